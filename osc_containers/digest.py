@@ -1,0 +1,59 @@
+"""Content digests, as texts that were checked once and hashes of what is being read.
+
+Spec: OCI image-spec v1.1, descriptor.md, section "Digests".
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+_HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
+_SHAPE = re.compile(r"(?P<algorithm>[a-z0-9]+(?:[+._-][a-z0-9]+)*):(?P<hex>[A-Za-z0-9=_-]+)")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """A registered algorithm and the lower-case hexadecimal hash of some content."""
+
+    algorithm: str
+    hex: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Digest":
+        """Read `algorithm:hex`.
+
+        :raises ValueError: the algorithm is unknown, or the hash is not lower-case hexadecimal of its length.
+        """
+        match = _SHAPE.fullmatch(text)
+        if match is None:
+            raise ValueError(f"got {text[:80]!r}, expected a digest like 'sha256:<64 hexadecimal digits>'")
+        algorithm, value = match["algorithm"], match["hex"]
+        length = _HEX_LENGTHS.get(algorithm)
+        if length is None:
+            raise ValueError(f"got digest algorithm {algorithm[:40]!r}, expected one of {', '.join(_HEX_LENGTHS)}")
+        if not re.fullmatch(f"[0-9a-f]{{{length}}}", value):
+            raise ValueError(
+                f"got {text[:160]!r}, expected {length} lower-case hexadecimal digits after '{algorithm}:'"
+            )
+        return cls(algorithm, value)
+
+    @classmethod
+    def of(cls, content: bytes, algorithm: str = "sha256") -> "Digest":
+        """Hash `content`."""
+        return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
+
+    def hasher(self) -> "hashlib._Hash":
+        """Return a new, empty hash of this digest's algorithm."""
+        return hashlib.new(self.algorithm)
+
+    def matches(self, content: bytes) -> bool:
+        """Tell whether `content` is what this digest names."""
+        return Digest.of(content, self.algorithm) == self
+
+    @property
+    def short(self) -> str:
+        """The first 12 hexadecimal digits, for people."""
+        return self.hex[:12]
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"

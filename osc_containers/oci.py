@@ -1,0 +1,202 @@
+"""Views of the manifests, indexes and configurations that a registry serves.
+
+A digest is over bytes, so each view keeps the bytes it was read from and nothing here writes JSON.
+
+Spec: OCI image-spec v1.1 (manifest.md, image-index.md, config.md, descriptor.md); Docker's "Image Manifest Version 2,
+Schema 2".
+"""
+
+from dataclasses import dataclass
+
+from osc_containers import fields, platforms
+from osc_containers.digest import Digest
+from osc_containers.fields import Fields
+from osc_containers.platforms import Platform
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+INDEX_TYPES = (INDEX, DOCKER_LIST)
+MANIFEST_TYPES = (MANIFEST, DOCKER_MANIFEST)
+
+CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+_LAYER_PREFIXES = (
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar",
+)
+
+MANIFEST_LIMIT = 4 << 20
+"""Bytes of a manifest or index, as registries limit them (distribution-spec v1.1, "Pushing Manifests")."""
+CONFIG_LIMIT = 16 << 20
+"""Bytes of a configuration."""
+LAYER_COUNT_LIMIT = 1000
+INDEX_COUNT_LIMIT = 10_000
+
+_ATTESTATION = "vnd.docker.reference.type"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descriptor:
+    """What a manifest says about a blob before it is read; `size` is in bytes."""
+
+    digest: Digest
+    size: int
+    media_type: str
+    platform: Platform | None = None
+    is_attestation: bool = False
+    urls: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, item: Fields) -> "Descriptor":
+        """Read a descriptor.
+
+        :raises ValueError: a property is missing or of the wrong type.
+        """
+        annotations = item.member("annotations") if "annotations" in item else Fields({}, "")
+        return cls(
+            digest=_digest(item),
+            size=item.size("size"),
+            media_type=item.text("mediaType", ""),
+            platform=_platform(item.member("platform")) if "platform" in item else None,
+            is_attestation=_ATTESTATION in annotations,
+            urls=item.texts("urls"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The manifest of one image for one platform."""
+
+    raw: bytes
+    media_type: str
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the manifest's own bytes."""
+        return Digest.of(self.raw)
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """The configuration and the layers, each blob once, in the order of the manifest."""
+        return tuple({blob.digest: blob for blob in (self.config, *self.layers)}.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """An OCI index or a Docker manifest list."""
+
+    raw: bytes
+    media_type: str
+    manifests: tuple[Descriptor, ...]
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the index's own bytes."""
+        return Digest.of(self.raw)
+
+
+def parse(raw: bytes, media_type: str, where: str) -> Manifest | Index:
+    """Read a manifest or an index; `media_type` is what the source called it, and may be empty.
+
+    :raises ValueError: it is neither, it is the manifest of something that is not an image, or it is malformed.
+    """
+    if len(raw) > MANIFEST_LIMIT:
+        raise ValueError(f"{where}: got a manifest of {len(raw)} bytes, expected at most {MANIFEST_LIMIT}")
+    document = fields.load(raw, where)
+    if "schemaVersion" in document and document.size("schemaVersion") != 2:
+        raise ValueError(
+            f"{where}: Docker schema 1 manifests cannot be pinned; push the image again with a current tool"
+        )
+    kind = document.text("mediaType", "") or media_type.partition(";")[0].strip()
+    if kind not in INDEX_TYPES + MANIFEST_TYPES:
+        kind = _guess(document, kind)
+    if kind in INDEX_TYPES:
+        if "layers" in document or "config" in document:
+            raise ValueError(f"{where}: got an index that has layers or a config, expected manifests alone")
+        return Index(raw=raw, media_type=kind, manifests=_descriptors(document, "manifests", INDEX_COUNT_LIMIT))
+    if kind in MANIFEST_TYPES:
+        return _manifest(document, raw, kind)
+    raise ValueError(f"{where}: got media type {kind[:120]!r}, expected the manifest or index of an image")
+
+
+def _guess(document: Fields, kind: str) -> str:
+    """Let the shape decide: media types are optional in OCI documents, and registries lose them (manifest.md)."""
+    if kind in ("", "application/json", "application/octet-stream", "text/plain"):
+        if "manifests" in document:
+            return INDEX
+        if "config" in document and "layers" in document:
+            return MANIFEST
+    return kind
+
+
+def _manifest(document: Fields, raw: bytes, media_type: str) -> Manifest:
+    config = Descriptor.of(document.member("config"))
+    if config.media_type not in CONFIG_TYPES:
+        kind = document.text("artifactType", "") or config.media_type
+        raise ValueError(f"{document.where}: not an image but an artifact of type {kind[:120]!r}; name an image here")
+    layers = _descriptors(document, "layers", LAYER_COUNT_LIMIT)
+    for number, layer in enumerate(layers):
+        if not layer.media_type.startswith(_LAYER_PREFIXES):
+            raise ValueError(
+                f"{document.where}: layers[{number}]: got media type {layer.media_type[:120]!r}, expected an image layer"
+            )
+    if config.size > CONFIG_LIMIT:
+        raise ValueError(f"{document.where}: got a config of {config.size} bytes, expected at most {CONFIG_LIMIT}")
+    sizes: dict[Digest, int] = {}
+    for blob in (config, *layers):
+        if sizes.setdefault(blob.digest, blob.size) != blob.size:
+            raise ValueError(f"{document.where}: {blob.digest} has two sizes, {sizes[blob.digest]} and {blob.size}")
+    return Manifest(raw=raw, media_type=media_type, config=config, layers=layers)
+
+
+def _descriptors(document: Fields, key: str, limit: int) -> tuple[Descriptor, ...]:
+    items = document.members(key)
+    if len(items) > limit:
+        raise ValueError(f"{document.where}: {key}: got {len(items)} entries, expected at most {limit}")
+    return tuple(Descriptor.of(item) for item in items)
+
+
+def _digest(item: Fields) -> Digest:
+    try:
+        return Digest.parse(item.text("digest"))
+    except ValueError as error:
+        raise ValueError(f"{item.where}: {error}") from None
+
+
+def _platform(item: Fields) -> Platform:
+    return Platform(item.text("os", ""), item.text("architecture", ""), item.text("variant", ""))
+
+
+def select(index: Index, wanted: Platform, where: str) -> Descriptor:
+    """Choose the entry of `index` for a platform; of equals the first, as container engines do.
+
+    An entry that is an index itself, without a platform, is chosen when no manifest fits and it is the only one.
+
+    :raises ValueError: no entry fits; it lists the platforms there are.
+    """
+    candidates = [entry for entry in index.manifests if not entry.is_attestation]
+    ranked = [(rank, entry) for entry in candidates if (rank := _rank(wanted, entry)) is not None]
+    if ranked:
+        return min(ranked, key=lambda pair: pair[0])[1]
+    nested = [entry for entry in candidates if entry.platform is None and entry.media_type in INDEX_TYPES]
+    if len(nested) == 1:
+        return nested[0]
+    there = sorted({str(entry.platform) for entry in candidates if entry.platform and entry.platform.os != "unknown"})
+    raise ValueError(f"{where}: no image for {wanted}; there are: {', '.join(there)[:400] or 'none'}")
+
+
+def _rank(wanted: Platform, entry: Descriptor) -> int | None:
+    return platforms.rank(wanted, entry.platform) if entry.platform else None
+
+
+def platform_of(config: bytes, where: str) -> Platform:
+    """Read the platform that a configuration declares.
+
+    :raises ValueError: it is not a configuration.
+    """
+    return _platform(fields.load(config, where))

@@ -1,0 +1,86 @@
+"""Image names as container engines write them.
+
+Grammar: distribution/reference (`reference.go`), and the rules for Docker Hub's short names that podman, skopeo and
+docker share.
+"""
+
+import re
+from dataclasses import dataclass
+
+from osc_containers.digest import Digest
+
+DOCKER_HUB = "docker.io"
+_DOCKER_HUB_ALIASES = {"index.docker.io", "registry-1.docker.io"}
+_REPOSITORY_LENGTH = 255
+
+_HOST = re.compile(
+    r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*"
+    r"|\[[a-fA-F0-9:]+\])(?::[0-9]{1,5})?"
+)
+_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reference:
+    """A complete image name: with registry, and with a tag, a digest or both."""
+
+    registry: str
+    repository: str
+    tag: str | None
+    digest: Digest | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Reference":
+        """Read an image name, and complete it: `docker.io`, `library/`, `:latest`.
+
+        :raises ValueError: the text is not an image name; it says which part is wrong.
+        """
+        name, at, digest_text = text.partition("@")
+        digest = Digest.parse(digest_text) if at else None
+        slash = name.rfind("/")
+        colon = name.find(":", slash + 1)
+        tag = None if colon < 0 else name[colon + 1 :]
+        name = name if colon < 0 else name[:colon]
+        if tag is not None and not _TAG.fullmatch(tag):
+            raise ValueError(f"tag {tag[:160]!r}: expected at most 128 letters, digits and '_.-', not first '.' or '-'")
+        registry, repository = _split_registry(name)
+        if not _HOST.fullmatch(registry):
+            raise ValueError(f"registry {registry[:160]!r}: expected a host name and perhaps a port")
+        for component in repository.split("/"):
+            if not _COMPONENT.fullmatch(component):
+                raise ValueError(
+                    f"repository {repository[:300]!r}: got the component {component[:300]!r}, expected lower-case letters and digits, "
+                    "single '.', '_', '__' or '-' between them"
+                )
+        if len(repository) > _REPOSITORY_LENGTH:
+            raise ValueError(f"repository {repository[:80]!r}…: got {len(repository)} characters, expected at most 255")
+        if tag is None and digest is None:
+            tag = "latest"
+        return cls(registry, repository, tag, digest)
+
+    @property
+    def name(self) -> str:
+        """Registry and repository, without tag and digest."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def tagged(self) -> str:
+        """The name that an engine shows for the image: with the tag where there is one, else with the digest."""
+        return f"{self.name}:{self.tag}" if self.tag else str(self)
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.name}{tag}{digest}"
+
+
+def _split_registry(name: str) -> tuple[str, str]:
+    first, slash, rest = name.partition("/")
+    is_host = bool(slash) and ("." in first or ":" in first or first == "localhost" or first != first.lower())
+    registry, repository = (first, rest) if is_host else (DOCKER_HUB, name)
+    if registry in _DOCKER_HUB_ALIASES:
+        registry = DOCKER_HUB
+    if registry == DOCKER_HUB and "/" not in repository:
+        repository = f"library/{repository}"
+    return registry, repository
