@@ -6,7 +6,8 @@ Spec: OCI image-spec v1.1 (manifest.md, image-index.md, config.md, descriptor.md
 Schema 2".
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 
 from osc_containers import fields, platforms
 from osc_containers.digest import Digest
@@ -35,6 +36,9 @@ CONFIG_LIMIT = 16 << 20
 LAYER_COUNT_LIMIT = 1000
 INDEX_COUNT_LIMIT = 10_000
 
+_DATE = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,12})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 _ATTESTATION = "vnd.docker.reference.type"
 
 
@@ -45,9 +49,9 @@ class Descriptor:
     digest: Digest
     size: int
     media_type: str
-    platform: Platform | None = None
-    is_attestation: bool = False
-    urls: tuple[str, ...] = ()
+    platform: Platform | None = field(default=None, compare=False)
+    is_attestation: bool = field(default=False, compare=False)
+    urls: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def of(cls, item: Fields) -> "Descriptor":
@@ -57,13 +61,24 @@ class Descriptor:
         """
         annotations = item.member("annotations") if "annotations" in item else Fields({}, "")
         return cls(
-            digest=_digest(item),
+            digest=cls.digest_of(item),
             size=item.size("size"),
             media_type=item.text("mediaType", ""),
             platform=_platform(item.member("platform")) if "platform" in item else None,
             is_attestation=_ATTESTATION in annotations,
             urls=item.texts("urls"),
         )
+
+    @staticmethod
+    def digest_of(item: Fields) -> Digest:
+        """Read the property `digest`.
+
+        :raises ValueError: it is missing or no digest.
+        """
+        try:
+            return Digest.parse(item.text("digest"))
+        except ValueError as error:
+            raise ValueError(f"{item.where}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +158,7 @@ def _manifest(document: Fields, raw: bytes, media_type: str) -> Manifest:
     for number, layer in enumerate(layers):
         if not layer.media_type.startswith(_LAYER_PREFIXES):
             raise ValueError(
-                f"{document.where}: layers[{number}]: got media type {layer.media_type[:120]!r}, expected an image layer"
+                f"{document.where}: layers[{number}]: got media type {layer.media_type[:99]!r}, expected a layer"
             )
     if config.size > CONFIG_LIMIT:
         raise ValueError(f"{document.where}: got a config of {config.size} bytes, expected at most {CONFIG_LIMIT}")
@@ -159,13 +174,6 @@ def _descriptors(document: Fields, key: str, limit: int) -> tuple[Descriptor, ..
     if len(items) > limit:
         raise ValueError(f"{document.where}: {key}: got {len(items)} entries, expected at most {limit}")
     return tuple(Descriptor.of(item) for item in items)
-
-
-def _digest(item: Fields) -> Digest:
-    try:
-        return Digest.parse(item.text("digest"))
-    except ValueError as error:
-        raise ValueError(f"{item.where}: {error}") from None
 
 
 def _platform(item: Fields) -> Platform:
@@ -200,3 +208,12 @@ def platform_of(config: bytes, where: str) -> Platform:
     :raises ValueError: it is not a configuration.
     """
     return _platform(fields.load(config, where))
+
+
+def created_of(config: bytes, where: str) -> str:
+    """Read the creation date of a configuration, RFC 3339; empty where it has none that is one.
+
+    :raises ValueError: it is not a configuration.
+    """
+    created = fields.load(config, where).values.get("created")
+    return created if isinstance(created, str) and _DATE.fullmatch(created) else ""

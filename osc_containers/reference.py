@@ -50,8 +50,8 @@ class Reference:
         for component in repository.split("/"):
             if not _COMPONENT.fullmatch(component):
                 raise ValueError(
-                    f"repository {repository[:300]!r}: got the component {component[:300]!r}, expected lower-case letters and digits, "
-                    "single '.', '_', '__' or '-' between them"
+                    f"repository {repository[:300]!r}: got the component {component[:300]!r}, expected lower-case "
+                    "letters and digits, with single '.', '_', '__' or '-' between them"
                 )
         if len(repository) > _REPOSITORY_LENGTH:
             raise ValueError(f"repository {repository[:80]!r}…: got {len(repository)} characters, expected at most 255")
