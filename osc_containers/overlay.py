@@ -1,0 +1,93 @@
+"""What an image gets for its containers: archives, the units that load them, and where each of them goes."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from osc_containers import names, units
+from osc_containers.description import Container
+from osc_containers.lock import Lock, LockedImage
+from osc_containers.units import Load, Symlink, TextFile
+
+DIRECTORY = "/var/tmp/kiwi_containers"  # noqa: S108 - kiwi's path, in the image (kiwi/defaults.py, LOCAL_CONTAINERS)
+_NAME_LENGTH = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """An archive in the image: the file `name` of the package at `path`."""
+
+    path: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """A container, what is locked for it, and its path in the image."""
+
+    container: Container
+    locked: LockedImage
+    path: str
+
+
+def paths(containers: Sequence[Container]) -> Mapping[Container, str]:
+    """Give each container of a description its path: kiwi's, but another where that cannot be or stands for two.
+
+    `containers` are those of one architecture and all profiles, since kiwi may combine any of these in one image.
+    """
+    references = defaultdict(set)
+    for container in containers:
+        references[container.file_name].add(container.reference)
+    flat = names.flatten(container.reference for container in containers)
+    taken = {name for name, users in references.items() if _is_possible(name) and len(users) == 1}
+    result = {}
+    for container in containers:
+        name = container.file_name
+        if name not in taken:
+            name = flat[container.reference]
+            while name in taken:
+                name += "_"
+        result[container] = f"{DIRECTORY}/{name}"
+    return result
+
+
+def _is_possible(name: str) -> bool:
+    return "/" not in name and len(name.encode()) <= _NAME_LENGTH and not name.startswith(".")
+
+
+def notices(placed: Mapping[Container, str]) -> tuple[str, ...]:
+    """Say of each container that is not where kiwi would put it that it is not."""
+    return tuple(
+        f"{container.file}:{container.line}: {container.reference}: at {path}, since {DIRECTORY}/{container.file_name} "
+        + ("would need a directory that kiwi does not make" if "/" in container.file_name else "stands for two images")
+        for container, path in placed.items()
+        if path != f"{DIRECTORY}/{container.file_name}"
+    )
+
+
+def place(containers: Sequence[Container], where: Mapping[Container, str], arch: str, lock: Lock) -> tuple[Placed, ...]:
+    """Combine containers with their paths and what is locked for them; those that are not locked are left out."""
+    pairs = ((container, lock.image_for(container.reference, arch)) for container in containers)
+    return tuple(
+        Placed(container=container, locked=locked, path=where[container]) for container, locked in pairs if locked
+    )
+
+
+def plan(placed: Sequence[Placed]) -> tuple[Archive | TextFile | Symlink, ...]:
+    """List everything that carries these containers into an image, sorted by path."""
+    archives = {item.path: Archive(path=item.path, name=item.locked.archive.name) for item in placed}
+    loads = {_load(item): None for item in placed if not item.container.fetch_only}
+    entries = (*archives.values(), *units.render(tuple(loads), bool(archives)))
+    return tuple(sorted(entries, key=lambda entry: entry.path))
+
+
+def _load(item: Placed) -> Load:
+    return Load(
+        backend=item.container.backend,
+        reference=item.container.reference,
+        path=item.path,
+        size=item.locked.archive.size,
+        sha256=item.locked.archive.sha256,
+        manifest=item.locked.image.manifest.digest,
+        image_id=item.locked.image.config.digest,
+    )
