@@ -1,6 +1,8 @@
 """What every test gets: a home of its own, and registries that stop with the test."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,3 +41,13 @@ def start_registry(tmp_path: Path) -> Iterator[StartRegistry]:
             return stack.enter_context(serve(tmp_path / f"registry{started}", tls=tls, users=users))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the prefix of a tree that `make install` made, for the Python that runs the tests."""
+    prefix = tmp_path_factory.mktemp("installed")
+    command = ["make", "--silent", "install", f"PREFIX={prefix}", "DESTDIR=", f"PYTHON={sys.executable}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    subprocess.run(command, cwd=Path(__file__).resolve().parent.parent, check=True, env=environment)
+    return prefix
