@@ -1,0 +1,53 @@
+"""What every test gets: a home of its own, and registries that stop with the test."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from docker_registry import DockerRegistry, StartRegistry, serve
+
+_FOREIGN = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "BUILD_ARCH")
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the developer's credentials, caches and proxies out of the tests."""
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    for name in os.environ:
+        if name in _FOREIGN or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+    """Give a plain registry that all tests share: choose a repository of your own."""
+    with serve(tmp_path_factory.mktemp("registry")) as registry:
+        yield registry
+
+
+@pytest.fixture
+def start_registry(tmp_path: Path) -> Iterator[StartRegistry]:
+    """Give a function that starts a registry for this test alone."""
+    with ExitStack() as stack:
+        started = 0
+
+        def start(*, tls: bool = False, users: Mapping[str, str] | None = None) -> DockerRegistry:
+            nonlocal started
+            started += 1
+            return stack.enter_context(serve(tmp_path / f"registry{started}", tls=tls, users=users))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the prefix of a tree that `make install` made, for the Python that runs the tests."""
+    prefix = tmp_path_factory.mktemp("installed")
+    command = ["make", "--silent", "install", f"PREFIX={prefix}", "DESTDIR=", f"PYTHON={sys.executable}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    subprocess.run(command, cwd=Path(__file__).resolve().parent.parent, check=True, env=environment)
+    return prefix
