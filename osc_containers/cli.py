@@ -192,7 +192,7 @@ def _add_prefetch(commands: _Commands) -> None:
         "prefetch",
         _prefetch,
         "Pin every container in containers.lock and fetch its archive. Follows tags and says what moved.",
-        "  osc-containers prefetch --arch x86_64 --arch aarch64\n  osc-containers prefetch --locked   # just what is pinned",
+        "  osc-containers prefetch --arch x86_64 --arch aarch64\n  osc-containers prefetch --locked   # what is pinned",
     )
     _add_directory(parser)
     _add_arch_and_profile(

@@ -88,8 +88,8 @@ def _directories(found: Description, placed: Sequence[Placed]) -> dict[str, list
         for profile in profiles:
             if profile in _TAKEN or "/" in profile or profile.startswith("."):
                 problems.append(
-                    f"{item.container.file}:{item.container.line}: profile {profile[:80]!r}: a directory of that name is "
-                    "something else to kiwi or obs-build; give the profile another name"
+                    f"{item.container.file}:{item.container.line}: profile {profile[:80]!r}: a directory of that name "
+                    "is something else to kiwi or obs-build; give the profile another name"
                 )
         for name in profiles or [_ROOT]:
             directories.setdefault(name, []).append(item)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from osc_containers import names, units
 from osc_containers.description import Container
 from osc_containers.lock import Lock, LockedImage
-from osc_containers.units import Load, Symlink, TextFile
+from osc_containers.units import ARCHIVES, Load, Symlink, TextFile
 
-DIRECTORY = "/var/tmp/kiwi_containers"  # noqa: S108 - kiwi's path, in the image (kiwi/defaults.py, LOCAL_CONTAINERS)
 _NAME_LENGTH = 255
 
 
@@ -47,7 +46,7 @@ def paths(containers: Sequence[Container]) -> Mapping[Container, str]:
             name = flat[container.reference]
             while name in taken:
                 name += "_"
-        result[container] = f"{DIRECTORY}/{name}"
+        result[container] = f"{ARCHIVES}/{name}"
     return result
 
 
@@ -58,10 +57,10 @@ def _is_possible(name: str) -> bool:
 def notices(placed: Mapping[Container, str]) -> tuple[str, ...]:
     """Say of each container that is not where kiwi would put it that it is not."""
     return tuple(
-        f"{container.file}:{container.line}: {container.reference}: at {path}, since {DIRECTORY}/{container.file_name} "
+        f"{container.file}:{container.line}: {container.reference}: at {path}, since {ARCHIVES}/{container.file_name} "
         + ("would need a directory that kiwi does not make" if "/" in container.file_name else "stands for two images")
         for container, path in placed.items()
-        if path != f"{DIRECTORY}/{container.file_name}"
+        if path != f"{ARCHIVES}/{container.file_name}"
     )
 
 
@@ -77,7 +76,7 @@ def plan(placed: Sequence[Placed]) -> tuple[Archive | TextFile | Symlink, ...]:
     """List everything that carries these containers into an image, sorted by path."""
     archives = {item.path: Archive(path=item.path, name=item.locked.archive.name) for item in placed}
     loads = {_load(item): None for item in placed if not item.container.fetch_only}
-    entries = (*archives.values(), *units.render(tuple(loads), bool(archives)))
+    entries = (*archives.values(), *(units.render(loads) if archives else ()))
     return tuple(sorted(entries, key=lambda entry: entry.path))
 
 
