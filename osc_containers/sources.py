@@ -1,6 +1,6 @@
 """What the network half needs from wherever images come from.
 
-`registry` implements it for the distribution API; tests implement it over a dict.
+`distribution` implements it for registries, `transports` for what is on this machine; tests implement it over a dict.
 """
 
 from contextlib import AbstractContextManager
@@ -12,10 +12,14 @@ from osc_containers.reference import Reference
 
 
 class Stream(Protocol):
-    """Bytes on their way in."""
+    """The bytes of a blob from some start, on their way in."""
+
+    @property
+    def stop(self) -> int:
+        """Where in the blob this stream ends: at the end, not where it was asked, if the source cannot give parts."""
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill the start of `buffer` and return how many bytes came; 0 is the end."""
+        """Fill the start of `buffer` and return how many bytes came; 0 is the end, at `stop` and nowhere else."""
 
 
 class ImageSource(Protocol):
@@ -25,10 +29,18 @@ class ImageSource(Protocol):
     """
 
     def resolve(self, reference: Reference) -> Digest:
-        """Return the digest of the manifest or index that `reference` names now, by the cheapest request."""
+        """Return the digest of the manifest or index that `reference` names now, by the cheapest request.
+
+        It is what the source claims; `manifest` verifies it.
+        """
 
     def manifest(self, reference: Reference, digest: Digest | None = None) -> Manifest | Index:
         """Return the manifest or index, by `digest` where given (its bytes then verified), else by name."""
 
-    def blob(self, reference: Reference, blob: Descriptor, start: int = 0) -> AbstractContextManager[Stream]:
-        """Open `blob` of the repository of `reference` at byte `start`; the bytes are not verified."""
+    def blob(
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None
+    ) -> AbstractContextManager[Stream]:
+        """Open `blob` of the repository of `reference` from byte `start` up to `stop` (default: its end).
+
+        The bytes are not verified: they are exactly as many as the descriptor says, or there is an error.
+        """

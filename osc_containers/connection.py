@@ -1,0 +1,135 @@
+"""Connections whose replies cannot take for ever, and that do not lead into this machine by accident.
+
+`http.client` bounds one silence and one header line; a server can still send a byte a minute, or interim replies
+without end. Here each reply has a limit for all its headers, and must send `SLOWEST` bytes in each read timeout.
+The classes are those that urllib3 asks for by their documented names (`pool_classes_by_scheme`, `ConnectionCls`).
+"""
+
+import http.client
+import io
+import ipaddress
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from osc_containers import hosts
+
+SLOWEST = 16 << 10
+"""Bytes that must come in each read timeout, or all of what is left."""
+HEADER_LIMIT = 256 << 10
+"""Bytes of status lines and headers of one reply, interim replies included."""
+_BUFFER = 32 << 10
+_FALLBACK_TIMEOUT = 60.0
+
+
+class _Incoming(io.RawIOBase):
+    """The receiving side of a socket, with a limit on headers and on the time that bytes are waited for.
+
+    Only waiting counts: a reader that is busy with its disk does not make the server slow.
+    """
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._patience = sock.gettimeout() or _FALLBACK_TIMEOUT
+        self._waited = 0.0
+        self._count = 0
+        self._is_header = True
+
+    def begin_body(self) -> None:
+        """Count anew; from here on, bytes are limited by the reader."""
+        self._is_header = False
+        self._waited = 0.0
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._waited >= self._patience:
+            raise TimeoutError("too slow")
+        self._sock.settimeout(self._patience - self._waited)
+        began = time.monotonic()
+        count: int = self._raw.readinto(buffer) or 0
+        self._waited += time.monotonic() - began
+        self._count += count
+        if self._is_header and self._count > HEADER_LIMIT:
+            raise http.client.HTTPException(f"more than {HEADER_LIMIT} bytes of headers")
+        if not self._is_header and self._count >= SLOWEST:
+            self._count = 0
+            self._waited = 0.0
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Reply(http.client.HTTPResponse):
+    """A reply that is read through `_Incoming`."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self._incoming = _Incoming(self.fp.detach(), sock)  # keeps the socket's own count of its users
+        self.fp = io.BufferedReader(self._incoming, _BUFFER)
+
+    def begin(self) -> None:
+        super().begin()
+        self._incoming.begin_body()
+
+
+class _Connection(HTTPConnection):
+    response_class = _Reply
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _Reply
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+def _check_peer(connection: HTTPConnection) -> None:
+    """Refuse a peer inside: names are checked when they are seen, but only the resolver knows where they lead."""
+    if getattr(connection, "proxy", None) is not None or connection.sock is None:
+        return
+    address = ipaddress.ip_address(str(connection.sock.getpeername()[0]).partition("%")[0])
+    if hosts.is_internal_address(address):
+        connection.close()
+        raise PermissionError(f"the name leads to {address}, inside this machine or its link")
+
+
+class _OutsideConnection(_Connection):
+    def connect(self) -> None:
+        super().connect()
+        _check_peer(self)
+
+
+class _OutsideSecureConnection(_SecureConnection):
+    def connect(self) -> None:
+        super().connect()
+        _check_peer(self)
+
+
+class _OutsidePool(HTTPConnectionPool):
+    ConnectionCls = _OutsideConnection
+
+
+class _OutsideSecurePool(HTTPSConnectionPool):
+    ConnectionCls = _OutsideSecureConnection
+
+
+Pools = dict[str, Callable[..., Any]]
+POOLS: Pools = {"http": _Pool, "https": _SecurePool}
+"""For hosts that the user named."""
+OUTSIDE_POOLS: Pools = {"http": _OutsidePool, "https": _OutsideSecurePool}
+"""For hosts that a server named: those inside this machine or on its link are refused."""

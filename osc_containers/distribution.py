@@ -1,0 +1,129 @@
+"""Images in registries, over the distribution API.
+
+Spec: OCI distribution-spec v1.1, "Pull". Digests are computed from what came; a header that says otherwise is an error.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from osc_containers import oci
+from osc_containers.digest import Digest
+from osc_containers.downloads import Download
+from osc_containers.errors import RegistryError
+from osc_containers.failures import Failure
+from osc_containers.oci import Descriptor, Index, Manifest
+from osc_containers.reference import Reference
+from osc_containers.registry import Registry
+from osc_containers.replies import Reply
+
+_ACCEPT = {"Accept": ", ".join((*oci.MANIFEST_TYPES, *oci.INDEX_TYPES))}
+_GET_STATUSES = frozenset({200, 404})
+_HEAD_STATUSES = frozenset({200, 400, 404, 405, 501})  # some registries answer HEAD with an error, and GET well
+_KEPT = 64
+
+_Answer = TypeVar("_Answer")
+
+
+class RegistryImages:
+    """Images wherever `places_of` says that a reference leads, most wanted place first."""
+
+    def __init__(self, places_of: Callable[[Reference], Iterable[tuple[Registry, str]]]) -> None:
+        self._places_of = places_of
+        self._lock = threading.Lock()
+        self._manifests: dict[Digest, Manifest | Index] = {}
+
+    def resolve(self, reference: Reference) -> Digest:
+        """Return the digest that `reference` names now, by HEAD where the registry answers that with one."""
+        if reference.digest:
+            return reference.digest
+        return _first(
+            self._places_of(reference), lambda registry, repository: self._head(registry, repository, reference)
+        )
+
+    def manifest(self, reference: Reference, digest: Digest | None = None) -> Manifest | Index:
+        """Return the manifest or index, by `digest` where given, else by what `reference` names."""
+        digest = digest or reference.digest
+        if digest in self._manifests:
+            return self._manifests[digest]
+        return _first(
+            self._places_of(reference),
+            lambda registry, repository: self._get(registry, repository, reference, digest),
+        )
+
+    def blob(self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None) -> Download:
+        """Open a blob; see `sources.ImageSource`."""
+        return Download(tuple(self._places_of(reference)), blob, start, stop, str(reference))
+
+    def _head(self, registry: Registry, repository: str, reference: Reference) -> Digest:
+        claimed = registry.request(
+            "HEAD",
+            f"{repository}/manifests/{reference.tag}",
+            repository=repository,
+            where=str(reference),
+            headers=_ACCEPT,
+            expected=_HEAD_STATUSES,
+            consume=_claim_of_head,
+        )
+        return claimed or self._get(registry, repository, reference, None).digest
+
+    def _get(
+        self, registry: Registry, repository: str, reference: Reference, digest: Digest | None
+    ) -> Manifest | Index:
+        manifest = registry.request(
+            "GET",
+            f"{repository}/manifests/{digest or reference.tag}",
+            repository=repository,
+            where=str(reference),
+            headers=_ACCEPT,
+            expected=_GET_STATUSES,
+            consume=lambda reply: _read_manifest(reply, registry.host, reference, digest),
+        )
+        self._keep(digest or manifest.digest, manifest)
+        return manifest
+
+    def _keep(self, digest: Digest, manifest: Manifest | Index) -> None:
+        """Keep a few manifests: one that was fetched for its digest is soon asked for by it."""
+        with self._lock:
+            while len(self._manifests) >= _KEPT:
+                del self._manifests[next(iter(self._manifests))]
+            self._manifests[digest] = manifest
+
+
+def _first(places: Iterable[tuple[Registry, str]], ask: Callable[[Registry, str], _Answer]) -> _Answer:
+    """Ask one place after the other until one answers."""
+    problems: list[str] = []
+    for registry, repository in places:
+        try:
+            return ask(registry, repository)
+        except RegistryError as error:
+            problems.extend(error.problems)
+    raise RegistryError(*problems)
+
+
+def _claim_of_head(reply: Reply) -> Digest | None:
+    reply.discard()
+    return _claim(reply) if reply.status == 200 else None
+
+
+def _read_manifest(reply: Reply, host: str, reference: Reference, digest: Digest | None) -> Manifest | Index:
+    if reply.status == 404:
+        wanted = f"manifest {digest}" if digest else f"tag {reference.tag!r}"
+        hint = "it may have been removed" if digest else "the tag or the repository does not exist there"
+        raise Failure(f"no {wanted} at {host}: {reply.refusal()}; {hint}", is_final=True)
+    raw = reply.read(oci.MANIFEST_LIMIT)
+    for expected in filter(None, (digest, _claim(reply))):
+        if not expected.matches(raw):
+            got = Digest.of(raw, expected.algorithm)
+            raise Failure(f"manifest from {host}: got {got}, expected {expected}", most=3)
+    try:
+        return oci.parse(raw, reply.headers.get("Content-Type", ""), str(reference))
+    except ValueError as error:
+        raise RegistryError(str(error)) from None
+
+
+def _claim(reply: Reply) -> Digest | None:
+    try:
+        return Digest.parse(reply.headers.get("Docker-Content-Digest", ""))
+    except ValueError:
+        return None

@@ -1,0 +1,215 @@
+"""A blob on its way in from a registry: it goes on where it broke off, and ends where it must or fails.
+
+Spec: OCI distribution-spec v1.1, "Pulling blobs"; RFC 9110, 14 (ranges).
+"""
+
+import re
+import zlib
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol
+
+from osc_containers.errors import RegistryError
+from osc_containers.failures import Failure
+from osc_containers.oci import Descriptor
+from osc_containers.registry import Registry
+from osc_containers.replies import Reply
+
+_EXPECTED = frozenset({200, 206, 404, 416})
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
+_CHUNK = 256 << 10
+_URLS = 8
+
+
+class _Body(Protocol):
+    def readinto(self, buffer: memoryview, /) -> int: ...
+
+
+class _WithoutRangeError(Exception):
+    """The registry cannot give the part that was asked for."""
+
+
+class Download:
+    """Bytes `start` to `stop` of a blob, from the first of `places` (a registry and its repository) that gives it.
+
+    It is the context manager that opens and closes it, and its own stream. A registry that does not know ranges gives
+    the whole blob: then `stop` is the end of the blob as soon as it is open, and bytes before `start` are skipped.
+    """
+
+    def __init__(
+        self, places: Sequence[tuple[Registry, str]], blob: Descriptor, start: int, stop: int | None, where: str
+    ) -> None:
+        self._places = list(places)
+        self._blob = blob
+        self._position = start
+        self._where = f"{where}: blob {blob.digest}"
+        self._attempts = places[0][0].attempts(self._where)
+        self._takes_ranges = True
+        self._problems: list[str] = []
+        self._reply: Reply | None = None
+        self._body: _Body | None = None
+        self.stop = blob.size if stop is None else stop
+
+    def __enter__(self) -> "Download":
+        if self._position < self.stop:
+            self._body = self._open()
+            if self._reply and self._reply.status == 200:
+                self.stop = self._blob.size
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the start of `buffer` and return how many bytes came; 0 is the end, at `stop`.
+
+        :raises RegistryError: no place gives the rest.
+        """
+        wanted = min(len(buffer), self.stop - self._position)
+        while wanted:
+            if self._body is None:
+                self._body = self._open()
+            try:
+                count = self._body.readinto(buffer[:wanted])
+            except Failure as failure:
+                self._break_off(failure)
+                continue
+            if count:
+                self._attempts.received(count)
+                self._position += count
+                return count
+            self._break_off(Failure(f"broken off after {self._position} of {self._blob.size} bytes"))
+        return 0
+
+    def _open(self) -> _Body:
+        """Open the blob at the position, at the first place that gives it."""
+        while True:
+            registry, repository = self._places[0]
+            headers = {"Range": f"bytes={self._position}-{self.stop - 1}"} if self._is_part else {}
+            try:
+                return registry.request(
+                    "GET",
+                    f"{repository}/blobs/{self._blob.digest}",
+                    repository=repository,
+                    where=self._where,
+                    headers=headers,
+                    expected=_EXPECTED,
+                    consume=self._accept,
+                    attempts=self._attempts,
+                )
+            except _WithoutRangeError:
+                self._takes_ranges = False
+            except RegistryError as error:
+                self._go_on_elsewhere(error)
+
+    @property
+    def _is_part(self) -> bool:
+        return self._takes_ranges and (self._position > 0 or self.stop < self._blob.size)
+
+    def _accept(self, reply: Reply) -> _Body:
+        if reply.status == 404:
+            reply = self._foreign(reply)
+        if reply.status == 200:
+            body = _body_of(reply, self._blob.size)
+            _skip(body, self._position)
+        else:
+            length = self._part_length(reply)
+            if length is None and self._is_part:
+                raise _WithoutRangeError
+            if length is None:
+                raise Failure(f"got status {reply.status} without having asked for a part", is_final=True)
+            body = _body_of(reply, length)
+        self._reply = reply
+        return body
+
+    def _foreign(self, reply: Reply) -> Reply:
+        """Fetch a layer from where its descriptor says, for the registry may not distribute it (descriptor.md)."""
+        registry = self._places[0][0]
+        problem = f"not in {registry.host}, though its manifest is: {reply.refusal()}"
+        for url in self._blob.urls[:_URLS]:
+            try:
+                return registry.fetch(url)
+            except Failure as failure:
+                problem += f"; {failure}"
+        raise Failure(problem, is_final=True)
+
+    def _part_length(self, reply: Reply) -> int | None:
+        """Return the length of a partial reply that begins where it must and does not go too far."""
+        match = _CONTENT_RANGE.fullmatch(reply.headers.get("Content-Range", "").strip())
+        if reply.status != 206 or match is None:
+            return None
+        first, last = int(match[1]), int(match[2])
+        is_right = first == self._position <= last < self.stop and match[3] in ("*", str(self._blob.size))
+        return last - first + 1 if is_right else None
+
+    def _break_off(self, failure: Failure) -> None:
+        self._close()
+        if failure.is_final:
+            self._go_on_elsewhere(RegistryError(f"{self._where}: {failure}"))
+            return
+        try:
+            self._attempts.failed(str(failure), wait=failure.wait, most=failure.most)
+        except RegistryError as error:
+            self._go_on_elsewhere(error)
+
+    def _go_on_elsewhere(self, error: RegistryError) -> None:
+        self._problems.extend(error.problems)
+        del self._places[0]
+        if not self._places:
+            raise RegistryError(*self._problems) from None
+        self._attempts = self._places[0][0].attempts(self._where)
+        self._takes_ranges = True
+
+    def _close(self) -> None:
+        self._body = None
+        if self._reply is not None:
+            self._reply.close()
+            self._reply = None
+
+
+def _body_of(reply: Reply, length: int) -> _Body:
+    """Check what the headers say of the body; a body of the right length is not packed, whatever they say."""
+    if reply.encoding and reply.length != length:
+        if reply.encoding not in ("gzip", "x-gzip") or reply.status != 200:
+            raise Failure(f"got encoding {reply.encoding[:40]!r}, expected none", is_final=True)
+        return _Unpacked(reply)
+    if reply.length not in (None, length):
+        raise Failure(f"got a reply of {reply.length} bytes, expected {length}")
+    return reply
+
+
+def _skip(body: _Body, count: int) -> None:
+    scratch = memoryview(bytearray(min(count, _CHUNK)))
+    left = count
+    while left:
+        got = body.readinto(scratch[: min(left, _CHUNK)])
+        if got == 0:
+            raise Failure(f"broken off before byte {count}")
+        left -= got
+
+
+class _Unpacked:
+    """The body of a reply whose server packed it for transport although it was asked not to."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._decoder = zlib.decompressobj(wbits=31)
+        self._packed = memoryview(bytearray(_CHUNK))
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        while not self._decoder.eof:
+            packed = self._decoder.unconsumed_tail
+            if not packed:
+                packed = bytes(self._packed[: self._reply.readinto(self._packed)])
+            if not packed:
+                return 0
+            try:
+                unpacked = self._decoder.decompress(packed, len(buffer))
+            except zlib.error:
+                raise Failure("got broken gzip") from None
+            if unpacked:
+                buffer[: len(unpacked)] = unpacked
+                return len(unpacked)
+        return 0

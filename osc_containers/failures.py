@@ -1,0 +1,133 @@
+"""What went wrong on the way to a server, in words that say what to do and hold no secrets.
+
+The texts of HTTP libraries are not used: they hold whole URLs, and those may hold signatures.
+"""
+
+import http.client
+import socket
+import ssl
+from collections.abc import Iterator
+
+from urllib3 import exceptions as urllib3_exceptions
+
+_CAUSES_LIMIT = 20
+
+
+class Failure(Exception):
+    """One attempt failed. `wait`: seconds the server asks for; `most`: as many attempts are enough for this kind."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        is_final: bool = False,
+        wait: float | None = None,
+        most: int | None = None,
+        may_be_plain_http: bool = False,
+    ) -> None:
+        super().__init__(problem)
+        self.is_final = is_final
+        self.wait = wait
+        self.most = most
+        self.may_be_plain_http = may_be_plain_http
+
+
+def of(error: BaseException, url: str) -> Failure:
+    """Describe an exception of the HTTP library; `url` is already fit to be shown."""
+    causes = list(_causes(error))
+    for kind, describe in _KINDS:
+        for cause in causes:
+            if isinstance(cause, kind):
+                return describe(cause, url)
+    return Failure(f"{url}: {type(error).__name__}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    waiting = [error]
+    seen: list[BaseException] = []
+    while waiting and len(seen) < _CAUSES_LIMIT:
+        cause = waiting.pop(0)
+        if any(cause is other for other in seen):
+            continue
+        seen.append(cause)
+        yield cause
+        related = (cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args)
+        waiting.extend(item for item in related if isinstance(item, BaseException))
+
+
+def _certificate(error: BaseException, url: str) -> Failure:
+    host = url.partition("://")[2].partition("/")[0]
+    reason = getattr(error, "verify_message", "") or "it cannot be verified"
+    return Failure(
+        f"{url}: the certificate is not accepted: {reason[:200]}; "
+        f"put the certificate of its authority into /etc/containers/certs.d/{host}/ca.crt",
+        is_final=True,
+    )
+
+
+def _tls(error: BaseException, url: str) -> Failure:
+    reason = getattr(error, "reason", None)
+    text = reason if isinstance(reason, str) and reason else "the connection broke off"
+    if "ALERT" in text and "CERTIFICATE" in text:
+        host = url.partition("://")[2].partition("/")[0]
+        hint = f"it wants a client certificate, see /etc/containers/certs.d/{host}/client.cert"
+        return Failure(f"{url}: TLS: {text[:100]}; {hint}", is_final=True)
+    return Failure(f"{url}: TLS: {text[:100]}", may_be_plain_http=True, most=3)
+
+
+def _name(error: BaseException, url: str) -> Failure:
+    host = url.partition("://")[2].partition("/")[0]
+    is_final = isinstance(error, socket.gaierror) and error.errno in (
+        socket.EAI_NONAME,
+        getattr(socket, "EAI_NODATA", -5),
+    )
+    return Failure(f"{url}: there is no host {host!r}; correct the name, or check the network", is_final=is_final)
+
+
+def _refused(_error: BaseException, url: str) -> Failure:
+    return Failure(f"{url}: connection refused; nothing listens there", most=3, may_be_plain_http=True)
+
+
+def _timeout(_error: BaseException, url: str) -> Failure:
+    return Failure(f"{url}: no answer in time")
+
+
+def _forbidden(error: BaseException, url: str) -> Failure:
+    text = str(error) if type(error) is PermissionError and error.errno is None else "not permitted"
+    return Failure(f"{url}: {text[:200]}", is_final=True)
+
+
+def _system(error: BaseException, url: str) -> Failure:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else "connection broken"
+    return Failure(f"{url}: {text[:200].lower()}", may_be_plain_http=isinstance(error, ConnectionError))
+
+
+def _disconnected(_error: BaseException, url: str) -> Failure:
+    return Failure(f"{url}: the connection was closed without a reply", may_be_plain_http=True)
+
+
+def _not_http(_error: BaseException, url: str) -> Failure:
+    return Failure(f"{url}: the reply is not HTTP, or is broken off")
+
+
+def _proxy(_error: BaseException, url: str) -> Failure:
+    return Failure(f"{url}: the proxy of the environment (https_proxy, …) does not answer", most=3)
+
+
+# The most telling first: an exception of the HTTP library holds those of the system as causes.
+_KINDS = (
+    (ssl.SSLCertVerificationError, _certificate),
+    (ssl.CertificateError, _certificate),
+    (ssl.SSLError, _tls),
+    (urllib3_exceptions.ProxyError, _proxy),
+    (socket.gaierror, _name),
+    (ConnectionRefusedError, _refused),
+    (TimeoutError, _timeout),
+    (urllib3_exceptions.TimeoutError, _timeout),
+    (PermissionError, _forbidden),
+    (http.client.RemoteDisconnected, _disconnected),
+    (urllib3_exceptions.SSLError, _tls),
+    (http.client.HTTPException, _not_http),
+    (urllib3_exceptions.ProtocolError, _not_http),
+    (OSError, _system),
+)

@@ -1,0 +1,91 @@
+"""Where a request may go: addresses of this machine and its link, and the URLs that a registry names.
+
+A registry is not trusted with our position in the network. It may send us to another host of the internet, never to
+this machine, to the local link (there cloud metadata services live), or to anything but HTTP; the exception is a
+registry that lives on such an address itself.
+"""
+
+import ipaddress
+import socket
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+_URL_LENGTH = 8192
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` (a name or address, perhaps with a port) is this machine."""
+    name = _name(host)
+    address = _address(name)
+    return name == "localhost" or name.endswith(".localhost") or (address is not None and address.is_loopback)
+
+
+def is_internal(host: str) -> bool:
+    """Tell whether `host` is this machine or on the local link, whatever its spelling."""
+    address = _address(_name(host))
+    return is_loopback(host) or (address is not None and is_internal_address(address))
+
+
+def is_internal_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Tell whether `address` leads to this machine or to the local link."""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
+
+
+def follow(base: str, target: str, *, home: str) -> str:
+    """Resolve `target`, a URL that a server named, against `base`; `home` is the registry's host.
+
+    :raises ValueError: it may not be followed, and why; secrets of the URL are left out.
+    """
+    if len(target) > _URL_LENGTH or not target.isascii() or not target.isprintable():
+        raise ValueError(f"got a URL like {target[:60]!r}, expected at most {_URL_LENGTH} printable ASCII characters")
+    url = urljoin(base, target)
+    parts = _split(url)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("got a URL with a user name in it, expected none")
+    host = parts.hostname or ""
+    if is_internal(host) and not is_internal(home):
+        raise ValueError(
+            f"got a URL at {host[:80]!r}, which is inside this machine or its link; expected a public host"
+        )
+    if parts.scheme == "http" and urlsplit(base).scheme == "https" and not is_loopback(host):
+        raise ValueError(f"got plain HTTP at {host[:80]!r}, expected HTTPS as before")
+    return url
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port: a secret for one origin is for no other."""
+    parts = _split(url)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}[parts.scheme]
+
+
+def without_secrets(url: str) -> str:
+    """Return `url` as it may be shown: a query often is a signature that grants access."""
+    return url.partition("?")[0][:300]
+
+
+def _split(url: str) -> SplitResult:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"got a URL of scheme {parts.scheme[:20]!r}, expected http or https")
+    if not parts.hostname:
+        raise ValueError("got a URL without host")
+    _ = parts.port  # raises ValueError when it is no port
+    return parts
+
+
+def _name(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return (host.partition(":")[0] if host.count(":") == 1 else host).rstrip(".").lower()
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        pass
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(name))  # the resolver takes '127.1' and '0x7f000001' as well
+    except OSError:
+        return None

@@ -1,0 +1,1 @@
+"""Which registry to ask for an image, and how."""

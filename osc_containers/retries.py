@@ -1,0 +1,94 @@
+"""How long to wait for a server, which failures to try again, and what to say in the end.
+
+Back-off is exponential with full jitter, so that clients that failed together do not come back together; a server's
+`Retry-After` (RFC 9110, 10.2.3) is obeyed instead where it is within the deadline.
+"""
+
+import email.utils
+import random
+import time
+from dataclasses import dataclass
+
+from osc_containers.errors import RegistryError
+
+STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+"""Replies that may be different the next time."""
+
+_PROGRESS = 1 << 20  # bytes that count as progress: a server that breaks off after each few is not worth the while
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Patience with one server; all times are in seconds."""
+
+    connect_timeout: float = 30
+    read_timeout: float = 60
+    """Longest silence; also the time in which a trickle must amount to something (`connection.SLOWEST`)."""
+    deadline: float = 300
+    """Time from the first attempt, or the last progress, after which none is begun."""
+    attempts: int = 6
+    first_delay: float = 1
+    longest_delay: float = 30
+    connections: int = 8
+    """Idle connections that are kept per host."""
+
+
+class Attempts:
+    """The attempts at one request; `what` begins the message of their failure."""
+
+    def __init__(self, policy: Policy, what: str) -> None:
+        self._policy = policy
+        self._what = what
+        self._problems: list[str] = []
+        self._count = 0
+        self._started = time.monotonic()
+        self._progress = 0
+
+    def failed(self, problem: str, *, wait: float | None = None, most: int | None = None) -> None:
+        """Note a failure and sleep until the next attempt: `wait` seconds where the server said so.
+
+        :raises RegistryError: there is no next attempt, by number (`most` or the policy's) or by deadline.
+        """
+        self._count += 1
+        if problem not in self._problems:
+            self._problems.append(problem)
+        elapsed = time.monotonic() - self._started
+        delay = self._delay() if wait is None else max(wait, 0)
+        if self._count >= min(most or self._policy.attempts, self._policy.attempts):
+            raise RegistryError(self._message(elapsed, ""))
+        if elapsed + delay > self._policy.deadline:
+            asked = f", and it asks to wait {delay:.0f} s" if wait is not None else ""
+            raise RegistryError(self._message(elapsed, asked))
+        time.sleep(delay)
+
+    def received(self, count: int) -> None:
+        """Note bytes that came; enough of them begin the count of attempts anew."""
+        self._progress += count
+        if self._progress >= _PROGRESS:
+            self._progress = 0
+            self._count = 0
+            self._problems.clear()
+            self._started = time.monotonic()
+
+    def _delay(self) -> float:
+        longest = min(self._policy.first_delay * 2 ** (self._count - 1), self._policy.longest_delay)
+        return random.uniform(longest / 2, longest)  # noqa: S311 - jitter needs no secrecy
+
+    def _message(self, elapsed: float, asked: str) -> str:
+        tried = "once" if self._count == 1 else f"{self._count} times in {elapsed:.0f} s"
+        problems = "; before: ".join(reversed(self._problems[-3:]))
+        return f"{self._what}: {problems}; tried {tried}{asked}"
+
+
+def parse_retry_after(text: str | None, now: float | None = None) -> float | None:
+    """Read `Retry-After`, seconds or a date, into seconds from `now` (Unix time); None where it says nothing."""
+    if text is None:
+        return None
+    text = text.strip()[:64]
+    if text.isascii() and text.isdigit():
+        return float(min(int(text), 1 << 31))
+    try:
+        then = email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return max(then - (time.time() if now is None else now), 0)
