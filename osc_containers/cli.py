@@ -205,7 +205,7 @@ def _add_prefetch(commands: _Commands) -> None:
 
 
 def _prefetch(options: argparse.Namespace) -> int:
-    from osc_containers import prefetch, registry  # slow to load, and not in build roots
+    from osc_containers import prefetch, transports  # slow to load, and not in build roots
 
     package = Package(options.directory)
     found = request.read(package, _words(options.description), _words(options.arch), _words(options.profile))
@@ -213,21 +213,20 @@ def _prefetch(options: argparse.Namespace) -> int:
     wanted = request.wanted(found)
     if not wanted:
         logger.warning("nothing to do: no <containers> for these architectures and profiles")
-    with registry.Client() as client:
-        prefetch.prefetch(
-            package, wanted, client.open, outdir=options.outdir or options.directory, locked=options.locked
-        )
+    source = transports.open_source()
+    outdir = options.outdir or options.directory
+    prefetch.prefetch(package, wanted, lambda _: source, outdir=outdir, locked=options.locked)
     return 0
 
 
 def _warn_of_visible(found: Request) -> None:
     for described in found.descriptions:
-        for line in described.visible:
+        for container in described.visible[:1]:
             logger.warning(
                 "%s:%d: obs-build sees this <containers> and asks OBS for packages that nobody provides; "
                 "run 'osc containers split'",
-                described.path.name,
-                line,
+                container.file,
+                container.line,
             )
 
 

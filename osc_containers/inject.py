@@ -84,14 +84,13 @@ def _directories(found: Description, placed: Sequence[Placed]) -> dict[str, list
     directories: dict[str, list[Placed]] = {}
     problems = []
     for item in placed:
-        profiles = [profile for profile in (item.container.profiles or "").split(",") if profile]
-        for profile in profiles:
+        for profile in item.container.profile_names:
             if profile in _TAKEN or "/" in profile or profile.startswith("."):
                 problems.append(
                     f"{item.container.file}:{item.container.line}: profile {profile[:80]!r}: a directory of that name "
                     "is something else to kiwi or obs-build; give the profile another name"
                 )
-        for name in profiles or [_ROOT]:
+        for name in item.container.profile_names or (_ROOT,):
             directories.setdefault(name, []).append(item)
     if problems:
         raise DescriptionError(*problems)

@@ -21,7 +21,7 @@ class Request:
 
     def architectures_of(self, found: Description) -> tuple[str, ...]:
         """Return the architectures to look at: those asked for, else what OBS builds the image for, else this one."""
-        known = tuple(arch for arch in found.exclusive_archs if arch in platforms.ARCHITECTURES)
+        known = tuple(arch for arch in found.exclusive_archs or () if arch in platforms.ARCHITECTURES)
         return self.architectures or known or (platforms.of_this_machine(),)
 
     def containers(self, found: Description, arch: str) -> tuple[Container, ...]:

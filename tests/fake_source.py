@@ -17,14 +17,14 @@ from osc_containers.sources import Stream
 
 
 class _Stream(io.BytesIO):
-    """A stream that gives at most `piece` bytes at a time."""
+    """A stream that gives at most 10,000 bytes at a time."""
 
-    def __init__(self, content: bytes, piece: int) -> None:
+    def __init__(self, content: bytes, stop: int) -> None:
         super().__init__(content)
-        self._piece = piece
+        self.stop = stop
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
-        return super().readinto(buffer[: self._piece])
+        return super().readinto(buffer[:10_000])
 
 
 @dataclass
@@ -35,8 +35,6 @@ class FakeSource:
     asked: Counter[str] = field(default_factory=Counter)
     damaged: Mapping[Digest, bytes] = field(default_factory=dict)
     """What is served in place of a blob."""
-    breaks_after: int | None = None
-    """After how many bytes each answer for a blob ends."""
 
     def open(self, origin: str) -> "FakeSource":
         """Stand in for the function that opens an origin."""
@@ -58,12 +56,14 @@ class FakeSource:
         raise RegistryError(f"{reference}: manifest {digest}: not found")
 
     @contextmanager
-    def blob(self, reference: Reference, blob: Descriptor, start: int = 0) -> Iterator[Stream]:
+    def blob(self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None) -> Iterator[Stream]:
         self.asked["blob"] += 1
         self.asked[str(blob.digest)] += 1
         content = self.damaged.get(blob.digest) or self._blob(blob.digest)
-        end = None if self.breaks_after is None else start + self.breaks_after
-        yield _Stream(content[start:end], 10_000)
+        if len(content) != blob.size:
+            raise RegistryError(f"{reference}: blob {blob.digest}: got {len(content)} bytes, expected {blob.size}")
+        stop = blob.size if stop is None else stop
+        yield _Stream(content[start:stop], stop)
 
     def _tag(self, reference: Reference) -> Image:
         try:

@@ -13,6 +13,7 @@ from test_prefetch import APP, WEB, run, want
 
 from osc_containers import verify
 from osc_containers.archive import lay_out
+from osc_containers.digest import Digest
 from osc_containers.lock import Lock, LockedImage
 from osc_containers.package import Package
 from osc_containers.reference import Reference
@@ -83,7 +84,8 @@ def test_every_single_byte_counts(package: Package) -> None:
 def test_a_missing_archive_is_said(package: Package) -> None:
     (package.directory / NAME).unlink()
     assert check(package) == (
-        f"{NAME}: not there, but the lock names it for {APP} (x86_64); run the prefetch again and commit what it writes",
+        f"{NAME}: not there, but the lock names it for {APP} (x86_64); "
+        "run the prefetch again and commit what it writes",
     )
 
 
@@ -126,11 +128,11 @@ def test_layers_that_the_manifest_does_not_name_are_refused(tmp_path: Path) -> N
     content = bytearray(lay_out(image, Reference.parse(APP)).size)
     for offset, part in lay_out(image, Reference.parse(APP)).frame():
         content[offset : offset + len(part)] = part
-    blobs = {images.Digest.of(blob): blob for blob in (*source.tags[APP].blobs, source.tags[APP].raw)}
+    blobs = {Digest.of(blob): blob for blob in (*source.tags[APP].blobs, source.tags[APP].raw)}
     for member in lay_out(image, Reference.parse(APP)).blobs():
         content[member.offset : member.offset + member.size] = blobs[member.digest]
     (tmp_path / NAME).write_bytes(content)
-    file = dataclasses.replace(locked.archive, size=len(content), sha256=images.Digest.of(bytes(content)).hex)
+    file = dataclasses.replace(locked.archive, size=len(content), sha256=Digest.of(bytes(content)).hex)
     forged = dataclasses.replace(locked, image=image, archive=file)
     (problem,) = verify.check_archive(package, Reference.parse(APP), "x86_64", forged)
     assert problem.startswith(f"{NAME}: manifest: its config and layers are not those of the lock")
