@@ -11,16 +11,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeAlias
 
-from osc_containers import __version__, inject, listing, platforms, request, verify
+from osc_containers import __version__, inject, listing, platforms, progress, request, verify
 from osc_containers.description import Description
 from osc_containers.errors import DescriptionError, Error, LockError, VerificationError
 from osc_containers.lock import EMPTY, FILE_NAME, Lock
 from osc_containers.package import Package
+from osc_containers.progress import Silence
 from osc_containers.request import Request
+from osc_containers.sources import CONNECTIONS, Network
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +56,8 @@ def service_prefetch(arguments: Sequence[str]) -> int:
         return 2
     options.directory = Path()
     options.locked = options.locked == "yes"
+    options.connections = CONNECTIONS
+    options.verbosity = 0
     return _run("kiwi_containers", 0, lambda: _prefetch(options))
 
 
@@ -138,7 +143,9 @@ def _command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     noise = parser.add_mutually_exclusive_group()
-    noise.add_argument("-q", "--quiet", dest="verbosity", action="store_const", const=-1, default=0, help="warnings and errors only")
+    noise.add_argument(
+        "-q", "--quiet", dest="verbosity", action="store_const", const=-1, default=0, help="warnings and errors only"
+    )
     noise.add_argument("-v", "--verbose", dest="verbosity", action="store_const", const=1, help="more of what is done")
     parser.set_defaults(handler=handler)
     return parser
@@ -202,6 +209,16 @@ def _add_prefetch(commands: _Commands) -> None:
         "--locked", action="store_true", help="fetch exactly what the lock says, and do not follow tags"
     )
     parser.add_argument("--outdir", type=Path, metavar="D", help="where new files go (default: DIR)")
+    parser.add_argument(
+        "--connections", type=_positive, default=CONNECTIONS, metavar="N", help=f"at a time (default: {CONNECTIONS})"
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 64:
+        raise ValueError
+    return number
 
 
 def _prefetch(options: argparse.Namespace) -> int:
@@ -215,7 +232,9 @@ def _prefetch(options: argparse.Namespace) -> int:
         logger.warning("nothing to do: no <containers> for these architectures and profiles")
     source = transports.open_source()
     outdir = options.outdir or options.directory
-    prefetch.prefetch(package, wanted, lambda _: source, outdir=outdir, locked=options.locked)
+    with progress.on_terminal() if sys.stderr.isatty() and options.verbosity >= 0 else nullcontext(Silence()) as shown:
+        network = Network(open_source=lambda _: source, connections=options.connections, progress=shown)
+        prefetch.prefetch(package, wanted, network, outdir=outdir, locked=options.locked)
     return 0
 
 

@@ -4,7 +4,7 @@ Two kinds of run: the default follows tags and says what moved; a locked run fet
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
 from osc_containers.package import Package
 from osc_containers.pins import Pin, PinnedImage, Wanted
 from osc_containers.reference import Reference
-from osc_containers.sources import ImageSource
+from osc_containers.sources import Network
 from osc_containers.transfer import Order
 from osc_containers.tree import Tree
 
@@ -39,7 +39,7 @@ class _Target:
 def prefetch(
     package: Package,
     wanted: Sequence[Wanted],
-    open_source: Callable[[str], ImageSource],
+    network: Network,
     *,
     outdir: Path,
     locked: bool,
@@ -57,11 +57,14 @@ def prefetch(
         found = package.read_lock()
         old = found or lock.EMPTY
         if not locked:
-            targets = _targets(pins.pin(wanted, open_source, old), old)
-            new = _lock(targets, _provide(package, targets, open_source, outdir, strict=False))
+            targets = _targets(pins.pin(wanted, network.open_source, old), old)
+            new = _lock(
+                targets,
+                _provide(package, targets, network, outdir, strict=False),
+            )
         elif found:
             targets = _targets(pins.from_lock(wanted, old), old, among=old.references)
-            _provide(package, targets, open_source, outdir, strict=True)
+            _provide(package, targets, network, outdir, strict=True)
             new = old
         else:
             raise LockError(f"{lock.FILE_NAME}: not there, but this run is locked; run it once without 'locked'")
@@ -87,7 +90,7 @@ def _targets(new: Sequence[Pin], old: Lock, among: Iterable[Reference] = ()) -> 
 def _provide(
     package: Package,
     targets: Sequence[_Target],
-    open_source: Callable[[str], ImageSource],
+    network: Network,
     outdir: Path,
     *,
     strict: bool,
@@ -107,7 +110,7 @@ def _provide(
         for target, path in zip(targets, present, strict=True)
         if path is None
     ]
-    made = transfer.transfer(orders, open_source, package.archives(), outdir) if orders else ()
+    made = transfer.transfer(orders, network, package.archives(), outdir) if orders else ()
     archives = {file.name: file for file in made}
     for target, path in zip(targets, present, strict=True):
         if path is not None and target.locked is not None:

@@ -12,21 +12,21 @@ PACKAGE = Path(__file__).resolve().parent.parent / "osc_containers"
 
 # A module may import those that stand before it.
 LAYERS = (
-    ("errors",),
+    ("errors", "progress"),
     ("digest", "reference", "platforms", "fields", "files", "table"),
     ("tarball", "tree", "oci", "sources", "names", "units"),
     ("markup", "profiles", "origin", "description"),
     ("archive", "lock", "package", "overlay"),
     ("hosts", "failures", "retries", "auth", "replies", "connection", "registries", "registry"),
     ("downloads", "distribution", "transports"),
-    ("pins", "transfer", "request"),
+    ("parts", "arrival", "pins", "transfer", "request"),
     ("verify", "listing", "prefetch", "inject"),
     ("cli",),
 )
 ORDER = [module for layer in LAYERS for module in layer]
 
 CLIENT = {"connection", "failures", "registry", "replies"}
-FOREIGN = {"requests": CLIENT, "urllib3": CLIENT}
+FOREIGN = {"requests": CLIENT, "urllib3": CLIENT, "platformdirs": {"parts"}, "rich": {"progress"}}
 """Who may import what is not in the standard library."""
 
 BUILD_ROOT_LACKS = {"requests", "urllib3", "registry", "transports", "prefetch", "transfer", "auth"}

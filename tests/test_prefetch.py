@@ -19,6 +19,7 @@ from osc_containers.errors import Error, LockError, RegistryError, VerificationE
 from osc_containers.package import Package
 from osc_containers.pins import Wanted
 from osc_containers.reference import Reference
+from osc_containers.sources import Network
 
 APP = "registry.example.com/team/app:1.0"
 WEB = "registry.example.com/team/web:1.0"
@@ -37,7 +38,8 @@ def want(*references: str, architectures: Sequence[str] = ("x86_64",)) -> tuple[
 
 
 def run(source: FakeSource, directory: Path, *wanted: Wanted, outdir: Path | None = None, locked: bool = False) -> None:
-    prefetch.prefetch(Package(directory), wanted, source.open, outdir=outdir or directory, locked=locked)
+    network = Network(open_source=source.open)
+    prefetch.prefetch(Package(directory), wanted, network, outdir=outdir or directory, locked=locked)
 
 
 def contents(directory: Path) -> dict[str, str]:
