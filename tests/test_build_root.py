@@ -81,7 +81,7 @@ def prefetched(installed: Path, docker_registry: DockerRegistry, tmp_path_factor
     (package / "appliance.kiwi").write_text(_DESCRIPTION)
     (package / "containers.xml").write_text(_CONTAINERS.replace("HOST", docker_registry.host))
     (package / "_service").write_text(_SERVICE)
-    command = [installed / "bin/osc-containers", "prefetch", "--arch=x86_64", "--arch=aarch64"]
+    command = [str(installed / "bin/osc-containers"), "prefetch", "--arch=x86_64", "--arch=aarch64"]
     subprocess.run(command, cwd=package, check=True, capture_output=True)
     return package
 
