@@ -5,14 +5,13 @@ PREFIX = /usr
 DESTDIR =
 
 VENV = .venv/bin/python
-SCRIPTS = service/kiwi_containers service/kiwi_containers_inject scripts/osc-containers scripts/demo
-
 .PHONY: help setup check lint test demo install clean
 
 help:
 	@echo "make setup    install what is missing, make .venv"
-	@echo "make check    linters, types and the fast tests"
-	@echo "make test     linters, types and all tests; needs root"
+	@echo "make lint     linters and types"
+	@echo "make check    the same and the fast tests"
+	@echo "make test     the same and all tests; as root"
 	@echo "make demo     both services on a copy of example/, with a registry on this machine"
 	@echo "make install  DESTDIR= PREFIX=$(PREFIX) PYTHON=$(PYTHON)"
 	@echo "make clean    remove what these have made"
@@ -22,17 +21,14 @@ setup:
 
 check:
 	@PYTHON="$(PYTHON)" scripts/setup check
-	@$(MAKE) --no-print-directory lint
 	$(VENV) -m pytest --quiet --numprocesses auto -m "not integration"
 
 lint:
-	$(VENV) -m ruff check . $(SCRIPTS)
-	$(VENV) -m ruff format --check . $(SCRIPTS)
-	$(VENV) -m mypy --scripts-are-modules osc_containers tests $(SCRIPTS)
+	@PYTHON="$(PYTHON)" scripts/setup check
+	$(VENV) -m pytest --quiet tests/test_linters.py
 
 test:
 	@PYTHON="$(PYTHON)" scripts/setup test
-	@$(MAKE) --no-print-directory lint
 	$(VENV) -m pytest --numprocesses auto
 
 demo:
@@ -50,7 +46,7 @@ install:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "osc-containers needs Python 3.11; say PYTHON=…")'
 	rm -rf "$(HOME_OF_LIBRARY)"
 	find osc_containers -type f -not -name '*.pyc' -exec install -D -m 644 '{}' "$(HOME_OF_LIBRARY)/{}" ';'
-	$(PYTHON) -I -m compileall -q --invalidation-mode checked-hash -s "$(DESTDIR)" -p / "$(HOME_OF_LIBRARY)"
+	umask 022 && $(PYTHON) -I -m compileall -q --invalidation-mode checked-hash -s "$(DESTDIR)" -p / "$(HOME_OF_LIBRARY)"
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(LIB)/obs/service" "$(LIB)/osc-plugins"
 	install -m 755 scripts/osc-containers "$(DESTDIR)$(PREFIX)/bin"
 	install -m 755 service/kiwi_containers service/kiwi_containers_inject "$(LIB)/obs/service"

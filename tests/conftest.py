@@ -46,8 +46,17 @@ def start_registry(tmp_path: Path) -> Iterator[StartRegistry]:
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the prefix of a tree that `make install` made, for the Python that runs the tests."""
-    prefix = tmp_path_factory.mktemp("installed")
-    command = ["make", "--silent", "install", f"PREFIX={prefix}", "DESTDIR=", f"PYTHON={sys.executable}"]
+    return _install(tmp_path_factory.mktemp("installed"), sys.executable)
+
+
+@pytest.fixture(scope="session")
+def installed_for_debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the prefix of a tree that `make install` made, for Debian's Python."""
+    return _install(tmp_path_factory.mktemp("installed"), "/usr/bin/python3")
+
+
+def _install(prefix: Path, python: str) -> Path:
+    command = ["make", "--silent", "install", f"PREFIX={prefix}", "DESTDIR=", f"PYTHON={python}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     subprocess.run(command, cwd=Path(__file__).resolve().parent.parent, check=True, env=environment)
     return prefix

@@ -1,28 +1,23 @@
 """The plugin in the osc of PyPI, loaded by osc's own loader."""
 
 import ast
-import os
-import site
 import subprocess
 import sys
 from pathlib import Path
 
+import osc_program
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "plugin" / "containers.py"
 
-_OSCRC = "[general]\napiurl = http://127.0.0.1:1\n[http://127.0.0.1:1]\nuser = ann\npass = secret\nallow_http = 1\n"
 _PROGRAM = '#!/bin/sh\nprintf "<%s>" "$@"\n[ "$1" != die ] || kill -KILL $$\nexit 7\n'
 
 
 @pytest.fixture
 def home() -> Path:
     """Give a home directory with osc's configuration, where osc looks for plugins too."""
-    home = Path(os.environ["HOME"])
-    (home / ".config/osc").mkdir(parents=True)
-    (home / ".config/osc/oscrc").write_text(_OSCRC)
-    return home
+    return osc_program.log_in("http://127.0.0.1:1")
 
 
 @pytest.fixture
@@ -38,11 +33,7 @@ def plugged(home: Path) -> Path:
 
 
 def osc(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run osc; not by the interpreter of a virtual environment, because there it loads no plugins."""
-    interpreter = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(site.getsitepackages()), "PATH": "/usr/bin:/bin"}
-    command = [str(interpreter), "-c", "import sys; from osc.babysitter import main; sys.exit(main())", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+    return osc_program.run(*arguments, environment={"PATH": "/usr/bin:/bin"})
 
 
 def test_it_is_python_3_6() -> None:
