@@ -150,7 +150,7 @@ def parse(xml: bytes, path: Path, load: Callable[[str], bytes]) -> Description:
             if (element.name, child.name) == ("profiles", "profile"):
                 with reader.problems.at(file, child):
                     declared.append(Profile.of(child))
-    if found := reader.problems.found:
+    if found := list(dict.fromkeys(reader.problems.found)):  # a file may be included twice
         more = [f"{path.name}: and {len(found) - PROBLEM_LIMIT} more"] if len(found) > PROBLEM_LIMIT else []
         raise DescriptionError(*found[:PROBLEM_LIMIT], *more)
     return Description(

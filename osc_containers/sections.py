@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from osc_containers import origin, profiles
 from osc_containers.markup import BLANKS, Element, Problems
+from osc_containers.origin import Source
 from osc_containers.reference import Reference
 
 BACKENDS = ("podman", "docker", "container-snap")
@@ -54,7 +55,7 @@ class Container:
 class _Section:
     """The attributes of a `<containers>`; those that are wrong are None."""
 
-    source: str | None = None
+    source: Source | None = None
     backend: str = ""
     arch: str | None = None
     profiles: str | None = None
@@ -68,7 +69,7 @@ def containers_of(section: Element, file: str, problems: Problems) -> Iterator[C
             raise ValueError("containers: empty, expected a 'container'")
     shared = _Section()
     with problems.at(file, section):
-        shared.source = section.required("source")
+        shared.source = Source.parse(section.required("source"))
     with problems.at(file, section):
         shared.backend = _backend(section)
     with problems.at(file, section):
