@@ -1,14 +1,15 @@
 """XML that somebody else wrote, as the few elements that matter and the places of their bytes.
 
-It is read with expat and not with lxml, because only expat says at which byte an element begins and ends (so that it can
-be cut out of a file whose other bytes stay as they are), counts lines beyond 65535, and asks before it expands an entity.
-Nothing outside of the bytes is ever read: external entities, DTD files and XInclude have no effect or are refused.
+It is read with expat and not with lxml, because only expat says at which byte an element begins and ends (so that it
+can be cut out of a file whose other bytes stay as they are), counts lines beyond 65535, and asks before it expands an
+entity. Nothing outside of the bytes is ever read: external entities and DTD files are refused, XInclude means nothing.
 
 Spec: Extensible Markup Language (XML) 1.0, fifth edition; Namespaces in XML 1.0.
 """
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
@@ -19,9 +20,12 @@ DEPTH_LIMIT = 256
 ELEMENT_LIMIT = 20_000
 """Elements that are kept."""
 EXPANSION_LIMIT = 16 << 20
-"""Characters that all entities and defaults of a file could add up to."""
+"""Characters that all entities of a file could add up to."""
 _ENTITY_LIMIT = 100
 
+BLANKS = " \t\r\n"
+"""White space in the sense of XML."""
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _REFERENCE = re.compile(r"&([^;#&]+);")
 
 
@@ -29,7 +33,7 @@ _REFERENCE = re.compile(r"&([^;#&]+);")
 class Element:
     """An element with its attributes; `name` is `namespace local` where it has a namespace.
 
-    `start` is the byte of its `<`. `stop` is the byte of the `<` of its end tag, or the byte after it where it has none.
+    `start` is the byte of its `<`; `stop` that of the `<` of its end tag, or the byte after it where it has none.
     """
 
     name: str
@@ -39,6 +43,55 @@ class Element:
     stop: int
     children: tuple["Element", ...]
     has_text: bool
+
+    def required(self, attribute: str) -> str:
+        """Return an attribute that must be there.
+
+        :raises ValueError: it is not.
+        """
+        try:
+            return self.attributes[attribute]
+        except KeyError:
+            raise ValueError(f"{self.name}: without attribute {attribute!r}") from None
+
+    def boolean(self, attribute: str) -> bool:
+        """Return an `xsd:boolean`, false where it is not there.
+
+        :raises ValueError: it is none of the four spellings.
+        """
+        value = self.attributes.get(attribute, "false")
+        try:
+            return _BOOLEANS[value.strip(BLANKS)]
+        except KeyError:
+            raise ValueError(f"{attribute} {value[:80]!r}: expected one of {', '.join(_BOOLEANS)}") from None
+
+    def expect(self, attributes: Collection[str], children: Collection[str] = ()) -> None:
+        """Check that nothing else is in this element.
+
+        :raises ValueError: something is, text other than blanks included.
+        """
+        expected = ", ".join(repr(child) for child in children) or "nothing"
+        if unknown := sorted(set(self.attributes) - set(attributes)):
+            raise ValueError(f"{self.name}: unknown attribute {unknown[0][:80]!r}")
+        if unknown := sorted({child.name for child in self.children} - set(children)):
+            raise ValueError(f"{self.name}: got the element {unknown[0][:80]!r} in it, expected {expected}")
+        if self.has_text:
+            raise ValueError(f"{self.name}: got text in it, expected {expected}")
+
+
+@dataclass(frozen=True, slots=True)
+class Problems:
+    """What is wrong with the elements of some files; reading goes on behind each, so that one run says all."""
+
+    found: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def at(self, file: str, element: Element) -> Iterator[None]:
+        """Take a `ValueError` for a problem of this element."""
+        try:
+            yield
+        except ValueError as error:
+            self.found.append(f"{file}:{element.line}: {error}")
 
 
 def parse(xml: bytes, file: str, keep: Collection[str] = ()) -> Element:
@@ -50,15 +103,15 @@ def parse(xml: bytes, file: str, keep: Collection[str] = ()) -> Element:
     if len(xml) > SIZE_LIMIT:
         raise ValueError(f"{file}: got {len(xml)} bytes, expected an XML file of at most {SIZE_LIMIT}")
     parser = expat.ParserCreate(_forced_encoding(xml), " ")
+    parser.specified_attributes = True  # kiwi's parser ignores the defaults that a DTD declares
     builder = _Builder(parser=parser, keep=frozenset(keep))
-    dtd = _Dtd(references=xml.count(b"&"), tags=xml.count(b"<"))
+    dtd = _Dtd(references=xml.count(b"&"))
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.text
     parser.StartDoctypeDeclHandler = dtd.start
     parser.NotStandaloneHandler = dtd.not_standalone
     parser.EntityDeclHandler = dtd.entity
-    parser.AttlistDeclHandler = dtd.attribute
     try:
         parser.Parse(xml, True)
     except expat.ExpatError as error:
@@ -188,7 +241,7 @@ class _Builder:
         self.depth -= 1
 
     def text(self, text: str) -> None:
-        if len(self.open) == self.depth and text.strip(" \t\r\n"):
+        if len(self.open) == self.depth and text.strip(BLANKS):
             self.open[-1].has_text = True
 
     def root(self) -> Element:
@@ -205,9 +258,7 @@ class _Dtd:
     """
 
     references: int
-    tags: int
     values: dict[str, str] = field(default_factory=dict)
-    defaults: int = 0
 
     def start(self, _name: str, system_id: str | None, public_id: str | None, _internal: int) -> None:
         if system_id is not None or public_id is not None:
@@ -230,11 +281,6 @@ class _Dtd:
         longest = max(self._expanded(each, lengths) for each in self.values)
         if longest * self.references > EXPANSION_LIMIT:
             raise _RefusedError(f"entities could expand to more than {EXPANSION_LIMIT} characters")
-
-    def attribute(self, _element: str, _name: str, _type: str, default: str | None, _required: int) -> None:
-        self.defaults += len(default or "")
-        if self.defaults * self.tags > EXPANSION_LIMIT:
-            raise _RefusedError(f"defaults of attributes could expand to more than {EXPANSION_LIMIT} characters")
 
     def _expanded(self, name: str, lengths: dict[str, int]) -> int:
         """Count the characters that a reference to `name` brings, as far as it is declared yet."""

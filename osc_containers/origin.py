@@ -23,6 +23,45 @@ _TRANSPORT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?!\d{1,5}(?:/|$))(.*)", re.
 _DIGEST = re.compile(r"[a-z0-9]+:[A-Za-z0-9]+")
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The `source` of a section: as written, and taken apart into a transport and what it begins with."""
+
+    text: str
+    transport: str
+    start: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Source":
+        """Read a registry, perhaps with a path, or a transport of containers-transports(5) with what it asks for.
+
+        :raises ValueError: it is something else.
+        """
+        _expect_printable("source", text)
+        match = _TRANSPORT.fullmatch(text)
+        transport, rest = (match[1].lower(), match[2]) if match else ("docker", f"//{text}")
+        if "@" in rest:  # perhaps a password: the message must not repeat it
+            raise ValueError("source: got an '@', expected a registry; log in with 'podman login' or 'skopeo login'")
+        if transport in ("http", "https"):
+            host = rest.strip("/") or "registry.example.com"
+            raise ValueError(f"source {text[:160]!r}: expected a registry without scheme; write source={host[:160]!r}")
+        if transport in _SERVED_BY_OBS:
+            raise ValueError(
+                f"source {text[:160]!r}: only a build of the Open Build Service can read that; write the registry that "
+                "has the image, like source='registry.opensuse.org'"
+            )
+        if transport not in TRANSPORTS:
+            known = ", ".join(f"'{each}:'" for each in TRANSPORTS)
+            raise ValueError(f"source {text[:160]!r}: expected a registry, or one of {known} before the place")
+        if transport == "docker":
+            if not rest.startswith("//"):
+                raise ValueError(f"source {text[:160]!r}: expected 'docker://' before the registry")
+            rest = rest[2:]
+        if not rest and transport not in _NAMED_TRANSPORTS:
+            raise ValueError(f"source {text!r}: empty, expected a registry like 'docker.io', or a transport and a path")
+        return cls(text, transport, rest)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """Where an image is got (`place`, in the form of containers-transports(5)), and what it is called from then on.
@@ -37,19 +76,18 @@ class Origin:
     file_name: str
 
 
-def interpret(*, source: str, path: str, name: str, tag: str) -> Origin:
+def interpret(*, source: Source, path: str, name: str, tag: str) -> Origin:
     """Join the attributes of a section and a container; an attribute that is not there is empty.
 
-    Beyond kiwi, `source` may begin with a transport, and a digest may stand where a tag may: in `tag`, or behind `name`
-    together with a tag. For the transports that lead to a path, the joined path is the place, `tag` chooses the image of
-    an OCI layout that has several, and the name becomes `localhost/<path>/<name>`.
+    Beyond kiwi, a digest may stand where a tag may: in `tag`, or behind `name`, together with a tag or alone. For the
+    transports that lead to a path, the joined path is the place, `tag` chooses an image of an OCI layout, and the name
+    becomes `localhost/<path>/<name>`.
 
     :raises ValueError: they are no image name, or not one that can be fetched; the message says which attribute.
     """
-    for attribute, value in (("source", source), ("path", path), ("name", name), ("tag", tag)):
-        if not value.isprintable():
-            raise ValueError(f"{attribute} {value[:160]!r}: got characters that cannot be printed")
-    transport, at = _split_transport(source)
+    for attribute, value in (("path", path), ("name", name), ("tag", tag)):
+        _expect_printable(attribute, value)
+    transport, at = source.transport, source.start
     base, version, digest = _split_version(name, tag)
     # kiwi would write the archive of "../x" beside its directory; "x/" would take its name from the path.
     if base.rpartition("/")[2] in ("", ".") or ".." in base.split("/"):
@@ -58,7 +96,7 @@ def interpret(*, source: str, path: str, name: str, tag: str) -> Origin:
     if transport in _PATH_TRANSPORTS:
         joined = posixpath.normpath(f"{at}/{path}/{base}")
         if ":" in joined:
-            raise ValueError(f"source {source[:160]!r}: got the path {joined[:160]!r}, expected one without ':'")
+            raise ValueError(f"source {source.text[:160]!r}: expected a path without ':', got {joined[:160]!r}")
         inner = posixpath.normpath(f"/{path}/{base}").lstrip("/")
         reference = Reference.parse(f"localhost/{inner}{suffix}")
         ref = f":{version}" if version and transport in ("oci", "oci-archive") else ""
@@ -68,35 +106,17 @@ def interpret(*, source: str, path: str, name: str, tag: str) -> Origin:
         reference = Reference.parse(f"{joined}{suffix}")
         place = f"docker://{reference}" if transport == "docker" else f"{transport}:{reference}"
     return Origin(
-        endpoint=posixpath.normpath(f"{source}/{path}/{name}:{tag or 'latest'}"),
+        endpoint=posixpath.normpath(f"{source.text}/{path}/{name}:{tag or 'latest'}"),
         place=place,
         reference=reference,
         file_name=posixpath.normpath(f"{name.lstrip('/')}_{tag or 'latest'}"),
     )
 
 
-def _split_transport(source: str) -> tuple[str, str]:
-    match = _TRANSPORT.fullmatch(source)
-    scheme, rest = (match[1].lower(), match[2]) if match else ("docker", f"//{source}")
-    if "@" in rest:  # perhaps a password: the message must not repeat it
-        raise ValueError("source: got an '@', expected a registry; log in with 'podman login' or 'skopeo login'")
-    if scheme in ("http", "https"):
-        host = rest.strip("/") or "registry.example.com"
-        raise ValueError(f"source {source[:160]!r}: expected a registry without scheme; write source={host[:160]!r}")
-    if scheme in _SERVED_BY_OBS:
-        raise ValueError(
-            f"source {source[:160]!r}: only a build of the Open Build Service can read that; write the registry that "
-            "has the image, like source='registry.opensuse.org'"
-        )
-    if scheme not in TRANSPORTS:
-        raise ValueError(f"source {source[:160]!r}: expected a registry, or one of {':, '.join(TRANSPORTS)}: before it")
-    if scheme == "docker":
-        if not rest.startswith("//"):
-            raise ValueError(f"source {source[:160]!r}: expected 'docker://' before the registry")
-        rest = rest[2:]
-    if not rest and scheme not in _NAMED_TRANSPORTS:
-        raise ValueError("source: empty, expected a registry like 'docker.io', or a transport and a path")
-    return scheme, rest
+def _expect_printable(attribute: str, value: str) -> None:
+    # Besides control characters these are those that change the direction of what is written.
+    if not value.isprintable():
+        raise ValueError(f"{attribute} {value[:160]!r}: got characters that cannot be printed")
 
 
 def _split_version(name: str, tag: str) -> tuple[str, str | None, Digest | None]:
