@@ -107,8 +107,9 @@ class Registry:
     ) -> _Result:
         """Return what `consume` makes of the reply to a request for `path` (below `/v2/`).
 
-        A status that is not in `expected` is a failure. `consume` belongs to the attempt: it raises `Failure` for a reply
-        that is no good, and closes one that it does not keep. `where` begins the messages. With `attempts`, failures count there.
+        A status that is not in `expected` is a failure. `consume` belongs to the attempt: it raises `Failure` for a
+        reply that is no good, and closes one that it does not keep. `where` begins the messages. With `attempts`,
+        failures count there.
 
         :raises RegistryError: the registry refuses, or does not answer in the attempts that its policy allows.
         """

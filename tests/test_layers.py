@@ -15,7 +15,7 @@ LAYERS = (
     ("errors", "progress"),
     ("digest", "reference", "platforms", "fields", "files", "table"),
     ("tarball", "tree", "oci", "sources", "names", "units"),
-    ("markup", "profiles", "origin", "description"),
+    ("markup", "profiles", "origin", "sections", "description"),
     ("archive", "lock", "package", "overlay"),
     ("hosts", "failures", "retries", "auth", "replies", "connection", "registries", "registry"),
     ("downloads", "distribution", "transports"),
