@@ -50,7 +50,7 @@ install:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "osc-containers needs Python 3.11; say PYTHON=…")'
 	rm -rf "$(HOME_OF_LIBRARY)"
 	find osc_containers -type f -not -name '*.pyc' -exec install -D -m 644 '{}' "$(HOME_OF_LIBRARY)/{}" ';'
-	$(PYTHON) -I -m compileall -q --invalidation-mode checked-hash -s "$(DESTDIR)" -p / "$(HOME_OF_LIBRARY)"
+	umask 022 && $(PYTHON) -I -m compileall -q --invalidation-mode checked-hash -s "$(DESTDIR)" -p / "$(HOME_OF_LIBRARY)"
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(LIB)/obs/service" "$(LIB)/osc-plugins"
 	install -m 755 scripts/osc-containers "$(DESTDIR)$(PREFIX)/bin"
 	install -m 755 service/kiwi_containers service/kiwi_containers_inject "$(LIB)/obs/service"

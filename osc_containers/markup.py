@@ -1,14 +1,15 @@
 """XML that somebody else wrote, as the few elements that matter and the places of their bytes.
 
-It is read with expat and not with lxml, because only expat says at which byte an element begins and ends (so that it can
-be cut out of a file whose other bytes stay as they are), counts lines beyond 65535, and asks before it expands an entity.
-Nothing outside of the bytes is ever read: external entities, DTD files and XInclude have no effect or are refused.
+It is read with expat and not with lxml, because only expat says at which byte an element begins and ends (so that it
+can be cut out of a file whose other bytes stay as they are), counts lines beyond 65535, and asks before it expands an
+entity. Nothing outside of the bytes is ever read: external entities and DTD files are refused, XInclude means nothing.
 
 Spec: Extensible Markup Language (XML) 1.0, fifth edition; Namespaces in XML 1.0.
 """
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
@@ -22,6 +23,9 @@ EXPANSION_LIMIT = 16 << 20
 """Characters that all entities and defaults of a file could add up to."""
 _ENTITY_LIMIT = 100
 
+BLANKS = " \t\r\n"
+"""White space in the sense of XML."""
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _REFERENCE = re.compile(r"&([^;#&]+);")
 
 
@@ -29,7 +33,7 @@ _REFERENCE = re.compile(r"&([^;#&]+);")
 class Element:
     """An element with its attributes; `name` is `namespace local` where it has a namespace.
 
-    `start` is the byte of its `<`. `stop` is the byte of the `<` of its end tag, or the byte after it where it has none.
+    `start` is the byte of its `<`; `stop` that of the `<` of its end tag, or the byte after it where it has none.
     """
 
     name: str
@@ -39,6 +43,55 @@ class Element:
     stop: int
     children: tuple["Element", ...]
     has_text: bool
+
+    def required(self, attribute: str) -> str:
+        """Return an attribute that must be there.
+
+        :raises ValueError: it is not.
+        """
+        try:
+            return self.attributes[attribute]
+        except KeyError:
+            raise ValueError(f"{self.name}: without attribute {attribute!r}") from None
+
+    def boolean(self, attribute: str) -> bool:
+        """Return an `xsd:boolean`, false where it is not there.
+
+        :raises ValueError: it is none of the four spellings.
+        """
+        value = self.attributes.get(attribute, "false")
+        try:
+            return _BOOLEANS[value.strip(BLANKS)]
+        except KeyError:
+            raise ValueError(f"{attribute} {value[:80]!r}: expected one of {', '.join(_BOOLEANS)}") from None
+
+    def expect(self, attributes: Collection[str], children: Collection[str] = ()) -> None:
+        """Check that nothing else is in this element.
+
+        :raises ValueError: something is, text other than blanks included.
+        """
+        expected = ", ".join(repr(child) for child in children) or "nothing"
+        if unknown := sorted(set(self.attributes) - set(attributes)):
+            raise ValueError(f"{self.name}: unknown attribute {unknown[0][:80]!r}")
+        if unknown := sorted({child.name for child in self.children} - set(children)):
+            raise ValueError(f"{self.name}: got the element {unknown[0][:80]!r} in it, expected {expected}")
+        if self.has_text:
+            raise ValueError(f"{self.name}: got text in it, expected {expected}")
+
+
+@dataclass(frozen=True, slots=True)
+class Problems:
+    """What is wrong with the elements of some files; reading goes on behind each, so that one run says all."""
+
+    found: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def at(self, file: str, element: Element) -> Iterator[None]:
+        """Take a `ValueError` for a problem of this element."""
+        try:
+            yield
+        except ValueError as error:
+            self.found.append(f"{file}:{element.line}: {error}")
 
 
 def parse(xml: bytes, file: str, keep: Collection[str] = ()) -> Element:
@@ -188,7 +241,7 @@ class _Builder:
         self.depth -= 1
 
     def text(self, text: str) -> None:
-        if len(self.open) == self.depth and text.strip(" \t\r\n"):
+        if len(self.open) == self.depth and text.strip(BLANKS):
             self.open[-1].has_text = True
 
     def root(self) -> Element:

@@ -41,8 +41,8 @@ def interpret(*, source: str, path: str, name: str, tag: str) -> Origin:
     """Join the attributes of a section and a container; an attribute that is not there is empty.
 
     Beyond kiwi, `source` may begin with a transport, and a digest may stand where a tag may: in `tag`, or behind `name`
-    together with a tag. For the transports that lead to a path, the joined path is the place, `tag` chooses the image of
-    an OCI layout that has several, and the name becomes `localhost/<path>/<name>`.
+    together with a tag. For the transports that lead to a path, the joined path is the place, `tag` chooses an image
+    of an OCI layout, and the name becomes `localhost/<path>/<name>`.
 
     :raises ValueError: they are no image name, or not one that can be fetched; the message says which attribute.
     """
