@@ -138,7 +138,7 @@ def _command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     noise = parser.add_mutually_exclusive_group()
-    noise.add_argument("-q", "--quiet", dest="verbosity", action="store_const", const=-1, default=0, help="errors only")
+    noise.add_argument("-q", "--quiet", dest="verbosity", action="store_const", const=-1, default=0, help="warnings and errors only")
     noise.add_argument("-v", "--verbose", dest="verbosity", action="store_const", const=1, help="more of what is done")
     parser.set_defaults(handler=handler)
     return parser
