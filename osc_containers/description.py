@@ -96,7 +96,7 @@ def find(directory: Path) -> tuple[Path, ...]:
     with os.scandir(directory) as entries:
         names = sorted(e.name for e in entries if _is_description(e.name) and not e.is_dir(follow_symlinks=False))
     config = directory / "config.xml"
-    if config.is_symlink() and config.readlink().name in names:
+    if config.is_symlink() and str(config.readlink()) in names:
         names.remove("config.xml")
     if not names:
         raise DescriptionError(f"{directory}: no kiwi description, expected a file '*.kiwi' or 'config.xml'")

@@ -20,7 +20,7 @@ DEPTH_LIMIT = 256
 ELEMENT_LIMIT = 20_000
 """Elements that are kept."""
 EXPANSION_LIMIT = 16 << 20
-"""Characters that all entities and defaults of a file could add up to."""
+"""Characters that all entities of a file could add up to."""
 _ENTITY_LIMIT = 100
 
 BLANKS = " \t\r\n"
@@ -103,15 +103,15 @@ def parse(xml: bytes, file: str, keep: Collection[str] = ()) -> Element:
     if len(xml) > SIZE_LIMIT:
         raise ValueError(f"{file}: got {len(xml)} bytes, expected an XML file of at most {SIZE_LIMIT}")
     parser = expat.ParserCreate(_forced_encoding(xml), " ")
+    parser.specified_attributes = True  # kiwi's parser ignores the defaults that a DTD declares
     builder = _Builder(parser=parser, keep=frozenset(keep))
-    dtd = _Dtd(references=xml.count(b"&"), tags=xml.count(b"<"))
+    dtd = _Dtd(references=xml.count(b"&"))
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.text
     parser.StartDoctypeDeclHandler = dtd.start
     parser.NotStandaloneHandler = dtd.not_standalone
     parser.EntityDeclHandler = dtd.entity
-    parser.AttlistDeclHandler = dtd.attribute
     try:
         parser.Parse(xml, True)
     except expat.ExpatError as error:
@@ -258,9 +258,7 @@ class _Dtd:
     """
 
     references: int
-    tags: int
     values: dict[str, str] = field(default_factory=dict)
-    defaults: int = 0
 
     def start(self, _name: str, system_id: str | None, public_id: str | None, _internal: int) -> None:
         if system_id is not None or public_id is not None:
@@ -283,11 +281,6 @@ class _Dtd:
         longest = max(self._expanded(each, lengths) for each in self.values)
         if longest * self.references > EXPANSION_LIMIT:
             raise _RefusedError(f"entities could expand to more than {EXPANSION_LIMIT} characters")
-
-    def attribute(self, _element: str, _name: str, _type: str, default: str | None, _required: int) -> None:
-        self.defaults += len(default or "")
-        if self.defaults * self.tags > EXPANSION_LIMIT:
-            raise _RefusedError(f"defaults of attributes could expand to more than {EXPANSION_LIMIT} characters")
 
     def _expanded(self, name: str, lengths: dict[str, int]) -> int:
         """Count the characters that a reference to `name` brings, as far as it is declared yet."""
