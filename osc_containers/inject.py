@@ -10,11 +10,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from osc_containers import description, files, overlay, verify
-from osc_containers.description import Container, Description
+from osc_containers.description import Description
 from osc_containers.errors import DescriptionError, LockError, VerificationError
 from osc_containers.lock import FILE_NAME
 from osc_containers.overlay import Archive, Placed
 from osc_containers.package import Package
+from osc_containers.sections import Container
 from osc_containers.tree import Tree
 from osc_containers.units import Symlink
 

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from osc_containers import overlay, table
-from osc_containers.description import Container, Description
+from osc_containers.description import Description
 from osc_containers.lock import Lock, LockedImage
+from osc_containers.sections import Container
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from osc_containers import names, units
-from osc_containers.description import Container
 from osc_containers.lock import Lock, LockedImage
+from osc_containers.sections import Container
 from osc_containers.units import ARCHIVES, Load, Symlink, TextFile
 
 _NAME_LENGTH = 255

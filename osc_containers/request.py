@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from osc_containers import description, platforms
-from osc_containers.description import Container, Description
+from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
 from osc_containers.package import Package
 from osc_containers.pins import Wanted
 from osc_containers.reference import Reference
+from osc_containers.sections import Container
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
