@@ -21,7 +21,9 @@ LAYERS = (
     ("downloads", "distribution", "transports"),
     ("parts", "arrival", "pins", "transfer", "request"),
     ("verify", "listing", "prefetch", "inject"),
-    ("cli",),
+    ("program", "commands.arguments"),
+    ("commands.list", "commands.prefetch", "commands.verify", "commands.inject"),
+    ("services", "cli"),
 )
 ORDER = [module for layer in LAYERS for module in layer]
 
@@ -31,18 +33,23 @@ FOREIGN = {"requests": CLIENT, "urllib3": CLIENT, "platformdirs": {"parts"}, "ri
 
 BUILD_ROOT_LACKS = {"requests", "urllib3", "registry", "transports", "prefetch", "transfer", "auth"}
 
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+PACKAGES = ("osc_containers", "osc_containers.commands")
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if path.stem != "__init__"
+)
 
 
 def imports(module: str) -> Iterator[str]:
     """Yield what `module` imports anywhere: our modules by their own names, others by their top-level package."""
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+    for node in ast.walk(ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())):
         if isinstance(node, ast.Import):
             yield from (_own_or_top(name.name) for name in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: relative import"
-            if node.module == "osc_containers":
-                yield from (name.name for name in node.names)
+            if node.module in PACKAGES:
+                yield from (_own_or_top(f"{node.module}.{name.name}") for name in node.names)
             else:
                 yield _own_or_top(node.module or "")
 
@@ -84,6 +91,6 @@ def test_the_offline_half_needs_no_network(module: str) -> None:
 
 @pytest.mark.skipif("cli" not in MODULES, reason="there is no cli yet")
 def test_the_command_line_loads_requests_only_when_it_fetches() -> None:
-    script = "import sys, osc_containers.cli; print(*sys.modules)"
+    script = "import sys, osc_containers.cli, osc_containers.services; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
     assert not {"requests", "osc_containers.registry"} & set(loaded)
