@@ -29,7 +29,7 @@ lint:
 
 test:
 	@PYTHON="$(PYTHON)" scripts/setup test
-	$(VENV) -m pytest --numprocesses auto
+	scripts/own-mounts $(VENV) -m pytest --numprocesses auto
 
 demo:
 	@PYTHON="$(PYTHON)" scripts/setup demo
