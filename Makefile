@@ -5,15 +5,18 @@ PREFIX = /usr
 DESTDIR =
 
 VENV = .venv/bin/python
+PAIRS = 5
+CASES =
 SCRIPTS = service/kiwi_containers service/kiwi_containers_inject scripts/osc-containers scripts/demo
 
-.PHONY: help setup check lint test demo install clean
+.PHONY: help setup check lint test demo bench install clean
 
 help:
 	@echo "make setup    install what is missing, make .venv"
 	@echo "make check    linters, types and the fast tests"
 	@echo "make test     linters, types and all tests; needs root"
 	@echo "make demo     both services on a copy of example/, with a registry on this machine"
+	@echo "make bench    us and skopeo side by side, ten minutes: PAIRS=$(PAIRS) CASES='suite single …'"
 	@echo "make install  DESTDIR= PREFIX=$(PREFIX) PYTHON=$(PYTHON)"
 	@echo "make clean    remove what these have made"
 
@@ -28,7 +31,7 @@ check:
 lint:
 	$(VENV) -m ruff check . $(SCRIPTS)
 	$(VENV) -m ruff format --check . $(SCRIPTS)
-	$(VENV) -m mypy --scripts-are-modules osc_containers tests $(SCRIPTS)
+	$(VENV) -m mypy --scripts-are-modules osc_containers tests bench $(SCRIPTS)
 
 test:
 	@PYTHON="$(PYTHON)" scripts/setup test
@@ -38,6 +41,10 @@ test:
 demo:
 	@PYTHON="$(PYTHON)" scripts/setup demo
 	@$(VENV) scripts/demo
+
+bench:
+	@PYTHON="$(PYTHON)" scripts/setup test
+	@$(VENV) bench/run.py --pairs $(PAIRS) $(CASES)
 
 # The library goes into a directory of its own, not among the packages of one Python version: the scripts find it from
 # where they are, in DESTDIR too, whatever Python runs them, and nothing else is put on their path.
