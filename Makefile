@@ -5,7 +5,10 @@ PREFIX = /usr
 DESTDIR =
 
 VENV = .venv/bin/python
-.PHONY: help setup check lint test demo install clean
+PAIRS = 5
+CASES =
+
+.PHONY: help setup check lint test demo bench install clean
 
 help:
 	@echo "make setup    install what is missing, make .venv"
@@ -13,6 +16,7 @@ help:
 	@echo "make check    the same and the fast tests"
 	@echo "make test     the same and all tests; as root"
 	@echo "make demo     both services on a copy of example/, with a registry on this machine"
+	@echo "make bench    us and skopeo side by side, ten minutes: PAIRS=$(PAIRS) CASES='suite single …'"
 	@echo "make install  DESTDIR= PREFIX=$(PREFIX) PYTHON=$(PYTHON)"
 	@echo "make clean    remove what these have made"
 
@@ -29,11 +33,15 @@ lint:
 
 test:
 	@PYTHON="$(PYTHON)" scripts/setup test
-	$(VENV) -m pytest --numprocesses auto
+	scripts/own-mounts $(VENV) -m pytest --numprocesses auto
 
 demo:
 	@PYTHON="$(PYTHON)" scripts/setup demo
 	@$(VENV) scripts/demo
+
+bench:
+	@PYTHON="$(PYTHON)" scripts/setup test
+	@$(VENV) bench/run.py --pairs $(PAIRS) $(CASES)
 
 # The library goes into a directory of its own, not among the packages of one Python version: the scripts find it from
 # where they are, in DESTDIR too, whatever Python runs them, and nothing else is put on their path.

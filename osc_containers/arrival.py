@@ -13,24 +13,17 @@ from dataclasses import dataclass
 
 from osc_containers import files, parts
 from osc_containers.errors import VerificationError
+from osc_containers.files import Place
 from osc_containers.oci import Descriptor
 from osc_containers.parts import Range
 from osc_containers.progress import Progress
 from osc_containers.reference import Reference
-from osc_containers.sources import ImageSource
+from osc_containers.sources import ImageSource, Network
 
 _ATTEMPTS = 3
 """How often a blob that arrives damaged is asked for."""
 _SEGMENT = 8 << 20
 """Bytes of a segment at least: a request for less costs more than it brings."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a blob begins in an open file."""
-
-    descriptor: int
-    offset: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,19 +47,17 @@ class Shipment:
         return f"{self.reference}: blob {self.blob.digest}"
 
 
-def receive(shipments: Sequence[Shipment], connections: int, progress: Progress) -> None:
+def receive(shipments: Sequence[Shipment], network: Network) -> None:
     """Bring all shipments to their places and verify them; the first error ends all of it.
-
-    At most `connections` blobs or segments of blobs are asked for at a time.
 
     :raises RegistryError: a blob could not be had.
     :raises VerificationError: a blob is not what its digest says.
     """
-    progress.expect(sum(shipment.blob.size for shipment in shipments))
-    work = _Work(shipments, connections)
-    with ThreadPoolExecutor(connections) as pool:
+    network.progress.expect(sum(shipment.blob.size for shipment in shipments))
+    work = _Work(shipments, network.connections)
+    with ThreadPoolExecutor(network.connections) as pool:
         try:
-            workers = [pool.submit(work.run, progress) for _ in range(connections)]
+            workers = [pool.submit(work.run, network.progress) for _ in range(network.connections)]
             for worker in as_completed(workers):
                 worker.result()
         finally:
@@ -143,11 +134,11 @@ class _Arrival:
         self._segment_size = segment_size
         content, old = self._content(), self._shipment.old
         if content is not None:
-            files.write_all(self._place.descriptor, content, self._place.offset)
+            self._place.write(content)
             self._fill((0, len(content)))
         elif old:
             with suppress(OSError):
-                files.copy_range(old.descriptor, old.offset, self._place.descriptor, self._place.offset, self._size)
+                old.copy(self._place, self._size)
                 self._fill((0, self._size))
         if self._hashed < self._size:
             self._fill(*self._left_over())
@@ -187,7 +178,7 @@ class _Arrival:
         shipment = self._shipment
         with shipment.source.blob(shipment.reference, shipment.blob, position, stop) as stream:
             while not is_stopped() and (count := stream.readinto(buffer[: stop - position])):
-                files.write_all(self._place.descriptor, buffer[:count], self._place.offset + position)
+                self._place.write(buffer[:count], position)
                 if self._hashed == position:  # then nobody else can hash before this chunk is
                     self._hasher.update(buffer[:count])
                     self._hashed += count
@@ -206,8 +197,7 @@ class _Arrival:
         with self._lock:
             self._filled.extend(ranges)
             while reached := [stop for first, stop in self._filled if first <= self._hashed < stop]:
-                start = self._place.offset
-                for chunk in files.chunks(self._place.descriptor, start + self._hashed, start + max(reached)):
+                for chunk in self._place.chunks(self._hashed, max(reached)):
                     self._hasher.update(chunk)
                 self._hashed = max(reached)
 
@@ -216,8 +206,7 @@ class _Arrival:
         shipment, got = self._shipment, self._hasher.hexdigest()
         if got == shipment.blob.digest.hex:
             for other in shipment.places[1:]:
-                first = self._place
-                files.copy_range(first.descriptor, first.offset, other.descriptor, other.offset, self._size)
+                self._place.copy(other, self._size)
             self._shown.close()
             return True
         if self._attempts == _ATTEMPTS:

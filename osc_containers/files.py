@@ -1,10 +1,12 @@
 """Writing files so that no half of one is ever seen under its name, and moving bytes between files."""
 
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 CHUNK = 1 << 20
@@ -72,6 +74,41 @@ def chunks(descriptor: int, start: int, end: int) -> Iterator[memoryview]:
 def read(descriptor: int, start: int, end: int) -> bytes:
     """Return the bytes from `start` to `end`; fewer where the file ends before."""
     return b"".join(bytes(chunk) for chunk in chunks(descriptor, start, end))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something begins in an open file; offsets are counted from there."""
+
+    descriptor: int
+    offset: int
+
+    def at(self, offset: int) -> "Place":
+        """Return another place in the same file."""
+        return Place(self.descriptor, self.offset + offset)
+
+    def write(self, content: bytes | memoryview, offset: int = 0) -> None:
+        """Write all of `content`."""
+        write_all(self.descriptor, content, self.offset + offset)
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` to `stop`; fewer where the file ends before."""
+        return read(self.descriptor, self.offset + start, self.offset + stop)
+
+    def chunks(self, start: int, stop: int) -> Iterator[memoryview]:
+        """Yield the bytes as `chunks` does."""
+        return chunks(self.descriptor, self.offset + start, self.offset + stop)
+
+    def copy(self, target: "Place", size: int) -> None:
+        """Copy `size` bytes to another place."""
+        copy_range(self.descriptor, self.offset, target.descriptor, target.offset, size)
+
+    def sha256(self, size: int) -> str:
+        """Return the SHA-256 of `size` bytes, in hexadecimal."""
+        hasher = hashlib.sha256()
+        for chunk in self.chunks(0, size):
+            hasher.update(chunk)
+        return hasher.hexdigest()
 
 
 def copy_range(source: int, source_offset: int, target: int, target_offset: int, size: int) -> None:

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from osc_containers import lock
+from osc_containers import lock, obscpio
 from osc_containers.errors import Error, LockError
 from osc_containers.lock import Lock
 from osc_containers.names import ARCHIVE_SUFFIX
 
+_HOLDING = (ARCHIVE_SUFFIX, obscpio.FILE_NAME)
 _PREFIX = re.compile(r"_service:(?:[^:/]+:)*")
 
 
@@ -50,8 +51,8 @@ class Package:
         return next((path for path in self._earlier() if _PREFIX.sub("", path.name, count=1) == name), None)
 
     def archives(self) -> tuple[Path, ...]:
-        """Return every archive in the package and among the results of an earlier run, sorted."""
-        own = (path for path in self.directory.iterdir() if path.name.endswith(ARCHIVE_SUFFIX))
+        """Return every archive, and what holds some, in the package and among the results of an earlier run, sorted."""
+        own = (path for path in self.directory.iterdir() if path.name.endswith(_HOLDING))
         return tuple(sorted(path for path in (*own, *self._earlier()) if _is_archive(path)))
 
     def _earlier(self) -> Iterator[Path]:
@@ -79,7 +80,7 @@ class Package:
 
 
 def _is_archive(path: Path) -> bool:
-    return path.name.endswith(ARCHIVE_SUFFIX) and stat.S_ISREG(path.stat().st_mode) if path.exists() else False
+    return path.name.endswith(_HOLDING) and stat.S_ISREG(path.stat().st_mode) if path.exists() else False
 
 
 def _holder(directory: os.stat_result) -> str:

@@ -89,6 +89,11 @@ class Tree:
         return opened[-1][1]
 
 
+def directory_mode(path: str) -> int:
+    """Return the mode that a directory of the image gets where it is made."""
+    return _MODES.get(path, 0o755)
+
+
 def _open(path: str | Path, parent: int | None, stack: ExitStack) -> int:
     descriptor = os.open(path, _DIRECTORY, dir_fd=parent)
     stack.callback(os.close, descriptor)
@@ -101,7 +106,7 @@ def _open_or_make(name: str, parent: int, here: str, stack: ExitStack) -> int:
     except FileExistsError:
         return _open(name, parent, stack)
     descriptor = _open(name, parent, stack)
-    os.fchmod(descriptor, _MODES.get(here, 0o755))
+    os.fchmod(descriptor, directory_mode(here))
     return descriptor
 
 

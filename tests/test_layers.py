@@ -16,7 +16,7 @@ LAYERS = (
     ("digest", "reference", "platforms", "fields", "files", "table", "xmltext"),
     ("tarball", "tree", "oci", "sources", "names", "units"),
     ("markup", "profiles", "origin", "sections", "description"),
-    ("archive", "lock", "package", "overlay"),
+    ("archive", "lock", "obscpio", "package", "overlay", "bundle", "holdings"),
     ("hosts", "failures", "retries", "auth", "replies", "connection", "registries", "registry"),
     ("downloads", "distribution", "transports"),
     ("parts", "arrival", "pins", "transfer", "request"),
