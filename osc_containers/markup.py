@@ -33,8 +33,8 @@ _REFERENCE = re.compile(r"&([^;#&]+);")
 class Element:
     """An element with its attributes; `name` is `namespace local` where it has a namespace.
 
-    `start` is the byte of its `<`; `stop` that of the `<` of its end tag, or the byte after it where it has none. `text`
-    is what is in it beside its children, with the blanks.
+    `start` is the byte of its `<`; `stop` that of the `<` of its end tag, or the byte after it where it has none.
+    `text` is what is in it beside its children, with the blanks.
     """
 
     name: str
