@@ -35,6 +35,7 @@ class Element:
     """An element with its attributes; `name` is `namespace local` where it has a namespace.
 
     `start` is the byte of its `<`; `stop` that of the `<` of its end tag, or the byte after it where it has none.
+    `text` is what is in it beside its children, with the blanks.
     """
 
     name: str
@@ -43,7 +44,12 @@ class Element:
     start: int
     stop: int
     children: tuple["Element", ...]
-    has_text: bool
+    text: str
+
+    @property
+    def has_text(self) -> bool:
+        """Whether other text than blanks is in it."""
+        return bool(self.text.strip(BLANKS))
 
     def required(self, attribute: str) -> str:
         """Return an attribute that must be there.
@@ -199,7 +205,7 @@ class _Open:
     line: int
     start: int
     children: list[Element] = field(default_factory=list)
-    has_text: bool = False
+    text: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -235,15 +241,15 @@ class _Builder:
                 start=of.start,
                 stop=self.parser.CurrentByteIndex,
                 children=tuple(of.children),
-                has_text=of.has_text,
+                text="".join(of.text),
             )
             if self.open:
                 self.open[-1].children.append(self.done)
         self.depth -= 1
 
     def text(self, text: str) -> None:
-        if len(self.open) == self.depth and text.strip(BLANKS):
-            self.open[-1].has_text = True
+        if len(self.open) == self.depth:
+            self.open[-1].text.append(text)
 
     def root(self) -> Element:
         if self.done is None:

@@ -1,5 +1,6 @@
 """What every test gets: a home of its own, and registries that stop with the test."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -20,6 +21,13 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
     for name in os.environ:
         if name in _FOREIGN or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """Take back the handler that a front door sets: it writes to a stream that pytest closes."""
+    yield
+    logging.basicConfig(handlers=[logging.NullHandler()], level=logging.WARNING, force=True)
 
 
 @pytest.fixture(scope="session")

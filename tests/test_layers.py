@@ -13,16 +13,16 @@ PACKAGE = Path(__file__).resolve().parent.parent / "osc_containers"
 # A module may import those that stand before it.
 LAYERS = (
     ("errors", "progress"),
-    ("digest", "reference", "platforms", "fields", "files", "table"),
+    ("digest", "reference", "platforms", "fields", "files", "table", "xmltext"),
     ("tarball", "tree", "oci", "sources", "names", "units"),
-    ("markup", "profiles", "origin", "sections", "description"),
-    ("archive", "lock", "obscpio", "package", "overlay", "bundle", "holdings"),
+    ("markup", "profiles", "origin", "sections", "description", "servicefile"),
+    ("archive", "lock", "obscpio", "package", "overlay", "bundle", "holdings", "workingcopy"),
     ("hosts", "failures", "retries", "auth", "replies", "connection", "registries", "registry"),
     ("downloads", "distribution", "transports"),
     ("parts", "arrival", "pins", "transfer", "request"),
-    ("verify", "listing", "prefetch", "inject"),
+    ("verify", "listing", "prefetch", "inject", "layout"),
     ("program", "commands.arguments"),
-    ("commands.list", "commands.prefetch", "commands.verify", "commands.inject"),
+    ("commands.list", "commands.split", "commands.prefetch", "commands.verify", "commands.inject", "commands.init"),
     ("services", "cli"),
 )
 ORDER = [module for layer in LAYERS for module in layer]

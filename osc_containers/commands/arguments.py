@@ -28,11 +28,16 @@ def add_command(
     return parser
 
 
-def add_directory(parser: argparse.ArgumentParser) -> None:
-    """Add the package and, optionally, which descriptions of it."""
+def add_package(parser: argparse.ArgumentParser) -> None:
+    """Add the package."""
     parser.add_argument(
         "directory", nargs="?", type=Path, default=Path(), metavar="DIR", help="the package (default: this directory)"
     )
+
+
+def add_directory(parser: argparse.ArgumentParser) -> None:
+    """Add the package and, optionally, which descriptions of it."""
+    add_package(parser)
     parser.add_argument(
         "--description", action="append", default=[], metavar="F", help="a description of it (default: all)"
     )
