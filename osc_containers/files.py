@@ -13,7 +13,8 @@ CHUNK = 1 << 20
 """Bytes that are read, hashed or written at a time."""
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF}
+# Other file systems and old kernels; EPERM is what a sandbox answers that does not know the call.
+_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -44,7 +45,7 @@ def new_file(path: Path | str, mode: int = 0o644, directory: int | None = None) 
 def beside(path: Path | str, directory: int | None = None) -> Iterator[str]:
     """Give out a name beside `path`; what is made under it takes the name `path` when the block ends well."""
     parent, name = os.path.split(path)
-    temporary = os.path.join(parent, f".{name[:200]}.{secrets.token_hex(8)}")
+    temporary = os.path.join(parent, f".{name[:48]}.{secrets.token_hex(8)}")
     try:
         yield temporary
         os.rename(temporary, path, src_dir_fd=directory, dst_dir_fd=directory)

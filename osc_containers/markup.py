@@ -22,6 +22,7 @@ ELEMENT_LIMIT = 20_000
 EXPANSION_LIMIT = 16 << 20
 """Characters that all entities of a file could add up to."""
 _ENTITY_LIMIT = 100
+_ENTITY_LENGTH_LIMIT = 4096
 
 BLANKS = " \t\r\n"
 """White space in the sense of XML."""
@@ -280,6 +281,8 @@ class _Dtd:
             raise _RefusedError(f"parameter entity {name[:80]!r}; expected entities that are plain texts")
         if "<" in value:  # elements need a place in the file, or they cannot be cut out of it
             raise _RefusedError(f"entity {name[:80]!r} holds markup; write it where it is used")
+        if len(value) > _ENTITY_LENGTH_LIMIT:
+            raise _RefusedError(f"entity {name[:80]!r} has {len(value)} characters, expected {_ENTITY_LENGTH_LIMIT}")
         self.values.setdefault(name, value)
         if len(self.values) > _ENTITY_LIMIT:
             raise _RefusedError(f"more than {_ENTITY_LIMIT} entities")

@@ -406,7 +406,10 @@ def packages(draw: st.DrawFn) -> Package:
     twice = names[:1] if draw(st.integers(0, 9)) == 0 else ()
     main = draw(files(sections, names + twice))
     declared = [name for file in (main, *included.values()) for item in file.items for name in item.profiles]
-    profiles = st.lists(st.sampled_from(declared or PROFILES), max_size=2) | st.sampled_from([["A"], ["none"]])
+    none: st.SearchStrategy[list[str]] = st.just([])
+    profiles = st.lists(st.sampled_from(declared), max_size=2) if declared else none
+    if draw(st.integers(0, 9)) == 0:
+        profiles = st.sampled_from([["A"], ["none"]])
     selection = st.builds(Selection, st.sampled_from([*ARCHITECTURES, "loongarch64"]), profiles.map(tuple))
     return Package(
         schema=draw(st.sampled_from(["7.4", "7.5", "7.6", "8.0", "8.1", "8.2", "8.3", "8.4", "8.5"])),
