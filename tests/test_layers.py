@@ -20,9 +20,10 @@ LAYERS = (
     ("hosts", "failures", "retries", "auth", "replies", "connection", "registries", "registry"),
     ("downloads", "distribution", "transports"),
     ("parts", "arrival", "pins", "transfer", "request"),
-    ("verify", "listing", "prefetch", "inject", "layout"),
+    ("verify", "listing", "prefetch", "inject", "layout", "differences", "changelog"),
     ("program", "commands.arguments"),
     ("commands.list", "commands.split", "commands.prefetch", "commands.verify", "commands.inject", "commands.init"),
+    ("commands.outdated", "commands.diff"),
     ("services", "cli"),
 )
 ORDER = [module for layer in LAYERS for module in layer]
