@@ -26,8 +26,8 @@ def add(commands: Commands) -> None:
         run,
         "Make a package that builds on OBS out of a plain kiwi description. That is\n\n"
         "  1. `split`: <containers> moves to a file that the description includes;\n"
-        "  2. the two services in _service: one that you run to update the containers (osc service manualrun),\n"
-        "     one that runs in every build; whatever else is in _service stays as it is;\n"
+        "  2. the two services in _service: one to update the containers with (osc service manualrun), one that\n"
+        "     runs in every build; whatever else is in _service stays as it is;\n"
         "  3. `prefetch`: the first lock and archives, if they are not there yet.\n\n"
         "Then it says what to commit. A second run changes nothing.",
         "  osc containers init --arch x86_64 --arch aarch64\n  osc commit",

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import images
 import pytest
+
 from e2e.machine import Machine
 from e2e.packed import Packed, pack
-
 from osc_containers import units
 from osc_containers.units import UNITS, Symlink, TextFile
 
