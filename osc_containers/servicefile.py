@@ -33,6 +33,10 @@ class Entry:
         """Return the values of a parameter that may be given several times."""
         return tuple(value for name, value in self.parameters if name == parameter)
 
+    def words(self, parameter: str) -> list[str]:
+        """Return the words of all values of a parameter, as the service takes them."""
+        return words(self.values(parameter))
+
 
 def entries(xml: bytes) -> tuple[Entry, ...]:
     """Read the entries.
@@ -116,3 +120,9 @@ def _written(entry: Entry, indent: str, newline: str) -> str:
     step = indent or "  "
     lines = [f'{indent}{step}<param name="{name}">{escape(value)}</param>' for name, value in entry.parameters]
     return newline.join([f"{opening}>", *lines, f"{indent}</service>"])
+
+
+def words(values: Sequence[str]) -> list[str]:
+    """Split the values of a parameter at blanks and commas; OBS drops the empty value and "0", osc does not."""
+    found = [word for value in values for word in value.replace(",", " ").split()]
+    return [word for word in found if word != "0"]

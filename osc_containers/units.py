@@ -35,12 +35,12 @@ UNITS = "/usr/lib/systemd/system"
 TMPFILES = "/usr/lib/tmpfiles.d/kiwi_containers.conf"
 
 # What must be mounted before an engine can store an image.
-_STORES = {
+STORES = {
     "podman": "/var/lib/containers",
     "docker": "/var/lib/docker",
     "container-snap": "/var/lib/container-snap",
 }
-BACKENDS = tuple(_STORES)
+BACKENDS = tuple(STORES)
 
 _ID_LENGTH = 160  # with a prefix and a suffix in it, a file name of an ID has less than 255 bytes
 
@@ -65,7 +65,7 @@ class Load:
     unpacked: int | None = None
 
     def __post_init__(self) -> None:
-        if self.backend not in _STORES:
+        if self.backend not in STORES:
             raise ValueError(f"got backend {self.backend[:80]!r}, expected one of {', '.join(BACKENDS)}")
 
     @property
@@ -172,7 +172,7 @@ def _unit(load: Load) -> str:
     )
     return _CONTAINER.format(
         description=quote_description(f"Container {name} in {load.backend}"),
-        store=_STORES[load.backend],
+        store=STORES[load.backend],
         docker="Wants=docker.service\nAfter=docker.service\n" if load.backend == "docker" else "",
         command=" ".join([LOADER, *map(quote_argument, arguments)]),
     )

@@ -13,17 +13,18 @@ PACKAGE = Path(__file__).resolve().parent.parent / "osc_containers"
 # A module may import those that stand before it.
 LAYERS = (
     ("errors", "progress"),
-    ("digest", "reference", "platforms", "fields", "files", "table", "xmltext"),
+    ("digest", "reference", "platforms", "fields", "files", "table", "xmltext", "terminal", "findings"),
     ("tarball", "tree", "oci", "sources", "names", "units"),
-    ("markup", "profiles", "origin", "sections", "description", "servicefile"),
+    ("markup", "profiles", "origin", "sections", "description", "servicefile", "appliance"),
     ("archive", "lock", "obscpio", "package", "overlay", "bundle", "holdings", "workingcopy"),
     ("hosts", "failures", "retries", "auth", "replies", "connection", "registries", "registry"),
     ("downloads", "distribution", "transports"),
     ("parts", "arrival", "pins", "transfer", "request"),
     ("verify", "listing", "prefetch", "inject", "layout", "differences", "changelog"),
+    ("checks.subject", "checks.layout", "checks.services", "checks.archives", "checks.programs", "checks.space"),
     ("program", "commands.arguments"),
     ("commands.list", "commands.split", "commands.prefetch", "commands.verify", "commands.inject", "commands.init"),
-    ("commands.outdated", "commands.diff"),
+    ("commands.outdated", "commands.diff", "commands.check"),
     ("services", "cli"),
 )
 ORDER = [module for layer in LAYERS for module in layer]
@@ -34,7 +35,7 @@ FOREIGN = {"requests": CLIENT, "urllib3": CLIENT, "platformdirs": {"parts"}, "ri
 
 BUILD_ROOT_LACKS = {"requests", "urllib3", "registry", "transports", "prefetch", "transfer", "auth"}
 
-PACKAGES = ("osc_containers", "osc_containers.commands")
+PACKAGES = ("osc_containers", "osc_containers.checks", "osc_containers.commands")
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
     for path in PACKAGE.rglob("*.py")

@@ -1,9 +1,14 @@
 """Arguments that several commands have."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
+
+from osc_containers import servicefile
+
+words = servicefile.words
+"""Split repeated options as the services split their parameters."""
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -52,9 +57,3 @@ def add_arch_and_profile(parser: argparse.ArgumentParser, arch: str, profile: st
     """Add the two options that narrow a description down; the texts say what they are for and their default."""
     parser.add_argument("--arch", action="append", default=[], metavar="A", help=arch)
     parser.add_argument("--profile", action="append", default=[], metavar="P", help=profile)
-
-
-def words(values: Sequence[str]) -> list[str]:
-    """Split repeated parameters at blanks and commas; OBS drops the empty value and "0", osc does not."""
-    found = [word for value in values for word in value.replace(",", " ").split()]
-    return [word for word in found if word != "0"]

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from osc_containers import changelog, differences, lock, workingcopy
+from osc_containers import changelog, differences, lock, terminal, workingcopy
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.commands.verify import require_lock
@@ -45,7 +45,8 @@ def run(options: argparse.Namespace) -> int:
     if options.format == "json":
         print(json.dumps(differences.as_objects(changes), indent=2))
     elif changes:
-        print(changelog.as_changes(changes) if options.format == "changes" else changelog.as_text(changes))
+        as_text = terminal.paint_head(changelog.as_text(changes))
+        print(changelog.as_changes(changes) if options.format == "changes" else as_text)
     return 0
 
 

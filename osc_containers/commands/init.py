@@ -93,7 +93,7 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Ent
 
 def _prefetch_if_needed(package: Package, entry: Entry) -> None:
     """Prefetch as the service would, unless lock and archives are there: a run of its own follows the tags."""
-    description, arch, profile = (arguments.words(entry.values(name)) for name in ("description", "arch", "profile"))
+    description, arch, profile = (entry.words(name) for name in ("description", "arch", "profile"))
     found = request.read(package, description, arch, profile)
     if _is_complete(package, found):
         logger.info("%s: there, with its archives; 'osc containers prefetch' follows the tags", FILE_NAME)

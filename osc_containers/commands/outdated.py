@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from osc_containers import changelog, differences, request, table
+from osc_containers import changelog, differences, request, table, terminal
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.commands.verify import require_lock
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     if options.format == "json":
         print(json.dumps(differences.as_objects(moved), indent=2))
     elif moved:
-        print(changelog.as_text(moved))
+        print(terminal.paint_head(changelog.as_text(moved)))
         print(f"\n{table.size(sum(change.fetched for change in moved))} to fetch")
     else:
         print(f"{sum(len(item.architectures) for item in wanted)} images are what their tags name")
