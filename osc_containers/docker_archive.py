@@ -40,7 +40,7 @@ class DockerArchive:
             # The file is an array: put it into an object, for which there is a reader.
             text = b'{"images":' + listing.read(oci.MANIFEST_LIMIT) + b"}"
             self._image = _choose(fields.load(text, f"{storage.path}: manifest.json"), name)
-            self._names = (self._image.text("Config"), *self._image.texts("Layers"))
+            self._names = (self._image.line("Config"), *self._image.lines("Layers"))
         except ValueError as error:
             raise RegistryError(str(error)) from None
 
@@ -97,10 +97,10 @@ class DockerArchive:
 
 def _choose(document: Fields, name: str) -> Fields:
     images = document.members("images")
-    found = [image for image in images if not name or name in image.texts("RepoTags")]
+    found = [image for image in images if not name or name in image.lines("RepoTags")]
     if len(found) == 1:
         return found[0]
-    known = ", ".join(repr(tag[:160]) for image in images for tag in image.texts("RepoTags")) or "none"
+    known = ", ".join(repr(tag[:160]) for image in images for tag in image.lines("RepoTags")) or "none"
     wanted = f"one called {name[:160]!r}" if name else "just one"
     raise ValueError(f"{document.where}: got the images {known[:800]}, expected {wanted}")
 

@@ -72,7 +72,7 @@ def _choose(document: Fields, name: str) -> Descriptor:
 
 
 def _name(item: Fields) -> str:
-    return item.member("annotations").text(_REF_NAME, "") if "annotations" in item else ""
+    return item.member("annotations").line(_REF_NAME, "") if "annotations" in item else ""
 
 
 class DirLayout:

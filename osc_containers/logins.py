@@ -48,8 +48,8 @@ def parse(text: bytes, where: str) -> Credentials:
     found = {key: login for key, entry in auths.items() if (login := _login(entry))}
     return Credentials(
         logins=found,
-        helpers={key: helpers.text(key) for key in helpers.values},
-        store=document.text("credsStore", ""),
+        helpers={key: helpers.line(key) for key in helpers.values},
+        store=document.line("credsStore", ""),
     )
 
 

@@ -6,7 +6,8 @@ Spec: OCI image-spec v1.1 (manifest.md, image-index.md, config.md, descriptor.md
 Schema 2".
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 
 from osc_containers import fields, platforms
 from osc_containers.digest import Digest
@@ -35,6 +36,9 @@ CONFIG_LIMIT = 16 << 20
 LAYER_COUNT_LIMIT = 1000
 INDEX_COUNT_LIMIT = 10_000
 
+_DATE = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,12})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 _ATTESTATION = "vnd.docker.reference.type"
 
 
@@ -45,9 +49,9 @@ class Descriptor:
     digest: Digest
     size: int
     media_type: str
-    platform: Platform | None = None
-    is_attestation: bool = False
-    urls: tuple[str, ...] = ()
+    platform: Platform | None = field(default=None, compare=False)
+    is_attestation: bool = field(default=False, compare=False)
+    urls: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def of(cls, item: Fields) -> "Descriptor":
@@ -57,13 +61,25 @@ class Descriptor:
         """
         annotations = item.member("annotations") if "annotations" in item else Fields({}, "")
         return cls(
-            digest=_digest(item),
+            digest=cls.digest_of(item),
             size=item.size("size"),
-            media_type=item.text("mediaType", ""),
+            media_type=item.line("mediaType", ""),
             platform=_platform(item.member("platform")) if "platform" in item else None,
             is_attestation=_ATTESTATION in annotations,
-            urls=item.texts("urls"),
+            urls=item.lines("urls"),
         )
+
+    @staticmethod
+    def digest_of(item: Fields) -> Digest:
+        """Read the property `digest`.
+
+        :raises ValueError: it is missing or no digest.
+        """
+        text = item.text("digest")
+        try:
+            return Digest.parse(text)
+        except ValueError as error:
+            raise ValueError(f"{item.path('digest')}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,16 +124,14 @@ def parse(raw: bytes, media_type: str, where: str) -> Manifest | Index:
     if len(raw) > MANIFEST_LIMIT:
         raise ValueError(f"{where}: got a manifest of {len(raw)} bytes, expected at most {MANIFEST_LIMIT}")
     document = fields.load(raw, where)
-    if "schemaVersion" in document and document.size("schemaVersion") != 2:
-        raise ValueError(
-            f"{where}: Docker schema 1 manifests cannot be pinned; push the image again with a current tool"
-        )
-    kind = document.text("mediaType", "") or media_type.partition(";")[0].strip()
+    version = document.size("schemaVersion") if "schemaVersion" in document else 2
+    if version != 2:
+        raise ValueError(f"{where}: got schemaVersion {version}, expected 2; push the image again with a current tool")
+    kind = document.line("mediaType", "") or media_type.partition(";")[0].strip()
     if kind not in INDEX_TYPES + MANIFEST_TYPES:
         kind = _guess(document, kind)
     if kind in INDEX_TYPES:
-        if "layers" in document or "config" in document:
-            raise ValueError(f"{where}: got an index that has layers or a config, expected manifests alone")
+        _refuse_other_shapes(document, "manifests")
         return Index(raw=raw, media_type=kind, manifests=_descriptors(document, "manifests", INDEX_COUNT_LIMIT))
     if kind in MANIFEST_TYPES:
         return _manifest(document, raw, kind)
@@ -134,16 +148,24 @@ def _guess(document: Fields, kind: str) -> str:
     return kind
 
 
+def _refuse_other_shapes(document: Fields, *own: str) -> None:
+    """Refuse what could be taken for another kind of document; engines do when they load it (CVE-2021-41190)."""
+    others = [key for key in ("config", "fsLayers", "history", "layers", "manifests") if key in document]
+    if set(others) - set(own):
+        raise ValueError(f"{document.where}: got {' and '.join(others)}, expected {' and '.join(own)} alone")
+
+
 def _manifest(document: Fields, raw: bytes, media_type: str) -> Manifest:
+    _refuse_other_shapes(document, "config", "layers")
     config = Descriptor.of(document.member("config"))
     if config.media_type not in CONFIG_TYPES:
-        kind = document.text("artifactType", "") or config.media_type
+        kind = document.line("artifactType", "") or config.media_type
         raise ValueError(f"{document.where}: not an image but an artifact of type {kind[:120]!r}; name an image here")
     layers = _descriptors(document, "layers", LAYER_COUNT_LIMIT)
     for number, layer in enumerate(layers):
         if not layer.media_type.startswith(_LAYER_PREFIXES):
             raise ValueError(
-                f"{document.where}: layers[{number}]: got media type {layer.media_type[:120]!r}, expected an image layer"
+                f"{document.where}: layers[{number}]: got media type {layer.media_type[:99]!r}, expected a layer"
             )
     if config.size > CONFIG_LIMIT:
         raise ValueError(f"{document.where}: got a config of {config.size} bytes, expected at most {CONFIG_LIMIT}")
@@ -161,21 +183,14 @@ def _descriptors(document: Fields, key: str, limit: int) -> tuple[Descriptor, ..
     return tuple(Descriptor.of(item) for item in items)
 
 
-def _digest(item: Fields) -> Digest:
-    try:
-        return Digest.parse(item.text("digest"))
-    except ValueError as error:
-        raise ValueError(f"{item.where}: {error}") from None
-
-
 def _platform(item: Fields) -> Platform:
-    return Platform(item.text("os", ""), item.text("architecture", ""), item.text("variant", ""))
+    return Platform(item.line("os", ""), item.line("architecture", ""), item.line("variant", ""))
 
 
 def select(index: Index, wanted: Platform, where: str) -> Descriptor:
     """Choose the entry of `index` for a platform; of equals the first, as container engines do.
 
-    An entry that is an index itself, without a platform, is chosen when no manifest fits and it is the only one.
+    The first entry without a platform is the last resort, as in skopeo's library: its own content says what it is.
 
     :raises ValueError: no entry fits; it lists the platforms there are.
     """
@@ -183,9 +198,9 @@ def select(index: Index, wanted: Platform, where: str) -> Descriptor:
     ranked = [(rank, entry) for entry in candidates if (rank := _rank(wanted, entry)) is not None]
     if ranked:
         return min(ranked, key=lambda pair: pair[0])[1]
-    nested = [entry for entry in candidates if entry.platform is None and entry.media_type in INDEX_TYPES]
-    if len(nested) == 1:
-        return nested[0]
+    for entry in candidates:
+        if entry.platform is None and entry.media_type in INDEX_TYPES + MANIFEST_TYPES:
+            return entry
     there = sorted({str(entry.platform) for entry in candidates if entry.platform and entry.platform.os != "unknown"})
     raise ValueError(f"{where}: no image for {wanted}; there are: {', '.join(there)[:400] or 'none'}")
 
@@ -200,3 +215,17 @@ def platform_of(config: bytes, where: str) -> Platform:
     :raises ValueError: it is not a configuration.
     """
     return _platform(fields.load(config, where))
+
+
+def created_of(config: bytes, where: str) -> str:
+    """Read the creation date of a configuration, RFC 3339; empty where it has none that is one.
+
+    :raises ValueError: it is not a configuration.
+    """
+    created = fields.load(config, where).values.get("created")
+    return created if isinstance(created, str) and is_date(created) else ""
+
+
+def is_date(text: str) -> bool:
+    """Tell whether `text` has the form of a date of RFC 3339."""
+    return _DATE.fullmatch(text) is not None

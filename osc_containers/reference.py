@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from osc_containers.digest import Digest
 
 DOCKER_HUB = "docker.io"
-_DOCKER_HUB_ALIASES = {"index.docker.io", "registry-1.docker.io"}
+_DOCKER_HUB_ALIAS = "index.docker.io"
 _REPOSITORY_LENGTH = 255
 
 _HOST = re.compile(
@@ -50,8 +50,8 @@ class Reference:
         for component in repository.split("/"):
             if not _COMPONENT.fullmatch(component):
                 raise ValueError(
-                    f"repository {repository[:300]!r}: got the component {component[:300]!r}, expected lower-case letters and digits, "
-                    "single '.', '_', '__' or '-' between them"
+                    f"repository {repository[:300]!r}: got the component {component[:300]!r}, expected lower-case "
+                    "letters and digits, with single '.', '_', '__' or '-' between them"
                 )
         if len(repository) > _REPOSITORY_LENGTH:
             raise ValueError(f"repository {repository[:80]!r}…: got {len(repository)} characters, expected at most 255")
@@ -79,7 +79,7 @@ def _split_registry(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
     is_host = bool(slash) and ("." in first or ":" in first or first == "localhost" or first != first.lower())
     registry, repository = (first, rest) if is_host else (DOCKER_HUB, name)
-    if registry in _DOCKER_HUB_ALIASES:
+    if registry == _DOCKER_HUB_ALIAS:
         registry = DOCKER_HUB
     if registry == DOCKER_HUB and "/" not in repository:
         repository = f"library/{repository}"

@@ -144,15 +144,15 @@ def parse(text: bytes, where: str) -> Configuration:
     aliases = document.member("aliases") if "aliases" in document else Fields({}, where)
     return Configuration(
         tables=tuple(_table(item) for item in document.members("registry")),
-        search=document.texts("unqualified-search-registries"),
-        helpers=document.texts("credential-helpers"),
-        aliases={short: aliases.text(short) for short in aliases.values},
+        search=document.lines("unqualified-search-registries"),
+        helpers=document.lines("credential-helpers"),
+        aliases={short: aliases.line(short) for short in aliases.values},
     )
 
 
 def _table(item: Fields) -> Table:
-    location = item.text("location", "").rstrip("/")
-    prefix = item.text("prefix", "").rstrip("/") or location
+    location = item.line("location", "").rstrip("/")
+    prefix = item.line("prefix", "").rstrip("/") or location
     if not prefix:
         raise ValueError(f"{item.where}: got neither prefix nor location")
     digest_only = _flag(item, "mirror-by-digest-only")
@@ -167,17 +167,17 @@ def _table(item: Fields) -> Table:
 
 
 def _mirror(item: Fields, *, digest_only: bool) -> Mirror:
-    use = item.text("pull-from-mirror", "") or "all"
+    use = item.line("pull-from-mirror", "") or "all"
     if use not in _USES:
-        raise ValueError(f"{item.where}: pull-from-mirror: got {use[:40]!r}, expected one of {', '.join(_USES)}")
-    location = item.text("location").rstrip("/")
+        raise ValueError(f"{item.path('pull-from-mirror')}: got {use[:40]!r}, expected one of {', '.join(_USES)}")
+    location = item.line("location").rstrip("/")
     return Mirror(location=location, insecure=_flag(item, "insecure"), use="digest-only" if digest_only else use)
 
 
 def _flag(item: Fields, key: str) -> bool:
     value = item.values.get(key, False)
     if not isinstance(value, bool):
-        raise ValueError(f"{item.where}: {key}: expected true or false")
+        raise ValueError(f"{item.path(key)}: expected true or false")
     return value
 
 

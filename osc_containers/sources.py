@@ -3,12 +3,18 @@
 `distribution` implements it for registries, `transports` for what is on this machine; tests implement it over a dict.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from osc_containers.digest import Digest
 from osc_containers.oci import Descriptor, Index, Manifest
+from osc_containers.progress import Progress, Silence
 from osc_containers.reference import Reference
+
+CONNECTIONS = 8
+"""Requests for blobs that run at a time, to all registries together, where nobody says otherwise."""
 
 
 class Stream(Protocol):
@@ -44,3 +50,12 @@ class ImageSource(Protocol):
 
         The bytes are not verified: they are exactly as many as the descriptor says, or there is an error.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """How to get at images: a source for each origin, how many requests for blobs run at a time, and who watches."""
+
+    open_source: Callable[[str], ImageSource]
+    connections: int = CONNECTIONS
+    progress: Progress = field(default_factory=Silence)

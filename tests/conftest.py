@@ -1,6 +1,9 @@
 """What every test gets: a home of its own, and registries that stop with the test."""
 
+import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +21,13 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
     for name in os.environ:
         if name in _FOREIGN or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """Take back the handler that a front door sets: it writes to a stream that pytest closes."""
+    yield
+    logging.basicConfig(handlers=[logging.NullHandler()], level=logging.WARNING, force=True)
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +49,22 @@ def start_registry(tmp_path: Path) -> Iterator[StartRegistry]:
             return stack.enter_context(serve(tmp_path / f"registry{started}", tls=tls, users=users))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the prefix of a tree that `make install` made, for the Python that runs the tests."""
+    return _install(tmp_path_factory.mktemp("installed"), sys.executable)
+
+
+@pytest.fixture(scope="session")
+def installed_for_debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the prefix of a tree that `make install` made, for Debian's Python."""
+    return _install(tmp_path_factory.mktemp("installed"), "/usr/bin/python3")
+
+
+def _install(prefix: Path, python: str) -> Path:
+    command = ["make", "--silent", "install", f"PREFIX={prefix}", "DESTDIR=", f"PYTHON={python}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    subprocess.run(command, cwd=Path(__file__).resolve().parent.parent, check=True, env=environment)
+    return prefix

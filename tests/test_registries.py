@@ -179,7 +179,7 @@ def test_the_environment_names_the_first_file(tmp_path: Path) -> None:
         ('[[registry]]\nlocation = "a"\n[[registry.mirror]]\n', "location: missing"),
         (
             '[[registry]]\nlocation = "a"\n[[registry.mirror]]\nlocation = "b"\npull-from-mirror = "never"\n',
-            "pull-from-mirror: got 'never', expected one of all, digest-only, tag-only",
+            "['pull-from-mirror']: got 'never', expected one of all, digest-only, tag-only",
         ),
         ("[registries.search]\nregistries = ['docker.io']\n", "version 1 of registries.conf"),
     ],

@@ -1,0 +1,67 @@
+# `make` lists what there is.
+
+PYTHON = python3
+PREFIX = /usr
+DESTDIR =
+
+VENV = .venv/bin/python
+PAIRS = 5
+CASES =
+
+.PHONY: help setup check lint test demo bench install clean
+
+help:
+	@echo "make setup    install what is missing, make .venv"
+	@echo "make lint     linters and types"
+	@echo "make check    the same and the fast tests"
+	@echo "make test     the same and all tests; as root"
+	@echo "make demo     both services on a copy of example/, with a registry on this machine"
+	@echo "make bench    us and skopeo side by side, ten minutes: PAIRS=$(PAIRS) CASES='suite single …'"
+	@echo "make install  DESTDIR= PREFIX=$(PREFIX) PYTHON=$(PYTHON)"
+	@echo "make clean    remove what these have made"
+
+setup:
+	@PYTHON="$(PYTHON)" scripts/setup
+
+check:
+	@PYTHON="$(PYTHON)" scripts/setup check
+	$(VENV) -m pytest --quiet --numprocesses auto -m "not integration"
+
+lint:
+	@PYTHON="$(PYTHON)" scripts/setup check
+	$(VENV) -m pytest --quiet tests/test_linters.py
+
+test:
+	@PYTHON="$(PYTHON)" scripts/setup test
+	scripts/own-mounts $(VENV) -m pytest --numprocesses auto
+
+demo:
+	@PYTHON="$(PYTHON)" scripts/setup demo
+	@$(VENV) scripts/demo
+
+bench:
+	@PYTHON="$(PYTHON)" scripts/setup test
+	@$(VENV) bench/run.py --pairs $(PAIRS) $(CASES)
+
+# The library goes into a directory of its own, not among the packages of one Python version: the scripts find it from
+# where they are, in DESTDIR too, whatever Python runs them, and nothing else is put on their path.
+LIB = $(DESTDIR)$(PREFIX)/lib
+HOME_OF_LIBRARY = $(LIB)/osc-containers
+INSTALLED_SCRIPTS = "$(DESTDIR)$(PREFIX)/bin/osc-containers" \
+	"$(LIB)/obs/service/kiwi_containers" "$(LIB)/obs/service/kiwi_containers_inject"
+
+install:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "osc-containers needs Python 3.11; say PYTHON=…")'
+	rm -rf "$(HOME_OF_LIBRARY)"
+	find osc_containers -type f -not -name '*.pyc' -exec install -D -m 644 '{}' "$(HOME_OF_LIBRARY)/{}" ';'
+	umask 022 && $(PYTHON) -I -m compileall -q --invalidation-mode checked-hash -s "$(DESTDIR)" -p / "$(HOME_OF_LIBRARY)"
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(LIB)/obs/service" "$(LIB)/osc-plugins"
+	install -m 755 scripts/osc-containers "$(DESTDIR)$(PREFIX)/bin"
+	install -m 755 service/kiwi_containers service/kiwi_containers_inject "$(LIB)/obs/service"
+	install -m 644 service/*.service "$(LIB)/obs/service"
+	install -m 644 plugin/containers.py "$(LIB)/osc-plugins"
+	sed -i "1s|^#!.*|#!$$($(PYTHON) -c 'import sys; print(sys.executable)') -I|" $(INSTALLED_SCRIPTS)
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf '{}' +

@@ -1,0 +1,106 @@
+"""A registry with images, packages that ask for them, and the two programs that fetch them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from docker_registry import DockerRegistry, serve
+from images import Image
+from link import Link
+from measure import Cost, measure
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class Workshop:
+    """Everything that a case needs, below the directory `scratch`; outputs go to `DIRECTORY/out`."""
+
+    def __init__(self, scratch: Path, registry: DockerRegistry) -> None:
+        self.scratch = scratch
+        self._registry = registry
+        self.prefix = scratch / "installed"
+        home = scratch / "home"
+        home.mkdir()
+        # skopeo's temporary files go to the same file system as its archives
+        self.environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(home), "TMPDIR": str(home)}
+        self._install()
+
+    @property
+    def host(self) -> str:
+        """Where the registry is, without a link before it."""
+        return self._registry.host
+
+    def push(self, made: Iterator[tuple[str, Image]] | Sequence[tuple[str, Image]]) -> list[str]:
+        """Push images as `bench/NAME:1` and return their names."""
+        names = []
+        for name, image in made:
+            self._registry.push(image, f"bench/{name}:1")
+            names.append(name)
+        return names
+
+    def make_package(self, host: str, names: Sequence[str], directory: Path) -> None:
+        """Write a description that asks for images of `host`."""
+        containers = "".join(f'<container name="{name}" path="bench" tag="1"/>' for name in names)
+        directory.mkdir()
+        (directory / "bench.kiwi").write_text(
+            f'<image schemaversion="8.0" name="bench"><containers source="{host}" backend="podman">'
+            f"{containers}</containers></image>"
+        )
+
+    def prefetch(self, package: Path, link: Link | None = None) -> Cost:
+        """Run our program on a package."""
+        return self._observe([self._ours("prefetch", "-q", "--arch", "x86_64", package)], link)
+
+    def skopeo(self, host: str, names: Sequence[str], directory: Path, link: Link | None = None) -> Cost:
+        """Run skopeo for each image, as kiwi does."""
+        directory.mkdir()
+        options = ("--quiet", "--src-tls-verify=false")
+        commands = [
+            ["skopeo", "copy", *options, f"docker://{host}/bench/{name}:1", f"oci-archive:{directory}/{name}.oci.tar"]
+            for name in names
+        ]
+        return self._observe(commands, link)
+
+    def verify(self, package: Path) -> None:
+        """Stop the bench if our archives are not what they must be."""
+        command = self._ours("verify", package)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=self.environment)
+
+    def _ours(self, *words: str | Path) -> list[str | Path]:
+        return [self.prefix / "bin/osc-containers", *words]
+
+    def _observe(self, commands: Sequence[Sequence[str | Path]], link: Link | None) -> Cost:
+        answered = len(self._registry.requests())
+        carried = link.count() if link else 0
+        cost = measure(commands, self.environment)
+        carried = link.count() - carried if link else 0
+        asked = self._registry.requests()[answered:]
+        return replace(
+            cost,
+            wire=carried or sum(request.written for request in asked),
+            blob_bytes=sum(request.written for request in asked if request.is_blob),
+            manifest_requests=sum("/manifests/" in request.path for request in asked),
+        )
+
+    def _install(self) -> None:
+        """Install as a distribution's package would: compiled, and not found by way of a .pth file."""
+        command = ["make", "--silent", "install", f"PREFIX={self.prefix}", "DESTDIR=", f"PYTHON={sys.executable}"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+        subprocess.run(command, cwd=_ROOT, check=True, env=environment)
+
+
+@contextmanager
+def open_workshop(scratch: Path) -> Iterator[Workshop]:
+    """Start the registry, and stop it in the end."""
+    with serve(scratch / "registry") as registry:
+        yield Workshop(scratch, registry)
+
+
+def sizes(directory: Path) -> Mapping[str, int]:
+    """Return the sizes of the archives in a directory, by name."""
+    found = (path for path in sorted(directory.iterdir()) if path.suffix in (".ociarchive", ".tar"))
+    return {path.name: path.stat().st_size for path in found}

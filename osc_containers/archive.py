@@ -1,0 +1,137 @@
+"""The OCI archive: one image, one architecture, one uncompressed tar that every engine loads.
+
+It is an OCI image layout and carries the `manifest.json` of Docker's classic loader too:
+
+    oci-layout
+    blobs/<algorithm>/<hex>     layers in the order of the manifest, the config, the manifest
+    index.json                  one entry, named by the full reference
+    manifest.json
+
+Nothing in it depends on anything but the manifest and the reference, and the offset of every byte is known before the
+first one arrives. The layers come first: archives of images on one base then begin with the same bytes, which need
+hashing once.
+
+Spec: OCI image-spec v1.1, image-layout.md; Docker image-spec v1.2, "Combined Image JSON + Filesystem Changeset Format".
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from osc_containers import tarball
+from osc_containers.digest import Digest
+from osc_containers.oci import INDEX, Descriptor
+from osc_containers.reference import Reference
+
+NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """What is pinned of one image for one architecture: descriptors, in the order of the manifest."""
+
+    manifest: Descriptor
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Layers, config and manifest, each once, in the order of the archive."""
+        return tuple({blob.digest: blob for blob in (*self.layers, self.config, self.manifest)}.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One file in the archive; `start` is the offset of its header, `offset` that of its content, all in bytes."""
+
+    name: str
+    start: int
+    header: bytes
+    size: int
+    content: bytes | None
+    """The content, of a file that is ours; None for a blob."""
+    digest: Digest
+    """Of the content."""
+
+    @property
+    def offset(self) -> int:
+        """Where the content begins."""
+        return self.start + len(self.header)
+
+    @property
+    def end(self) -> int:
+        """Where the next header begins."""
+        return self.offset + self.size + tarball.padding(self.size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where everything lies in an archive of `size` bytes."""
+
+    members: tuple[Member, ...]
+    size: int
+
+    def blobs(self) -> Iterator[Member]:
+        """Yield the members that hold blobs."""
+        return (member for member in self.members if member.content is None)
+
+    def frame(self) -> Iterator[tuple[int, bytes]]:
+        """Yield offset and bytes of all that is not a blob's content; what is left out is zero."""
+        for member in self.members:
+            yield member.start, member.header + (member.content or b"")
+
+
+def lay_out(image: Image, reference: Reference) -> Layout:
+    """Compute the archive of `image` under the name `reference`."""
+    members: list[Member] = []
+    start = 0
+    for name, size, content, digest in _contents(image, reference):
+        member = Member(
+            name=name, start=start, header=tarball.header(name, size), size=size, content=content, digest=digest
+        )
+        members.append(member)
+        start = member.end
+    return Layout(members=tuple(members), size=start + len(tarball.END))
+
+
+def _contents(image: Image, reference: Reference) -> Iterator[tuple[str, int, bytes | None, Digest]]:
+    ours = {
+        "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
+        "index.json": _json(_index(image, reference)),
+        "manifest.json": _json(_docker_manifest(image, reference)),
+    }
+    yield "oci-layout", len(ours["oci-layout"]), ours["oci-layout"], Digest.of(ours["oci-layout"])
+    for blob in image.blobs:
+        yield path_of(blob.digest), blob.size, None, blob.digest
+    for name in ("index.json", "manifest.json"):
+        yield name, len(ours[name]), ours[name], Digest.of(ours[name])
+
+
+def path_of(digest: Digest) -> str:
+    """Return the path of a blob in an image layout."""
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
+def _index(image: Image, reference: Reference) -> dict[str, object]:
+    entry = {
+        "mediaType": image.manifest.media_type,
+        "digest": str(image.manifest.digest),
+        "size": image.manifest.size,
+        "annotations": dict.fromkeys(NAME_ANNOTATIONS, reference.tagged),
+    }
+    return {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}
+
+
+def _docker_manifest(image: Image, reference: Reference) -> list[dict[str, object]]:
+    return [
+        {
+            "Config": path_of(image.config.digest),
+            # Docker refuses a digest in a tag, and loads an image without one by its id alone.
+            "RepoTags": [reference.tagged] if reference.tag else None,
+            "Layers": [path_of(layer.digest) for layer in image.layers],
+        }
+    ]
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()

@@ -1,0 +1,218 @@
+"""Blobs on their way to their place in an archive: in segments, in any order, hashed from the start as they come.
+
+A blob that comes in one piece is hashed as it is received. Of one that comes in several, each segment that is not the
+next to be hashed is read back when its turn comes, from memory as a rule: it was just written.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+from osc_containers import files, parts
+from osc_containers.errors import VerificationError
+from osc_containers.files import Place
+from osc_containers.oci import Descriptor
+from osc_containers.parts import Range
+from osc_containers.progress import Progress
+from osc_containers.reference import Reference
+from osc_containers.sources import ImageSource, Network
+
+_ATTEMPTS = 3
+"""How often a blob that arrives damaged is asked for."""
+_SEGMENT = 8 << 20
+"""Bytes of a segment at least: a request for less costs more than it brings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shipment:
+    """A blob, whom to ask for it, all the places it goes to, and where it may be already.
+
+    `content` has its bytes if they are in memory, `old` a place where it seems to be; neither is verified.
+    """
+
+    blob: Descriptor
+    is_manifest: bool
+    reference: Reference
+    source: ImageSource
+    places: tuple[Place, ...]
+    content: bytes | None
+    old: Place | None
+
+    @property
+    def where(self) -> str:
+        """What begins a message about it."""
+        return f"{self.reference}: blob {self.blob.digest}"
+
+
+def receive(shipments: Sequence[Shipment], network: Network) -> None:
+    """Bring all shipments to their places and verify them; the first error ends all of it.
+
+    :raises RegistryError: a blob could not be had.
+    :raises VerificationError: a blob is not what its digest says.
+    """
+    network.progress.expect(sum(shipment.blob.size for shipment in shipments))
+    work = _Work(shipments, network.connections)
+    with ThreadPoolExecutor(network.connections) as pool:
+        try:
+            workers = [pool.submit(work.run, network.progress) for _ in range(network.connections)]
+            for worker in as_completed(workers):
+                worker.result()
+        finally:
+            work.stop()
+
+
+class _Work:
+    """What is left to do, for workers that each take the next piece of it."""
+
+    def __init__(self, shipments: Sequence[Shipment], connections: int) -> None:
+        self._waiting = deque(shipments)
+        self._segments: deque[tuple[_Arrival, Range]] = deque()
+        self._beginning = 0
+        self._is_stopped = False
+        self._changed = threading.Condition()
+        large = [shipment.blob.size for shipment in shipments if shipment.blob.size > _SEGMENT]
+        # With a large blob for every connection there is nothing to gain by splitting them.
+        self._segment = max(_SEGMENT, sum(large) // (2 * connections)) if len(large) < 2 * connections else 1 << 63
+
+    def stop(self) -> None:
+        """Let workers end at the next chunk."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()
+
+    def run(self, progress: Progress) -> None:
+        """Work until nothing is left."""
+        while piece := self._next():
+            if isinstance(piece, Shipment):
+                arrival = _Arrival(piece, progress)
+                segments = arrival.begin(self._segment)
+            else:
+                arrival, segment = piece
+                segments = arrival.fetch(segment, lambda: self._is_stopped)
+            with self._changed:
+                self._beginning -= isinstance(piece, Shipment)
+                self._segments.extend((arrival, segment) for segment in segments)
+                self._changed.notify_all()
+
+    def _next(self) -> "Shipment | tuple[_Arrival, Range] | None":
+        with self._changed:
+            while not self._is_stopped:
+                if self._segments:
+                    return self._segments.popleft()
+                if self._waiting:
+                    self._beginning += 1
+                    return self._waiting.popleft()
+                if not self._beginning:
+                    break
+                self._changed.wait()
+        return None
+
+
+class _Arrival:
+    """One blob while it arrives."""
+
+    def __init__(self, shipment: Shipment, progress: Progress) -> None:
+        self._shipment = shipment
+        self._size = shipment.blob.size
+        self._place = shipment.places[0]
+        self._segment_size = self._size
+        self._lock = threading.Lock()
+        self._hasher = shipment.blob.digest.hasher()
+        self._hashed = 0
+        self._filled: list[Range] = []
+        self._pending = 0
+        self._attempts = 0
+        self._shown = ExitStack()
+        name = f"{shipment.reference.repository.rpartition('/')[2]} {shipment.blob.digest.short}"
+        self._advance = self._shown.enter_context(progress.blob(name, self._size))
+
+    def begin(self, segment_size: int) -> Sequence[Range]:
+        """Take what is here already, and return the segments that have to be fetched."""
+        self._segment_size = segment_size
+        content, old = self._content(), self._shipment.old
+        if content is not None:
+            self._place.write(content)
+            self._fill((0, len(content)))
+        elif old:
+            with suppress(OSError):
+                old.copy(self._place, self._size)
+                self._fill((0, self._size))
+        if self._hashed < self._size:
+            self._fill(*self._left_over())
+        self._advance(sum(stop - first for first, stop in self._filled))
+        if self._hashed == self._size and self._deliver():
+            return ()
+        return self._plan()
+
+    def _content(self) -> bytes | None:
+        if self._shipment.is_manifest and self._shipment.content is None:
+            return self._shipment.source.manifest(self._shipment.reference, self._shipment.blob.digest).raw
+        return self._shipment.content
+
+    def _left_over(self) -> list[Range]:
+        start = self._place.offset
+        found = parts.written(self._place.descriptor, start, start + self._size)
+        return [(first - start, stop - start) for first, stop in found]
+
+    def _plan(self) -> list[Range]:
+        """Split what is missing into segments."""
+        segments = []
+        position = 0
+        for first, stop in (*sorted(self._filled), (self._size, self._size)):
+            while position < first:
+                end = min(position + self._segment_size, first)
+                segments.append((position, end))
+                position = end
+            position = max(position, stop)
+        self._pending = len(segments)
+        self._attempts += 1
+        return segments
+
+    def fetch(self, segment: Range, is_stopped: Callable[[], bool]) -> Sequence[Range]:
+        """Receive a segment; return what to fetch again, if that was the last and the blob is damaged."""
+        position, stop = segment
+        buffer = memoryview(bytearray(min(stop - position, files.CHUNK)))
+        shipment = self._shipment
+        with shipment.source.blob(shipment.reference, shipment.blob, position, stop) as stream:
+            while not is_stopped() and (count := stream.readinto(buffer[: stop - position])):
+                self._place.write(buffer[:count], position)
+                if self._hashed == position:  # then nobody else can hash before this chunk is
+                    self._hasher.update(buffer[:count])
+                    self._hashed += count
+                position += count
+                self._advance(count)
+        self._fill((segment[0], position))
+        with self._lock:
+            self._pending -= 1
+            is_last = self._pending == 0
+        if not is_last or is_stopped() or self._deliver():
+            return ()
+        return self._plan()
+
+    def _fill(self, *ranges: Range) -> None:
+        """Take note that ranges are written, and hash on as far as there is no gap."""
+        with self._lock:
+            self._filled.extend(ranges)
+            while reached := [stop for first, stop in self._filled if first <= self._hashed < stop]:
+                for chunk in self._place.chunks(self._hashed, max(reached)):
+                    self._hasher.update(chunk)
+                self._hashed = max(reached)
+
+    def _deliver(self) -> bool:
+        """Bring the whole blob to its other places if it is right, else forget it; False asks for another attempt."""
+        shipment, got = self._shipment, self._hasher.hexdigest()
+        if got == shipment.blob.digest.hex:
+            for other in shipment.places[1:]:
+                self._place.copy(other, self._size)
+            self._shown.close()
+            return True
+        if self._attempts == _ATTEMPTS:
+            raise VerificationError(
+                f"{shipment.where}: got {self._size} bytes of {shipment.blob.digest.algorithm}:{got}, "
+                f"{_ATTEMPTS} times; the registry or something before it damages it"
+            )
+        self._hasher, self._hashed, self._filled = shipment.blob.digest.hasher(), 0, []
+        return False

@@ -1,0 +1,49 @@
+"""`osc-containers inject`, and the service that does the same in a build root."""
+
+import argparse
+from pathlib import Path
+
+from osc_containers import inject, request
+from osc_containers.commands import arguments
+from osc_containers.commands.arguments import Commands
+from osc_containers.description import Description
+from osc_containers.errors import DescriptionError
+from osc_containers.package import Package
+from osc_containers.request import Request
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = arguments.add_command(
+        commands,
+        "inject",
+        run,
+        "Put the containers into an unpacked root tree, as the build-time service does for kiwi.",
+        "  osc-containers inject --root /path/to/root --arch x86_64 --profile Server",
+    )
+    arguments.add_directory(parser)
+    parser.add_argument("--root", type=Path, required=True, help="the tree; nothing outside of it is touched")
+    parser.add_argument("--arch", required=True, metavar="A", help="kiwi's name of the tree's architecture")
+    parser.add_argument("--profile", action="append", default=[], metavar="P", help="default: as kiwi does without one")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Inject."""
+    package = Package(options.directory)
+    words = arguments.words
+    found = request.read(package, words(options.description), [options.arch], words(options.profile))
+    described = the_description(found, options.arch)
+    inject.inject_root(package, described, options.arch, found.profiles, options.root)
+    return 0
+
+
+def the_description(found: Request, arch: str) -> Description:
+    """Return the one description that has containers for an architecture: an image has one description.
+
+    :raises DescriptionError: several have.
+    """
+    having = [described for described in found.descriptions if described.of_architecture(arch)]
+    if len(having) > 1:
+        names = ", ".join(described.path.name for described in having)
+        raise DescriptionError(f"{names}: several descriptions have <containers>; name the image's with 'description'")
+    return (having or list(found.descriptions))[0]

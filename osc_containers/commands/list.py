@@ -1,0 +1,41 @@
+"""`osc-containers list`."""
+
+import argparse
+import json
+from pathlib import Path
+
+from osc_containers import listing, platforms, request
+from osc_containers.commands import arguments
+from osc_containers.commands.arguments import Commands
+from osc_containers.lock import EMPTY
+from osc_containers.package import Package
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = arguments.add_command(
+        commands,
+        "list",
+        run,
+        "List the containers that kiwi would put into the image.",
+        "  osc-containers list --arch aarch64 --profile Server appliance.kiwi",
+    )
+    parser.add_argument("description", nargs="?", type=Path, metavar="DESCRIPTION", help="default: all of this package")
+    arguments.add_format(parser, "table", "json")
+    arguments.add_arch_and_profile(parser, "kiwi's name (default: this machine's)", "default: as kiwi does without one")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the containers."""
+    target: Path | None = options.description
+    directory = Path() if target is None else target if target.is_dir() else target.parent
+    package = Package(directory)
+    names = [target.name] if target and not target.is_dir() else []
+    architectures = arguments.words(options.arch) or [platforms.of_this_machine()]
+    found = request.read(package, names, architectures, arguments.words(options.profile))
+    listed = listing.rows(found.descriptions, architectures, found.profiles, package.read_lock() or EMPTY)
+    if options.format == "json":
+        print(json.dumps(listing.as_objects(listed), indent=2))
+    else:
+        print(listing.as_table(listed))
+    return 0

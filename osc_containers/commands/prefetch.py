@@ -1,0 +1,139 @@
+"""`osc-containers prefetch`, and the service that does the same."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+from osc_containers import bundle, obscpio, overlay, progress, request
+from osc_containers.bundle import Bundle
+from osc_containers.commands import arguments
+from osc_containers.commands.arguments import Commands
+from osc_containers.errors import DescriptionError
+from osc_containers.lock import Lock
+from osc_containers.package import Package
+from osc_containers.progress import Progress, Silence
+from osc_containers.request import Request
+from osc_containers.sources import CONNECTIONS, Network
+
+logger = logging.getLogger(__name__)
+
+_MOST = 64
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = arguments.add_command(
+        commands,
+        "prefetch",
+        run,
+        "Pin every container in containers.lock and fetch its archive. Follows tags and says what moved.",
+        "  osc-containers prefetch --arch x86_64 --arch aarch64\n  osc-containers prefetch --locked   # what is pinned",
+    )
+    arguments.add_directory(parser)
+    arguments.add_arch_and_profile(
+        parser, "kiwi's name (default: those of OBS-ExclusiveArch, else this machine's)", "default: every section"
+    )
+    parser.add_argument(
+        "--locked", action="store_true", help="fetch exactly what the lock says, and do not follow tags"
+    )
+    parser.add_argument(
+        "--inject",
+        choices=("buildtime", "source"),
+        default="buildtime",
+        help="how the containers get into the image: by the service kiwi_containers_inject in the build root, or in "
+        "kiwi_containers.obscpio, which obs-build unpacks by itself (default: buildtime)",
+    )
+    parser.add_argument("--outdir", type=Path, metavar="D", help="where new files go (default: DIR)")
+    parser.add_argument(
+        "--connections",
+        type=_connections,
+        default=CONNECTIONS,
+        metavar="N",
+        help=f"requests for blobs at a time, from 1 to {_MOST} (default: {CONNECTIONS})",
+    )
+
+
+def _connections(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= _MOST:
+        raise ValueError
+    return number
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prefetch."""
+    package = Package(options.directory)
+    found = request.read(
+        package,
+        arguments.words(options.description),
+        arguments.words(options.arch),
+        arguments.words(options.profile),
+    )
+    outdir = options.outdir or options.directory
+    is_watched = sys.stderr.isatty() and options.verbosity >= 0
+    with progress.on_terminal() if is_watched else nullcontext(Silence()) as watcher:
+        prefetch_all(
+            package,
+            found,
+            outdir=outdir,
+            locked=options.locked,
+            bundled=options.inject == "source",
+            connections=options.connections,
+            watcher=watcher,
+        )
+    return 0
+
+
+def prefetch_all(
+    package: Package,
+    found: Request,
+    *,
+    outdir: Path,
+    locked: bool,
+    bundled: bool,
+    connections: int = CONNECTIONS,
+    watcher: Progress | None = None,
+) -> None:
+    """Pin and fetch what is requested, and write it to `outdir`."""
+    from osc_containers import prefetch, transports  # slow to load, and not in build roots
+    from osc_containers.retries import Policy
+
+    if not bundled:
+        _warn_of_visible(found)
+    wanted = request.wanted(found)
+    if not wanted:
+        logger.warning("nothing to do: no <containers> for these architectures and profiles")
+    pack = _pack_for(found) if bundled and wanted else None
+    with transports.Sources(package.directory, policy=Policy(connections=connections)) as sources:
+        network = Network(open_source=sources.open, connections=connections, progress=watcher or Silence())
+        prefetch.prefetch(package, wanted, network, outdir=outdir, locked=locked, pack=pack)
+
+
+def _pack_for(found: Request) -> Callable[[Lock], Bundle]:
+    """Return the function that lays out the overlay of the one image that a bundle is for."""
+    described = next(iter(found.descriptions))
+    architectures = found.architectures_of(described)
+    if len(found.descriptions) > 1 or len(architectures) > 1:
+        names = ", ".join(each.path.name for each in found.descriptions)
+        raise DescriptionError(
+            f"{obscpio.FILE_NAME}: got {names} for {', '.join(architectures)}, but it holds the containers of one "
+            "description for one architecture; name them with 'description' and 'arch'"
+        )
+    (arch,) = architectures
+    containers = found.containers(described, arch)
+    paths = overlay.paths(described.of_architecture(arch))
+    return lambda lock: bundle.pack(overlay.place(containers, paths, arch, lock))
+
+
+def _warn_of_visible(found: Request) -> None:
+    for described in found.descriptions:
+        for container in described.visible[:1]:
+            logger.warning(
+                "%s:%d: obs-build sees this <containers> and asks OBS for packages that nobody provides; "
+                "run 'osc containers split'",
+                container.file,
+                container.line,
+            )

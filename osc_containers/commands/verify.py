@@ -1,0 +1,66 @@
+"""`osc-containers verify`, and what the inject service does outside of a build root."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+from osc_containers import request, verify
+from osc_containers.commands import arguments
+from osc_containers.commands.arguments import Commands
+from osc_containers.errors import LockError, VerificationError
+from osc_containers.lock import FILE_NAME, Lock
+from osc_containers.package import Package
+
+logger = logging.getLogger(__name__)
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = arguments.add_command(
+        commands,
+        "verify",
+        run,
+        "Check offline that lock and archives are complete, intact and what the description asks for.",
+        "  osc-containers verify",
+    )
+    arguments.add_directory(parser)
+    arguments.add_arch_and_profile(parser, "default: all that are locked", "default: every section")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Verify."""
+    words = arguments.words
+    count = verify_all(
+        Package(options.directory), words(options.description), words(options.arch), words(options.profile)
+    )
+    print(f"{count} archives verified: they are what the lock and the description say")
+    return 0
+
+
+def verify_all(package: Package, names: Sequence[str], architectures: Sequence[str], profiles: Sequence[str]) -> int:
+    """Verify all archives that the lock names, and that it names what the descriptions ask for; return their number."""
+    lock = require_lock(package)
+    locked = tuple(dict.fromkeys(arch for _, arch, _ in lock.images()))
+    found = request.read(package, names, architectures or locked, profiles)
+    wanted = [(item.reference, arch, item.where) for item in request.wanted(found) for arch in item.architectures]
+    problems = verify.check_coverage(wanted, lock)
+    images = [image for image in lock.images() if not architectures or image[1] in architectures]
+    damage = verify.check_archives(package, images)
+    if problems:
+        raise LockError(*problems, *damage)
+    if damage:
+        raise VerificationError(*damage)
+    return len(images)
+
+
+def require_lock(package: Package) -> Lock:
+    """Return what is locked.
+
+    :raises LockError: there is no lock, or it is broken.
+    """
+    lock = package.read_lock()
+    if lock is None:
+        raise LockError(f"{FILE_NAME}: not there; run the prefetch and commit what it writes")
+    if lock.newer:
+        logger.warning("%s: it was written by a newer release, which may say more than this one reads", FILE_NAME)
+    return lock

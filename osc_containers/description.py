@@ -1,0 +1,261 @@
+"""kiwi descriptions: which containers they ask for, on which architectures and in which profiles.
+
+`read` goes in at a file and the files that it includes, and out come plain values; `parse` is the same without a disk.
+The meaning is kiwi's (10.3 and 11: its schema, `kiwi/xml_state.py` and `kiwi/xsl/include.xsl`), whatever the
+`schemaversion` of the file, with these differences:
+
+- kiwi ignores an include in an included file. It is followed here, and `Include.is_nested` tells.
+- kiwi accepts blanks around a `backend` and then never fetches. Here they are taken off, as from booleans.
+- What no registry could be asked for is refused with its line (`osc_containers.origin`), as is what could not be cut
+  out of the file again (`osc_containers.markup`) and an include that leaves the package.
+
+Descriptions in YAML or JSON are not read.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from osc_containers import markup, profiles, sections
+from osc_containers.errors import DescriptionError
+from osc_containers.markup import Element, Problems
+from osc_containers.profiles import Profile
+from osc_containers.sections import Container
+
+INCLUDE_LIMIT = 100
+"""Files that one description may include, those counted twice that it includes twice."""
+PROBLEM_LIMIT = 100
+"""Problems of a description that are said in one run."""
+
+# More letters than these mean something in the address that kiwi takes this for, or may not be in it.
+_INCLUDED = re.compile(r"(?:this://)?(?!/)([A-Za-z0-9._+=,~@/-]+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Include:
+    """An `<include>`: the file it means, and where it stands; kiwi ignores those that are nested."""
+
+    name: str
+    file: str
+    line: int
+    is_nested: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """A description with everything that it includes, in the order of the document.
+
+    `exclusive_archs` and `obs_profiles` are what obs-build reads from the comments `OBS-ExclusiveArch` and
+    `OBS-Profiles` of the file itself; None where there is no such comment.
+    """
+
+    path: Path
+    containers: tuple[Container, ...]
+    profiles: tuple[Profile, ...]
+    includes: tuple[Include, ...]
+    exclusive_archs: tuple[str, ...] | None
+    obs_profiles: tuple[str, ...] | None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The description and the files it includes, each once."""
+        names = dict.fromkeys([self.path.name, *(include.name for include in self.includes)])
+        return tuple(self.path.parent / name for name in names)
+
+    @property
+    def visible(self) -> tuple[Container, ...]:
+        """Those containers that obs-build sees, because they stand in the description itself."""
+        return tuple(container for container in self.containers if container.file == self.path.name)
+
+    def select(self, arch: str, asked: Collection[str] = ()) -> tuple[Container, ...]:
+        """Return what kiwi acts on for `arch` and the profiles `asked` for, or those it imports if there are none.
+
+        :raises DescriptionError: a profile is not declared for `arch`.
+        """
+        try:
+            used = profiles.used(self.profiles, arch, asked)
+        except ValueError as error:
+            raise DescriptionError(f"{self.path.name}: {error}") from None
+        return tuple(c for c in self.of_architecture(arch) if not c.profiles or used.intersection(c.profile_names))
+
+    def of_architecture(self, arch: str) -> tuple[Container, ...]:
+        """Return every container for `arch`, whatever its profiles."""
+        return tuple(container for container in self.containers if container.is_for(arch))
+
+
+def find(directory: Path) -> tuple[Path, ...]:
+    """Return the descriptions of a package, every `*.kiwi` and `config.xml`, sorted.
+
+    A `config.xml` that is a link to one of the others, as obs-build makes it, is left out.
+
+    :raises DescriptionError: there is none.
+    """
+    with os.scandir(directory) as entries:
+        names = sorted(e.name for e in entries if _is_description(e.name) and not e.is_dir(follow_symlinks=False))
+    config = directory / "config.xml"
+    if config.is_symlink() and str(config.readlink()) in names:
+        names.remove("config.xml")
+    if not names:
+        raise DescriptionError(f"{directory}: no kiwi description, expected a file '*.kiwi' or 'config.xml'")
+    return tuple(directory / name for name in names)
+
+
+def _is_description(name: str) -> bool:
+    return name == "config.xml" or (name.endswith(".kiwi") and not name.startswith("."))
+
+
+def read(path: Path) -> Description:
+    """Read a description; the package that its includes are taken from is the directory it is in.
+
+    :raises DescriptionError: it or a file that it includes is broken; has a line for each problem.
+    """
+    try:
+        xml = _load(path.parent, path.name)
+    except ValueError as error:
+        raise DescriptionError(f"{path.name}: {error}") from None
+    return parse(xml, path, lambda name: _load(path.parent, name))
+
+
+def _load(directory: Path, name: str) -> bytes:
+    """Read a regular file of a package without following links."""
+    path = directory
+    for part in name.split("/"):
+        path /= part
+        if path.is_symlink():
+            raise ValueError("is a symbolic link, expected a file of the package")
+    # Nothing here may wait for the other end of a pipe.
+    with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("is not a regular file")
+        return file.read(markup.SIZE_LIMIT + 1)
+
+
+def parse(xml: bytes, path: Path, load: Callable[[str], bytes]) -> Description:
+    """Read a description that was loaded from `path`, with `load` for included files by their name in the package.
+
+    `load` may raise `OSError`, and `ValueError` with the reason alone.
+
+    :raises DescriptionError: as `read`.
+    """
+    reader = _Reader(load=load)
+    containers: list[Container] = []
+    declared: list[Profile] = []
+    for file, element in reader.elements(path.name, xml):
+        if element.name == "containers":
+            containers += sections.containers_of(element, file, reader.problems)
+        for child in element.children:
+            if (element.name, child.name) == ("profiles", "profile"):
+                with reader.problems.at(file, child):
+                    declared.append(Profile.of(child))
+    if found := list(dict.fromkeys(reader.problems.found)):  # a file may be included twice
+        more = [f"{path.name}: and {len(found) - PROBLEM_LIMIT} more"] if len(found) > PROBLEM_LIMIT else []
+        raise DescriptionError(*found[:PROBLEM_LIMIT], *more)
+    return Description(
+        path=path,
+        containers=tuple(containers),
+        profiles=tuple(declared),
+        includes=tuple(reader.includes),
+        exclusive_archs=_directive(b"OBS-ExclusiveArch", xml),
+        obs_profiles=_directive(b"OBS-Profiles", xml),
+    )
+
+
+def _directive(name: bytes, xml: bytes) -> tuple[str, ...] | None:
+    """Read a comment for obs-build as obs-build does, by a pattern on the bytes (Build/Kiwi.pm, `kiwiparse`)."""
+    # Theirs also lets blank lines before it match; beginning in its own line makes this one linear.
+    pattern = rb"^[^\S\n]*<!--\s+%s:\s+(\S(?:.*\S)?)\s+-->\s*$" % name
+    match = re.search(pattern, xml, re.IGNORECASE | re.MULTILINE)
+    return tuple(dict.fromkeys(match[1].decode("utf-8", "replace").split())) if match else None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Reader:
+    """The way through a description and its includes."""
+
+    load: Callable[[str], bytes]
+    includes: list[Include] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
+    open_files: list[str] = field(default_factory=list)
+
+    def elements(self, file: str, xml: bytes) -> Iterator[tuple[str, Element]]:
+        """Yield the sections of a file with the file they are in; those of an include in its place."""
+        try:
+            root = markup.parse(xml, file, ("containers", "profiles", "include"))
+        except ValueError as error:
+            self.problems.found.append(str(error))
+            return
+        if root.name != "image":
+            self.problems.found.append(f"{file}:{root.line}: got the root {root.name[:80]!r}, expected 'image'")
+            return
+        self.open_files.append(file)
+        for element in root.children:
+            if element.name == "include":
+                yield from self.included(file, element)
+            elif " " in element.name:
+                namespace, _, name = element.name.rpartition(" ")
+                problem = f"{name!r} has the namespace {namespace[:80]!r}, expected none"
+                self.problems.found.append(f"{file}:{element.line}: {problem}")
+            else:
+                yield file, element
+        self.open_files.pop()
+
+    def included(self, file: str, element: Element) -> Iterator[tuple[str, Element]]:
+        """Yield the sections of the file that an `<include>` means."""
+        found = None
+        with self.problems.at(file, element):
+            name = _included_name(element)
+            if name in self.open_files:
+                raise ValueError(f"include {name!r}: includes itself, by way of {' and '.join(self.open_files)}")
+            if len(self.includes) >= INCLUDE_LIMIT:
+                raise ValueError(f"include {name!r}: expected at most {INCLUDE_LIMIT} includes")
+            found = name, self.loaded(name)
+        if found is not None:
+            nested = len(self.open_files) > 1
+            self.includes.append(Include(name=found[0], file=file, line=element.line, is_nested=nested))
+            yield from self.elements(*found)
+
+    def loaded(self, name: str) -> bytes:
+        """Load an included file."""
+        try:
+            return self.load(name)
+        except FileNotFoundError:
+            raise ValueError(f"include {name!r}: there is no such file in the package") from None
+        except OSError as error:
+            raise ValueError(f"include {name!r}: {error.strerror}") from None
+        except ValueError as error:
+            raise ValueError(f"include {name!r}: {error}") from None
+
+
+def _included_name(element: Element) -> str:
+    """Return the file that an `<include>` means, by its name in the package."""
+    if element.children or element.has_text:
+        raise ValueError("include: has content, expected none; put it beside")
+    name = element.required("from")
+    if any(attribute.endswith(" base") for attribute in element.attributes):
+        raise ValueError(f"include {name[:160]!r}: has an 'xml:base', expected the whole path in 'from'")
+    match = _INCLUDED.fullmatch(name)
+    parts = [part for part in match[1].split("/") if part not in ("", ".")] if match else []
+    if not parts or ".." in parts:
+        raise ValueError(f"include {name[:160]!r}: expected a file of the package, like 'this://./containers.xml'")
+    return "/".join(parts)
+
+
+def containers_spans(xml: bytes) -> tuple[tuple[int, int], ...]:
+    """Return the first byte of each `<containers>` of a description file and the byte after it.
+
+    :raises ValueError: as `osc_containers.markup.parse`.
+    """
+    return markup.spans(xml, "containers")
+
+
+def without_containers(xml: bytes) -> bytes:
+    """Return a description file without its `<containers>`, every other byte as it was.
+
+    The lines they stood on go too where nothing else is on them.
+
+    :raises ValueError: as `osc_containers.markup.parse`.
+    """
+    return markup.without(xml, "containers")

@@ -1,0 +1,136 @@
+"""Writing files so that no half of one is ever seen under its name, and moving bytes between files."""
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+CHUNK = 1 << 20
+"""Bytes that are read, hashed or written at a time."""
+
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# Other file systems and old kernels; EPERM is what a sandbox answers that does not know the call.
+_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
+
+
+def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Give `path` the content and exactly that mode, whatever the umask; it has the old content or the new, never half.
+
+    A symbolic link there is replaced, not followed.
+    """
+    with new_file(path, mode) as descriptor:
+        write_all(descriptor, content, 0)
+
+
+@contextmanager
+def new_file(path: Path | str, mode: int = 0o644, directory: int | None = None) -> Iterator[int]:
+    """Open a new file beside `path` for writing; it takes that name when the block ends well, else it is removed.
+
+    A relative `path` starts at the open `directory` where that is given.
+    """
+    with beside(path, directory) as temporary:
+        descriptor = os.open(temporary, _NEW, 0o600, dir_fd=directory)
+        try:
+            yield descriptor
+            os.fchmod(descriptor, mode)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def beside(path: Path | str, directory: int | None = None) -> Iterator[str]:
+    """Give out a name beside `path`; what is made under it takes the name `path` when the block ends well."""
+    parent, name = os.path.split(path)
+    temporary = os.path.join(parent, f".{name[:48]}.{secrets.token_hex(8)}")
+    try:
+        yield temporary
+        os.rename(temporary, path, src_dir_fd=directory, dst_dir_fd=directory)
+    finally:
+        # Also after a rename: between two links to one file rename(2) does nothing and leaves both.
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=directory)
+
+
+def write_all(descriptor: int, content: bytes | memoryview, offset: int) -> None:
+    """Write all of `content` at `offset`."""
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view = view[written:]
+        offset += written
+
+
+def chunks(descriptor: int, start: int, end: int) -> Iterator[memoryview]:
+    """Yield the bytes from `start` to `end` through one buffer, which each step overwrites; a short file ends it."""
+    buffer = memoryview(bytearray(max(0, min(end - start, CHUNK))))
+    while start < end and (count := os.preadv(descriptor, [buffer[: end - start]], start)):
+        yield buffer[:count]
+        start += count
+
+
+def read(descriptor: int, start: int, end: int) -> bytes:
+    """Return the bytes from `start` to `end`; fewer where the file ends before."""
+    return b"".join(bytes(chunk) for chunk in chunks(descriptor, start, end))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something begins in an open file; offsets are counted from there."""
+
+    descriptor: int
+    offset: int
+
+    def at(self, offset: int) -> "Place":
+        """Return another place in the same file."""
+        return Place(self.descriptor, self.offset + offset)
+
+    def write(self, content: bytes | memoryview, offset: int = 0) -> None:
+        """Write all of `content`."""
+        write_all(self.descriptor, content, self.offset + offset)
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` to `stop`; fewer where the file ends before."""
+        return read(self.descriptor, self.offset + start, self.offset + stop)
+
+    def chunks(self, start: int, stop: int) -> Iterator[memoryview]:
+        """Yield the bytes as `chunks` does."""
+        return chunks(self.descriptor, self.offset + start, self.offset + stop)
+
+    def copy(self, target: "Place", size: int) -> None:
+        """Copy `size` bytes to another place."""
+        copy_range(self.descriptor, self.offset, target.descriptor, target.offset, size)
+
+    def sha256(self, size: int) -> str:
+        """Return the SHA-256 of `size` bytes, in hexadecimal."""
+        hasher = hashlib.sha256()
+        for chunk in self.chunks(0, size):
+            hasher.update(chunk)
+        return hasher.hexdigest()
+
+
+def copy_range(source: int, source_offset: int, target: int, target_offset: int, size: int) -> None:
+    """Copy `size` bytes between two open files, in the kernel where it can.
+
+    :raises OSError: also when the source ends early.
+    """
+    by_kernel = True
+    while size:
+        if by_kernel:
+            try:
+                count = os.copy_file_range(source, target, size, source_offset, target_offset)
+            except OSError as error:
+                if error.errno not in _NO_KERNEL_COPY:
+                    raise
+                by_kernel = False
+                continue
+        else:
+            chunk = os.pread(source, min(size, CHUNK), source_offset)
+            write_all(target, chunk, target_offset)
+            count = len(chunk)
+        if not count:
+            raise OSError(errno.EIO, "the file ended early while it was copied")
+        source_offset, target_offset, size = source_offset + count, target_offset + count, size - count

@@ -1,0 +1,114 @@
+"""The build-root half: verify, then give kiwi the containers as overlay directories and take `<containers>` away.
+
+kiwi copies the directory `root/` beside the description into every image, and `PROFILE/` into an image of that profile
+(kiwi/system/setup.py, import_overlay_files). Only the standard library and lxml are needed here.
+"""
+
+import logging
+import subprocess
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from osc_containers import description, files, overlay, verify
+from osc_containers.description import Description
+from osc_containers.errors import DescriptionError, LockError, VerificationError
+from osc_containers.lock import FILE_NAME
+from osc_containers.overlay import ROOT, Archive, Placed
+from osc_containers.package import Package
+from osc_containers.sections import Container
+from osc_containers.tree import Tree
+from osc_containers.units import Symlink
+
+logger = logging.getLogger(__name__)
+
+
+def inject_sources(package: Package, found: Description, arch: str) -> None:
+    """Put the containers of a description into overlay directories of `package`, and edit the description.
+
+    The package must be a copy that nobody keeps: the one in a build root. Nothing is changed unless everything is
+    verified; a second run finds nothing to do.
+
+    :raises LockError: the lock is not there, is broken or does not cover the description.
+    :raises VerificationError: an archive is not what the lock says.
+    """
+    placed = _verified(package, found, found.of_architecture(arch), arch)
+    directories = overlay.directories(placed)
+    if directories:
+        _unpack_root_archive(package)
+    for name, items in sorted(directories.items()):
+        _make_directory(package.directory / name)
+        _write(package, items, Tree(package.directory / name), own=False)
+    for path in found.files:
+        before = path.read_bytes()
+        after = description.without_containers(before)
+        if after != before:
+            files.write_atomically(path, after)
+            logger.info("%s: <containers> taken out", path.name)
+
+
+def inject_root(package: Package, found: Description, arch: str, profiles: Collection[str], root: Path) -> None:
+    """Put the containers that kiwi would choose for some profiles into an unpacked root tree.
+
+    :raises LockError: the lock is not there, is broken or does not cover the description.
+    :raises VerificationError: an archive is not what the lock says.
+    """
+    _write(package, _verified(package, found, found.select(arch, profiles), arch), Tree(root), own=True)
+
+
+def _verified(package: Package, found: Description, containers: Sequence[Container], arch: str) -> tuple[Placed, ...]:
+    """Return where each container goes, once its archive is known to be right."""
+    if not containers:
+        return ()
+    lock = package.read_lock()
+    if lock is None:
+        raise LockError(f"{FILE_NAME}: not there; run the prefetch and commit what it writes")
+    wanted = [(container.reference, arch, f"{container.file}:{container.line}") for container in containers]
+    problems = verify.check_coverage(wanted, lock)
+    if problems:
+        raise LockError(*problems)
+    placed = overlay.place(containers, overlay.paths(found.of_architecture(arch)), arch, lock)
+    images = {item.locked.archive.name: (item.container.reference, arch, item.locked) for item in placed}
+    problems = verify.check_archives(package, images.values())
+    if problems:
+        raise VerificationError(*problems)
+    for notice in overlay.notices({item.container: item.path for item in placed}):
+        logger.warning("%s", notice)
+    return placed
+
+
+def _unpack_root_archive(package: Package) -> None:
+    """Keep the packager's own overlay: kiwi takes `root.tar.gz` only where there is no `root/`, and we make one.
+
+    obs-build does the same later, with every `root.tar*` (build-recipe-kiwi).
+    """
+    archive = package.directory / "root.tar.gz"
+    if archive.is_file() and not (package.directory / ROOT).exists():
+        _make_directory(package.directory / ROOT)
+        try:
+            subprocess.run(["tar", "-xpf", archive, "-C", package.directory / ROOT], check=True)
+        except subprocess.CalledProcessError as error:
+            raise DescriptionError(f"{archive.name}: tar could not unpack it, exit status {error.returncode}") from None
+
+
+def _make_directory(path: Path) -> None:
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise DescriptionError(
+            f"{path.name}: got a file or a link, expected an overlay directory, or nothing; rename it"
+        )
+    if not path.exists():
+        path.mkdir()
+        path.chmod(0o755)
+
+
+def _write(package: Package, placed: Sequence[Placed], tree: Tree, *, own: bool) -> None:
+    for entry in overlay.plan(placed):
+        if isinstance(entry, Archive):
+            source = package.find(entry.name)
+            if source is None:
+                raise VerificationError(f"{entry.name}: not there any more, it was a moment ago")
+            tree.link(entry.path, source, own=own)
+        elif isinstance(entry, Symlink):
+            tree.symlink(entry.path, entry.target)
+        else:
+            tree.write(entry.path, entry.text.encode(), entry.mode)
+        logger.info("%s%s", tree.root.name, entry.path)

@@ -1,0 +1,240 @@
+#!/bin/sh
+# Load one container of this image into its engine:  load ENGINE ID NAME ARCHIVE SIZE SHA256 CONFIG MANIFEST UNPACKED
+# Tell whether all of them are loaded:               load
+#
+# Run by kiwi_containers-ENGINE-ID.service and by kiwi_containers.service; safe to run by hand, and again. Needs coreutils,
+# systemd and the engine, nothing else. NAME is the image's full name; CONFIG and MANIFEST are hexadecimal digests, one of
+# which the engine shows as the image's id; SIZE and UNPACKED are bytes (UNPACKED is 0 where it is not known).
+#
+# /var/lib/kiwi_containers/ENGINE-ID has the SHA-256 of the archive once its image is known to be good and on the disk.
+# From then on the image is its users': that they remove or replace it is no reason to load it again.
+# /var/lib/kiwi_containers/.ENGINE-loading is there while the engine loads, and afterwards if the power went meanwhile.
+set -u
+export LC_ALL=C HOME="${HOME:-/root}"
+
+archives=/var/tmp/kiwi_containers
+state=/var/lib/kiwi_containers
+runtime=/run/kiwi_containers
+units=/usr/lib/systemd/system
+
+say() { # PRIORITY TEXT
+    [ -n "${JOURNAL_STREAM-}" ] && printf '<%s>' "$1"
+    printf '%s\n' "$2"
+}
+
+give_up() { # WHY
+    say 3 "$name: not loaded into $engine: $1; tried again at the next boot, or by: systemctl restart $unit"
+    exit 1
+}
+
+# An administrator who masks a unit wants neither its load nor to hear of it.
+wanted() { # UNIT
+    [ -e "$units/$1" ] && [ "$(readlink "/etc/systemd/system/$1")" != /dev/null ]
+}
+
+summarize() {
+    missing=
+    for file in "$units"/kiwi_containers-*.service; do
+        if wanted "${file##*/}" && ! systemctl --quiet is-active "${file##*/}"; then
+            missing="$missing ${file##*/}"
+        fi
+    done
+    [ -z "$missing" ] && return 0
+    say 3 "not loaded:$missing; see: journalctl -b -t kiwi_containers"
+    return 1
+}
+
+# Loads into one engine take turns: the disk then has to hold the copies of one of them only. That is an economy, no
+# safeguard: it does not matter much that two waiters could both take over from a holder that was killed.
+lock() {
+    mkdir -p "$runtime" || give_up "$runtime cannot be made"
+    until ln -s $$ "$runtime/$engine.lock" 2> /dev/null; do
+        holder=$(readlink "$runtime/$engine.lock") && ! kill -0 "$holder" 2> /dev/null && rm -f "$runtime/$engine.lock"
+        sleep 0.5
+    done
+    locked=yes
+}
+
+remove_copies() {
+    rm -rf -- "$archives/.$engine-$id" "/dev/shm/kiwi_containers-$engine-$id".*
+}
+
+clean_up() {
+    remove_copies
+    [ -z "$locked" ] || rm -f "$runtime/$engine.lock"
+    locked=
+}
+
+recorded() { # ENGINE
+    [ -e "$state/$1-$id" ] && read -r line < "$state/$1-$id" && [ "$line" = "$sha256" ]
+}
+
+# Units that share an archive share its ID: the last engine that has the image removes it.
+release_archive() {
+    [ -e "$archive" ] || return 0
+    for other in podman docker container-snap; do
+        wanted "kiwi_containers-$other-$id.service" && ! recorded "$other" && return 0
+    done
+    rm -f -- "$archive"
+}
+
+# What was loaded has to be on the disk before the record says so and the archive, its only other copy, goes.
+record() {
+    problem="$store or $state cannot be written"
+    sync -f "$store" && printf '%s\n' "$sha256" > "$state/.$engine-$id" &&
+        mv -f "$state/.$engine-$id" "$state/$engine-$id" && sync -f "$state" && release_archive
+}
+
+# As an image's id podman and docker's classic store show the digest of its configuration, docker's containerd store that of
+# its manifest. container-snap lists ID,CREATED,NAME with one name only, and its users go by the id.
+present() {
+    if [ "$engine" = container-snap ]; then
+        case "
+$(container-snap list-images 2> /dev/null)" in *"
+$config,"*) return 0 ;; esac
+        return 1
+    fi
+    case $name in *@*) set -- "$name" "$config" "$manifest" ;; *) set -- "$name" ;; esac
+    for candidate; do
+        found=$("$engine" image inspect --format '{{.Id}}' "$candidate" 2> /dev/null)
+        case ${found#sha256:} in "$config" | "$manifest") return 0 ;; esac
+    done
+    return 1
+}
+
+# A power cut leaves podman and docker with layers that they hold for complete, whose content never reached the disk, and
+# they would build the next image on these. So after a load that was cut off, images are read back as a whole, against the
+# checksums that were kept of every file. What is damaged is removed: the next try finds no layers of it to build on.
+sound() {
+    [ -z "$cut_off" ] || [ "$engine" = container-snap ] && return 0
+    "$engine" save "${found:-$config}" > /dev/null 2>&1 && return 0
+    "$engine" rmi "${found:-$config}" > /dev/null 2>&1
+    problem="the power went while images were loaded, and this one is damaged; removed it"
+    return 1
+}
+
+check_archive() {
+    [ -f "$archive" ] || give_up "$archive is missing: put it back, or get the image with: $engine pull $name"
+    bytes=$(stat -c %s -- "$archive")
+    [ "$bytes" = "$size" ] || give_up "$archive is damaged: got $bytes bytes, expected $size; replace it"
+    sum=$(sha256sum < "$archive") || give_up "$archive cannot be read"
+    [ "${sum%% *}" = "$sha256" ] || give_up "$archive is damaged: got SHA-256 ${sum%% *}, expected $sha256; replace it"
+}
+
+find_store() {
+    case $engine in
+        podman) store=$(podman info --format '{{.Store.GraphRoot}}' 2> /dev/null) || store=/var/lib/containers ;;
+        docker) store=$(docker info --format '{{.DockerRootDir}}' 2> /dev/null) || store=/var/lib/docker ;;
+        *) store=/var/lib/container-snap ;;
+    esac
+    while [ ! -d "${store:=/var/lib}" ]; do store=$(dirname "$store"); done
+}
+
+free() { # DIRECTORY: the bytes that root can still write there
+    # shellcheck disable=SC2046  # two numbers
+    set -- $(stat -f -c '%f %S' "$1")
+    echo $(($1 * $2))
+}
+
+mib() { # BYTES
+    echo "$((($1 + 1048575) / 1048576)) MiB"
+}
+
+# Docker copies the archive into its store before it unpacks it, podman and container-snap copy it twice: as a whole, then
+# blob by blob. Where memory is plentiful it takes these: that spares the disk much of the writing, and of the room needed.
+choose_copy_place() {
+    if [ "$engine" = docker ]; then
+        copies=$size copy=$store
+        return
+    fi
+    problem="no temporary directory could be made in $archives or /dev/shm"
+    copies=$((2 * size)) copy=$archives/.$engine-$id
+    while read -r key memory _; do [ "$key" = MemAvailable: ] && break; done < /proc/meminfo
+    if [ $((2 * copies)) -lt $((memory * 1024)) ] && [ $((2 * copies)) -lt "$(free /dev/shm)" ]; then
+        copy=$(mktemp -d "/dev/shm/kiwi_containers-$engine-$id.XXXXXX")
+    else
+        mkdir -m 700 "$copy"
+    fi && ln -s "$archive" "$copy/archive"
+}
+
+enough() { # DIRECTORY BYTES WHAT-FOR
+    available=$(free "$1")
+    [ "$available" -ge "$2" ] && return 0
+    problem="$1 has $(mib "$available") free, and $(mib "$2") are needed for $3"
+    return 1
+}
+
+check_space() {
+    image=$((unpacked > size ? unpacked : size))
+    if [ "$(stat -c %d "$store")" = "$(stat -c %d "$copy")" ]; then
+        enough "$store" $((image + copies)) "the image ($(mib "$image") or more) and temporary copies ($(mib "$copies"))"
+    else
+        enough "$store" "$image" "the image, or more" && enough "$copy" "$copies" "temporary copies"
+    fi
+}
+
+# "podman load" would try the archive as Docker's too where it fails to read it as OCI's: for want of space, say. That can
+# succeed, with another manifest than the pinned one. The link keeps colons in the archive's name from being syntax.
+run_engine() {
+    limit=$((600 + size / 1048576))
+    case $engine in
+        podman) set -- pull --quiet "oci-archive:$copy/archive" ;;
+        docker) set -- load --quiet -i "$archive" ;;
+        *) set -- load -i "$copy/archive" ;;
+    esac
+    problem="$state cannot be written"
+    : > "$loading" && sync -f "$state" || return 1
+    output=$(TMPDIR=$copy timeout -k 30 "$limit" "$engine" "$@" 2>&1)
+    status=$?
+    [ -n "$cut_off" ] || { sync -f "$store" && rm -f "$loading"; }
+    [ $status -eq 0 ] && return 0
+    [ $status -eq 124 ] && give_up "$engine did not finish within $limit s"
+    problem="$engine failed with status $status: $(printf %s "$output" | tr -s '[:cntrl:]' ' ' | head -c 600)"
+    case $output in *"no space left"*) problem="$problem ($(mib "$(free "$store")") free in $store)" ;; esac
+    return 1
+}
+
+try() {
+    find_store
+    if present && sound; then
+        record && say 6 "$name: $engine has it already"
+        return
+    fi
+    check_archive
+    choose_copy_place && check_space && run_engine || return 1
+    present
+    is_present=$?
+    sound || return 1
+    problem="$engine has not got sha256:$config under that name"
+    [ $is_present -eq 0 ] && record && say 6 "$name: loaded into $engine"
+}
+
+load() {
+    if recorded "$engine"; then
+        release_archive
+        return
+    fi
+    command -v "$engine" > /dev/null || give_up "$engine is not installed; install it"
+    trap clean_up EXIT
+    trap 'exit 143' HUP INT TERM
+    for pause in 2 6 18 -; do
+        lock
+        [ -n "$tried" ] || [ ! -e "$loading" ] || cut_off=yes
+        tried=yes
+        remove_copies
+        try && return
+        clean_up
+        [ $pause = - ] && give_up "$problem"
+        say 4 "$name: not loaded into $engine yet: $problem; next try in $pause s"
+        sleep $pause
+    done
+}
+
+if [ $# -eq 0 ]; then
+    summarize
+    exit
+fi
+engine=$1 id=$2 name=$3 archive=$4 size=$5 sha256=$6 config=$7 manifest=$8 unpacked=$9
+unit=kiwi_containers-$engine-$id.service loading=$state/.$engine-loading
+locked='' tried='' cut_off=''
+load

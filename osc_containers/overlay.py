@@ -1,0 +1,119 @@
+"""What an image gets for its containers: archives, the units that load them, and where each of them goes."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from osc_containers import names, units
+from osc_containers.errors import DescriptionError
+from osc_containers.lock import Lock, LockedImage
+from osc_containers.sections import Container
+from osc_containers.units import ARCHIVES, Load, Symlink, TextFile
+
+ROOT = "root"
+"""The overlay directory for every image (kiwi/system/setup.py, import_overlay_files)."""
+
+_NAME_LENGTH = 255
+_TAKEN = {ROOT, "repos", "containers", "images"}
+"""Directories that mean something else to kiwi or obs-build, and so cannot be a profile's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """An archive in the image: the file `name` of the package at `path`."""
+
+    path: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """A container, what is locked for it, and its path in the image."""
+
+    container: Container
+    locked: LockedImage
+    path: str
+
+
+def paths(containers: Sequence[Container]) -> Mapping[Container, str]:
+    """Give each container of a description its path: kiwi's, but another where that cannot be or stands for two.
+
+    `containers` are those of one architecture and all profiles, since kiwi may combine any of these in one image.
+    """
+    references = defaultdict(set)
+    for container in containers:
+        references[container.file_name].add(container.reference)
+    flat = names.flatten(container.reference for container in containers)
+    taken = {name for name, users in references.items() if _is_possible(name) and len(users) == 1}
+    result = {}
+    for container in containers:
+        name = container.file_name
+        if name not in taken:
+            name = flat[container.reference]
+            while name in taken:
+                name += "_"
+        result[container] = f"{ARCHIVES}/{name}"
+    return result
+
+
+def _is_possible(name: str) -> bool:
+    return "/" not in name and len(name.encode()) <= _NAME_LENGTH and not name.startswith(".")
+
+
+def notices(placed: Mapping[Container, str]) -> tuple[str, ...]:
+    """Say of each container that is not where kiwi would put it that it is not."""
+    return tuple(
+        f"{container.file}:{container.line}: {container.reference}: at {path}, since {ARCHIVES}/{container.file_name} "
+        + ("would need a directory that kiwi does not make" if "/" in container.file_name else "stands for two images")
+        for container, path in placed.items()
+        if path != f"{ARCHIVES}/{container.file_name}"
+    )
+
+
+def place(containers: Sequence[Container], where: Mapping[Container, str], arch: str, lock: Lock) -> tuple[Placed, ...]:
+    """Combine containers with their paths and what is locked for them; those that are not locked are left out."""
+    pairs = ((container, lock.image_for(container.reference, arch)) for container in containers)
+    return tuple(
+        Placed(container=container, locked=locked, path=where[container]) for container, locked in pairs if locked
+    )
+
+
+def directories(placed: Sequence[Placed]) -> dict[str, list[Placed]]:
+    """Sort containers into kiwi's overlay directories: `root` for all images, the profiles' for theirs.
+
+    :raises DescriptionError: a profile's directory is something else to kiwi or obs-build.
+    """
+    found: dict[str, list[Placed]] = {}
+    problems = []
+    for item in placed:
+        for profile in item.container.profile_names:
+            if profile in _TAKEN or "/" in profile or profile.startswith("."):
+                problems.append(
+                    f"{item.container.file}:{item.container.line}: profile {profile[:80]!r}: a directory of that name "
+                    "is something else to kiwi or obs-build; give the profile another name"
+                )
+        for name in item.container.profile_names or (ROOT,):
+            found.setdefault(name, []).append(item)
+    if problems:
+        raise DescriptionError(*problems)
+    return found
+
+
+def plan(placed: Sequence[Placed]) -> tuple[Archive | TextFile | Symlink, ...]:
+    """List everything that carries these containers into an image, sorted by path."""
+    archives = {item.path: Archive(path=item.path, name=item.locked.archive.name) for item in placed}
+    loads = {_load(item): None for item in placed if not item.container.fetch_only}
+    entries = (*archives.values(), *(units.render(loads) if archives else ()))
+    return tuple(sorted(entries, key=lambda entry: entry.path))
+
+
+def _load(item: Placed) -> Load:
+    return Load(
+        backend=item.container.backend,
+        reference=item.container.reference,
+        path=item.path,
+        size=item.locked.archive.size,
+        sha256=item.locked.archive.sha256,
+        manifest=item.locked.image.manifest.digest,
+        image_id=item.locked.image.config.digest,
+    )

@@ -1,0 +1,100 @@
+"""An OBS package as a directory: its lock, its archives, and what osc left of an earlier run.
+
+osc and the source server give the files of a service that runs automatically the prefix `_service:NAME:`; before the
+next run osc puts them into `.old` (osc/obs_scm/serviceinfo.py), and the server does the same (bs_service).
+"""
+
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from osc_containers import lock, obscpio
+from osc_containers.errors import Error, LockError
+from osc_containers.lock import Lock
+from osc_containers.names import ARCHIVE_SUFFIX
+
+_HOLDING = (ARCHIVE_SUFFIX, obscpio.FILE_NAME)
+_NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_PREFIX = re.compile(r"_service:(?:[^:/]+:)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A package in `directory`."""
+
+    directory: Path
+
+    def read_lock(self) -> Lock | None:
+        """Return what is locked, or None where there is no lock file.
+
+        :raises LockError: the file is broken, or something other than a file.
+        """
+        path = self.find(lock.FILE_NAME)
+        if path is None:
+            if (self.directory / lock.FILE_NAME).exists():
+                raise LockError(f"{lock.FILE_NAME}: got a directory or a special file, expected a file; remove it")
+            return None
+        if path.stat().st_size > lock.LIMIT:
+            raise LockError(f"{path.name}: got {path.stat().st_size} bytes, expected at most {lock.LIMIT}")
+        try:
+            return lock.loads(path.read_text("utf-8"), lock.FILE_NAME)
+        except UnicodeDecodeError:
+            raise LockError(f"{path.name}: not UTF-8 text; remove it and run the prefetch again") from None
+
+    def find(self, name: str) -> Path | None:
+        """Return where the file `name` is: in the package, or among the results of an earlier run."""
+        own = self.directory / name
+        if own.is_file():
+            return own
+        return next((path for path in self._earlier() if _PREFIX.sub("", path.name, count=1) == name), None)
+
+    def archives(self) -> tuple[Path, ...]:
+        """Return every archive, and what holds some, in the package and among the results of an earlier run, sorted."""
+        found = {*self.directory.iterdir(), *self._earlier()}
+        return tuple(sorted(path for path in found if path.name.endswith(_HOLDING) and path.is_file()))
+
+    def _earlier(self) -> Iterator[Path]:
+        old = self.directory / ".old"
+        for directory in (old, self.directory):
+            if directory.is_dir():
+                found = (path for path in directory.iterdir() if path.name.startswith("_service:"))
+                yield from sorted(path for path in found if path.is_file())
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other runs out of the package while the block runs; nothing is written for it.
+
+        Where the file system locks no directories (NFS), it keeps nobody out.
+
+        :raises Error: another process holds it; it is named.
+        """
+        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                who = _holder(os.fstat(descriptor))
+                raise Error(f"{self.directory}: {who} works in this package; wait until it has ended") from None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _holder(directory: os.stat_result) -> str:
+    """Find who holds the lock: /proc/locks has lines like `1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF`."""
+    try:
+        lines = Path("/proc/locks").read_text("ascii").splitlines()
+    except OSError:
+        return "another process"
+    for fields in map(str.split, lines):
+        if "FLOCK" in fields and any(field.endswith(f":{directory.st_ino}") for field in fields):
+            return f"process {fields[fields.index('FLOCK') + 3]}"
+    return "another process"

@@ -1,0 +1,165 @@
+"""Pinning: from references that may move to images that cannot.
+
+Nothing is fetched here but manifests, indexes and configurations.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from osc_containers import oci, platforms
+from osc_containers.archive import Image
+from osc_containers.digest import Digest
+from osc_containers.errors import Error, LockError, RegistryError, VerificationError
+from osc_containers.lock import Lock, LockedReference
+from osc_containers.oci import Descriptor, Index, Manifest
+from osc_containers.reference import Reference
+from osc_containers.sources import ImageSource, Stream
+
+_INDEX_DEPTH = 4
+_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A reference, where to get it, and for which architectures; `where` is the place in the description."""
+
+    reference: Reference
+    origin: str
+    architectures: tuple[str, ...]
+    where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedImage:
+    """The image that a reference has for one architecture; `small` has the bytes of its manifest and configuration."""
+
+    image: Image
+    created: str
+    small: Mapping[Digest, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """What a reference named just now, with its image for each architecture."""
+
+    reference: Reference
+    origin: str
+    digest: Digest
+    media_type: str
+    images: Mapping[str, PinnedImage]
+
+
+def pin(wanted: Sequence[Wanted], open_source: Callable[[str], ImageSource], lock: Lock) -> tuple[Pin, ...]:
+    """Ask for every reference what it names now; what `lock` already says of the same digest is not asked again.
+
+    :raises Error: some could not be pinned; all of them are named, each with its place in the description.
+    """
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        tasks = [pool.submit(_pin_one, item, open_source, lock.references.get(item.reference)) for item in wanted]
+    pins: list[Pin] = []
+    errors: list[tuple[str, Error]] = []
+    for item, task in zip(wanted, tasks, strict=True):
+        try:
+            pins.append(task.result())
+        except Error as error:
+            errors.append((item.where, error))
+    if errors:
+        kind = type(errors[0][1])
+        raise kind(*(f"{where}: {problem}" for where, error in errors for problem in error.problems))
+    return tuple(pins)
+
+
+def _pin_one(wanted: Wanted, open_source: Callable[[str], ImageSource], locked: LockedReference | None) -> Pin:
+    source = open_source(wanted.origin)
+    digest = wanted.reference.digest or source.resolve(wanted.reference)
+    if locked and locked.digest == digest and (known := _from_lock(wanted, locked)):
+        return known
+    top = source.manifest(wanted.reference, digest)
+    try:
+        images = {arch: _pin_image(wanted.reference, top, arch, source) for arch in wanted.architectures}
+    except ValueError as error:
+        raise RegistryError(str(error)) from None
+    return Pin(
+        reference=wanted.reference, origin=wanted.origin, digest=digest, media_type=top.media_type, images=images
+    )
+
+
+def _from_lock(wanted: Wanted, locked: LockedReference) -> Pin | None:
+    if any(arch not in locked.images for arch in wanted.architectures):
+        return None
+    known = {arch: locked.images[arch] for arch in wanted.architectures}
+    return Pin(
+        reference=wanted.reference,
+        origin=wanted.origin,
+        digest=locked.digest,
+        media_type=locked.media_type,
+        images={arch: PinnedImage(image=item.image, created=item.created, small={}) for arch, item in known.items()},
+    )
+
+
+def _pin_image(reference: Reference, top: Manifest | Index, arch: str, source: ImageSource) -> PinnedImage:
+    wanted = platforms.of_architecture(arch)
+    current = top
+    for _ in range(_INDEX_DEPTH):
+        if isinstance(current, Manifest):
+            break
+        entry = oci.select(current, wanted, str(reference))
+        current = source.manifest(reference, entry.digest)
+    else:
+        raise ValueError(f"{reference}: got an index inside {_INDEX_DEPTH - 1} others, expected a manifest")
+    config = read_blob(source, reference, current.config)
+    offered = oci.platform_of(config, f"{reference}: config")
+    if platforms.rank(wanted, offered) is None:
+        raise ValueError(f"{reference}: no image for {wanted} ({arch}); it is for {offered} only")
+    return PinnedImage(
+        image=_image(current),
+        created=oci.created_of(config, f"{reference}: config"),
+        small={current.digest: current.raw, current.config.digest: config},
+    )
+
+
+def _image(manifest: Manifest) -> Image:
+    descriptor = Descriptor(digest=manifest.digest, size=len(manifest.raw), media_type=manifest.media_type)
+    return Image(manifest=descriptor, config=manifest.config, layers=manifest.layers)
+
+
+def read_blob(source: ImageSource, reference: Reference, blob: Descriptor) -> bytes:
+    """Read a small blob whole and verify it.
+
+    :raises VerificationError: its bytes are not those of the descriptor.
+    """
+    buffer = memoryview(bytearray(blob.size + 1))
+    with source.blob(reference, blob) as stream:
+        length = _fill(stream, buffer)
+    content = bytes(buffer[:length])
+    if length != blob.size or not blob.digest.matches(content):
+        raise VerificationError(
+            f"{reference}: blob {blob.digest}: got {length} bytes of {Digest.of(content, blob.digest.algorithm)}, "
+            f"expected {blob.size} bytes; the registry or something before it damages it"
+        )
+    return content
+
+
+def _fill(stream: Stream, buffer: memoryview) -> int:
+    length = 0
+    while length < len(buffer) and (count := stream.readinto(buffer[length:])):
+        length += count
+    return length
+
+
+def from_lock(wanted: Iterable[Wanted], lock: Lock) -> tuple[Pin, ...]:
+    """Return the pins that the lock has for what is wanted.
+
+    :raises LockError: it does not have all; each that is missing is named.
+    """
+    items = list(wanted)
+    problems = [
+        f"{item.where}: {item.reference} for {arch} is not in the lock; run the prefetch without 'locked'"
+        for item in items
+        for arch in item.architectures
+        if item.reference not in lock.references or arch not in lock.references[item.reference].images
+    ]
+    if problems:
+        raise LockError(*problems)
+    return tuple(pin for item in items if (pin := _from_lock(item, lock.references[item.reference])))

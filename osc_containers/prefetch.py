@@ -1,0 +1,199 @@
+"""The network half: pin what a package asks for, fetch what it does not have, write archives and lock.
+
+Two kinds of run: the default follows tags and says what moved; a locked run fetches exactly what the lock says.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from osc_containers import files, holdings, lock, names, obscpio, pins, table, transfer
+from osc_containers.bundle import Bundle
+from osc_containers.errors import LockError
+from osc_containers.holdings import Region
+from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
+from osc_containers.package import Package
+from osc_containers.pins import Pin, PinnedImage, Wanted
+from osc_containers.reference import Reference
+from osc_containers.sources import Network
+from osc_containers.transfer import Order, Volume
+from osc_containers.tree import Tree
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE = 2
+"""Archives that are hashed at a time."""
+
+
+Pack = Callable[[Lock], Bundle]
+"""Lays out the bundle of what a lock has pinned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """An image and the archive it shall have; `locked` is that archive as the old lock knows it."""
+
+    pin: Pin
+    arch: str
+    pinned: PinnedImage
+    name: str
+    locked: ArchiveFile | None
+
+
+def prefetch(
+    package: Package,
+    wanted: Sequence[Wanted],
+    network: Network,
+    *,
+    outdir: Path,
+    locked: bool,
+    pack: Pack | None = None,
+) -> Lock:
+    """Bring archives and lock of a package up to date, and return the lock.
+
+    With `pack` the archives go into the bundle that it lays out for a lock, and are no files of their own. New files go
+    to `outdir`, which may be the package itself; there is none where nothing changed, and none where anything failed.
+    Archives that only the old lock named are removed from the package at the end.
+
+    :raises LockError: the lock is broken or, in a locked run, does not cover what is wanted.
+    :raises RegistryError: a source failed, or does not have what was asked.
+    :raises VerificationError: it gave something else.
+    """
+    with package.hold():
+        found = package.read_lock()
+        old = found or lock.EMPTY
+        if locked and not found:
+            raise LockError(f"{lock.FILE_NAME}: not there, but this run is locked; run it once without 'locked'")
+        new_pins = pins.from_lock(wanted, old) if locked else pins.pin(wanted, network.open_source, old)
+        targets = _targets(new_pins, old, among=old.references if locked else ())
+        if pack:
+            archives = _provide_bundle(package, targets, network, outdir, pack, strict=locked)
+        else:
+            archives = _provide(package, targets, network, outdir, strict=locked)
+        new = old if locked else _lock(targets, archives)
+        _report(old, new)
+        _write_lock(package, new, outdir)
+        _prune(package, old, new, bundled=pack is not None)
+    return new
+
+
+def _targets(new: Sequence[Pin], old: Lock, among: Iterable[Reference]) -> list[_Target]:
+    flat = names.flatten([*among, *(pin.reference for pin in new)])
+    targets = []
+    for pin in new:
+        for arch, pinned in pin.images.items():
+            known = old.image_for(pin.reference, arch)
+            name = names.archive(flat[pin.reference], arch)
+            unchanged = known is not None and known.image == pinned.image and known.archive.name == name
+            locked = known.archive if known and unchanged else None
+            targets.append(_Target(pin=pin, arch=arch, pinned=pinned, name=name, locked=locked))
+    return targets
+
+
+def _provide(
+    package: Package, targets: Sequence[_Target], network: Network, outdir: Path, *, strict: bool
+) -> Mapping[str, ArchiveFile]:
+    """Have every archive: from the package, from an earlier run, or newly made; `strict` makes only what is locked."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        present = list(pool.map(lambda target: _find(package, target), targets))
+    orders = [_order(target, strict=strict) for target, region in zip(targets, present, strict=True) if region is None]
+    volumes = [transfer.alone(order) for order in orders]
+    made = dict(transfer.transfer(volumes, network, package.archives(), outdir)) if orders else {}
+    for target, region in zip(targets, present, strict=True):
+        if region is not None and target.locked is not None:
+            made[target.name] = target.locked
+            if region.path != package.directory / target.name:
+                Tree(outdir).link(f"/{target.name}", region.path)
+    return made
+
+
+def _find(package: Package, target: _Target) -> Region | None:
+    """Return where a locked archive is as a file of its own."""
+    path = package.find(target.name) if target.locked else None
+    if path is None or target.locked is None:
+        return None
+    region = Region(path=path, offset=0, size=path.stat().st_size)
+    return region if holdings.is_archive(region, target.locked) else None
+
+
+def _order(target: _Target, *, strict: bool) -> Order:
+    return Order(
+        name=target.name,
+        reference=target.pin.reference,
+        origin=target.pin.origin,
+        image=target.pinned.image,
+        small=target.pinned.small,
+        expected=target.locked if strict else None,
+    )
+
+
+def _provide_bundle(
+    package: Package, targets: Sequence[_Target], network: Network, outdir: Path, pack: Pack, *, strict: bool
+) -> Mapping[str, ArchiveFile]:
+    """Have every archive in one bundle, which is made anew where anything in it changed."""
+    orders = [_order(target, strict=strict) for target in targets]
+    # The places in a bundle depend on sizes alone, so any SHA-256 does where none is known yet.
+    draft = {
+        target.name: target.locked or ArchiveFile(name=target.name, size=order.layout.size, sha256="0" * 64)
+        for target, order in zip(targets, orders, strict=True)
+    }
+    bundle = pack(_lock(targets, draft))
+    path = package.find(obscpio.FILE_NAME)
+    if path and all(target.locked for target in targets) and holdings.is_bundle(path, bundle, draft.values()):
+        if path.parent != package.directory or path.name != obscpio.FILE_NAME:
+            Tree(outdir).link(f"/{obscpio.FILE_NAME}", path)
+        return draft
+    volume = Volume(
+        name=obscpio.FILE_NAME,
+        size=bundle.layout.size,
+        orders=tuple((order, bundle.layout.contents[order.name]) for order in orders),
+        finish=lambda made: pack(_lock(targets, made)).frame(),
+    )
+    return transfer.transfer([volume], network, package.archives(), outdir)
+
+
+def _lock(targets: Sequence[_Target], archives: Mapping[str, ArchiveFile]) -> Lock:
+    references = {}
+    for pin in {target.pin.reference: target.pin for target in targets}.values():
+        images = {
+            target.arch: LockedImage(
+                image=target.pinned.image, created=target.pinned.created, archive=archives[target.name]
+            )
+            for target in targets
+            if target.pin.reference == pin.reference
+        }
+        references[pin.reference] = LockedReference(digest=pin.digest, media_type=pin.media_type, images=images)
+    return Lock(references=references)
+
+
+def _report(old: Lock, new: Lock) -> None:
+    for reference, arch, locked in new.images():
+        before = old.image_for(reference, arch)
+        digest = locked.image.manifest.digest
+        if before is None:
+            size = table.size(locked.archive.size)
+            logger.info("%s (%s): pinned to %s, %s", reference, arch, digest, size)
+        elif before.image != locked.image:
+            logger.info("%s (%s): moved from %s to %s", reference, arch, before.image.manifest.digest, digest)
+        else:
+            logger.info("%s (%s): unchanged, %s", reference, arch, digest)
+
+
+def _write_lock(package: Package, new: Lock, outdir: Path) -> None:
+    text = lock.dumps(new).encode()
+    own = package.directory / lock.FILE_NAME
+    if not own.is_file() or own.read_bytes() != text:
+        files.write_atomically(outdir / lock.FILE_NAME, text)
+
+
+def _prune(package: Package, old: Lock, new: Lock, *, bundled: bool) -> None:
+    """Remove what the old lock stood for and the new one does not: osc never removes what a service wrote once."""
+    named = {locked.archive.name for _, _, locked in (*old.images(), *new.images())}
+    keep = {obscpio.FILE_NAME} if bundled else {locked.archive.name for _, _, locked in new.images()}
+    for name in sorted({*named, obscpio.FILE_NAME} - keep):
+        path = package.directory / name
+        if path.is_file():
+            path.unlink()
+            logger.info("%s: removed, nothing asks for it any more", name)

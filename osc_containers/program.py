@@ -1,0 +1,55 @@
+"""What the command line and the services have in common: how they speak, and how they end.
+
+Results go to standard output, everything else through logging to standard error. Exit status: 0, 1 for a said error,
+2 for wrong usage. The last line of a failed run is the message, since a build server shows that line alone.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from osc_containers.errors import Error
+
+logger = logging.getLogger(__name__)
+
+
+class _Printable(logging.Formatter):
+    """Messages with whatever could drive a terminal made visible."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def printable(text: str) -> str:
+    """Return a text with whatever could drive a terminal, but for the ends of lines, made visible."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def run(name: str, verbosity: int, handler: Callable[[], int]) -> int:
+    """Call a handler, and turn what a user, a registry or a disk can cause into a message and an exit status."""
+    output = logging.StreamHandler()
+    output.setFormatter(_Printable(f"{name}: %(message)s"))
+    logging.basicConfig(handlers=[output], level=logging.INFO - 10 * verbosity, force=True)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return handler()
+    except Error as error:
+        for problem in error.problems:
+            logger.error("%s", problem)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; nothing to say
+    except OSError as error:
+        logger.error("%s: %s", error.filename or "system", error.strerror or error)
+    except KeyboardInterrupt:
+        logger.error("interrupted; nothing was changed")
+        return 130
+    return 1
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """End by an exception, so that what is half done is removed."""
+    raise KeyboardInterrupt

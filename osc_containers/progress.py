@@ -1,0 +1,69 @@
+"""Showing how far a transfer is, to whoever watches."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+
+class Progress(Protocol):
+    """Someone who is told of blobs on their way; every method may be called from several threads."""
+
+    def expect(self, size: int) -> None:
+        """Take note that `size` bytes will come, in all."""
+
+    def blob(self, name: str, size: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Show one blob while the block runs; the function that it gives is called with each number of new bytes."""
+
+
+class Silence:
+    """Nobody watches."""
+
+    def expect(self, size: int) -> None:
+        """Ignore it."""
+
+    def blob(self, name: str, size: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Ignore it."""
+        return nullcontext(lambda count: None)
+
+
+@contextmanager
+def on_terminal() -> Iterator[Progress]:
+    """Show a line for each running blob and one for all of them, with rate and time left, on standard error."""
+    from rich.console import Console  # slow to load, and only wanted at a terminal
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        yield _Terminal(bars)
+
+
+class _Terminal:
+    def __init__(self, bars: "Bars") -> None:
+        self._bars = bars
+        self._total = bars.add_task("total", total=0)
+
+    def expect(self, size: int) -> None:
+        self._bars.update(self._total, total=size)
+
+    @contextmanager
+    def blob(self, name: str, size: int) -> Iterator[Callable[[int], None]]:
+        task = self._bars.add_task(name, total=size)
+
+        def advance(count: int) -> None:
+            self._bars.advance(task, count)
+            self._bars.advance(self._total, count)
+
+        try:
+            yield advance
+        finally:
+            self._bars.remove_task(task)

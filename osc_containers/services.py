@@ -1,0 +1,81 @@
+"""The front doors of the two source services, as osc, the OBS server and obs-build call them: `--name value …`."""
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from osc_containers import inject as injection
+from osc_containers import program, request
+from osc_containers.commands import arguments
+from osc_containers.commands.inject import the_description
+from osc_containers.commands.prefetch import prefetch_all
+from osc_containers.commands.verify import verify_all
+from osc_containers.package import Package
+
+logger = logging.getLogger(__name__)
+
+
+def prefetch(parameters: Sequence[str]) -> int:
+    """Run `kiwi_containers` in the package's directory."""
+    parser = _parser("kiwi_containers")
+    for name in ("description", "arch", "profile"):
+        parser.add_argument(f"--{name}", action="append", default=[])
+    parser.add_argument("--locked", default="no", choices=("yes", "no", "", "0"))
+    parser.add_argument("--inject", default="buildtime", choices=("buildtime", "source", "", "0"))
+    options = _parse(parser, parameters)
+    return 2 if options is None else program.run("kiwi_containers", 0, lambda: _prefetch(options))
+
+
+def _prefetch(options: argparse.Namespace) -> int:
+    package, words = Package(Path()), arguments.words
+    found = request.read(package, words(options.description), words(options.arch), words(options.profile))
+    prefetch_all(
+        package,
+        found,
+        outdir=options.outdir,
+        locked=options.locked == "yes",
+        bundled=options.inject == "source",
+    )
+    return 0
+
+
+def inject(parameters: Sequence[str]) -> int:
+    """Run `kiwi_containers_inject`; outside a build root it verifies and changes nothing."""
+    parser = _parser("kiwi_containers_inject")
+    parser.add_argument("--description", action="append", default=[])
+    options = _parse(parser, parameters)
+    return 2 if options is None else program.run("kiwi_containers_inject", 0, lambda: _inject(options))
+
+
+def _inject(options: argparse.Namespace) -> int:
+    package, names = Package(Path()), arguments.words(options.description)
+    if not _is_build_root():
+        count = verify_all(package, names, [], [])
+        logger.info("not in a build root: %d archives verified, nothing changed", count)
+        return 0
+    # The scheduler's architecture may be a path of compatible ones, the best first (obs-build, BUILD_ARCH).
+    arch = os.environ["BUILD_ARCH"].partition(":")[0]
+    injection.inject_sources(package, the_description(request.read(package, names, [arch], []), arch), arch)
+    return 0
+
+
+def _is_build_root() -> bool:
+    """Tell whether this is obs-build's chroot or virtual machine, where the sources are a copy that nobody keeps."""
+    elsewhere = "OSC_VERSION" in os.environ or "OBS_SERVICE_DAEMON" in os.environ
+    working_copy = any(Path(name).exists() for name in (".osc", ".git"))
+    return bool(os.environ.get("BUILD_ARCH")) and os.geteuid() == 0 and not elsewhere and not working_copy
+
+
+def _parser(name: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=name, allow_abbrev=False)
+    parser.add_argument("--outdir", type=Path, required=True)
+    return parser
+
+
+def _parse(parser: argparse.ArgumentParser, parameters: Sequence[str]) -> argparse.Namespace | None:
+    try:
+        return parser.parse_args(parameters)
+    except SystemExit:
+        return None

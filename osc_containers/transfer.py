@@ -1,0 +1,192 @@
+"""From pinned images to archives: every byte once over the network, once onto the disk.
+
+A blob is written straight to its place in the first archive that needs it and hashed on the way; other archives get it
+from there, in the kernel where it can. A large one comes in segments over several connections. An archive gets its name
+only when all of it is verified; what is verified of one that fails is not fetched again (see `parts`).
+"""
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from osc_containers import archive, arrival, holdings, parts
+from osc_containers.archive import Image, Layout
+from osc_containers.arrival import Shipment
+from osc_containers.digest import Digest
+from osc_containers.errors import VerificationError
+from osc_containers.files import Place
+from osc_containers.lock import ArchiveFile
+from osc_containers.oci import Descriptor
+from osc_containers.reference import Reference
+from osc_containers.sources import Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One archive to be made; `small` has the bytes of blobs that are already in memory."""
+
+    name: str
+    reference: Reference
+    origin: str
+    image: Image
+    small: Mapping[Digest, bytes]
+    expected: ArchiveFile | None
+    """What it must come out as, where that is known."""
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything goes."""
+        return archive.lay_out(self.image, self.reference)
+
+
+Frame = Iterable[tuple[int, bytes]]
+"""Bytes by the offset that they go to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A file of `size` bytes that archives go into: one alone, or several at their offsets with something around them.
+
+    `finish` is given the archives when they are complete, and returns what is around them.
+    """
+
+    name: str
+    size: int
+    orders: tuple[tuple[Order, int], ...]
+    finish: Callable[[Mapping[str, ArchiveFile]], Frame]
+
+    @property
+    def key(self) -> str:
+        """Name what the volume will hold, byte for byte."""
+        parts_of_it = [f"{self.name} {self.size}"]
+        for order, offset in self.orders:
+            members = [f"{member.header.hex()} {member.digest}" for member in order.layout.members]
+            parts_of_it.append(f"{offset} {' '.join(members)}")
+        return hashlib.sha256("\n".join(parts_of_it).encode()).hexdigest()
+
+
+def alone(order: Order) -> Volume:
+    """Return the volume of an archive that is a file by itself."""
+    return Volume(name=order.name, size=order.layout.size, orders=((order, 0),), finish=lambda made: ())
+
+
+def transfer(
+    volumes: Sequence[Volume], network: Network, archives: Iterable[Path], outdir: Path
+) -> Mapping[str, ArchiveFile]:
+    """Make volumes in `outdir`, and return the archives in them by name; blobs in `archives` are taken from there.
+
+    All of them appear under their names, or, where anything fails, none.
+
+    :raises RegistryError: a blob could not be had.
+    :raises VerificationError: a blob is not what its digest says.
+    """
+    _check_space(outdir, sum(volume.size for volume in volumes))
+    parts.remove_stale()
+    with ExitStack() as new, ExitStack() as old:
+        files_of = {
+            volume.name: new.enter_context(parts.part(outdir / volume.name, volume.key, volume.size))
+            for volume in volumes
+        }
+        berths = [
+            _Berth(order=order, layout=order.layout, place=Place(files_of[volume.name], offset))
+            for volume in volumes
+            for order, offset in volume.orders
+        ]
+        for berth in berths:
+            _write(berth.place, berth.layout.frame())
+        arrival.receive(_shipments(berths, network, holdings.blobs(archives, old)), network)
+        made = _hash_all(berths)
+        _compare([berth.order for berth in berths], made)
+        for volume in volumes:
+            _write(Place(files_of[volume.name], 0), volume.finish(made))
+    return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Berth:
+    """Where an archive comes to lie."""
+
+    order: Order
+    layout: Layout
+    place: Place
+
+
+def _write(place: Place, frame: Frame) -> None:
+    for offset, content in frame:
+        place.write(content, offset)
+
+
+def _check_space(outdir: Path, needed: int) -> None:
+    """Say a lack of space before anything is fetched; the margin that root may use is not ours."""
+    info = os.statvfs(outdir)
+    free = info.f_bavail * info.f_frsize
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"no space left; the archives need {needed} bytes, {free} are free", str(outdir))
+
+
+def _shipments(berths: Sequence[_Berth], network: Network, here: Mapping[Digest, Place]) -> list[Shipment]:
+    """Collect the distinct blobs, the largest first so that the last to end is a small one."""
+    places: dict[Digest, list[Place]] = {}
+    first: dict[Digest, tuple[Descriptor, Order]] = {}
+    for berth in berths:
+        blobs = {blob.digest: blob for blob in berth.order.image.blobs}
+        for member in berth.layout.blobs():
+            places.setdefault(member.digest, []).append(berth.place.at(member.offset))
+            first.setdefault(member.digest, (blobs[member.digest], berth.order))
+    shipments = [
+        Shipment(
+            blob=blob,
+            is_manifest=digest == order.image.manifest.digest,
+            reference=order.reference,
+            source=network.open_source(order.origin),
+            places=tuple(places[digest]),
+            content=order.small.get(digest),
+            old=here.get(digest),
+        )
+        for digest, (blob, order) in first.items()
+    ]
+    return sorted(shipments, key=lambda shipment: (-shipment.blob.size, shipment.blob.digest))
+
+
+def _compare(orders: Iterable[Order], made: Mapping[str, ArchiveFile]) -> None:
+    problems = [
+        f"{order.name}: got sha256 {made[order.name].sha256} of {made[order.name].size} bytes from what is pinned, but "
+        f"the lock says {order.expected.sha256} of {order.expected.size}; run the prefetch without 'locked'"
+        for order in orders
+        if order.expected and order.expected != made[order.name]
+    ]
+    if problems:
+        raise VerificationError(*problems)
+
+
+def _hash_all(berths: Iterable[_Berth]) -> dict[str, ArchiveFile]:
+    """Return the archives with their SHA-256; a beginning that several have in common is read once."""
+    states: dict[bytes, hashlib._Hash] = {}
+    return {
+        berth.order.name: ArchiveFile(
+            name=berth.order.name, size=berth.layout.size, sha256=_hash(berth.place, berth.layout, states)
+        )
+        for berth in berths
+    }
+
+
+def _hash(place: Place, layout: Layout, states: dict[bytes, "hashlib._Hash"]) -> str:
+    hasher = hashlib.sha256()
+    key = b""
+    for member in layout.members:
+        key = hashlib.sha256(key + member.header + member.digest.hex.encode()).digest()
+        if key not in states:
+            _update(hasher, place, member.start, member.end)
+            states[key] = hasher.copy()
+        hasher = states[key].copy()
+    _update(hasher, place, layout.members[-1].end, layout.size)
+    return hasher.hexdigest()
+
+
+def _update(hasher: "hashlib._Hash", place: Place, start: int, end: int) -> None:
+    for chunk in place.chunks(start, end):
+        hasher.update(chunk)

@@ -1,0 +1,137 @@
+"""Writing into the tree of an image, without ever leaving it.
+
+The tree may be hostile: links in it are followed as they would be in the running image, with the tree as `/`, component
+by component on open directories, so that neither a link nor a race leads out of it.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from osc_containers import files
+
+_LINKS = 40
+"""Symbolic links on one path at most, as in Linux (path_resolution(7))."""
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_HARD_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
+_MODES = {"/tmp": 0o1777, "/var/tmp": 0o1777}  # noqa: S108 - where they are made, they get the mode that they always have
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The tree below `root`; paths in it are absolute.
+
+    An `OSError` of any method names the path in the tree, not what was in the way of it.
+    """
+
+    root: Path
+
+    def write(self, path: str, content: bytes, mode: int) -> None:
+        """Make a file with exactly that mode, in place of whatever file or link has the name."""
+        with self._parent(path) as (parent, name), files.new_file(name, mode, parent) as descriptor:
+            files.write_all(descriptor, content, 0)
+
+    def symlink(self, path: str, target: str) -> None:
+        """Make a symbolic link, in place of whatever file or link has the name."""
+        with self._parent(path) as (parent, name), files.beside(name, parent) as temporary:
+            os.symlink(target, temporary, dir_fd=parent)
+
+    def link(self, path: str, source: Path, *, own: bool = False) -> bool:
+        """Make a file of mode 0644 that is `source` by hard link, or a copy where there can be no link.
+
+        A source of another mode or, with `own`, of another owner than this process is copied: a link shares both.
+        Return whether it is a link.
+        """
+        real = source.resolve(strict=True)
+        with real.open("rb") as file, self._parent(path) as (parent, name):
+            status = os.fstat(file.fileno())
+            is_alike = stat.S_IMODE(status.st_mode) == 0o644 and (not own or status.st_uid == os.geteuid())
+            if is_alike and _hard_link(real, name, parent):
+                return True
+            with files.new_file(name, 0o644, parent) as copy:
+                files.copy_range(file.fileno(), 0, copy, 0, status.st_size)
+        return False
+
+    @contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        """Open the directory of `path`, made where it is missing."""
+        pure = PurePosixPath(path)
+        if not pure.is_absolute() or ".." in pure.parts or "\0" in path:
+            raise ValueError(f"got the path {path[:300]!r}, expected an absolute one without '..'")
+        with ExitStack() as stack:
+            root = _open(self.root, None, stack)
+            try:
+                yield _walk(root, pure.parent, stack), pure.name
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, f"{self.root}{path}") from None
+
+
+def _walk(root: int, directory: PurePosixPath, stack: ExitStack) -> int:
+    """Return the open directory; what is missing on the way is made."""
+    opened = [("", root)]
+    pending = list(reversed(directory.parts[1:]))
+    links = 0
+    while pending:
+        name = pending.pop()
+        if name == "..":
+            opened = opened[:-1] or opened
+            continue
+        here = "/".join(part for part, _ in opened) + "/" + name
+        parent = opened[-1][1]
+        target = _link_target(name, parent)
+        if target is None:
+            opened.append((name, _open_or_make(name, parent, here, stack)))
+            continue
+        links += 1
+        if links > _LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if target.startswith("/"):
+            opened = opened[:1]
+        pending += [part for part in reversed(target.split("/")) if part not in ("", ".")]
+    return opened[-1][1]
+
+
+def _hard_link(real: Path, name: str, parent: int) -> bool:
+    """Make a hard link, or return False where there can be none."""
+    try:
+        with files.beside(name, parent) as temporary:
+            os.link(real, temporary, dst_dir_fd=parent)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINK:
+            raise
+        return False
+    return True
+
+
+def directory_mode(path: str) -> int:
+    """Return the mode that a directory of the image gets where it is made."""
+    return _MODES.get(path, 0o755)
+
+
+def _open(path: str | Path, parent: int | None, stack: ExitStack) -> int:
+    descriptor = os.open(path, _DIRECTORY, dir_fd=parent)
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def _open_or_make(name: str, parent: int, here: str, stack: ExitStack) -> int:
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        return _open(name, parent, stack)
+    descriptor = _open(name, parent, stack)
+    os.fchmod(descriptor, directory_mode(here))
+    return descriptor
+
+
+def _link_target(name: str, parent: int) -> str | None:
+    try:
+        return os.readlink(name, dir_fd=parent)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            return None
+        raise

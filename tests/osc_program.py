@@ -1,0 +1,51 @@
+"""The osc of PyPI, run so that it loads plugins.
+
+In a virtual environment osc skips every plugin directory, so the interpreter below the environment runs it and gets the
+environment's packages by PYTHONPATH.
+"""
+
+import os
+import site
+import subprocess
+import sys
+from pathlib import Path
+
+_MAIN = "import sys; from osc.babysitter import main; sys.exit(main())"
+_AS_INSTALLED = 'mount -t overlay -o "lowerdir=$1:/usr" overlay /usr; shift; exec "$@"'
+
+
+def log_in(apiurl: str) -> Path:
+    """Write osc's configuration for an OBS at `apiurl`, and return the home directory that has it."""
+    home = Path(os.environ["HOME"])
+    configuration = home / ".config/osc/oscrc"
+    configuration.parent.mkdir(parents=True)
+    login = "user = ann\npass = secret\nrealname = Ann\nemail = ann@example.com\nallow_http = 1\n"
+    configuration.write_text(f"[general]\napiurl = {apiurl}\n[{apiurl}]\n{login}")
+    return home
+
+
+def run(
+    *arguments: str,
+    prefix: Path | None = None,
+    directory: Path | None = None,
+    umask: int = 0o022,
+    environment: dict[str, str] | None = None,
+) -> "subprocess.CompletedProcess[str]":
+    """Run osc.
+
+    With `prefix`, a tree that `make install` made, it sees that as if it were in /usr, the only place where it
+    looks for services. It takes root and a mount namespace, and leaves /usr alone.
+    """
+    interpreter = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
+    command = [str(interpreter), "-c", _MAIN, *arguments]
+    if prefix:
+        command = ["unshare", "--mount", "sh", "-ec", _AS_INSTALLED, "sh", str(prefix), *command]
+    return subprocess.run(
+        command,
+        cwd=directory,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(site.getsitepackages())} | (environment or {}),
+        umask=umask,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )

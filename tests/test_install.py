@@ -1,0 +1,72 @@
+"""What `make install` and `scripts/setup` do on a machine that is not prepared."""
+
+import marshal
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from osc_containers import __version__
+
+ROOT = Path(__file__).resolve().parent.parent
+CLEAN = {"PATH": "/usr/bin:/bin"}
+
+
+def make_install(*variables: str, umask: int = 0o022) -> "subprocess.CompletedProcess[str]":
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "--silent", "install", *variables]
+    return subprocess.run(command, cwd=ROOT, env=environment, umask=umask, capture_output=True, text=True)
+
+
+def test_a_staged_tree_runs_where_it_is(tmp_path: Path) -> None:
+    stage = tmp_path / "a stage"
+    assert make_install(f"DESTDIR={stage}", "PREFIX=/opt/x", f"PYTHON={sys.executable}").returncode == 0
+    command = stage / "opt/x/bin/osc-containers"
+    done = subprocess.run([command, "--version"], env=CLEAN, cwd="/", capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"osc-containers {__version__}\n", "")
+    compiled = next(stage.rglob("cli.*.pyc")).read_bytes()
+    assert marshal.loads(compiled[16:]).co_filename == "/opt/x/lib/osc-containers/osc_containers/cli.py"
+
+
+def test_a_link_to_the_program_runs_it(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(installed / "bin/osc-containers")
+    assert subprocess.run([tmp_path / "link", "--version"], env=CLEAN, capture_output=True).returncode == 0
+
+
+def test_everybody_may_read_what_is_installed(tmp_path: Path) -> None:
+    assert make_install(f"DESTDIR={tmp_path}", f"PYTHON={sys.executable}", umask=0o077).returncode == 0
+    modes = {path.relative_to(tmp_path): path.stat().st_mode & 0o7777 for path in (tmp_path / "usr").rglob("*")}
+    programs = {Path("usr/bin/osc-containers"), *(Path("usr/lib/obs/service", name) for name in _SERVICES)}
+    expected = {path: 0o755 if path in programs or (tmp_path / path).is_dir() else 0o644 for path in modes}
+    assert modes == expected
+    assert programs <= set(modes)
+
+
+_SERVICES = ("kiwi_containers", "kiwi_containers_inject")
+
+
+def test_what_an_older_version_had_is_gone(tmp_path: Path) -> None:
+    stale = tmp_path / "usr/lib/osc-containers/osc_containers/stale.py"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    assert make_install(f"DESTDIR={tmp_path}", f"PYTHON={sys.executable}").returncode == 0
+    assert not stale.exists()
+
+
+def test_setup_names_what_is_missing_where_it_cannot_install(tmp_path: Path) -> None:
+    """A machine without apt: a PATH that has nothing but what the script itself needs."""
+    for name in ("bash", "dirname", "env"):
+        (tmp_path / name).symlink_to(f"/usr/bin/{name}")
+    environment = {"PATH": str(tmp_path), "PYTHON": sys.executable}
+    done = subprocess.run([ROOT / "scripts/setup", "demo"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert lines[0].split(None, 3)[1:] == ["missing:", "docker-registry", "the registry that images are pulled from"]
+    assert lines[-1].endswith("install these first (Debian: sudo apt-get install docker-registry util-linux)")
+
+
+def test_setup_takes_no_old_python() -> None:
+    environment = CLEAN | {"PYTHON": "false"}
+    done = subprocess.run([ROOT / "scripts/setup", "check"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "false is not Python 3.11 or newer" in done.stderr

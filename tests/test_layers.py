@@ -1,0 +1,96 @@
+"""The modules import in one direction, and the half that runs in a build root needs no network client."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "osc_containers"
+
+# A module may import those that stand before it.
+LAYERS = (
+    ("errors", "progress"),
+    ("digest", "reference", "platforms", "fields", "files", "table", "xmltext"),
+    ("tarball", "tree", "oci", "sources", "names", "units"),
+    ("markup", "profiles", "origin", "sections", "description", "servicefile"),
+    ("archive", "lock", "obscpio", "package", "overlay", "bundle", "holdings", "workingcopy"),
+    ("hosts", "failures", "retries", "auth", "registries", "logins", "certificates", "replies", "connection"),
+    ("tokens", "registry", "downloads", "distribution", "storage", "layouts", "docker_archive", "transports"),
+    ("parts", "arrival", "pins", "transfer", "request"),
+    ("verify", "listing", "prefetch", "inject", "layout"),
+    ("program", "commands.arguments"),
+    ("commands.list", "commands.split", "commands.prefetch", "commands.verify", "commands.inject", "commands.init"),
+    ("services", "cli"),
+)
+ORDER = [module for layer in LAYERS for module in layer]
+
+CLIENT = {"connection", "failures", "registry", "replies"}
+FOREIGN = {"requests": CLIENT, "urllib3": CLIENT, "platformdirs": {"parts"}, "rich": {"progress"}}
+"""Who may import what is not in the standard library."""
+
+BUILD_ROOT_LACKS = {"requests", "urllib3", "registry", "transports", "prefetch", "transfer", "auth"}
+
+PACKAGES = ("osc_containers", "osc_containers.commands")
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if path.stem != "__init__"
+)
+
+
+def imports(module: str) -> Iterator[str]:
+    """Yield what `module` imports anywhere: our modules by their own names, others by their top-level package."""
+    for node in ast.walk(ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())):
+        if isinstance(node, ast.Import):
+            yield from (_own_or_top(name.name) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            if node.module in PACKAGES:
+                yield from (_own_or_top(f"{node.module}.{name.name}") for name in node.names)
+            else:
+                yield _own_or_top(node.module or "")
+
+
+def _own_or_top(name: str) -> str:
+    first, _, rest = name.partition(".")
+    return rest if first == "osc_containers" and rest else first
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_those_before_it(module: str) -> None:
+    assert module in ORDER, "say in LAYERS where it stands"
+    allowed = set(ORDER[: ORDER.index(module)])
+    assert {name for name in imports(module) if name in MODULES} <= allowed
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_foreign_packages_stay_in_their_module(module: str) -> None:
+    ours = {*MODULES, "osc_containers", "__version__"}
+    foreign = set(imports(module)) - ours - set(sys.stdlib_module_names)
+    assert foreign == {name for name in foreign if module in FOREIGN.get(name, ())}
+
+
+def needs(module: str) -> set[str]:
+    """Return everything that `module` imports, directly or not."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        new = set(imports(waiting.pop())) - found
+        found |= new
+        waiting += new & set(MODULES)
+    return found
+
+
+@pytest.mark.parametrize("module", [name for name in ("inject", "verify") if name in MODULES])
+def test_the_offline_half_needs_no_network(module: str) -> None:
+    assert not needs(module) & BUILD_ROOT_LACKS
+
+
+@pytest.mark.skipif("cli" not in MODULES, reason="there is no cli yet")
+def test_the_command_line_loads_requests_only_when_it_fetches() -> None:
+    script = "import sys, osc_containers.cli, osc_containers.services; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"requests", "osc_containers.registry"} & set(loaded)

@@ -1,0 +1,269 @@
+"""The network half against a source over a dict: what is fetched, what is kept, what is left when something fails."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import images
+import pytest
+from fake_source import FakeSource
+
+from osc_containers import lock, prefetch
+from osc_containers.digest import Digest
+from osc_containers.errors import Error, LockError, RegistryError, VerificationError
+from osc_containers.package import Package
+from osc_containers.pins import Wanted
+from osc_containers.reference import Reference
+from osc_containers.sources import Network
+
+APP = "registry.example.com/team/app:1.0"
+WEB = "registry.example.com/team/web:1.0"
+
+
+def want(*references: str, architectures: Sequence[str] = ("x86_64",)) -> tuple[Wanted, ...]:
+    return tuple(
+        Wanted(
+            reference=Reference.parse(reference),
+            origin=f"docker://{reference}",
+            architectures=tuple(architectures),
+            where="a.kiwi:7",
+        )
+        for reference in references
+    )
+
+
+def run(source: FakeSource, directory: Path, *wanted: Wanted, outdir: Path | None = None, locked: bool = False) -> None:
+    network = Network(open_source=source.open)
+    prefetch.prefetch(Package(directory), wanted, network, outdir=outdir or directory, locked=locked)
+
+
+def contents(directory: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(directory.iterdir())}
+
+
+def identities(directory: Path) -> set[tuple[str, int, int]]:
+    """Tell whether a file was replaced or written to."""
+    return {(path.name, path.stat().st_ino, path.stat().st_mtime_ns) for path in directory.iterdir()}
+
+
+def test_the_first_run_writes_lock_and_archives(tmp_path: Path) -> None:
+    source = FakeSource({APP: images.multi_platform("app"), WEB: images.small("web")})
+    run(source, tmp_path, *want(APP, architectures=("x86_64", "aarch64")), *want(WEB))
+    assert sorted(contents(tmp_path)) == [
+        "containers.lock",
+        "registry.example.com_team_app_1.0.aarch64.ociarchive",
+        "registry.example.com_team_app_1.0.x86_64.ociarchive",
+        "registry.example.com_team_web_1.0.x86_64.ociarchive",
+    ]
+    document = json.loads((tmp_path / "containers.lock").read_text())
+    assert document["containers"][APP]["digest"] == str(source.tags[APP].digest)
+    amd64 = document["containers"][APP]["architectures"]["x86_64"]
+    assert amd64["manifest"]["digest"] == str(source.tags[APP].children[0].digest)
+    assert amd64["created"] == "1970-01-01T00:00:00Z"
+    archive = tmp_path / amd64["archive"]["name"]
+    assert amd64["archive"]["size"] == archive.stat().st_size
+    assert amd64["archive"]["sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
+
+
+def test_a_blob_that_archives_share_is_fetched_once(tmp_path: Path) -> None:
+    source = FakeSource({APP: images.small("app"), WEB: images.small("web")})
+    run(source, tmp_path, *want(APP, WEB))
+    shared = [Digest.of(blob) for blob in source.tags[APP].blobs if blob in source.tags[WEB].blobs]
+    assert len(shared) == 1
+    assert source.asked[str(shared[0])] == 1
+
+
+def test_a_second_run_asks_one_question_a_reference_and_writes_nothing(tmp_path: Path) -> None:
+    source = FakeSource({APP: images.multi_platform("app"), WEB: images.small("web")})
+    run(source, tmp_path, *want(APP, WEB))
+    before = identities(tmp_path)
+    source.asked.clear()
+    run(source, tmp_path, *want(APP, WEB))
+    assert source.asked == {"resolve": 2}
+    assert identities(tmp_path) == before
+
+
+def test_what_did_not_change_is_not_written_to_the_outdir(tmp_path: Path) -> None:
+    source = FakeSource({APP: images.small("app"), WEB: images.small("web")})
+    package, outdir = tmp_path / "package", tmp_path / "out"
+    package.mkdir()
+    outdir.mkdir()
+    run(source, package, *want(APP, WEB))
+    source.tags[WEB] = images.small("web2")
+    run(source, package, *want(APP, WEB), outdir=outdir)
+    assert sorted(contents(outdir)) == ["containers.lock", "registry.example.com_team_web_1.0.x86_64.ociarchive"]
+
+
+def test_results_of_an_earlier_run_are_linked_from_osc_s_old_directory(tmp_path: Path) -> None:
+    source = FakeSource({APP: images.small("app")})
+    old, outdir = tmp_path / "package" / ".old", tmp_path / "out"
+    old.mkdir(parents=True)
+    outdir.mkdir()
+    run(source, tmp_path / "package", *want(APP))
+    for path in list((tmp_path / "package").iterdir()):
+        if path != old:
+            path.rename(old / f"_service:kiwi_containers:{path.name}")
+    source.asked.clear()
+    run(source, tmp_path / "package", *want(APP), outdir=outdir)
+    assert source.asked == {"resolve": 1}
+    assert sorted(contents(outdir)) == ["containers.lock", "registry.example.com_team_app_1.0.x86_64.ociarchive"]
+    assert (outdir / "registry.example.com_team_app_1.0.x86_64.ociarchive").stat().st_nlink == 2
+
+
+def test_a_moved_tag_brings_only_the_layers_that_are_new(tmp_path: Path) -> None:
+    base = images.random_layer("base", 50_000)
+    source = FakeSource({APP: images.image(base, images.random_layer("one", 1000))})
+    run(source, tmp_path, *want(APP))
+    source.tags[APP] = images.image(base, images.random_layer("two", 1000))
+    source.asked.clear()
+    run(source, tmp_path, *want(APP))
+    assert source.asked["blob"] == 2  # the configuration and the new layer
+
+
+def test_an_archive_that_was_damaged_is_made_again_from_what_is_whole(tmp_path: Path) -> None:
+    base = images.random_layer("base", 50_000)
+    source = FakeSource({APP: images.image(base, images.random_layer("one", 50_000))})
+    run(source, tmp_path, *want(APP))
+    before = contents(tmp_path)
+    archive = tmp_path / "registry.example.com_team_app_1.0.x86_64.ociarchive"
+    damaged = bytearray(archive.read_bytes())
+    damaged[60_000] ^= 1
+    archive.write_bytes(damaged)
+    source.asked.clear()
+    run(source, tmp_path, *want(APP))
+    assert contents(tmp_path) == before
+    assert source.asked["blob"] == 1
+
+
+def test_archives_that_nothing_asks_for_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    source = FakeSource({APP: images.small("app"), WEB: images.small("web")})
+    (tmp_path / "mine.ociarchive").write_bytes(b"mine")
+    run(source, tmp_path, *want(APP, WEB))
+    run(source, tmp_path, *want(APP))
+    assert sorted(contents(tmp_path)) == [
+        "containers.lock",
+        "mine.ociarchive",
+        "registry.example.com_team_app_1.0.x86_64.ociarchive",
+    ]
+
+
+def test_a_locked_run_fetches_what_is_pinned_and_asks_for_no_tag(tmp_path: Path) -> None:
+    source = FakeSource({APP: images.small("app")})
+    run(source, tmp_path, *want(APP))
+    before = contents(tmp_path)
+    (tmp_path / "registry.example.com_team_app_1.0.x86_64.ociarchive").unlink()
+    source.tags["registry.example.com/team/app:old"] = source.tags[APP]
+    source.tags[APP] = images.small("newer")
+    source.asked.clear()
+    run(source, tmp_path, *want(APP), locked=True)
+    assert contents(tmp_path) == before
+    assert source.asked["resolve"] == 0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (want(WEB), "a.kiwi:7: registry.example.com/team/web:1.0 for x86_64 is not in the lock"),
+        (
+            want(APP, architectures=("s390x",)),
+            "a.kiwi:7: registry.example.com/team/app:1.0 for s390x is not in the lock",
+        ),
+    ],
+)
+def test_a_locked_run_fails_where_the_lock_does_not_cover(
+    wanted: Sequence[Wanted], message: str, tmp_path: Path
+) -> None:
+    run(FakeSource({APP: images.small("app")}), tmp_path, *want(APP))
+    before = contents(tmp_path)
+    with pytest.raises(LockError) as caught:
+        run(FakeSource({}), tmp_path, *wanted, locked=True)
+    assert str(caught.value).startswith(message)
+    assert contents(tmp_path) == before
+
+
+def test_a_locked_run_without_a_lock_says_so(tmp_path: Path) -> None:
+    with pytest.raises(LockError, match=r"containers.lock: not there, but this run is locked"):
+        run(FakeSource({}), tmp_path, *want(APP), locked=True)
+
+
+def test_a_lock_whose_archive_cannot_be_what_is_pinned_keeps_the_old_file(tmp_path: Path) -> None:
+    source = FakeSource({APP: images.small("app")})
+    run(source, tmp_path, *want(APP))
+    text = (tmp_path / lock.FILE_NAME).read_text()
+    document = json.loads(text)
+    document["containers"][APP]["architectures"]["x86_64"]["archive"]["sha256"] = "0" * 64
+    (tmp_path / lock.FILE_NAME).write_text(json.dumps(document))
+    before = contents(tmp_path)
+    with pytest.raises(VerificationError, match="but the lock says 0000"):
+        run(source, tmp_path, *want(APP), locked=True)
+    assert contents(tmp_path) == before
+
+
+def test_an_image_is_had_for_every_architecture_or_it_is_said_which_there_are(tmp_path: Path) -> None:
+    source = FakeSource({APP: images.multi_platform("app"), WEB: images.small("web")})
+    with pytest.raises(RegistryError) as caught:
+        run(source, tmp_path, *want(APP, WEB, architectures=("s390x",)))
+    assert str(caught.value).splitlines() == [
+        f"a.kiwi:7: {APP}: no image for linux/s390x; there are: linux/amd64, linux/arm64/v8",
+        f"a.kiwi:7: {WEB}: no image for linux/s390x (s390x); it is for linux/amd64 only",
+    ]
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (images.helm_chart(), "not an image but an artifact of type 'application/vnd.cncf.helm.config.v1+json'"),
+        (images.artifact(), "not an image but an artifact of type 'application/vnd.example.thing'"),
+    ],
+)
+def test_what_is_not_an_image_is_refused(image: images.Image, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match=re.escape(message)):
+        run(FakeSource({APP: image}), tmp_path, *want(APP))
+    assert contents(tmp_path) == {}
+
+
+def test_nested_indexes_are_followed(tmp_path: Path) -> None:
+    run(FakeSource({APP: images.index(images.index(images.small("app")))}), tmp_path, *want(APP))
+    assert len(contents(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("cut", [None, 50_000])
+def test_a_wrong_byte_or_a_short_blob_leaves_nothing(cut: int | None, tmp_path: Path) -> None:
+    image = images.image(images.random_layer("one", 100_000))
+    layer = image.blobs[1]
+    served = layer[:cut] if cut else bytes([layer[0] ^ 1]) + layer[1:]
+    with pytest.raises((VerificationError, RegistryError), match=f"blob {Digest.of(layer)}: got"):
+        run(FakeSource({APP: image}, damaged={Digest.of(layer): served}), tmp_path, *want(APP))
+    assert contents(tmp_path) == {}
+
+
+def test_a_second_run_at_the_same_time_says_who_is_at_work(tmp_path: Path) -> None:
+    with (
+        Package(tmp_path).hold(),
+        pytest.raises(Error, match=rf"process {os.getpid()} works in this package; wait until it has ended"),
+    ):
+        run(FakeSource({APP: images.small("app")}), tmp_path, *want(APP))
+
+
+def test_output_depends_on_no_umask_locale_time_zone_or_hash_seed(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; sys.path[:0] = sys.argv[2:]; os.umask(int(sys.argv[1], 8))\n"
+        "from pathlib import Path; import images, test_prefetch as t; from fake_source import FakeSource\n"
+        "s = FakeSource({t.APP: images.multi_platform('app'), t.WEB: images.small('web', docker=True)})\n"
+        "t.run(s, Path('.'), *t.want(t.APP, t.WEB))\n"
+    )
+    found = []
+    for number, (umask, zone, locale) in enumerate([("022", "UTC", "C"), ("077", "Asia/Tokyo", "tr_TR.UTF-8")]):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        environment = {**os.environ, "TZ": zone, "LC_ALL": locale, "PYTHONHASHSEED": str(number)}
+        command = [sys.executable, "-c", program, umask, str(Path(__file__).parent)]
+        subprocess.run(command, cwd=directory, env=environment, check=True)
+        found.append((contents(directory), {path.name: path.stat().st_mode for path in directory.iterdir()}))
+    assert found[0] == found[1]

@@ -1,0 +1,153 @@
+"""Transfers that break off, come in segments, or find parts of another run."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import images
+import pytest
+from fake_source import FakeSource
+from test_prefetch import APP, WEB, contents, run, want
+
+from osc_containers import parts
+from osc_containers.digest import Digest
+from osc_containers.errors import RegistryError, VerificationError
+from osc_containers.oci import Descriptor
+from osc_containers.package import Package
+from osc_containers.prefetch import prefetch
+from osc_containers.reference import Reference
+from osc_containers.sources import Network, Stream
+
+BIG = images.image(images.random_layer("one", 20_000_000))
+LAYER = Digest.of(BIG.blobs[1])
+
+
+@dataclass
+class RecordingSource(FakeSource):
+    """Notes which bytes of `LAYER` are asked for; gives up after `gives` bytes in all."""
+
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    gives: int = 1 << 62
+
+    @contextmanager
+    def blob(self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None) -> Iterator[Stream]:
+        with super().blob(reference, blob, start, stop) as stream:
+            if blob.digest == LAYER:
+                self.ranges.append((start, stop or blob.size))
+                yield _Failing(stream, self)
+            else:
+                yield stream
+
+
+@dataclass
+class _Failing:
+    stream: Stream
+    source: RecordingSource
+
+    @property
+    def stop(self) -> int:
+        return self.stream.stop
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = self.stream.readinto(buffer)
+        self.source.gives -= count
+        if self.source.gives < 0:
+            raise RegistryError("broken off")
+        return count
+
+
+def transfer(source: FakeSource, directory: Path, connections: int = 4) -> None:
+    network = Network(open_source=source.open, connections=connections)
+    prefetch(Package(directory), want(APP), network, outdir=directory, locked=False)
+
+
+def make(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
+def test_a_large_blob_comes_in_segments_that_make_the_same_archive(tmp_path: Path) -> None:
+    whole, split = RecordingSource({APP: BIG}), RecordingSource({APP: BIG})
+    transfer(whole, make(tmp_path / "whole"), connections=1)
+    transfer(split, make(tmp_path / "split"), connections=4)
+    assert len(split.ranges) > len(whole.ranges) >= 1
+    bounds = sorted(split.ranges)
+    assert [start for start, _ in bounds] == [0, *(stop for _, stop in bounds[:-1])]
+    assert contents(tmp_path / "whole") == contents(tmp_path / "split")
+
+
+def test_a_blob_that_is_damaged_in_all_attempts_is_refused(tmp_path: Path) -> None:
+    damaged = bytearray(BIG.blobs[1])
+    damaged[15_000_000] ^= 1
+    source = RecordingSource({APP: BIG}, damaged={LAYER: bytes(damaged)})
+    with pytest.raises(VerificationError, match="3 times; the registry or something before it damages it"):
+        transfer(source, tmp_path)
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+def test_a_run_that_broke_off_is_gone_on_with(connections: int, tmp_path: Path) -> None:
+    source = RecordingSource({APP: BIG}, gives=12_000_000)
+    with pytest.raises(RegistryError, match="broken off"):
+        transfer(source, tmp_path, connections)
+    assert contents(tmp_path) == {}
+    again = RecordingSource({APP: BIG})
+    transfer(again, tmp_path, connections)
+    fetched = sum(stop - start for start, stop in again.ranges)
+    assert fetched < 20_000_000 - 12_000_000 + 4 * (64 << 10)
+    assert contents(tmp_path) == contents_of_clean_run(tmp_path)
+
+
+def contents_of_clean_run(tmp_path: Path) -> dict[str, str]:
+    clean = make(tmp_path.parent / f"{tmp_path.name}-clean")
+    transfer(RecordingSource({APP: BIG}), clean)
+    return contents(clean)
+
+
+def test_what_an_earlier_run_left_is_verified_before_it_counts(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError):
+        transfer(RecordingSource({APP: BIG}, gives=12_000_000), tmp_path, 1)
+    (left,) = Path(os.environ["HOME"], ".cache", "osc-containers").iterdir()
+    with left.open("r+b") as file:
+        file.seek(5_000_000)
+        file.write(b"damage")
+    transfer(RecordingSource({APP: BIG}), tmp_path)
+    assert contents(tmp_path) == contents_of_clean_run(tmp_path)
+
+
+def test_blobs_that_were_complete_are_not_asked_for_again(tmp_path: Path) -> None:
+    source = RecordingSource({APP: BIG, WEB: images.small("web")}, gives=12_000_000)
+    with pytest.raises(RegistryError):
+        run(source, tmp_path, *want(APP, WEB))
+    source.gives = 1 << 62
+    source.asked.clear()
+    run(source, tmp_path, *want(APP, WEB))
+    assert len(contents(tmp_path)) == 3
+
+
+def test_two_runs_for_the_same_archive_do_not_share_a_part(tmp_path: Path) -> None:
+    with parts.part(tmp_path / "one", "key", 10) as first, parts.part(tmp_path / "two", "key", 10) as second:
+        os.pwrite(first, b"1111111111", 0)
+        os.pwrite(second, b"2222222222", 0)
+    assert (tmp_path / "one").read_bytes() == b"1111111111"
+    assert (tmp_path / "two").read_bytes() == b"2222222222"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_without_a_cache_on_the_same_file_system_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as cache:
+        monkeypatch.setenv("XDG_CACHE_HOME", cache)
+        with pytest.raises(RegistryError):
+            transfer(RecordingSource({APP: BIG}, gives=12_000_000), tmp_path)
+        assert contents(tmp_path) == {}
+        transfer(RecordingSource({APP: BIG}), tmp_path)
+        assert len(contents(tmp_path)) == 2
+
+
+def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    transfer(RecordingSource({APP: BIG}), tmp_path)
+    assert len(contents(tmp_path)) == 2
