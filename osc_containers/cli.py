@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from osc_containers import __version__, program
-from osc_containers.commands import init, inject, prefetch, split, verify
+from osc_containers.commands import diff, init, inject, outdated, prefetch, split, verify
 from osc_containers.commands import list as listing
 
-_COMMANDS = (listing, init, split, prefetch, verify, inject)
+_COMMANDS = (listing, init, split, prefetch, outdated, diff, verify, inject)
 
 
 def console() -> NoReturn:

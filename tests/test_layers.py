@@ -20,9 +20,10 @@ LAYERS = (
     ("hosts", "failures", "retries", "auth", "registries", "logins", "certificates", "replies", "connection"),
     ("tokens", "registry", "downloads", "distribution", "storage", "layouts", "docker_archive", "transports"),
     ("parts", "arrival", "pins", "transfer", "request"),
-    ("verify", "listing", "prefetch", "inject", "layout"),
+    ("verify", "listing", "prefetch", "inject", "layout", "differences", "changelog"),
     ("program", "commands.arguments"),
     ("commands.list", "commands.split", "commands.prefetch", "commands.verify", "commands.inject", "commands.init"),
+    ("commands.outdated", "commands.diff"),
     ("services", "cli"),
 )
 ORDER = [module for layer in LAYERS for module in layer]
