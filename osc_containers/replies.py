@@ -88,7 +88,7 @@ class Reply:
 
     @property
     def _where(self) -> str:
-        return hosts.without_secrets(self.url)
+        return hosts.shown(self.url)
 
     def _error(self) -> str:
         try:

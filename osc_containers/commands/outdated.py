@@ -35,8 +35,8 @@ def run(options: argparse.Namespace) -> int:
     architectures = words(options.arch) or list(dict.fromkeys(arch for _, arch, _ in lock.images()))
     found = request.read(package, words(options.description), architectures, words(options.profile))
     wanted = request.wanted(found)
-    source = transports.open_source()
-    now = {pin.reference: pin for pin in pins.pin(wanted, lambda _: source, lock)}
+    with transports.Sources(package.directory) as sources:
+        now = {pin.reference: pin for pin in pins.pin(wanted, sources.open, lock)}
     moved = differences.moved(lock.references, now)
     if options.format == "json":
         print(json.dumps(differences.as_objects(moved), indent=2))

@@ -99,16 +99,17 @@ def prefetch_all(
 ) -> None:
     """Pin and fetch what is requested, and write it to `outdir`."""
     from osc_containers import prefetch, transports  # slow to load, and not in build roots
+    from osc_containers.retries import Policy
 
     if not bundled:
         _warn_of_visible(found)
     wanted = request.wanted(found)
     if not wanted:
         logger.warning("nothing to do: no <containers> for these architectures and profiles")
-    source = transports.open_source()
-    network = Network(open_source=lambda _: source, connections=connections, progress=watcher or Silence())
     pack = _pack_for(found) if bundled and wanted else None
-    prefetch.prefetch(package, wanted, network, outdir=outdir, locked=locked, pack=pack)
+    with transports.Sources(package.directory, policy=Policy(connections=connections)) as sources:
+        network = Network(open_source=sources.open, connections=connections, progress=watcher or Silence())
+        prefetch.prefetch(package, wanted, network, outdir=outdir, locked=locked, pack=pack)
 
 
 def _pack_for(found: Request) -> Callable[[Lock], Bundle]:
