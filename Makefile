@@ -2,6 +2,7 @@
 
 PYTHON = python3
 PREFIX = /usr
+SYSCONFDIR = $(if $(filter /usr,$(PREFIX)),,$(PREFIX))/etc
 DESTDIR =
 
 VENV = .venv/bin/python
@@ -60,6 +61,7 @@ install:
 	install -m 755 service/kiwi_containers service/kiwi_containers_inject "$(LIB)/obs/service"
 	install -m 644 service/*.service "$(LIB)/obs/service"
 	install -m 644 plugin/containers.py "$(LIB)/osc-plugins"
+	install -D -m 644 plugin/osc-containers.bash "$(DESTDIR)$(SYSCONFDIR)/bash_completion.d/osc-containers"
 	sed -i "1s|^#!.*|#!$$($(PYTHON) -c 'import sys; print(sys.executable)') -I|" $(INSTALLED_SCRIPTS)
 
 clean:

@@ -1,11 +1,14 @@
+# PYTHON_ARGCOMPLETE_OK: for argcomplete's global completion
 """The command line: `osc-containers COMMAND`, which `osc containers COMMAND` runs too.
 
 Every command is a module of `osc_containers.commands` with two functions: `add` declares its arguments, `run` does it.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from osc_containers import __version__, program
@@ -16,7 +19,9 @@ _COMMANDS = (listing, init, split, prefetch, outdated, diff, check, verify, inje
 
 
 def console() -> NoReturn:
-    """Run the console script."""
+    """Run the console script, or complete its command line where bash asks for that."""
+    if "_ARGCOMPLETE" in os.environ:
+        _complete()
     sys.exit(main(sys.argv[1:]))
 
 
@@ -27,6 +32,15 @@ def main(arguments: Sequence[str]) -> int:
     except SystemExit as error:
         return int(error.code or 0)
     return program.run("osc-containers", options.verbosity, lambda: options.run(options))
+
+
+def _complete() -> NoReturn:
+    """Write the completions of the line that bash was given (argcomplete's protocol); without argcomplete, none."""
+    with suppress(ImportError):
+        import argcomplete
+
+        argcomplete.autocomplete(parser())
+    sys.exit(1)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,6 +8,8 @@ WIDTH = 100
 
 _GAP = "  "
 _NARROWEST = 12
+_WORD = re.compile("[^/:,@]*[/:,@]|[^/:,@]+")
+"""What stays on one line of a wrapped cell."""
 
 
 def render(
@@ -15,7 +17,7 @@ def render(
 ) -> str:
     """Return lines of columns as wide as their widest cell, headed by `heads`; those in `right` are right-aligned.
 
-    Where that is wider than `WIDTH`, the cells of the columns in `wrapped` go on in further lines.
+    Where that is wider than `WIDTH`, cells of the columns in `wrapped` go on in further lines: the last of these first.
     """
     table = [list(heads), *map(list, rows)]
     widths = _widths(table, [column for column, head in enumerate(heads) if head in wrapped])
@@ -29,13 +31,17 @@ def render(
 
 
 def _widths(table: Sequence[Sequence[str]], flexible: Sequence[int]) -> list[int]:
-    """Return the widths of the columns; the widest of the flexible ones gives first."""
+    """Return the widths of the columns; each flexible one gives what it can without breaking a word, the last first."""
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    while sum(widths) + len(_GAP) * (len(widths) - 1) > WIDTH:
-        widest = max(flexible, key=lambda column: widths[column], default=None)
-        if widest is None or widths[widest] <= _NARROWEST:
-            break
-        widths[widest] -= 1
+
+    def shrink(column: int, least: int) -> None:
+        excess = sum(widths) + len(_GAP) * (len(widths) - 1) - WIDTH
+        widths[column] = max(min(widths[column], least), widths[column] - max(0, excess))
+
+    for column in reversed(flexible):
+        shrink(column, max(len(word) for row in table for word in _WORD.findall(row[column])))
+    for column in flexible:
+        shrink(column, _NARROWEST)
     return widths
 
 
@@ -44,14 +50,15 @@ def _pad(text: str, width: int, right: bool) -> str:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Break a name into lines, after a slash, colon or comma where there is one."""
-    lines = []
-    while len(text) > width:
-        breaks = [match.end() for match in re.finditer("[/:,@]", text[:width])]
-        at = breaks[-1] if breaks and breaks[-1] > width // 2 else width
-        lines.append(text[:at])
-        text = text[at:]
-    return [*lines, text]
+    """Break a name into lines, after a slash, colon, comma or at-sign where one is near."""
+    lines = [""]
+    for word in _WORD.findall(text):
+        if lines[-1] and len(lines[-1] + word) > width:
+            lines.append("")
+        lines[-1] += word
+        while len(lines[-1]) > width:
+            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return lines
 
 
 def size(count: int) -> str:

@@ -30,7 +30,13 @@ LAYERS = (
 ORDER = [module for layer in LAYERS for module in layer]
 
 CLIENT = {"connection", "failures", "registry", "replies"}
-FOREIGN = {"requests": CLIENT, "urllib3": CLIENT, "platformdirs": {"parts"}, "rich": {"progress"}}
+FOREIGN = {
+    "requests": CLIENT,
+    "urllib3": CLIENT,
+    "platformdirs": {"parts"},
+    "rich": {"progress"},
+    "argcomplete": {"cli"},
+}
 """Who may import what is not in the standard library."""
 
 BUILD_ROOT_LACKS = {"requests", "urllib3", "registry", "transports", "prefetch", "transfer", "auth"}

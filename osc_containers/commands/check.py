@@ -33,12 +33,8 @@ def add(commands: Commands) -> None:
         "  osc-containers check\n  osc-containers check --format json | jq '.[] | select(.severity == \"error\")'",
     )
     arguments.add_directory(parser)
-    parser.add_argument(
-        "--arch",
-        action="append",
-        default=[],
-        metavar="A",
-        help="kiwi's name (default: as the prefetch: those in _service, of OBS-ExclusiveArch, or this machine's)",
+    arguments.add_arch(
+        parser, "kiwi's name (default: as the prefetch: those in _service, of OBS-ExclusiveArch, or this machine's)"
     )
     parser.add_argument("--strict", action="store_true", help="warnings are errors")
     arguments.add_format(parser, "text", "json")

@@ -25,10 +25,10 @@ def add(commands: Commands) -> None:
         "init",
         run,
         "Make a package that builds on OBS out of a plain kiwi description. That is\n\n"
-        "  1. `split`: <containers> moves to a file that the description includes;\n"
-        "  2. the two services in _service: one to update the containers with (osc service manualrun), one that\n"
-        "     runs in every build; whatever else is in _service stays as it is;\n"
-        "  3. `prefetch`: the first lock and archives, if they are not there yet.\n\n"
+        "  1. split: <containers> moves to a file that the description includes;\n"
+        "  2. the two services in _service: one to update the containers with (osc service\n"
+        "     manualrun), one that runs in every build; whatever else is in _service stays;\n"
+        "  3. prefetch: the first lock and archives, if they are not there yet.\n\n"
         "Then it says what to commit. A second run changes nothing.",
         "  osc containers init --arch x86_64 --arch aarch64\n  osc commit",
     )
@@ -36,12 +36,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--description", metavar="F", help="the description that OBS builds, where several have <containers>"
     )
-    parser.add_argument(
-        "--arch",
-        action="append",
-        default=[],
-        metavar="A",
-        help="what to fetch for, written to _service (default: those of OBS-ExclusiveArch, else this machine's)",
+    arguments.add_arch(
+        parser, "what to fetch for, written to _service (default: those of OBS-ExclusiveArch, else this machine's)"
     )
     parser.add_argument(
         "--inject",
