@@ -14,7 +14,7 @@ def add_command(
     """Add a command; the first sentence of `text` is what the list of commands says of it."""
     parser = commands.add_parser(
         name,
-        help=text[0].lower() + text[1:].partition(".")[0],
+        help=text[0].lower() + text[1:].partition(". ")[0].rstrip("."),
         description=text,
         epilog=f"example:\n{example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
