@@ -8,8 +8,8 @@ only when all of it is verified; what is verified of one that fails is not fetch
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,17 +74,18 @@ def alone(order: Order) -> Volume:
     return Volume(name=order.name, size=order.layout.size, orders=((order, 0),), finish=lambda made: ())
 
 
+@contextmanager
 def transfer(
     volumes: Sequence[Volume], network: Network, archives: Iterable[Path], outdir: Path
-) -> Mapping[str, ArchiveFile]:
-    """Make volumes in `outdir`, and return the archives in them by name; blobs in `archives` are taken from there.
+) -> Iterator[Mapping[str, ArchiveFile]]:
+    """Make volumes in `outdir`, and give out the archives in them by name; blobs in `archives` are taken from there.
 
-    All of them appear under their names, or, where anything fails, none.
+    They are complete when the block begins, and get their names when it ends well; where anything fails, none does.
 
     :raises RegistryError: a blob could not be had.
     :raises VerificationError: a blob is not what its digest says.
     """
-    _check_space(outdir, sum(volume.size for volume in volumes))
+    _check_outdir(outdir, sum(volume.size for volume in volumes))
     parts.remove_stale()
     with ExitStack() as new, ExitStack() as old:
         files_of = {
@@ -103,7 +104,7 @@ def transfer(
         _compare([berth.order for berth in berths], made)
         for volume in volumes:
             _write(Place(files_of[volume.name], 0), volume.finish(made))
-    return made
+        yield made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +121,13 @@ def _write(place: Place, frame: Frame) -> None:
         place.write(content, offset)
 
 
-def _check_space(outdir: Path, needed: int) -> None:
-    """Say a lack of space before anything is fetched; the margin that root may use is not ours."""
+def _check_outdir(outdir: Path, needed: int) -> None:
+    """Say that files or so many bytes cannot be written before anything is fetched; root's margin is not ours."""
     info = os.statvfs(outdir)
+    if info.f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(outdir))
+    if not os.access(outdir, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, "no files can be made there", str(outdir))
     free = info.f_bavail * info.f_frsize
     if needed > free:
         raise OSError(errno.ENOSPC, f"no space left; the archives need {needed} bytes, {free} are free", str(outdir))
@@ -136,7 +141,12 @@ def _shipments(berths: Sequence[_Berth], network: Network, here: Mapping[Digest,
         blobs = {blob.digest: blob for blob in berth.order.image.blobs}
         for member in berth.layout.blobs():
             places.setdefault(member.digest, []).append(berth.place.at(member.offset))
-            first.setdefault(member.digest, (blobs[member.digest], berth.order))
+            blob, order = first.setdefault(member.digest, (blobs[member.digest], berth.order))
+            if blob.size != member.size:
+                raise VerificationError(
+                    f"{berth.order.reference}: blob {blob.digest}: its manifest says {member.size} bytes, that of "
+                    f"{order.reference} says {blob.size}; one of them is wrong"
+                )
     shipments = [
         Shipment(
             blob=blob,

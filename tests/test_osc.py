@@ -133,7 +133,6 @@ def test_runall_fetches_every_kind_of_image_and_touches_nothing_else(
     assert not [request for request in docker_registry.requests()[asked:] if request.is_blob]
 
 
-@pytest.mark.xfail(reason="urllib3 1.26 cannot reach an IP address through a TLS context that checks names")
 def test_it_runs_on_debians_own_python(working_copy: Path, installed_for_debian: Path) -> None:
     run_osc(working_copy, installed_for_debian, "service", "runall")
     assert "5 archives verified" in run_osc(working_copy, installed_for_debian, "containers", "verify")

@@ -444,6 +444,7 @@ def as_we_say(answer: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.integration
 def test_we_select_what_kiwi_selects(oracle: Oracle) -> None:
     @settings(
         max_examples=EXAMPLES,
@@ -510,6 +511,7 @@ def compare_without_containers(directory: Path, package: Package, oracle: Oracle
     assert description.read(path).containers == ()
 
 
+@pytest.mark.integration
 def test_every_architecture_is_one_of_kiwi_and_all_of_kiwi_are_ours(oracle: Oracle, tmp_path: Path) -> None:
     values = attributes(source="a.b", backend="podman", arch=",".join(platforms.ARCHITECTURES))
     section = Item(f"<containers{values}><container name='x'/></containers>")
