@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Iterator
 
 from urllib3 import exceptions as urllib3_exceptions
+from urllib3.util.ssl_match_hostname import CertificateError
 
 _CAUSES_LIMIT = 20
 
@@ -49,7 +50,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     seen: list[BaseException] = []
     while waiting and len(seen) < _CAUSES_LIMIT:
         cause = waiting.pop(0)
-        if any(cause is other for other in seen):
+        if isinstance(cause, Failure) or any(cause is other for other in seen):
             continue
         seen.append(cause)
         yield cause
@@ -59,7 +60,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _certificate(error: BaseException, url: str) -> Failure:
     host = url.partition("://")[2]
-    reason = getattr(error, "verify_message", "") or "it cannot be verified"
+    reason = getattr(error, "verify_message", "") or "it is for another name"
     return Failure(
         f"{url}: the certificate is not accepted: {reason[:200]}; "
         f"put the certificate of its authority into /etc/containers/certs.d/{host}/ca.crt",
@@ -126,7 +127,7 @@ def _proxy(_error: BaseException, url: str) -> Failure:
 # The most telling first: an exception of the HTTP library holds those of the system as causes.
 _KINDS = (
     (ssl.SSLCertVerificationError, _certificate),
-    (ssl.CertificateError, _certificate),
+    (CertificateError, _certificate),
     (ssl.SSLError, _tls),
     (urllib3_exceptions.ProxyError, _proxy),
     (socket.gaierror, _name),

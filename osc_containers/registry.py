@@ -4,6 +4,7 @@ Redirects are followed here and not by the HTTP library: they are bounded, and w
 origin. Spec: OCI distribution-spec v1.1; distribution's "Token Authentication Specification".
 """
 
+import logging
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ from osc_containers.replies import Reply
 from osc_containers.retries import Attempts, Policy
 from osc_containers.tokens import Tokens
 
+logger = logging.getLogger(__name__)
+
 _USER_AGENT = f"osc-containers/{__version__}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECT_LIMIT = 10
@@ -32,6 +35,7 @@ class _Adapter(HTTPAdapter):
     """Connections of the given pools, with one TLS context that is already complete."""
 
     def __init__(self, pools: connection.Pools, context: ssl.SSLContext, size: int) -> None:
+        connection.adapt(context)
         self._pools = pools
         self._context = context
         super().__init__(pool_connections=size, pool_maxsize=size)
@@ -187,18 +191,20 @@ class Registry:
         except Failure as failure:
             if len(bases) == 1 or not failure.may_be_plain_http:
                 raise
-            if failure.is_plain_http:
-                self._bases = bases[1:]
-            try:
-                reply = self._follow(method, bases[1] + path, headers, authorization)
-            except Failure as second:
-                raise (second if failure.is_plain_http or second.is_final else failure) from None
-            if reply.status == 400 and not failure.is_plain_http:  # what a server of HTTPS says to plain HTTP
-                reply.close()
-                raise
-            self._bases = bases[1:]
+            first = failure
+        else:
+            self._bases = bases[:1]
             return reply
-        self._bases = bases[:1]
+        if first.is_plain_http:
+            self._bases = bases[1:]
+        try:
+            reply = self._follow(method, bases[1] + path, headers, authorization)
+        except Failure as second:
+            raise (second if first.is_plain_http or second.is_final else first) from None
+        if reply.status == 400 and not first.is_plain_http:  # what a server of HTTPS says to plain HTTP
+            reply.close()
+            raise first
+        self._bases = bases[1:]
         return reply
 
     def _follow(
@@ -237,4 +243,5 @@ class Registry:
             response = adapter.send(prepared, stream=True, timeout=timeout, proxies=proxies)
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             raise failures.of(error, hosts.shown(url)) from None
+        logger.debug("%s %s: %s", method, hosts.shown(url), response.status_code)
         return Reply(response.raw, url)

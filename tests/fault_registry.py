@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -294,9 +295,9 @@ def _error(status: int, code: str, message: str) -> Answer:
 
 
 @contextmanager
-def serve() -> Iterator[FaultRegistry]:
-    """Run a registry until the context is left."""
-    server = _Server()
+def serve(context: ssl.SSLContext | None = None) -> Iterator[FaultRegistry]:
+    """Run a registry until the context is left; with `context` it speaks TLS."""
+    server = _Server(context)
     try:
         yield server.registry
     finally:
@@ -306,7 +307,8 @@ def serve() -> Iterator[FaultRegistry]:
 class _Server:
     """The sockets: one thread accepts, and each connection has its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self._context = context
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._port: int = self._listener.getsockname()[1]
         self.registry = FaultRegistry(self._port, self._refuse)
@@ -346,14 +348,12 @@ class _Server:
             self._threads[-1].start()
 
     def _serve(self, sock: socket.socket, number: int) -> None:
-        with suppress(OSError, _GoneError), sock, sock.makefile("rb") as stream:
-            if sock.recv(1, socket.MSG_PEEK) == b"\x16":  # the hello of TLS
-                sock.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
-                return
+        with suppress(OSError, _GoneError), sock, self._secured(sock) as secured, secured.makefile("rb") as stream:
+            self._open[number] = secured
             is_open = True
             while is_open:
                 request = self.registry.note(*_read_request(stream), number)
-                exchange = Exchange(self.registry, request, sock)
+                exchange = Exchange(self.registry, request, secured)
                 fault = self.registry.script(request)
                 if fault:
                     fault(exchange)
@@ -361,6 +361,13 @@ class _Server:
                     exchange.send(exchange.answer())
                 is_open = exchange.is_open
         self._open.pop(number, None)
+
+    def _secured(self, sock: socket.socket) -> socket.socket:
+        """Begin TLS where the registry speaks it; who speaks another protocol than the registry gets an error."""
+        if (sock.recv(1, socket.MSG_PEEK) == b"\x16") == (self._context is not None):
+            return self._context.wrap_socket(sock, server_side=True) if self._context else sock
+        sock.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+        raise _GoneError
 
 
 class _GoneError(Exception):

@@ -403,6 +403,19 @@ def test_blobs_may_be_stored_elsewhere_and_no_secret_goes_there(
     assert any("authorization" in request.headers for request in registry.requests)
 
 
+def test_a_signature_in_a_url_is_not_shown(
+    registry: FaultRegistry, source: ImageSource, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    reference, blob = put(registry, BIG)
+    registry.blob_location = "/storage/nothing?signature=secret&path="
+    with pytest.raises(RegistryError) as caught:
+        read(source, reference, blob)
+    assert any("secret" in request.target for request in registry.requests)
+    assert "secret" not in str(caught.value) + caplog.text
+    assert f"GET http://{registry.host}: 404" in caplog.text
+
+
 def test_redirects_may_be_relative_and_chained(registry: FaultRegistry, source: ImageSource) -> None:
     reference, blob = put(registry, BIG)
     registry.blob_location = "../../../../first/"
