@@ -103,7 +103,7 @@ def parse(xml: bytes, file: str, keep: Collection[str] = ()) -> Element:
         short texts; the message begins with `file:line`.
     """
     if len(xml) > SIZE_LIMIT:
-        raise ValueError(f"{file}: got {len(xml)} bytes, expected an XML file of at most {SIZE_LIMIT}")
+        raise ValueError(f"{file}: has more than {SIZE_LIMIT} bytes, too many for a description")
     parser = expat.ParserCreate(_forced_encoding(xml), " ")
     parser.specified_attributes = True  # kiwi's parser ignores the defaults that a DTD declares
     builder = _Builder(parser=parser, keep=frozenset(keep))

@@ -158,13 +158,13 @@ _DTD = "refers to a DTD in another file or a parameter entity, which are never r
 )
 def test_what_is_refused_is_named_with_its_line(xml: str, message: str | None) -> None:
     message = message or "file:1: unknown encoding, expected UTF-8, UTF-16 or one of a byte for a letter"
-    with pytest.raises(ValueError, match="^file:") as caught:
+    with pytest.raises(ValueError, match=r"^file:") as caught:
         markup.parse(xml.encode(), "file", ("b",))
     assert str(caught.value) == message
 
 
 def test_a_file_of_more_than_the_limit_is_refused_unread() -> None:
-    with pytest.raises(ValueError, match=r"^file: got 4194305 bytes, expected an XML file of at most 4194304$"):
+    with pytest.raises(ValueError, match=r"^file: has more than 4194304 bytes, too many for a description$"):
         markup.parse(b" " * (markup.SIZE_LIMIT + 1), "file")
 
 
@@ -203,7 +203,10 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         markup.without(f"<a>{text}</a>".encode(), "b")
     except ValueError as error:
-        assert str(error).startswith("XML file:1") or "\n" in text
+        said = str(error)
+    else:
+        said = "XML file:1"
+    assert said.startswith("XML file:1") or "\n" in text
 
 
 @given(st.binary(max_size=60))
@@ -211,4 +214,7 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     try:
         markup.without(content, "b")
     except ValueError as error:
-        assert str(error).startswith("XML file:")
+        said = str(error)
+    else:
+        said = "XML file:"
+    assert said.startswith("XML file:")

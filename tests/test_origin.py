@@ -83,7 +83,10 @@ def test_a_source_may_carry_a_transport(arguments: tuple[str, ...], place: str, 
     assert str(origin.reference) == (reference or place.partition(":")[2].removeprefix("//"))
 
 
-_KNOWN = "'docker:', 'containers-storage:', 'docker-daemon:', 'dir:', 'docker-archive:', 'oci:', 'oci-archive:' before the place"
+_KNOWN = (
+    "'docker:', 'containers-storage:', 'docker-daemon:', 'dir:', 'docker-archive:', 'oci:', 'oci-archive:' before "
+    "the place"
+)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_a_profile_that_is_not_there_is_named(arch: str, asked: tuple[str, ...],
         Profile(name="b", requires=needs("arm")),
         Profile(name="arm", arch="aarch64"),
     )
-    with pytest.raises(ValueError, match="^profile ") as caught:
+    with pytest.raises(ValueError, match=r"^profile ") as caught:
         used(declared, arch, asked)
     assert str(caught.value) == message
 
