@@ -166,9 +166,9 @@ def parse(xml: bytes, path: Path, load: Callable[[str], bytes]) -> Description:
 def _directive(name: bytes, xml: bytes) -> tuple[str, ...] | None:
     """Read a comment for obs-build as obs-build does, by a pattern on the bytes (Build/Kiwi.pm, `kiwiparse`)."""
     # Theirs also lets blank lines before it match; beginning in its own line makes this one linear.
-    pattern = rb"^[^\S\n]*<!--\s+%s:\s+(\S(?:.*\S)?)\s+-->\s*$" % name
+    pattern = rb"^[^\S\n]*<!--\s+%s:\s+(?:(\S(?:.*\S)?)\s+|\s)-->\s*$" % name
     match = re.search(pattern, xml, re.IGNORECASE | re.MULTILINE)
-    return tuple(dict.fromkeys(match[1].decode("utf-8", "replace").split())) if match else None
+    return tuple(dict.fromkeys(match[1].decode("utf-8", "replace").split())) if match and match[1] else None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -75,7 +75,7 @@ def environment(line: str) -> str:
     """Return the interpreter of an environment with this line of kiwi, and make it where it is not there yet."""
     directory = ROOT / "build" / f"kiwi-{line}"
     directory.parent.mkdir(exist_ok=True)
-    with (directory.with_suffix(".lock")).open("w") as lock:
+    with Path(f"{directory}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (directory / "complete").exists():
             subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
