@@ -126,8 +126,12 @@ def load_id(path: str) -> str:
 def quote_argument(text: str) -> str:
     """Quote one argument of an `Exec…=` line: what the program gets is `text`, byte for byte.
 
+    :raises ValueError: there is a NUL in it, which no argument can have.
+
     Spec: systemd.service(5), "Command lines"; systemd.syntax(7), "Quoting".
     """
+    if "\0" in text:
+        raise ValueError(f"got {text[:80]!r}, expected no NUL in it")
     return '"' + "".join(_quote_character(character) for character in text) + '"'
 
 
