@@ -112,6 +112,8 @@ def read(path: Path) -> Description:
 
     :raises DescriptionError: it or a file that it includes is broken; has a line for each problem.
     """
+    if not path.name.isprintable():
+        raise DescriptionError(f"{path.name!r}: expected a file name without control characters")
     try:
         xml = _load(path.parent, path.name)
     except ValueError as error:
@@ -222,9 +224,9 @@ class _Reader:
         try:
             return self.load(name)
         except FileNotFoundError:
-            raise ValueError(f"include {name!r}: there is no such file in the package") from None
+            raise ValueError(f"include {name[:160]!r}: there is no such file in the package") from None
         except OSError as error:
-            raise ValueError(f"include {name!r}: {error.strerror}") from None
+            raise ValueError(f"include {name[:160]!r}: {error.strerror}") from None
         except ValueError as error:
             raise ValueError(f"include {name!r}: {error}") from None
 
