@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME = "containers.xml"
 
+_END_BEFORE = re.compile(r"(?P<comment>-->)[ \t]*\r?\n\Z")
+_LINE = 1000
+"""Letters in which the end of a comment and that of its line are looked for."""
 _DIRECTIVE = re.compile(r"<!--\s*OBS-", re.IGNORECASE)
 _FIT_FOR_INCLUDE = re.compile(r"[A-Za-z0-9._+=,~@-]+")
 
@@ -81,8 +84,8 @@ def _split(found: Description, descriptions: Sequence[Description], *, alone: bo
     source = XmlText.of(xml, root.start)
     if source.has_doctype(source.position(root.start)):
         raise ValueError("<containers> may use what the DTD of the file declares; take the <!DOCTYPE> out first")
-    spans = [(source.position(start), source.position(end)) for start, end in description.containers_spans(xml)]
-    spans = [(_with_comments(source, start), end) for start, end in spans]
+    places = source.positions(offset for span in description.containers_spans(xml) for offset in span)
+    spans = [(_with_comments(source, start), end) for start, end in zip(places, places, strict=True)]
     moved = source.encode(_included_text(source, root, spans))
     included = _free_name(found, moved, descriptions, alone=alone)
     edited = source.encode(_edited_text(source, spans, included.name))
@@ -95,12 +98,11 @@ def _with_comments(source: XmlText, start: int) -> int:
 
     Those for obs-build stay: it reads them in the description alone, and wherever they are.
     """
+    text = source.text
     while source.begins_line(start):
-        line = source.text[: source.line_start(start)].removesuffix("\n").removesuffix("\r").rstrip(" \t")
-        comment = line.rfind("<!--")
-        if comment < 0 or not line.endswith("-->") or not source.begins_line(comment):
-            break
-        if _DIRECTIVE.match(line, comment):
+        match = _END_BEFORE.search(text, max(0, source.line_start(start) - _LINE), source.line_start(start))
+        comment = text.rfind("<!--", 0, match.end("comment")) if match else -1
+        if comment < 0 or not source.begins_line(comment) or _DIRECTIVE.match(text, comment):
             break
         start = comment
     return start

@@ -1,6 +1,7 @@
 """XML files of a packager as text that can be edited so that every other byte stays."""
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 _HEAD = re.compile(r"(\ufeff|\xef\xbb\xbf)?(<\?xml\s.*?\?>)?", re.DOTALL)
@@ -28,7 +29,15 @@ class XmlText:
 
     def position(self, offset: int) -> int:
         """Return the place in `text` of the letter that begins at byte `offset`."""
-        return len(self.xml[:offset].decode(self.codec, "surrogatepass"))
+        return next(self.positions([offset]))
+
+    def positions(self, offsets: Iterable[int]) -> Iterator[int]:
+        """Yield the places of several letters, which are in the order of the text."""
+        done = position = 0
+        for offset in offsets:
+            position += len(self.xml[done:offset].decode(self.codec, "surrogatepass"))
+            done = offset
+            yield position
 
     def encode(self, text: str) -> bytes:
         """Return the bytes of an edited text."""
@@ -52,12 +61,14 @@ class XmlText:
 
     def begins_line(self, position: int) -> bool:
         """Tell whether only blanks are before `position` on its line."""
-        before = self.text[:position].rstrip(" \t")
-        return not before or before.endswith("\n")
+        return not self.text[self._newline_before(position) : position].strip(" \t")
 
     def line_start(self, position: int) -> int:
         """Return where the line begins, if only blanks are before `position` on it, else `position`."""
-        return len(self.text[:position].rstrip(" \t")) if self.begins_line(position) else position
+        return self._newline_before(position) if self.begins_line(position) else position
+
+    def _newline_before(self, position: int) -> int:
+        return self.text.rfind("\n", 0, position) + 1
 
     def whole_line(self, start: int, end: int) -> tuple[int, int]:
         """Widen a place to all of its lines where only blanks are beside it."""
