@@ -1,7 +1,7 @@
 """The build-root half: verify, then give kiwi the containers as overlay directories and take `<containers>` away.
 
 kiwi copies the directory `root/` beside the description into every image, and `PROFILE/` into an image of that profile
-(kiwi/system/setup.py, import_overlay_files). Only the standard library and lxml are needed here.
+(kiwi/system/setup.py, import_overlay_files). Only the standard library is needed here.
 """
 
 import logging
