@@ -42,9 +42,10 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
             cache, path = None, _beside(target)
             descriptor = os.open(path, _OPEN, 0o600)
     try:
-        if os.fstat(descriptor).st_size != size:
+        # A new file is not cut to nothing first: ext4 would then write all of it when it is closed (auto_da_alloc).
+        if os.fstat(descriptor).st_size not in (0, size):
             os.ftruncate(descriptor, 0)
-            os.ftruncate(descriptor, size)
+        os.ftruncate(descriptor, size)
         yield descriptor
         os.fchmod(descriptor, 0o644)
         path.replace(target)
