@@ -124,7 +124,10 @@ check_archive() {
 find_store() {
     case $engine in
         podman) store=$(podman info --format '{{.Store.GraphRoot}}' 2> /dev/null) || store=/var/lib/containers ;;
-        docker) store=$(docker info --format '{{.DockerRootDir}}' 2> /dev/null) || store=/var/lib/docker ;;
+        docker)
+            store=$(docker info --format '{{.DockerRootDir}} {{.DriverStatus}}' 2> /dev/null) || store=/var/lib/docker
+            case $store in *io.containerd*) store=/var/lib/containerd ;; *) store=${store%% [[]*} ;; esac
+            ;;
         *) store=/var/lib/container-snap ;;
     esac
     while [ ! -d "${store:=/var/lib}" ]; do store=$(dirname "$store"); done

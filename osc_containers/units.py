@@ -37,7 +37,7 @@ TMPFILES = "/usr/lib/tmpfiles.d/kiwi_containers.conf"
 # What must be mounted before an engine can store an image.
 STORES = {
     "podman": "/var/lib/containers",
-    "docker": "/var/lib/docker",
+    "docker": "/var/lib/docker /var/lib/containerd",
     "container-snap": "/var/lib/container-snap",
 }
 BACKENDS = tuple(STORES)
