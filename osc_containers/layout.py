@@ -27,6 +27,20 @@ FILE_NAME = "containers.xml"
 _END_BEFORE = re.compile(r"(?P<comment>-->)[ \t]*\r?\n\Z")
 _LINE = 1000
 """Letters in which the end of a comment and that of its line are looked for."""
+_SECTIONS = (
+    "description",
+    "preferences",
+    "profiles",
+    "users",
+    "repository",
+    "packages",
+    "drivers",
+    "strip",
+    "include",
+    "extension",
+    "certificates",
+)
+"""What else than `<containers>` may be in a description (kiwi.rnc, k.image)."""
 _DIRECTIVE = re.compile(r"<!--\s*OBS-", re.IGNORECASE)
 _FIT_FOR_INCLUDE = re.compile(r"[A-Za-z0-9._+=,~@-]+")
 
@@ -70,6 +84,37 @@ def apply(splits: Sequence[Split]) -> None:
         mode = split.description.stat().st_mode & 0o7777
         files.write_atomically(split.description, split.edited, mode)
         logger.info("%s: includes %s; nothing else changed", split.description.name, split.included.name)
+
+
+def detached(found: Description) -> bytes:
+    """Return a description that no longer includes the files that have its `<containers>`, for `inject=source`.
+
+    :raises DescriptionError: what it includes is more than that; every reason is named.
+    """
+    directory = found.path.parent
+    holding = {container.file for container in found.containers}
+    problems = []
+    for include in found.includes:
+        if include.name in holding:
+            others = markup.parse((directory / include.name).read_bytes(), include.name, _SECTIONS).children
+            if include.is_nested or others:
+                what = "is included by another file" if include.is_nested else f"has {others[0].name!r}, too"
+                problems.append(
+                    f"{include.file}:{include.line}: {include.name} {what}; put <containers> into a file of its own"
+                )
+    if problems:
+        raise DescriptionError(*problems)
+    lines = {include.line for include in found.includes if include.name in holding}
+    xml = found.path.read_bytes()
+    root = markup.parse(xml, found.path.name, ("include",))
+    source = XmlText.of(xml, root.start)
+    pieces, done = [], 0
+    for element, (start, end) in zip(root.children, markup.spans(xml, "include"), strict=True):
+        if element.line in lines:
+            first, last = source.whole_line(source.position(start), source.position(end))
+            pieces.append(source.text[done:first])
+            done = last
+    return source.encode("".join([*pieces, source.text[done:]]))
 
 
 def _split(found: Description, descriptions: Sequence[Description], *, alone: bool) -> Split:
