@@ -5,7 +5,7 @@ The meaning is kiwi's (10.3 and 11: its schema, `kiwi/xml_state.py` and `kiwi/xs
 `schemaversion` of the file, with these differences:
 
 - kiwi ignores an include in an included file. It is followed here, and `Include.is_nested` tells.
-- kiwi accepts blanks around a `backend` and then never fetches. Here they are taken off, as from booleans.
+- kiwi's schema allows blanks around a boolean, on which its parser then fails. Here they are taken off.
 - What no registry could be asked for is refused with its line (`osc_containers.origin`), as is what could not be cut
   out of the file again (`osc_containers.markup`) and an include that leaves the package.
 

@@ -170,7 +170,7 @@ def test_booleans_have_four_spellings(value: str, *, expected: bool) -> None:
     assert container.fetch_only is expected
 
 
-def test_a_backend_with_blanks_is_one_that_kiwi_would_forget() -> None:
+def test_blanks_around_a_backend_are_taken_off() -> None:
     (container,) = parse(section().replace('"podman"', '" podman&#10;"')).containers
     assert container.backend == "podman"
 
