@@ -9,7 +9,9 @@ VENV = .venv/bin/python
 PAIRS = 5
 CASES =
 
-.PHONY: help setup check lint test demo bench install clean
+EXAMPLES = 2000
+
+.PHONY: help setup check lint test parity demo bench install clean
 
 help:
 	@echo "make setup    install what is missing, make .venv"
@@ -17,6 +19,7 @@ help:
 	@echo "make check    the same and the fast tests"
 	@echo "make test     the same and all tests; as root"
 	@echo "make demo     both services on a copy of example/, with a registry on this machine"
+	@echo "make parity   $(EXAMPLES) generated descriptions against each of kiwi 10.3 and 11, twenty minutes"
 	@echo "make bench    us and skopeo side by side, ten minutes: PAIRS=$(PAIRS) CASES='suite single …'"
 	@echo "make install  DESTDIR= PREFIX=$(PREFIX) PYTHON=$(PYTHON)"
 	@echo "make clean    remove what these have made"
@@ -35,6 +38,10 @@ lint:
 test:
 	@PYTHON="$(PYTHON)" scripts/setup test
 	scripts/own-mounts $(VENV) -m pytest --numprocesses auto
+
+parity:
+	@PYTHON="$(PYTHON)" scripts/setup check
+	PARITY_EXAMPLES=$(EXAMPLES) $(VENV) -m pytest --numprocesses 2 -rP tests/test_parity.py
 
 demo:
 	@PYTHON="$(PYTHON)" scripts/setup demo

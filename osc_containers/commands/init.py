@@ -97,9 +97,7 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
         if entry.name == servicefile.PREFETCH and "source" in entry.values("inject"):
             return entry
         if entry.name in (servicefile.PREFETCH, servicefile.INJECT):
-            raise DescriptionError(
-                f"{path.name}:{entry.line}: {entry.name} is set up the other way; take it out"
-            )
+            raise DescriptionError(f"{path.name}:{entry.line}: {entry.name} is set up the other way; take it out")
     found = request.read(package, [], architectures, [])
     having = [each for each in found.descriptions if each.containers and name in (None, each.path.name)]
     if len(having) != 1:
