@@ -11,14 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from xml.sax.saxutils import quoteattr
 
 from osc_containers import description, files, markup
 from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
 from osc_containers.markup import Element
 from osc_containers.sections import Container
-from osc_containers.xmltext import XmlText
+from osc_containers.xmltext import XmlText, escape
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +155,7 @@ def _with_comments(source: XmlText, start: int) -> int:
 def _included_text(source: XmlText, root: Element, spans: Sequence[tuple[int, int]]) -> str:
     """Return the new file: the elements as they are, in the root that they had."""
     attributes = "".join(
-        f" {name}={quoteattr(root.attributes[name])}" for name in ("schemaversion", "name") if name in root.attributes
+        f' {name}="{escape(root.attributes[name])}"' for name in ("schemaversion", "name") if name in root.attributes
     )
     lines = [
         source.head,

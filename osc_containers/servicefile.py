@@ -5,12 +5,11 @@ Modes and what they mean: osc (`obs_scm/serviceinfo.py`), the source server (bs_
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
 
 from osc_containers import markup
 from osc_containers.errors import DescriptionError
 from osc_containers.markup import Element
-from osc_containers.xmltext import XmlText
+from osc_containers.xmltext import XmlText, escape
 
 FILE_NAME = "_service"
 PREFETCH = "kiwi_containers"

@@ -108,8 +108,8 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
     wanted = found.architectures_of(having[0])
     if len(wanted) != 1:
         raise DescriptionError(
-            f"{having[0].path.name}: got the architectures {', '.join(wanted)}, but kiwi_containers.obscpio is for one; "
-            "say by --arch which"
+            f"{having[0].path.name}: got the architectures {', '.join(wanted)}, but kiwi_containers.obscpio is for "
+            "one; say by --arch which"
         )
     layout.apply(layout.plan(having))
     described = description.read(having[0].path)
