@@ -19,7 +19,7 @@ LAYERS = (
     ("archive", "lock", "obscpio", "package", "overlay", "bundle", "holdings", "workingcopy"),
     ("hosts", "failures", "retries", "auth", "registries", "logins", "certificates", "connection", "replies"),
     ("tokens", "registry", "downloads", "distribution", "storage", "layouts", "docker_archive", "transports"),
-    ("parts", "arrival", "pins", "transfer", "request"),
+    ("parts", "sums", "arrival", "pins", "transfer", "request"),
     ("verify", "listing", "prefetch", "inject", "layout", "differences", "changelog"),
     ("checks.subject", "checks.layout", "checks.services", "checks.archives", "checks.programs", "checks.space"),
     ("program", "commands.arguments"),
@@ -33,7 +33,7 @@ CLIENT = {"connection", "failures", "registry", "replies"}
 FOREIGN = {
     "requests": CLIENT,
     "urllib3": CLIENT,
-    "platformdirs": {"parts"},
+    "platformdirs": {"parts", "sums"},
     "rich": {"progress"},
     "argcomplete": {"cli"},
 }
