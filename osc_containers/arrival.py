@@ -64,13 +64,18 @@ def receive(shipments: Sequence[Shipment], connections: int, progress: Progress)
     """
     progress.expect(sum(shipment.blob.size for shipment in shipments))
     work = _Work(shipments, connections)
-    with ThreadPoolExecutor(connections) as pool:
-        try:
-            workers = [pool.submit(work.run, progress) for _ in range(connections)]
-            for worker in as_completed(workers):
-                worker.result()
-        finally:
-            work.stop()
+    pool = ThreadPoolExecutor(connections)
+    is_interrupted = False
+    try:
+        workers = [pool.submit(work.run, progress) for _ in range(connections)]
+        for worker in as_completed(workers):
+            worker.result()
+    except KeyboardInterrupt:
+        is_interrupted = True
+        raise
+    finally:
+        work.stop()
+        pool.shutdown(wait=not is_interrupted)  # who interrupts does not wait for a server that is silent
 
 
 class _Work:

@@ -4,8 +4,10 @@ Two kinds of run: the default follows tags and says what moved; a locked run fet
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _AT_ONCE = 2
 """Archives that are hashed at a time."""
+_LEFTOVER = re.compile(rf"\.(?:{re.escape(lock.FILE_NAME)}|.*{re.escape(names.ARCHIVE_SUFFIX)})\.[0-9a-f]{{16}}")
+"""Temporary names of lock and archives (`files.beside`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,25 +57,30 @@ def prefetch(
     :raises RegistryError: a source failed, or does not have what was asked.
     :raises VerificationError: it gave something else.
     """
-    with package.hold():
+    with package.hold(), ExitStack() as at_last:
+        _remove_leftovers(package)
         found = package.read_lock()
         old = found or lock.EMPTY
         if not locked:
             targets = _targets(pins.pin(wanted, network.open_source, old), old)
-            new = _lock(
-                targets,
-                _provide(package, targets, network, outdir, strict=False),
-            )
         elif found:
             targets = _targets(pins.from_lock(wanted, old), old, among=old.references)
-            _provide(package, targets, network, outdir, strict=True)
-            new = old
         else:
             raise LockError(f"{lock.FILE_NAME}: not there, but this run is locked; run it once without 'locked'")
+        with _provided(package, targets, network, outdir, strict=locked) as archives:
+            new = old if locked else _lock(targets, archives)
+            _prepare_lock(package, new, outdir, at_last)
+        at_last.close()
         _report(old, new)
-        _write_lock(package, new, outdir)
         _prune(package, old, new)
     return new
+
+
+def _remove_leftovers(package: Package) -> None:
+    """Remove what a run that was killed left under names that it did not live to change; none is running now."""
+    for path in package.directory.iterdir():
+        if _LEFTOVER.fullmatch(path.name):
+            path.unlink()
 
 
 def _targets(new: Sequence[Pin], old: Lock, among: Iterable[Reference] = ()) -> list[_Target]:
@@ -87,15 +96,14 @@ def _targets(new: Sequence[Pin], old: Lock, among: Iterable[Reference] = ()) -> 
     return targets
 
 
-def _provide(
-    package: Package,
-    targets: Sequence[_Target],
-    network: Network,
-    outdir: Path,
-    *,
-    strict: bool,
-) -> Mapping[str, ArchiveFile]:
-    """Have every archive: from the package, from an earlier run, or newly made; `strict` makes only what is locked."""
+@contextmanager
+def _provided(
+    package: Package, targets: Sequence[_Target], network: Network, outdir: Path, *, strict: bool
+) -> Iterator[Mapping[str, ArchiveFile]]:
+    """Have every archive: from the package, from an earlier run, or newly made; `strict` makes only what is locked.
+
+    New ones get their names when the block ends well.
+    """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         present = list(pool.map(lambda target: _find(package, target), targets))
     orders = [
@@ -110,14 +118,13 @@ def _provide(
         for target, path in zip(targets, present, strict=True)
         if path is None
     ]
-    made = transfer.transfer(orders, network, package.archives(), outdir) if orders else ()
-    archives = {file.name: file for file in made}
+    made = transfer.transfer(orders, network, package.archives(), outdir) if orders else nullcontext(())
+    with made as files_made:
+        known = {target.name: target.locked for target in targets if target.locked}
+        yield known | {file.name: file for file in files_made}
     for target, path in zip(targets, present, strict=True):
-        if path is not None and target.locked is not None:
-            archives[target.name] = target.locked
-            if path != package.directory / target.name:
-                Tree(outdir).link(f"/{target.name}", path)
-    return archives
+        if path is not None and path != package.directory / target.name:
+            Tree(outdir).link(f"/{target.name}", path)
 
 
 def _find(package: Package, target: _Target) -> Path | None:
@@ -153,11 +160,13 @@ def _report(old: Lock, new: Lock) -> None:
             logger.info("%s (%s): unchanged, %s", reference, arch, digest)
 
 
-def _write_lock(package: Package, new: Lock, outdir: Path) -> None:
+def _prepare_lock(package: Package, new: Lock, outdir: Path, at_last: ExitStack) -> None:
+    """Write the lock, if it changes anything, under a name that it loses for its own when `at_last` is closed."""
     text = lock.dumps(new).encode()
     own = package.directory / lock.FILE_NAME
     if not own.is_file() or own.read_bytes() != text:
-        files.write_atomically(outdir / lock.FILE_NAME, text)
+        descriptor = at_last.enter_context(files.new_file(outdir / lock.FILE_NAME))
+        files.write_all(descriptor, text, 0)
 
 
 def _prune(package: Package, old: Lock, new: Lock) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -39,18 +39,19 @@ class Order:
     """What it must come out as, where that is known."""
 
 
+@contextmanager
 def transfer(
     orders: Sequence[Order], network: Network, archives: Iterable[Path], outdir: Path
-) -> tuple[ArchiveFile, ...]:
+) -> Iterator[tuple[ArchiveFile, ...]]:
     """Make the archives of `orders` in `outdir`; blobs that are in `archives` are taken from there.
 
-    All of them appear under their names, or, where anything fails, none.
+    They are complete when the block begins, and get their names when it ends well; where anything fails, none does.
 
     :raises RegistryError: a blob could not be had.
     :raises VerificationError: a blob is not what its digest says.
     """
     layouts = {order.name: archive.lay_out(order.image, order.reference) for order in orders}
-    _check_space(outdir, sum(layout.size for layout in layouts.values()))
+    _check_outdir(outdir, sum(layout.size for layout in layouts.values()))
     parts.remove_stale()
     with ExitStack() as new, ExitStack() as old:
         targets = {}
@@ -65,7 +66,7 @@ def transfer(
         sums = _hash_all({name: (targets[name], layout) for name, layout in layouts.items()})
         made = tuple(ArchiveFile(name=name, size=layouts[name].size, sha256=sums[name]) for name in layouts)
         _compare(orders, made)
-    return made
+        yield made
 
 
 def _key(layout: Layout) -> str:
@@ -74,9 +75,13 @@ def _key(layout: Layout) -> str:
     return hashlib.sha256(headers).hexdigest()
 
 
-def _check_space(outdir: Path, needed: int) -> None:
-    """Say a lack of space before anything is fetched; the margin that root may use is not ours."""
+def _check_outdir(outdir: Path, needed: int) -> None:
+    """Say that files or so many bytes cannot be written before anything is fetched; root's margin is not ours."""
     info = os.statvfs(outdir)
+    if info.f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(outdir))
+    if not os.access(outdir, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, "no files can be made there", str(outdir))
     free = info.f_bavail * info.f_frsize
     if needed > free:
         raise OSError(errno.ENOSPC, f"no space left; the archives need {needed} bytes, {free} are free", str(outdir))
