@@ -4,6 +4,7 @@ A blob that comes in one piece is hashed as it is received. Of one that comes in
 next to be hashed is read back when its turn comes, from memory as a rule: it was just written.
 """
 
+import heapq
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,24 +14,18 @@ from dataclasses import dataclass
 
 from osc_containers import files, parts
 from osc_containers.errors import VerificationError
+from osc_containers.files import Place
 from osc_containers.oci import Descriptor
 from osc_containers.parts import Range
 from osc_containers.progress import Progress
 from osc_containers.reference import Reference
-from osc_containers.sources import ImageSource
+from osc_containers.sources import ImageSource, Network
 
 _ATTEMPTS = 3
 """How often a blob that arrives damaged is asked for."""
-_SEGMENT = 8 << 20
-"""Bytes of a segment at least: a request for less costs more than it brings."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a blob begins in an open file."""
-
-    descriptor: int
-    offset: int
+_ENDLESS = 1 << 63
+_SEGMENT = 4 << 20
+"""Bytes of a share at least: a request for less costs more than it brings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,20 +49,18 @@ class Shipment:
         return f"{self.reference}: blob {self.blob.digest}"
 
 
-def receive(shipments: Sequence[Shipment], connections: int, progress: Progress) -> None:
+def receive(shipments: Sequence[Shipment], network: Network) -> None:
     """Bring all shipments to their places and verify them; the first error ends all of it.
-
-    At most `connections` blobs or segments of blobs are asked for at a time.
 
     :raises RegistryError: a blob could not be had.
     :raises VerificationError: a blob is not what its digest says.
     """
-    progress.expect(sum(shipment.blob.size for shipment in shipments))
-    work = _Work(shipments, connections)
-    pool = ThreadPoolExecutor(connections)
+    network.progress.expect(sum(shipment.blob.size for shipment in shipments))
+    work = _Work(shipments, network)
+    pool = ThreadPoolExecutor(network.width)
     is_interrupted = False
     try:
-        workers = [pool.submit(work.run, progress) for _ in range(connections)]
+        workers = [pool.submit(work.run, network.progress) for _ in range(network.width)]
         for worker in as_completed(workers):
             worker.result()
     except KeyboardInterrupt:
@@ -79,17 +72,25 @@ def receive(shipments: Sequence[Shipment], connections: int, progress: Progress)
 
 
 class _Work:
-    """What is left to do, for workers that each take the next piece of it."""
+    """What is left to do, for workers that each take the next piece of it.
 
-    def __init__(self, shipments: Sequence[Shipment], connections: int) -> None:
-        self._waiting = deque(shipments)
-        self._segments: deque[tuple[_Arrival, Range]] = deque()
+    Over a long way every worker gets an equal share of all large blobs, one behind the other; a piece ends where a
+    share or a blob does. The largest piece is next, so that all workers end at about the same time.
+    """
+
+    def __init__(self, shipments: Sequence[Shipment], network: Network) -> None:
+        large = sum(shipment.blob.size for shipment in shipments if shipment.blob.size > _SEGMENT)
+        self._share = max(_SEGMENT, -(-large // network.width)) if network.is_far else _ENDLESS
+        self._waiting: deque[tuple[Shipment, int]] = deque()
+        position = 0
+        for shipment in shipments:
+            self._waiting.append((shipment, position))
+            position += shipment.blob.size if shipment.blob.size > _SEGMENT else 0
+        self._segments: list[tuple[int, int, _Arrival, Range]] = []
+        self._number = 0
         self._beginning = 0
         self._is_stopped = False
         self._changed = threading.Condition()
-        large = [shipment.blob.size for shipment in shipments if shipment.blob.size > _SEGMENT]
-        # With a large blob for every connection there is nothing to gain by splitting them.
-        self._segment = max(_SEGMENT, sum(large) // (2 * connections)) if len(large) < 2 * connections else 1 << 63
 
     def stop(self) -> None:
         """Let workers end at the next chunk."""
@@ -100,25 +101,28 @@ class _Work:
     def run(self, progress: Progress) -> None:
         """Work until nothing is left."""
         while piece := self._next():
-            if isinstance(piece, Shipment):
-                arrival = _Arrival(piece, progress)
-                segments = arrival.begin(self._segment)
+            if isinstance(piece[0], Shipment):
+                shipment, position = piece
+                arrival = _Arrival(shipment, progress)
+                segments = arrival.begin(position, self._share)
             else:
                 arrival, segment = piece
                 segments = arrival.fetch(segment, lambda: self._is_stopped)
             with self._changed:
-                self._beginning -= isinstance(piece, Shipment)
-                self._segments.extend((arrival, segment) for segment in segments)
+                self._beginning -= isinstance(piece[0], Shipment)
+                for segment in segments:
+                    self._number += 1
+                    heapq.heappush(self._segments, (segment[0] - segment[1], self._number, arrival, segment))
                 self._changed.notify_all()
 
-    def _next(self) -> "Shipment | tuple[_Arrival, Range] | None":
+    def _next(self) -> "tuple[Shipment, int] | tuple[_Arrival, Range] | None":
         with self._changed:
             while not self._is_stopped:
-                if self._segments:
-                    return self._segments.popleft()
                 if self._waiting:
                     self._beginning += 1
                     return self._waiting.popleft()
+                if self._segments:
+                    return heapq.heappop(self._segments)[2:]
                 if not self._beginning:
                     break
                 self._changed.wait()
@@ -132,7 +136,8 @@ class _Arrival:
         self._shipment = shipment
         self._size = shipment.blob.size
         self._place = shipment.places[0]
-        self._segment_size = self._size
+        self._position = 0
+        self._share = _ENDLESS
         self._lock = threading.Lock()
         self._hasher = shipment.blob.digest.hasher()
         self._hashed = 0
@@ -143,16 +148,19 @@ class _Arrival:
         name = f"{shipment.reference.repository.rpartition('/')[2]} {shipment.blob.digest.short}"
         self._advance = self._shown.enter_context(progress.blob(name, self._size))
 
-    def begin(self, segment_size: int) -> Sequence[Range]:
-        """Take what is here already, and return the segments that have to be fetched."""
-        self._segment_size = segment_size
+    def begin(self, position: int, share: int) -> Sequence[Range]:
+        """Take what is here already, and return the segments that have to be fetched.
+
+        `position` is where the blob lies among all large ones, of which each worker gets `share` bytes.
+        """
+        self._position, self._share = position, share
         content, old = self._content(), self._shipment.old
         if content is not None:
-            files.write_all(self._place.descriptor, content, self._place.offset)
+            self._place.write(content)
             self._fill((0, len(content)))
         elif old:
             with suppress(OSError):
-                files.copy_range(old.descriptor, old.offset, self._place.descriptor, self._place.offset, self._size)
+                old.copy(self._place, self._size)
                 self._fill((0, self._size))
         if self._hashed < self._size:
             self._fill(*self._left_over())
@@ -177,7 +185,7 @@ class _Arrival:
         position = 0
         for first, stop in (*sorted(self._filled), (self._size, self._size)):
             while position < first:
-                end = min(position + self._segment_size, first)
+                end = min(position + self._share - (self._position + position) % self._share, first)
                 segments.append((position, end))
                 position = end
             position = max(position, stop)
@@ -192,7 +200,7 @@ class _Arrival:
         shipment = self._shipment
         with shipment.source.blob(shipment.reference, shipment.blob, position, stop) as stream:
             while not is_stopped() and (count := stream.readinto(buffer[: stop - position])):
-                files.write_all(self._place.descriptor, buffer[:count], self._place.offset + position)
+                self._place.write(buffer[:count], position)
                 if self._hashed == position:  # then nobody else can hash before this chunk is
                     self._hasher.update(buffer[:count])
                     self._hashed += count
@@ -211,8 +219,7 @@ class _Arrival:
         with self._lock:
             self._filled.extend(ranges)
             while reached := [stop for first, stop in self._filled if first <= self._hashed < stop]:
-                start = self._place.offset
-                for chunk in files.chunks(self._place.descriptor, start + self._hashed, start + max(reached)):
+                for chunk in self._place.chunks(self._hashed, max(reached)):
                     self._hasher.update(chunk)
                 self._hashed = max(reached)
 
@@ -221,8 +228,7 @@ class _Arrival:
         shipment, got = self._shipment, self._hasher.hexdigest()
         if got == shipment.blob.digest.hex:
             for other in shipment.places[1:]:
-                first = self._place
-                files.copy_range(first.descriptor, first.offset, other.descriptor, other.offset, self._size)
+                self._place.copy(other, self._size)
             self._shown.close()
             return True
         if self._attempts == _ATTEMPTS:

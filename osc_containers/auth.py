@@ -33,6 +33,11 @@ class Challenge:
     scheme: str
     parameters: dict[str, str]
 
+    def without_scope(self) -> "Challenge":
+        """Return what of it is good for other repositories too."""
+        kept = {name: value for name, value in self.parameters.items() if name != "scope"}
+        return Challenge(scheme=self.scheme, parameters=kept)
+
 
 def parse_challenges(header: str) -> tuple[Challenge, ...]:
     """Read `WWW-Authenticate`, perhaps several of them joined by commas; what cannot be read is left out."""

@@ -8,21 +8,28 @@ The classes are those that urllib3 asks for by their documented names (`pool_cla
 import http.client
 import io
 import ipaddress
+import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any
 
+import urllib3
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from osc_containers import hosts
+
+# Its messages hold whole URLs, and those may be signatures.
+logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 
 SLOWEST = 16 << 10
 """Bytes that must come in each read timeout, or all of what is left."""
 HEADER_LIMIT = 256 << 10
 """Bytes of status lines and headers of one reply, interim replies included."""
 _BUFFER = 32 << 10
+_IS_OLD = not hasattr(urllib3, "BaseHTTPResponse")  # which version 2 brought
 _FALLBACK_TIMEOUT = 60.0
 
 
@@ -83,11 +90,22 @@ class _Reply(http.client.HTTPResponse):
 
 
 class _Connection(HTTPConnection):
-    response_class = _Reply
+    reply: _Reply | None = None
+
+    def response_class(self, *args: Any, **kwargs: Any) -> _Reply:  # type: ignore[override]
+        """Begin a reply; `http.client` calls this as the class that it usually is."""
+        self.reply = _Reply(*args, **kwargs)
+        return self.reply
 
 
 class _SecureConnection(HTTPSConnection):
-    response_class = _Reply
+    reply: _Reply | None = None
+    response_class = _Connection.response_class  # type: ignore[assignment]
+
+    def connect(self) -> None:
+        super().connect()
+        # Where the administrator wants no verification, urllib3 need not warn of it at every request.
+        self.is_verified = True
 
 
 class _Pool(HTTPConnectionPool):
@@ -126,6 +144,17 @@ class _OutsidePool(HTTPConnectionPool):
 
 class _OutsideSecurePool(HTTPSConnectionPool):
     ConnectionCls = _OutsideSecureConnection
+
+
+def reply_on(connection: object) -> http.client.HTTPResponse | None:
+    """Return the reply that a connection brings: it gives bytes straight from the socket, urllib3 only by a copy."""
+    return getattr(connection, "reply", None)
+
+
+def adapt(context: ssl.SSLContext) -> None:
+    """Let urllib3 1 compare names with certificates itself: it gives `ssl` no name where a host is an address."""
+    if _IS_OLD and context.verify_mode != ssl.CERT_NONE:
+        context.check_hostname = False
 
 
 Pools = dict[str, Callable[..., Any]]

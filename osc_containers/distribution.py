@@ -3,33 +3,41 @@
 Spec: OCI distribution-spec v1.1, "Pull". Digests are computed from what came; a header that says otherwise is an error.
 """
 
+import ssl
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
 from typing import TypeVar
 
-from osc_containers import oci
+from osc_containers import certificates, oci, registries
 from osc_containers.digest import Digest
 from osc_containers.downloads import Download
 from osc_containers.errors import RegistryError
 from osc_containers.failures import Failure
+from osc_containers.logins import Logins
 from osc_containers.oci import Descriptor, Index, Manifest
 from osc_containers.reference import Reference
+from osc_containers.registries import Configuration, Place
 from osc_containers.registry import Registry
 from osc_containers.replies import Reply
+from osc_containers.retries import Policy
 
 _ACCEPT = {"Accept": ", ".join((*oci.MANIFEST_TYPES, *oci.INDEX_TYPES))}
 _GET_STATUSES = frozenset({200, 404})
 _HEAD_STATUSES = frozenset({200, 400, 404, 405, 501})  # some registries answer HEAD with an error, and GET well
 _KEPT = 64
+_MIRROR_ATTEMPTS = 2  # there is another place to ask
 
 _Answer = TypeVar("_Answer")
 
 
 class RegistryImages:
-    """Images wherever `places_of` says that a reference leads, most wanted place first."""
+    """Images of any registry: `sources.ImageSource` over as many registries as the references name."""
 
-    def __init__(self, places_of: Callable[[Reference], Iterable[tuple[Registry, str]]]) -> None:
-        self._places_of = places_of
+    def __init__(self, policy: Policy, environ: Mapping[str, str]) -> None:
+        self._registries = _Registries(policy, environ)
         self._lock = threading.Lock()
         self._manifests: dict[Digest, Manifest | Index] = {}
 
@@ -37,23 +45,25 @@ class RegistryImages:
         """Return the digest that `reference` names now, by HEAD where the registry answers that with one."""
         if reference.digest:
             return reference.digest
-        return _first(
-            self._places_of(reference), lambda registry, repository: self._head(registry, repository, reference)
-        )
+        places = self._registries.places(reference, by_digest=False)
+        return _first(places, lambda registry, repository: self._head(registry, repository, reference))
 
     def manifest(self, reference: Reference, digest: Digest | None = None) -> Manifest | Index:
         """Return the manifest or index, by `digest` where given, else by what `reference` names."""
         digest = digest or reference.digest
         if digest in self._manifests:
             return self._manifests[digest]
-        return _first(
-            self._places_of(reference),
-            lambda registry, repository: self._get(registry, repository, reference, digest),
-        )
+        places = self._registries.places(reference, by_digest=digest is not None)
+        return _first(places, lambda registry, repository: self._get(registry, repository, reference, digest))
 
     def blob(self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None) -> Download:
         """Open a blob; see `sources.ImageSource`."""
-        return Download(tuple(self._places_of(reference)), blob, start, stop, str(reference))
+        places = self._registries.places(reference, by_digest=True)
+        return Download(places, blob, start, stop, str(reference))
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        self._registries.close()
 
     def _head(self, registry: Registry, repository: str, reference: Reference) -> Digest:
         claimed = registry.request(
@@ -88,6 +98,57 @@ class RegistryImages:
             while len(self._manifests) >= _KEPT:
                 del self._manifests[next(iter(self._manifests))]
             self._manifests[digest] = manifest
+
+
+class _Registries:
+    """Every registry once, with its connections and tokens; settings are read when they are first needed."""
+
+    def __init__(self, policy: Policy, environ: Mapping[str, str]) -> None:
+        self._policy = policy
+        self._mirror_policy = replace(policy, attempts=min(policy.attempts, _MIRROR_ATTEMPTS))
+        self._environ = environ
+        self._lock = threading.Lock()
+        self._open: dict[tuple[str, bool, bool], Registry] = {}
+        self._contexts: dict[tuple[Path | None, bool], ssl.SSLContext] = {}
+
+    @cached_property
+    def _configuration(self) -> Configuration:
+        return registries.load(self._environ)
+
+    @cached_property
+    def _logins(self) -> Logins:
+        return Logins(self._configuration.helpers, self._environ)
+
+    def places(self, reference: Reference, *, by_digest: bool) -> tuple[tuple[Registry, str], ...]:
+        """Return the registries that may have the image, and what it is called there; never none."""
+        with self._lock:
+            places = self._configuration.places(reference, by_digest=by_digest)
+            found = tuple((self._registry(place), place.repository) for place in places)
+        # A mirror that is down once is not waited for again, for each of perhaps a thousand images.
+        return (*(place for place in found[:-1] if not place[0].is_down), found[-1])
+
+    def close(self) -> None:
+        for registry in self._open.values():
+            registry.close()
+
+    def _registry(self, place: Place) -> Registry:
+        key = (place.host, place.insecure, place.is_mirror)
+        if key not in self._open:
+            self._open[key] = Registry(
+                place.host,
+                policy=self._mirror_policy if place.is_mirror else self._policy,
+                login=partial(self._logins.find, place.host),
+                context=self._context(place),
+                insecure=place.insecure,
+            )
+        return self._open[key]
+
+    def _context(self, place: Place) -> ssl.SSLContext:
+        """Return the TLS settings for a place; it takes long to read the system's authorities, so hosts share them."""
+        key = (certificates.directory_of(place.host, self._environ), place.insecure)
+        if key not in self._contexts:
+            self._contexts[key] = certificates.context_for(key[0], insecure=place.insecure)
+        return self._contexts[key]
 
 
 def _first(places: Iterable[tuple[Registry, str]], ask: Callable[[Registry, str], _Answer]) -> _Answer:

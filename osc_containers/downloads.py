@@ -80,7 +80,7 @@ class Download:
                 self._attempts.received(count)
                 self._position += count
                 return count
-            self._break_off(Failure(f"broken off after {self._position} of {self._blob.size} bytes"))
+            self._break_off(Failure("broken off"))
         return 0
 
     def _open(self) -> _Body:
@@ -119,7 +119,7 @@ class Download:
             if length is None and self._is_part:
                 raise _WithoutRangeError
             if length is None:
-                raise Failure(f"got status {reply.status} without having asked for a part", is_final=True)
+                raise Failure(f"got status {reply.status} without having asked for a part")
             body = _body_of(reply, length)
         self._reply = reply
         return body
@@ -146,11 +146,12 @@ class Download:
 
     def _break_off(self, failure: Failure) -> None:
         self._close()
+        problem = f"{failure} after {self._position} of {self._blob.size} bytes"
         if failure.is_final:
-            self._go_on_elsewhere(RegistryError(f"{self._where}: {failure}"))
+            self._go_on_elsewhere(RegistryError(f"{self._where}: {problem}"))
             return
         try:
-            self._attempts.failed(str(failure), wait=failure.wait, most=failure.most)
+            self._attempts.failed(problem, wait=failure.wait, most=failure.most)
         except RegistryError as error:
             self._go_on_elsewhere(error)
 

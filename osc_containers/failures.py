@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Iterator
 
 from urllib3 import exceptions as urllib3_exceptions
+from urllib3.util.ssl_match_hostname import CertificateError
 
 _CAUSES_LIMIT = 20
 
@@ -24,12 +25,14 @@ class Failure(Exception):
         wait: float | None = None,
         most: int | None = None,
         may_be_plain_http: bool = False,
+        is_plain_http: bool = False,
     ) -> None:
         super().__init__(problem)
         self.is_final = is_final
         self.wait = wait
         self.most = most
-        self.may_be_plain_http = may_be_plain_http
+        self.may_be_plain_http = may_be_plain_http or is_plain_http
+        self.is_plain_http = is_plain_http
 
 
 def of(error: BaseException, url: str) -> Failure:
@@ -47,7 +50,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     seen: list[BaseException] = []
     while waiting and len(seen) < _CAUSES_LIMIT:
         cause = waiting.pop(0)
-        if any(cause is other for other in seen):
+        if isinstance(cause, Failure) or any(cause is other for other in seen):
             continue
         seen.append(cause)
         yield cause
@@ -56,8 +59,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _certificate(error: BaseException, url: str) -> Failure:
-    host = url.partition("://")[2].partition("/")[0]
-    reason = getattr(error, "verify_message", "") or "it cannot be verified"
+    host = url.partition("://")[2]
+    reason = getattr(error, "verify_message", "") or "it is for another name"
     return Failure(
         f"{url}: the certificate is not accepted: {reason[:200]}; "
         f"put the certificate of its authority into /etc/containers/certs.d/{host}/ca.crt",
@@ -69,14 +72,15 @@ def _tls(error: BaseException, url: str) -> Failure:
     reason = getattr(error, "reason", None)
     text = reason if isinstance(reason, str) and reason else "the connection broke off"
     if "ALERT" in text and "CERTIFICATE" in text:
-        host = url.partition("://")[2].partition("/")[0]
+        host = url.partition("://")[2]
         hint = f"it wants a client certificate, see /etc/containers/certs.d/{host}/client.cert"
         return Failure(f"{url}: TLS: {text[:100]}; {hint}", is_final=True)
-    return Failure(f"{url}: TLS: {text[:100]}", may_be_plain_http=True, most=3)
+    is_plain_http = text in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
+    return Failure(f"{url}: TLS: {text[:100]}", may_be_plain_http=True, is_plain_http=is_plain_http, most=3)
 
 
 def _name(error: BaseException, url: str) -> Failure:
-    host = url.partition("://")[2].partition("/")[0]
+    host = url.partition("://")[2]
     is_final = isinstance(error, socket.gaierror) and error.errno in (
         socket.EAI_NONAME,
         getattr(socket, "EAI_NODATA", -5),
@@ -106,18 +110,24 @@ def _disconnected(_error: BaseException, url: str) -> Failure:
     return Failure(f"{url}: the connection was closed without a reply", may_be_plain_http=True)
 
 
+def _broken_off(_error: BaseException, url: str) -> Failure:
+    return Failure(f"{url}: broken off")
+
+
 def _not_http(_error: BaseException, url: str) -> Failure:
-    return Failure(f"{url}: the reply is not HTTP, or is broken off")
+    return Failure(f"{url}: the reply is not HTTP")
 
 
 def _proxy(_error: BaseException, url: str) -> Failure:
-    return Failure(f"{url}: the proxy of the environment (https_proxy, …) does not answer", most=3)
+    return Failure(
+        f"{url}: the proxy of the environment (https_proxy, …) does not answer", most=3, may_be_plain_http=True
+    )
 
 
 # The most telling first: an exception of the HTTP library holds those of the system as causes.
 _KINDS = (
     (ssl.SSLCertVerificationError, _certificate),
-    (ssl.CertificateError, _certificate),
+    (CertificateError, _certificate),
     (ssl.SSLError, _tls),
     (urllib3_exceptions.ProxyError, _proxy),
     (socket.gaierror, _name),
@@ -126,6 +136,8 @@ _KINDS = (
     (urllib3_exceptions.TimeoutError, _timeout),
     (PermissionError, _forbidden),
     (http.client.RemoteDisconnected, _disconnected),
+    (ConnectionError, _system),
+    (http.client.IncompleteRead, _broken_off),
     (urllib3_exceptions.SSLError, _tls),
     (http.client.HTTPException, _not_http),
     (urllib3_exceptions.ProtocolError, _not_http),

@@ -2,22 +2,29 @@
 
 Every value is asked for with its type, and an error names the path of keys to it, so that no `dict` of unknown shape
 goes past the parsers (lock, manifests, token replies, credential files). Numbers, depth and duplicate keys are bounded
-here, once.
+here, once; so is what an error repeats of the document.
 """
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
+
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def load(text: bytes | str, where: str) -> "Fields":
     """Decode a JSON object; `where` begins every error message about it.
 
+    Bytes must be UTF-8 without a mark (RFC 8259, section 8.1): what `json` guesses beyond that, other programs refuse.
+
     :raises ValueError: it is not JSON, not an object, nested too deeply, or names one key twice.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_reject_constant)
+        decoded = text if isinstance(text, str) else text.decode("utf-8")
+        value = json.loads(decoded, object_pairs_hook=_unique, parse_constant=_reject_constant)
     except RecursionError:
         raise ValueError(f"{where}: nested too deeply") from None
     except ValueError as error:  # covers JSONDecodeError, UnicodeDecodeError and integers of too many digits
@@ -28,8 +35,8 @@ def load(text: bytes | str, where: str) -> "Fields":
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)[:80]!r} is there twice")
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"key {twice[:80]!r} is there twice")
     return result
 
 
@@ -56,47 +63,50 @@ class Fields:
         return self.values.get(key) is not None
 
     def text(self, key: str, default: str | None = None) -> str:
-        """Return a string; without `default` it must be there."""
-        value = self._value(key, default)
-        if not isinstance(value, str):
-            raise ValueError(f"{self._path(key)}: got {_kind(value)}, expected a string")
-        return value
+        """Return a string that can be encoded; without `default` it must be there."""
+        return _text(self._value(key, default), self.path(key))
+
+    def line(self, key: str, default: str | None = None) -> str:
+        """Return a string of printable characters, fit for any message; without `default` it must be there."""
+        return _line(self._value(key, default), self.path(key))
 
     def size(self, key: str) -> int:
         """Return a number of bytes: a whole number from 0 to 2**63 - 1."""
         value = self._value(key, None)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"{self._path(key)}: got {_kind(value)}, expected a whole number")
+            raise ValueError(f"{self.path(key)}: got {_kind(value)}, expected a whole number")
         if not 0 <= value < 1 << 63:
-            raise ValueError(f"{self._path(key)}: got {value}, expected a size in bytes")
+            raise ValueError(f"{self.path(key)}: got {str(value)[:24]}, expected a size in bytes")
         return value
 
     def member(self, key: str) -> "Fields":
         """Return an object that must be there."""
-        return Fields.of(self._value(key, None), self._path(key))
+        return Fields.of(self._value(key, None), self.path(key))
 
     def members(self, key: str) -> tuple["Fields", ...]:
         """Return an array of objects; one that is not there is empty."""
-        return tuple(Fields.of(value, f"{self._path(key)}[{i}]") for i, value in enumerate(self._array(key)))
+        return tuple(Fields.of(value, f"{self.path(key)}[{i}]") for i, value in enumerate(self._array(key)))
 
-    def texts(self, key: str) -> tuple[str, ...]:
-        """Return an array of strings; one that is not there is empty."""
-        found = []
-        for index, value in enumerate(self._array(key)):
-            if not isinstance(value, str):
-                raise ValueError(f"{self._path(key)}[{index}]: got {_kind(value)}, expected a string")
-            found.append(value)
-        return tuple(found)
+    def lines(self, key: str) -> tuple[str, ...]:
+        """Return an array of strings as `line` does; one that is not there is empty."""
+        return tuple(_line(value, f"{self.path(key)}[{i}]") for i, value in enumerate(self._array(key)))
 
     def items(self) -> Iterator[tuple[str, "Fields"]]:
         """Yield keys and the objects below them, for an object whose keys are data."""
         for key in self.values:
             yield key, self.member(key)
 
+    def path(self, key: str) -> str:
+        """Return what begins a message about the value of `key`; a key that is not plain is quoted and cut."""
+        step = key if _PLAIN_KEY.fullmatch(key) else f"[{key[:300]!r}]"
+        if ": " not in self.where:
+            return f"{self.where}: {step}"
+        return f"{self.where}.{step}" if step == key else self.where + step
+
     def _array(self, key: str) -> list[object]:
         value = self._value(key, [])
         if not isinstance(value, list):
-            raise ValueError(f"{self._path(key)}: got {_kind(value)}, expected an array")
+            raise ValueError(f"{self.path(key)}: got {_kind(value)}, expected an array")
         return value
 
     def _value(self, key: str, default: object) -> object:
@@ -104,11 +114,25 @@ class Fields:
         if value is None:
             value = default
         if value is None:
-            raise ValueError(f"{self._path(key)}: missing")
+            raise ValueError(f"{self.path(key)}: missing")
         return value
 
-    def _path(self, key: str) -> str:
-        return f"{self.where}: {key}" if ": " not in self.where else f"{self.where}.{key}"
+
+def _text(value: object, path: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{path}: got {_kind(value)}, expected a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # JSON can escape half a character; the value may be a secret, so it is not shown
+        raise ValueError(f"{path}: got a lone surrogate, expected whole characters") from None
+    return value
+
+
+def _line(value: object, path: str) -> str:
+    text = _text(value, path)
+    if not text.isprintable():
+        raise ValueError(f"{path}: got {text[:80]!r}, expected printable characters")
+    return text
 
 
 def _kind(value: object) -> str:

@@ -1,17 +1,20 @@
 """Writing files so that no half of one is ever seen under its name, and moving bytes between files."""
 
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 CHUNK = 1 << 20
 """Bytes that are read, hashed or written at a time."""
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF}
+# Other file systems and old kernels; EPERM is what a sandbox answers that does not know the call.
+_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -19,8 +22,17 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
 
     A symbolic link there is replaced, not followed.
     """
-    with new_file(path, mode) as descriptor:
+    with naming(path), new_file(path, mode) as descriptor:
         write_all(descriptor, content, 0)
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Let an `OSError` of the block name `path`, and not a temporary file or none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 @contextmanager
@@ -42,7 +54,7 @@ def new_file(path: Path | str, mode: int = 0o644, directory: int | None = None) 
 def beside(path: Path | str, directory: int | None = None) -> Iterator[str]:
     """Give out a name beside `path`; what is made under it takes the name `path` when the block ends well."""
     parent, name = os.path.split(path)
-    temporary = os.path.join(parent, f".{name[:200]}.{secrets.token_hex(8)}")
+    temporary = os.path.join(parent, f".{name[:48]}.{secrets.token_hex(8)}")
     try:
         yield temporary
         os.rename(temporary, path, src_dir_fd=directory, dst_dir_fd=directory)
@@ -72,6 +84,41 @@ def chunks(descriptor: int, start: int, end: int) -> Iterator[memoryview]:
 def read(descriptor: int, start: int, end: int) -> bytes:
     """Return the bytes from `start` to `end`; fewer where the file ends before."""
     return b"".join(bytes(chunk) for chunk in chunks(descriptor, start, end))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something begins in an open file; offsets are counted from there."""
+
+    descriptor: int
+    offset: int
+
+    def at(self, offset: int) -> "Place":
+        """Return another place in the same file."""
+        return Place(self.descriptor, self.offset + offset)
+
+    def write(self, content: bytes | memoryview, offset: int = 0) -> None:
+        """Write all of `content`."""
+        write_all(self.descriptor, content, self.offset + offset)
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` to `stop`; fewer where the file ends before."""
+        return read(self.descriptor, self.offset + start, self.offset + stop)
+
+    def chunks(self, start: int, stop: int) -> Iterator[memoryview]:
+        """Yield the bytes as `chunks` does."""
+        return chunks(self.descriptor, self.offset + start, self.offset + stop)
+
+    def copy(self, target: "Place", size: int) -> None:
+        """Copy `size` bytes to another place."""
+        copy_range(self.descriptor, self.offset, target.descriptor, target.offset, size)
+
+    def sha256(self, size: int) -> str:
+        """Return the SHA-256 of `size` bytes, in hexadecimal."""
+        hasher = hashlib.sha256()
+        for chunk in self.chunks(0, size):
+            hasher.update(chunk)
+        return hasher.hexdigest()
 
 
 def copy_range(source: int, source_offset: int, target: int, target_offset: int, size: int) -> None:

@@ -6,6 +6,7 @@ registry that lives on such an address itself.
 """
 
 import ipaddress
+import re
 import socket
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -59,9 +60,11 @@ def origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}[parts.scheme]
 
 
-def without_secrets(url: str) -> str:
-    """Return `url` as it may be shown: a query often is a signature that grants access."""
-    return url.partition("?")[0][:300]
+def shown(url: str) -> str:
+    """Return what of `url` may be shown: where it leads. Its path is told by digests, its query may be a signature."""
+    scheme, separator, rest = url.partition("://")
+    host = re.split(r"[/?#]", rest if separator else scheme, maxsplit=1)[0].rpartition("@")[2]
+    return repr((f"{scheme}{separator}{host}" if separator else host)[:120])[1:-1]
 
 
 def _split(url: str) -> SplitResult:

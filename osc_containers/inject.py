@@ -1,7 +1,7 @@
 """The build-root half: verify, then give kiwi the containers as overlay directories and take `<containers>` away.
 
 kiwi copies the directory `root/` beside the description into every image, and `PROFILE/` into an image of that profile
-(kiwi/system/setup.py, import_overlay_files). Only the standard library and lxml are needed here.
+(kiwi/system/setup.py, import_overlay_files). Only the standard library is needed here.
 """
 
 import logging
@@ -13,17 +13,13 @@ from osc_containers import description, files, overlay, verify
 from osc_containers.description import Description
 from osc_containers.errors import DescriptionError, LockError, VerificationError
 from osc_containers.lock import FILE_NAME
-from osc_containers.overlay import Archive, Placed
+from osc_containers.overlay import ROOT, Archive, Placed
 from osc_containers.package import Package
 from osc_containers.sections import Container
 from osc_containers.tree import Tree
 from osc_containers.units import Symlink
 
 logger = logging.getLogger(__name__)
-
-_ROOT = "root"
-_TAKEN = {_ROOT, "repos", "containers", "images"}
-"""Names of directories that mean something else to kiwi or obs-build, and so cannot be a profile's."""
 
 
 def inject_sources(package: Package, found: Description, arch: str) -> None:
@@ -36,7 +32,7 @@ def inject_sources(package: Package, found: Description, arch: str) -> None:
     :raises VerificationError: an archive is not what the lock says.
     """
     placed = _verified(package, found, found.of_architecture(arch), arch)
-    directories = _directories(found, placed)
+    directories = overlay.directories(placed)
     if directories:
         _unpack_root_archive(package)
     for name, items in sorted(directories.items()):
@@ -80,34 +76,16 @@ def _verified(package: Package, found: Description, containers: Sequence[Contain
     return placed
 
 
-def _directories(found: Description, placed: Sequence[Placed]) -> dict[str, list[Placed]]:
-    """Sort containers into kiwi's overlay directories: `root` for all images, the profiles' for theirs."""
-    directories: dict[str, list[Placed]] = {}
-    problems = []
-    for item in placed:
-        for profile in item.container.profile_names:
-            if profile in _TAKEN or "/" in profile or profile.startswith("."):
-                problems.append(
-                    f"{item.container.file}:{item.container.line}: profile {profile[:80]!r}: a directory of that name "
-                    "is something else to kiwi or obs-build; give the profile another name"
-                )
-        for name in item.container.profile_names or (_ROOT,):
-            directories.setdefault(name, []).append(item)
-    if problems:
-        raise DescriptionError(*problems)
-    return directories
-
-
 def _unpack_root_archive(package: Package) -> None:
     """Keep the packager's own overlay: kiwi takes `root.tar.gz` only where there is no `root/`, and we make one.
 
     obs-build does the same later, with every `root.tar*` (build-recipe-kiwi).
     """
     archive = package.directory / "root.tar.gz"
-    if archive.is_file() and not (package.directory / _ROOT).exists():
-        _make_directory(package.directory / _ROOT)
+    if archive.is_file() and not (package.directory / ROOT).exists():
+        _make_directory(package.directory / ROOT)
         try:
-            subprocess.run(["tar", "-xpf", archive, "-C", package.directory / _ROOT], check=True)
+            subprocess.run(["tar", "-xpf", archive, "-C", package.directory / ROOT], check=True)
         except subprocess.CalledProcessError as error:
             raise DescriptionError(f"{archive.name}: tar could not unpack it, exit status {error.returncode}") from None
 

@@ -2,12 +2,13 @@
 # Load one container of this image into its engine:  load ENGINE ID NAME ARCHIVE SIZE SHA256 CONFIG MANIFEST UNPACKED
 # Tell whether all of them are loaded:               load
 #
-# Run by kiwi_containers-ENGINE-ID.service and by kiwi_containers.service; safe to run by hand, and again. Needs coreutils,
-# systemd and the engine, nothing else. NAME is the image's full name; CONFIG and MANIFEST are hexadecimal digests, one of
-# which the engine shows as the image's id; SIZE and UNPACKED are bytes (UNPACKED is 0 where it is not known).
+# Run by kiwi_containers-ENGINE-ID.service and by kiwi_containers.service; safe to run by hand, and again. Needs
+# coreutils, systemd and the engine, nothing else. NAME is the image's full name; CONFIG and MANIFEST are hexadecimal
+# digests, one of which the engine shows as the image's id; SIZE and UNPACKED are bytes (UNPACKED is 0: not known).
 #
 # /var/lib/kiwi_containers/ENGINE-ID has the SHA-256 of the archive once its image is known to be good and on the disk.
 # From then on the image is its users': that they remove or replace it is no reason to load it again.
+# /var/lib/kiwi_containers/.ENGINE-loading is there while the engine loads, and afterwards if the power went meanwhile.
 set -u
 export LC_ALL=C HOME="${HOME:-/root}"
 
@@ -44,11 +45,11 @@ summarize() {
 }
 
 # Loads into one engine take turns: the disk then has to hold the copies of one of them only. That is an economy, no
-# safeguard, so it does not matter that two waiters could both take over from a holder that was killed.
+# safeguard: it does not matter much that two waiters could both take over from a holder that was killed.
 lock() {
     mkdir -p "$runtime" || give_up "$runtime cannot be made"
     until ln -s $$ "$runtime/$engine.lock" 2> /dev/null; do
-        kill -0 "$(readlink "$runtime/$engine.lock")" 2> /dev/null || rm -f "$runtime/$engine.lock"
+        holder=$(readlink "$runtime/$engine.lock") && ! kill -0 "$holder" 2> /dev/null && rm -f "$runtime/$engine.lock"
         sleep 0.5
     done
     locked=yes
@@ -84,8 +85,8 @@ record() {
         mv -f "$state/.$engine-$id" "$state/$engine-$id" && sync -f "$state" && release_archive
 }
 
-# As an image's id podman and docker's classic store show the digest of its configuration, docker's containerd store that of
-# its manifest. container-snap lists ID,CREATED,NAME with one name only, and its users go by the id.
+# As an image's id podman and docker's classic store show the digest of its configuration, docker's containerd store
+# that of its manifest. container-snap lists ID,CREATED,NAME with one name only, and its users go by the id.
 present() {
     if [ "$engine" = container-snap ]; then
         case "
@@ -101,6 +102,18 @@ $config,"*) return 0 ;; esac
     return 1
 }
 
+# A power cut leaves an engine with layers that it holds for complete, whose content never reached the disk, and it
+# would build the next image on these. So after a load that was cut off, images are read back as a whole: podman and
+# docker's classic store check the sums that they kept of every file. What is damaged is removed, with its layers, for
+# the next try to load anew. Docker's containerd store and container-snap keep no such sums: theirs can only be trusted.
+sound() {
+    [ -z "$cut_off" ] || [ "$engine" = container-snap ] && return 0
+    "$engine" save "${found:-$config}" > /dev/null 2>&1 && return 0
+    "$engine" rmi "${found:-$config}" > /dev/null 2>&1
+    problem="the power went while images were loaded, and this one is damaged; removed it"
+    return 1
+}
+
 check_archive() {
     [ -f "$archive" ] || give_up "$archive is missing: put it back, or get the image with: $engine pull $name"
     bytes=$(stat -c %s -- "$archive")
@@ -112,7 +125,10 @@ check_archive() {
 find_store() {
     case $engine in
         podman) store=$(podman info --format '{{.Store.GraphRoot}}' 2> /dev/null) || store=/var/lib/containers ;;
-        docker) store=$(docker info --format '{{.DockerRootDir}}' 2> /dev/null) || store=/var/lib/docker ;;
+        docker)
+            store=$(docker info --format '{{.DockerRootDir}} {{.DriverStatus}}' 2> /dev/null) || store=/var/lib/docker
+            case $store in *io.containerd*) store=/var/lib/containerd ;; *) store=${store%% [[]*} ;; esac
+            ;;
         *) store=/var/lib/container-snap ;;
     esac
     while [ ! -d "${store:=/var/lib}" ]; do store=$(dirname "$store"); done
@@ -128,44 +144,54 @@ mib() { # BYTES
     echo "$((($1 + 1048575) / 1048576)) MiB"
 }
 
-# Podman and container-snap copy the archive twice before they unpack it: as a whole, then blob by blob. Where memory is
-# plentiful it takes the copies: that spares the disk much of the writing, and most of the room that a load needs.
+# Docker copies the archive into its store before it unpacks it, podman and container-snap copy it twice: as a whole,
+# then blob by blob. Where memory is plentiful it takes these: that spares the disk much of the writing, and of the room
+# needed.
 choose_copy_place() {
-    copies=$((2 * size)) copy=$archives/.$engine-$id
-    while read -r key memory _; do [ "$key" = MemAvailable: ] && break; done < /proc/meminfo
     if [ "$engine" = docker ]; then
         copies=$size copy=$store
-    elif [ $((copies * 2)) -lt $((memory * 1024)) ] && [ $((copies * 2)) -lt "$(free /dev/shm)" ]; then
+        return
+    fi
+    problem="no temporary directory could be made in $archives or /dev/shm"
+    copies=$((2 * size)) copy=$archives/.$engine-$id
+    while read -r key memory _; do [ "$key" = MemAvailable: ] && break; done < /proc/meminfo
+    if [ $((2 * copies)) -lt $((memory * 1024)) ] && [ $((2 * copies)) -lt "$(free /dev/shm)" ]; then
         copy=$(mktemp -d "/dev/shm/kiwi_containers-$engine-$id.XXXXXX")
     else
         mkdir -m 700 "$copy"
-    fi
+    fi && ln -s "$archive" "$copy/archive"
 }
 
-enough() { # DIRECTORY BYTES
+enough() { # DIRECTORY BYTES WHAT-FOR
     available=$(free "$1")
     [ "$available" -ge "$2" ] && return 0
-    problem="$1 has $(mib "$available") free and $(mib "$2") are needed (image $(mib "$image") or more, temporary copies $(mib "$copies"))"
+    problem="$1 has $(mib "$available") free, and $(mib "$2") are needed for $3"
     return 1
 }
 
 check_space() {
     image=$((unpacked > size ? unpacked : size))
     if [ "$(stat -c %d "$store")" = "$(stat -c %d "$copy")" ]; then
-        enough "$store" $((image + copies))
+        enough "$store" $((image + copies)) "the image ($(mib "$image"), or more) and copies ($(mib "$copies"))"
     else
-        enough "$store" "$image" && enough "$copy" "$copies"
+        enough "$store" "$image" "the image, or more" && enough "$copy" "$copies" "temporary copies"
     fi
 }
 
+# "podman load" would try the archive as Docker's too where it fails to read it as OCI's: for want of space, say. That
+# can succeed, with another manifest than the pinned one. The link keeps colons in the archive's name from being syntax.
 run_engine() {
     limit=$((600 + size / 1048576))
     case $engine in
-        container-snap) set -- load -i "$archive" ;;
-        *) set -- load --quiet -i "$archive" ;;
+        podman) set -- pull --quiet "oci-archive:$copy/archive" ;;
+        docker) set -- load --quiet -i "$archive" ;;
+        *) set -- load -i "$copy/archive" ;;
     esac
+    problem="$state cannot be written"
+    : > "$loading" && sync -f "$state" || return 1
     output=$(TMPDIR=$copy timeout -k 30 "$limit" "$engine" "$@" 2>&1)
     status=$?
+    [ -n "$cut_off" ] || { sync -f "$store" && rm -f "$loading"; }
     [ $status -eq 0 ] && return 0
     [ $status -eq 124 ] && give_up "$engine did not finish within $limit s"
     problem="$engine failed with status $status: $(printf %s "$output" | tr -s '[:cntrl:]' ' ' | head -c 600)"
@@ -175,15 +201,17 @@ run_engine() {
 
 try() {
     find_store
-    if present; then
+    if present && sound; then
         record && say 6 "$name: $engine has it already"
         return
     fi
     check_archive
-    problem="no temporary directory could be made in $archives or /dev/shm"
     choose_copy_place && check_space && run_engine || return 1
-    present || give_up "$engine loaded another image than sha256:$config; replace $archive"
-    record && say 6 "$name: loaded into $engine"
+    present
+    is_present=$?
+    sound || return 1
+    problem="$engine has not got sha256:$config under that name"
+    [ $is_present -eq 0 ] && record && say 6 "$name: loaded into $engine"
 }
 
 load() {
@@ -196,6 +224,8 @@ load() {
     trap 'exit 143' HUP INT TERM
     for pause in 2 6 18 -; do
         lock
+        [ -n "$tried" ] || [ ! -e "$loading" ] || cut_off=yes
+        tried=yes
         remove_copies
         try && return
         clean_up
@@ -210,5 +240,6 @@ if [ $# -eq 0 ]; then
     exit
 fi
 engine=$1 id=$2 name=$3 archive=$4 size=$5 sha256=$6 config=$7 manifest=$8 unpacked=$9
-unit=kiwi_containers-$engine-$id.service locked=
+unit=kiwi_containers-$engine-$id.service loading=$state/.$engine-loading
+locked='' tried='' cut_off=''
 load

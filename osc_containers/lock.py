@@ -22,12 +22,14 @@ from osc_containers.digest import Digest
 from osc_containers.errors import LockError
 from osc_containers.fields import Fields
 from osc_containers.names import ARCHIVE_SUFFIX
-from osc_containers.oci import Descriptor
+from osc_containers.oci import Descriptor, is_date
 from osc_containers.reference import Reference
 
 FILE_NAME = "containers.lock"
 LIMIT = 64 << 20
 """Bytes of a lock file; a thousand containers for eight architectures stay below."""
+PROBLEM_LIMIT = 50
+"""Problems of one file that are named; whoever reads that far does not read on."""
 
 _MAJOR, _MINOR = 1, 0
 _ARCHIVE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
@@ -124,24 +126,26 @@ def _dump_descriptor(blob: Descriptor) -> dict[str, object]:
 def loads(text: str, where: str = FILE_NAME) -> Lock:
     """Read the text of a lock file.
 
-    :raises LockError: it is not one, or one of an unknown major version; every problem is named.
+    :raises LockError: it is not one, or one of an unknown major version; the first problem of each reference is named.
     """
     if re.search(r"^(<{7}|>{7}) ", text, re.MULTILINE):
         raise LockError(f"{where}: has merge-conflict markers; take either side, then run the prefetch again")
     try:
         document = fields.load(text, where)
         newer = _is_newer(document)
-        entries = list(document.member("containers").items())
+        containers = document.member("containers")
     except ValueError as error:
         raise LockError(_with_advice(str(error))) from None
     references: dict[Reference, LockedReference] = {}
     problems: list[str] = []
-    for name, entry in entries:
+    for name in containers.values:
         try:
-            references[_reference(name, entry)] = _load_reference(entry)
+            references[_reference(name, containers.path(name))] = _load_reference(containers.member(name))
         except ValueError as error:
             problems.append(_with_advice(str(error)))
     problems += _clashes(references, where)
+    if len(problems) > PROBLEM_LIMIT:
+        problems[PROBLEM_LIMIT:] = [f"{where}: {len(problems) - PROBLEM_LIMIT} more problems"]
     if problems:
         raise LockError(*problems)
     return Lock(references=references, newer=newer)
@@ -155,30 +159,31 @@ def _is_newer(document: Fields) -> bool:
     version = document.text("version")
     match = re.fullmatch(r"([0-9]{1,4})\.([0-9]{1,4})", version)
     if match is None:
-        raise ValueError(f"{document.where}: version: got {version[:40]!r}, expected '{_MAJOR}.{_MINOR}'")
+        raise ValueError(f"{document.path('version')}: got {version[:40]!r}, expected '{_MAJOR}.{_MINOR}'")
     if int(match[1]) != _MAJOR:
-        raise ValueError(f"{document.where}: got version {version}, expected {_MAJOR}.x; use a release that knows it")
+        raise LockError(f"{document.where}: got version {version}, expected {_MAJOR}.x; use a release that knows it")
     return int(match[2]) > _MINOR
 
 
-def _reference(name: str, entry: Fields) -> Reference:
+def _reference(name: str, where: str) -> Reference:
     try:
         reference = Reference.parse(name)
     except ValueError as error:
-        raise ValueError(f"{entry.where}: {error}") from None
+        raise ValueError(f"{where}: {error}") from None
     if str(reference) != name:
-        raise ValueError(f"{entry.where}: got {name[:300]!r}, expected the complete reference {str(reference)!r}")
+        raise ValueError(f"{where}: expected the complete reference {str(reference)[:300]!r}")
     return reference
 
 
 def _load_reference(entry: Fields) -> LockedReference:
     images = {}
     for arch, item in entry.member("architectures").items():
-        platforms.of_architecture(arch)
+        if arch not in platforms.ARCHITECTURES:
+            raise ValueError(f"{item.where}: expected one of {', '.join(platforms.ARCHITECTURES)}")
         images[arch] = _load_image(item)
     if not images:
-        raise ValueError(f"{entry.where}: architectures: got none, expected at least one")
-    return LockedReference(digest=Descriptor.digest_of(entry), media_type=entry.text("mediaType"), images=images)
+        raise ValueError(f"{entry.path('architectures')}: got none, expected at least one")
+    return LockedReference(digest=Descriptor.digest_of(entry), media_type=entry.line("mediaType"), images=images)
 
 
 def _load_image(item: Fields) -> LockedImage:
@@ -187,7 +192,9 @@ def _load_image(item: Fields) -> LockedImage:
         config=Descriptor.of(item.member("config")),
         layers=tuple(Descriptor.of(layer) for layer in item.members("layers")),
     )
-    created = item.text("created", "")
+    created = item.line("created", "")
+    if created and not is_date(created):
+        raise ValueError(f"{item.path('created')}: got {created[:80]!r}, expected a date of RFC 3339")
     return LockedImage(image=image, created=created, archive=_load_archive(item.member("archive")))
 
 
@@ -196,17 +203,17 @@ def _load_archive(item: Fields) -> ArchiveFile:
     # The name becomes a path: it must stay in the package, and be no other kind of file there.
     if not _ARCHIVE_NAME.fullmatch(name) or not name.endswith(ARCHIVE_SUFFIX):
         raise ValueError(
-            f"{item.where}: name: got {name[:300]!r}, expected a file name that ends in {ARCHIVE_SUFFIX!r}"
+            f"{item.path('name')}: got {name[:300]!r}, expected a plain file name that ends in {ARCHIVE_SUFFIX!r}"
         )
     if not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise ValueError(f"{item.where}: sha256: got {sha256[:80]!r}, expected 64 lower-case hexadecimal digits")
+        raise ValueError(f"{item.path('sha256')}: got {sha256[:80]!r}, expected 64 lower-case hexadecimal digits")
     return ArchiveFile(name=name, size=item.size("size"), sha256=sha256)
 
 
 def _clashes(references: Mapping[Reference, LockedReference], where: str) -> Iterator[str]:
     owners: dict[str, str] = {}
     for reference, arch, locked in Lock(references=references).images():
-        owner = f"{reference} ({arch})"
+        owner = f"{str(reference)[:300]} ({arch})"
         other = owners.setdefault(locked.archive.name, owner)
         if other != owner:
             yield _with_advice(f"{where}: {locked.archive.name} stands for {other} and for {owner}")

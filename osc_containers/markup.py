@@ -1,6 +1,6 @@
 """XML that somebody else wrote, as the few elements that matter and the places of their bytes.
 
-It is read with expat and not with lxml, because only expat says at which byte an element begins and ends (so that it
+It is read with expat and not as a tree, because only expat says at which byte an element begins and ends (so that it
 can be cut out of a file whose other bytes stay as they are), counts lines beyond 65535, and asks before it expands an
 entity. Nothing outside of the bytes is ever read: external entities and DTD files are refused, XInclude means nothing.
 
@@ -8,6 +8,7 @@ Spec: Extensible Markup Language (XML) 1.0, fifth edition; Namespaces in XML 1.0
 """
 
 import re
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ ELEMENT_LIMIT = 20_000
 EXPANSION_LIMIT = 16 << 20
 """Characters that all entities of a file could add up to."""
 _ENTITY_LIMIT = 100
+_ENTITY_LENGTH_LIMIT = 4096
 
 BLANKS = " \t\r\n"
 """White space in the sense of XML."""
@@ -34,6 +36,7 @@ class Element:
     """An element with its attributes; `name` is `namespace local` where it has a namespace.
 
     `start` is the byte of its `<`; `stop` that of the `<` of its end tag, or the byte after it where it has none.
+    `text` is what is in it beside its children, with the blanks.
     """
 
     name: str
@@ -42,7 +45,12 @@ class Element:
     start: int
     stop: int
     children: tuple["Element", ...]
-    has_text: bool
+    text: str
+
+    @property
+    def has_text(self) -> bool:
+        """Whether other text than blanks is in it."""
+        return bool(self.text.strip(BLANKS))
 
     def required(self, attribute: str) -> str:
         """Return an attribute that must be there.
@@ -101,7 +109,7 @@ def parse(xml: bytes, file: str, keep: Collection[str] = ()) -> Element:
         short texts; the message begins with `file:line`.
     """
     if len(xml) > SIZE_LIMIT:
-        raise ValueError(f"{file}: got {len(xml)} bytes, expected an XML file of at most {SIZE_LIMIT}")
+        raise ValueError(f"{file}: has more than {SIZE_LIMIT} bytes, too many for a description")
     parser = expat.ParserCreate(_forced_encoding(xml), " ")
     parser.specified_attributes = True  # kiwi's parser ignores the defaults that a DTD declares
     builder = _Builder(parser=parser, keep=frozenset(keep))
@@ -162,22 +170,21 @@ def _encoding_of_markup(xml: bytes, start: int) -> str:
 def _whole_lines(xml: bytes, elements: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, int]]:
     """Widen each element to its line where only blanks and other ones of `elements` are on it."""
     encoding = _encoding_of_markup(xml, elements[0][0]) if elements else "utf-8"
-    blanks = [blank.encode(encoding) for blank in " \t\r"]
     newline = "\n".encode(encoding)
-    width = len(newline)
-    remaining = list(elements)
+    blanks = re.compile(b"(?:%s)*" % b"|".join(blank.encode(encoding) for blank in " \t\r"))
+    remaining = deque(elements)
+    done = 0
     while remaining:
-        before, after = remaining[0][0], remaining[0][0]
-        on_line = []
-        while remaining and remaining[0][0] == after:
-            on_line.append(remaining.pop(0))
-            after = on_line[-1][1]
-            while xml[after : after + width] in blanks:
-                after += width
-        while xml[before - width : before] in blanks:
-            before -= width
-        alone = xml[before - width : before] == newline == xml[after : after + width]
-        yield from [(before, after + width)] if alone else on_line
+        on_line = [remaining.popleft()]
+        while remaining and blanks.fullmatch(xml, on_line[-1][1], remaining[0][0]):
+            on_line.append(remaining.popleft())
+        start, end = on_line[0][0], on_line[-1][1]
+        before = xml.rfind(newline, done, start) + len(newline)
+        after = xml.find(newline, end, remaining[0][0] if remaining else None)
+        # In UTF-16 these could be the halves of other letters; then what is between is no row of blanks either.
+        alone = min(before, after) > done and blanks.fullmatch(xml, before, start) and blanks.fullmatch(xml, end, after)
+        yield from [(before, after + len(newline))] if alone else on_line
+        done = end
 
 
 def _forced_encoding(xml: bytes) -> str | None:
@@ -198,7 +205,7 @@ class _Open:
     line: int
     start: int
     children: list[Element] = field(default_factory=list)
-    has_text: bool = False
+    text: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -234,15 +241,15 @@ class _Builder:
                 start=of.start,
                 stop=self.parser.CurrentByteIndex,
                 children=tuple(of.children),
-                has_text=of.has_text,
+                text="".join(of.text),
             )
             if self.open:
                 self.open[-1].children.append(self.done)
         self.depth -= 1
 
     def text(self, text: str) -> None:
-        if len(self.open) == self.depth and text.strip(BLANKS):
-            self.open[-1].has_text = True
+        if len(self.open) == self.depth:
+            self.open[-1].text.append(text)
 
     def root(self) -> Element:
         if self.done is None:
@@ -274,6 +281,8 @@ class _Dtd:
             raise _RefusedError(f"parameter entity {name[:80]!r}; expected entities that are plain texts")
         if "<" in value:  # elements need a place in the file, or they cannot be cut out of it
             raise _RefusedError(f"entity {name[:80]!r} holds markup; write it where it is used")
+        if len(value) > _ENTITY_LENGTH_LIMIT:
+            raise _RefusedError(f"entity {name[:80]!r} has {len(value)} characters, expected {_ENTITY_LENGTH_LIMIT}")
         self.values.setdefault(name, value)
         if len(self.values) > _ENTITY_LIMIT:
             raise _RefusedError(f"more than {_ENTITY_LIMIT} entities")

@@ -13,23 +13,32 @@ from osc_containers.reference import Reference
 
 ARCHIVE_SUFFIX = ".ociarchive"
 _LENGTH = 160
-"""Characters of a flattened reference at most; with architecture, backend and suffixes it then fits NAME_MAX (255)."""
+"""Characters of a flattened reference at most, without its hash; with architecture, backend and suffixes it then fits
+NAME_MAX (255)."""
+_HASHES = (0, 8, 32)
+"""Characters of the hash: most names need none, and no two references share the longest."""
 
 
 def flatten(references: Iterable[Reference]) -> Mapping[Reference, str]:
-    """Map each reference to a distinct name of letters, digits, `.`, `-` and `_`, not beginning with a dot."""
-    plain = {
-        reference: re.sub(r"[^A-Za-z0-9.-]", "_", str(reference)) for reference in sorted(set(references), key=str)
-    }
-    count = Counter(name[:_LENGTH].lower() for name in plain.values())
-    return {
-        reference: name if count[name[:_LENGTH].lower()] == 1 and len(name) <= _LENGTH else _hashed(reference, name)
-        for reference, name in plain.items()
-    }
+    """Map each reference to a distinct name of letters, digits, `.`, `-` and `_`, not beginning with a dot.
+
+    Names that differ in nothing but case count as one: a package may be checked out where they are one file.
+    """
+    levels = {reference: int(len(str(reference)) > _LENGTH) for reference in sorted(set(references), key=str)}
+    while True:
+        flat = {reference: _name(reference, _HASHES[level]) for reference, level in levels.items()}
+        count = Counter(name.lower() for name in flat.values())
+        # A hash may clash too, by chance or because somebody tags an image like the hashed name of another.
+        clashing = [r for r, name in flat.items() if count[name.lower()] > 1 and levels[r] < len(_HASHES) - 1]
+        if not clashing:
+            return flat
+        for reference in clashing:
+            levels[reference] += 1
 
 
-def _hashed(reference: Reference, name: str) -> str:
-    return f"{name[:_LENGTH]}-{Digest.of(str(reference).encode()).hex[:8]}"
+def _name(reference: Reference, digits: int) -> str:
+    plain = re.sub(r"[^A-Za-z0-9.-]", "_", str(reference))[:_LENGTH]
+    return f"{plain}-{Digest.of(str(reference).encode()).hex[:digits]}" if digits else plain
 
 
 def archive(flat: str, arch: str) -> str:

@@ -63,10 +63,10 @@ class Descriptor:
         return cls(
             digest=cls.digest_of(item),
             size=item.size("size"),
-            media_type=item.text("mediaType", ""),
+            media_type=item.line("mediaType", ""),
             platform=_platform(item.member("platform")) if "platform" in item else None,
             is_attestation=_ATTESTATION in annotations,
-            urls=item.texts("urls"),
+            urls=item.lines("urls"),
         )
 
     @staticmethod
@@ -75,10 +75,11 @@ class Descriptor:
 
         :raises ValueError: it is missing or no digest.
         """
+        text = item.text("digest")
         try:
-            return Digest.parse(item.text("digest"))
+            return Digest.parse(text)
         except ValueError as error:
-            raise ValueError(f"{item.where}: {error}") from None
+            raise ValueError(f"{item.path('digest')}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,16 +124,14 @@ def parse(raw: bytes, media_type: str, where: str) -> Manifest | Index:
     if len(raw) > MANIFEST_LIMIT:
         raise ValueError(f"{where}: got a manifest of {len(raw)} bytes, expected at most {MANIFEST_LIMIT}")
     document = fields.load(raw, where)
-    if "schemaVersion" in document and document.size("schemaVersion") != 2:
-        raise ValueError(
-            f"{where}: Docker schema 1 manifests cannot be pinned; push the image again with a current tool"
-        )
-    kind = document.text("mediaType", "") or media_type.partition(";")[0].strip()
+    version = document.size("schemaVersion") if "schemaVersion" in document else 2
+    if version != 2:
+        raise ValueError(f"{where}: got schemaVersion {version}, expected 2; push the image again with a current tool")
+    kind = document.line("mediaType", "") or media_type.partition(";")[0].strip()
     if kind not in INDEX_TYPES + MANIFEST_TYPES:
         kind = _guess(document, kind)
     if kind in INDEX_TYPES:
-        if "layers" in document or "config" in document:
-            raise ValueError(f"{where}: got an index that has layers or a config, expected manifests alone")
+        _refuse_other_shapes(document, "manifests")
         return Index(raw=raw, media_type=kind, manifests=_descriptors(document, "manifests", INDEX_COUNT_LIMIT))
     if kind in MANIFEST_TYPES:
         return _manifest(document, raw, kind)
@@ -149,10 +148,18 @@ def _guess(document: Fields, kind: str) -> str:
     return kind
 
 
+def _refuse_other_shapes(document: Fields, *own: str) -> None:
+    """Refuse what could be taken for another kind of document; engines do when they load it (CVE-2021-41190)."""
+    others = [key for key in ("config", "fsLayers", "history", "layers", "manifests") if key in document]
+    if set(others) - set(own):
+        raise ValueError(f"{document.where}: got {' and '.join(others)}, expected {' and '.join(own)} alone")
+
+
 def _manifest(document: Fields, raw: bytes, media_type: str) -> Manifest:
+    _refuse_other_shapes(document, "config", "layers")
     config = Descriptor.of(document.member("config"))
     if config.media_type not in CONFIG_TYPES:
-        kind = document.text("artifactType", "") or config.media_type
+        kind = document.line("artifactType", "") or config.media_type
         raise ValueError(f"{document.where}: not an image but an artifact of type {kind[:120]!r}; name an image here")
     layers = _descriptors(document, "layers", LAYER_COUNT_LIMIT)
     for number, layer in enumerate(layers):
@@ -177,13 +184,13 @@ def _descriptors(document: Fields, key: str, limit: int) -> tuple[Descriptor, ..
 
 
 def _platform(item: Fields) -> Platform:
-    return Platform(item.text("os", ""), item.text("architecture", ""), item.text("variant", ""))
+    return Platform(item.line("os", ""), item.line("architecture", ""), item.line("variant", ""))
 
 
 def select(index: Index, wanted: Platform, where: str) -> Descriptor:
     """Choose the entry of `index` for a platform; of equals the first, as container engines do.
 
-    An entry that is an index itself, without a platform, is chosen when no manifest fits and it is the only one.
+    The first entry without a platform is the last resort, as in skopeo's library: its own content says what it is.
 
     :raises ValueError: no entry fits; it lists the platforms there are.
     """
@@ -191,9 +198,9 @@ def select(index: Index, wanted: Platform, where: str) -> Descriptor:
     ranked = [(rank, entry) for entry in candidates if (rank := _rank(wanted, entry)) is not None]
     if ranked:
         return min(ranked, key=lambda pair: pair[0])[1]
-    nested = [entry for entry in candidates if entry.platform is None and entry.media_type in INDEX_TYPES]
-    if len(nested) == 1:
-        return nested[0]
+    for entry in candidates:
+        if entry.platform is None and entry.media_type in INDEX_TYPES + MANIFEST_TYPES:
+            return entry
     there = sorted({str(entry.platform) for entry in candidates if entry.platform and entry.platform.os != "unknown"})
     raise ValueError(f"{where}: no image for {wanted}; there are: {', '.join(there)[:400] or 'none'}")
 
@@ -216,4 +223,9 @@ def created_of(config: bytes, where: str) -> str:
     :raises ValueError: it is not a configuration.
     """
     created = fields.load(config, where).values.get("created")
-    return created if isinstance(created, str) and _DATE.fullmatch(created) else ""
+    return created if isinstance(created, str) and is_date(created) else ""
+
+
+def is_date(text: str) -> bool:
+    """Tell whether `text` has the form of a date of RFC 3339."""
+    return _DATE.fullmatch(text) is not None

@@ -1,7 +1,8 @@
 """From the attributes of a `<container>` to the place of its image and the name it gets.
 
 The joining is kiwi's (`XMLState.get_containers`); what goes beyond it is said in `interpret`. Everything that comes out
-has been through the grammar of image names, so that it holds no character that a path, a unit or a terminal acts on.
+has been through the grammar of image names, so that it holds no character that a path, a unit or a terminal acts on;
+only a place on this machine's disk may have any that can be printed.
 
 Spec: containers-transports(5); distribution/reference.
 """
@@ -15,6 +16,7 @@ from osc_containers.reference import Reference
 
 _NAMED_TRANSPORTS = ("containers-storage", "docker-daemon")
 _PATH_TRANSPORTS = ("dir", "docker-archive", "oci", "oci-archive")
+_HOLD_TAGS = ("oci", "oci-archive")
 TRANSPORTS = ("docker", *_NAMED_TRANSPORTS, *_PATH_TRANSPORTS)
 _SERVED_BY_OBS = ("obs", "obsrepositories")
 
@@ -92,14 +94,14 @@ def interpret(*, source: Source, path: str, name: str, tag: str) -> Origin:
     # kiwi would write the archive of "../x" beside its directory; "x/" would take its name from the path.
     if base.rpartition("/")[2] in ("", ".") or ".." in base.split("/"):
         raise ValueError(f"name {name[:160]!r}: expected the name of an image")
-    suffix = (f":{version}" if version else "") + (f"@{digest}" if digest else "")
+    suffix = ("" if version is None else f":{version}") + (f"@{digest}" if digest else "")
     if transport in _PATH_TRANSPORTS:
         joined = posixpath.normpath(f"{at}/{path}/{base}")
         if ":" in joined:
             raise ValueError(f"source {source.text[:160]!r}: expected a path without ':', got {joined[:160]!r}")
         inner = posixpath.normpath(f"/{path}/{base}").lstrip("/")
         reference = Reference.parse(f"localhost/{inner}{suffix}")
-        ref = f":{version}" if version and transport in ("oci", "oci-archive") else ""
+        ref = f":{version}" if version and transport in _HOLD_TAGS else ""
         place = f"{transport}:{joined}{ref}"
     else:
         joined = posixpath.normpath(f"{at}/{path}/{base}" if at else f"{path}/{base}".lstrip("/"))
@@ -121,21 +123,26 @@ def _expect_printable(attribute: str, value: str) -> None:
 
 def _split_version(name: str, tag: str) -> tuple[str, str | None, Digest | None]:
     """Take tag and digest, from wherever they stand, away from the name."""
-    base, at, behind_name = name.partition("@")
-    if at and ":" not in behind_name:
+    rest, digest_of_name = _cut(name, "@")
+    if digest_of_name is not None and ":" not in digest_of_name:
         # What kiwi itself joins to a digest: name="x@sha256" tag="<hex>".
-        behind_name, tag = f"{behind_name}:{tag}", ""
-    head, slash, last = base.rpartition("/")
-    last, _, tag_of_name = last.partition(":")
-    if _DIGEST.fullmatch(tag):
-        tag_of_tag, behind_tag = "", tag
-    else:
-        tag_of_tag, _, behind_tag = tag.partition("@")
-    digest = _only("digest", behind_name, behind_tag)
-    return head + slash + last, _only("tag", tag_of_name, tag_of_tag), Digest.parse(digest) if digest else None
+        digest_of_name, tag = f"{digest_of_name}:{tag}", ""
+    head, slash, last = rest.rpartition("/")
+    last, tag_of_name = _cut(last, ":")
+    tag_of_tag, digest_of_tag = (None, tag) if _DIGEST.fullmatch(tag) else _cut(tag, "@")
+    digest = _only("digest", digest_of_name, digest_of_tag)
+    version = _only("tag", tag_of_name, tag_of_tag or None)
+    return head + slash + last, version, None if digest is None else Digest.parse(digest)
 
 
-def _only(what: str, of_name: str, of_tag: str) -> str | None:
-    if of_name and of_tag and of_name != of_tag:
+def _cut(text: str, mark: str) -> tuple[str, str | None]:
+    before, found, behind = text.partition(mark)
+    return before, behind if found else None
+
+
+def _only(what: str, of_name: str | None, of_tag: str | None) -> str | None:
+    if of_name is None or of_tag is None:
+        return of_tag if of_name is None else of_name
+    if of_name != of_tag:
         raise ValueError(f"name has the {what} {of_name[:160]!r} and tag has {of_tag[:160]!r}; expected one of them")
-    return of_name or of_tag or None
+    return of_name

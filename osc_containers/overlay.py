@@ -5,11 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from osc_containers import names, units
+from osc_containers.errors import DescriptionError
 from osc_containers.lock import Lock, LockedImage
 from osc_containers.sections import Container
 from osc_containers.units import ARCHIVES, Load, Symlink, TextFile
 
+ROOT = "root"
+"""The overlay directory for every image (kiwi/system/setup.py, import_overlay_files)."""
+
 _NAME_LENGTH = 255
+_TAKEN = {ROOT, "repos", "containers", "images"}
+"""Directories that mean something else to kiwi or obs-build, and so cannot be a profile's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +75,32 @@ def place(containers: Sequence[Container], where: Mapping[Container, str], arch:
     pairs = ((container, lock.image_for(container.reference, arch)) for container in containers)
     return tuple(
         Placed(container=container, locked=locked, path=where[container]) for container, locked in pairs if locked
+    )
+
+
+def directories(placed: Sequence[Placed]) -> dict[str, list[Placed]]:
+    """Sort containers into kiwi's overlay directories: `root` for all images, the profiles' for theirs.
+
+    :raises DescriptionError: a profile's directory is something else to kiwi or obs-build.
+    """
+    found: dict[str, list[Placed]] = {}
+    problems: list[str] = []
+    for item in placed:
+        problems += problems_of_profiles(item.container)
+        for name in item.container.profile_names or (ROOT,):
+            found.setdefault(name, []).append(item)
+    if problems:
+        raise DescriptionError(*problems)
+    return found
+
+
+def problems_of_profiles(container: Container) -> tuple[str, ...]:
+    """Say of each profile of a container that cannot have a directory that it cannot."""
+    return tuple(
+        f"{container.file}:{container.line}: profile {profile[:80]!r}: a directory of that name is something else to "
+        "kiwi or obs-build; give the profile another name"
+        for profile in container.profile_names
+        if profile in _TAKEN or "/" in profile or profile.startswith(".")
     )
 
 

@@ -4,20 +4,22 @@ osc and the source server give the files of a service that runs automatically th
 next run osc puts them into `.old` (osc/obs_scm/serviceinfo.py), and the server does the same (bs_service).
 """
 
+import errno
 import fcntl
 import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from osc_containers import lock
+from osc_containers import lock, obscpio
 from osc_containers.errors import Error, LockError
 from osc_containers.lock import Lock
 from osc_containers.names import ARCHIVE_SUFFIX
 
+_HOLDING = (ARCHIVE_SUFFIX, obscpio.FILE_NAME)
+_NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _PREFIX = re.compile(r"_service:(?:[^:/]+:)*")
 
 
@@ -30,10 +32,12 @@ class Package:
     def read_lock(self) -> Lock | None:
         """Return what is locked, or None where there is no lock file.
 
-        :raises LockError: the file is broken.
+        :raises LockError: the file is broken, or something other than a file.
         """
         path = self.find(lock.FILE_NAME)
         if path is None:
+            if (self.directory / lock.FILE_NAME).exists():
+                raise LockError(f"{lock.FILE_NAME}: got a directory or a special file, expected a file; remove it")
             return None
         if path.stat().st_size > lock.LIMIT:
             raise LockError(f"{path.name}: got {path.stat().st_size} bytes, expected at most {lock.LIMIT}")
@@ -50,19 +54,22 @@ class Package:
         return next((path for path in self._earlier() if _PREFIX.sub("", path.name, count=1) == name), None)
 
     def archives(self) -> tuple[Path, ...]:
-        """Return every archive in the package and among the results of an earlier run, sorted."""
-        own = (path for path in self.directory.iterdir() if path.name.endswith(ARCHIVE_SUFFIX))
-        return tuple(sorted(path for path in (*own, *self._earlier()) if _is_archive(path)))
+        """Return every archive, and what holds some, in the package and among the results of an earlier run, sorted."""
+        found = {*self.directory.iterdir(), *self._earlier()}
+        return tuple(sorted(path for path in found if path.name.endswith(_HOLDING) and path.is_file()))
 
     def _earlier(self) -> Iterator[Path]:
         old = self.directory / ".old"
         for directory in (old, self.directory):
             if directory.is_dir():
-                yield from sorted(path for path in directory.iterdir() if path.name.startswith("_service:"))
+                found = (path for path in directory.iterdir() if path.name.startswith("_service:"))
+                yield from sorted(path for path in found if path.is_file())
 
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Keep other runs out of the package while the block runs; nothing is written for it.
+
+        Where the file system locks no directories (NFS), it keeps nobody out.
 
         :raises Error: another process holds it; it is named.
         """
@@ -73,13 +80,12 @@ class Package:
             except BlockingIOError:
                 who = _holder(os.fstat(descriptor))
                 raise Error(f"{self.directory}: {who} works in this package; wait until it has ended") from None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
             yield
         finally:
             os.close(descriptor)
-
-
-def _is_archive(path: Path) -> bool:
-    return path.name.endswith(ARCHIVE_SUFFIX) and stat.S_ISREG(path.stat().st_mode) if path.exists() else False
 
 
 def _holder(directory: os.stat_result) -> str:

@@ -1,7 +1,9 @@
 """Architecture names of kiwi and the platforms of OCI images.
 
 kiwi's names are the `arch-name` of its schema (kiwi/schema/kiwi.rnc): those of `uname -m` and their synonyms.
-Platforms: OCI image-spec v1.1, image-index.md, "Platform Variants"; fall-backs as in containerd's platforms/compare.go.
+Platforms: OCI image-spec v1.1, image-index.md, "Platform Variants"; fall-backs as in the library of skopeo, with which
+kiwi pulls (containers/image, internal/pkg/platform), and amd64's first level under both its names as in containerd's
+(platforms/database.go).
 """
 
 import platform
@@ -17,7 +19,7 @@ class Platform:
     variant: str = ""
 
     def __str__(self) -> str:
-        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
+        return "/".join(filter(None, (self.os, self.architecture, self.variant))) or "no platform"
 
 
 _PLATFORMS = {
@@ -44,12 +46,12 @@ _PLATFORMS = {
 
 ARCHITECTURES = tuple(_PLATFORMS)
 
-# What an architecture means by an image that names no variant, and which older variants it runs, best first.
+# Which variants an architecture takes, best first. An image that names none may be for any: it is the last resort.
 _RUNS_VARIANTS = {
     ("arm64", "v8"): ("v8", ""),
-    ("arm", "v7"): ("v7", "", "v6", "v5"),
-    ("arm", "v6"): ("v6", "v5"),
-    ("arm", "v5"): ("v5",),
+    ("arm", "v7"): ("v7", "v6", "v5", ""),
+    ("arm", "v6"): ("v6", "v5", ""),
+    ("arm", "v5"): ("v5", ""),
     ("amd64", ""): ("", "v1"),
 }
 

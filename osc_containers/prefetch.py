@@ -4,29 +4,33 @@ Two kinds of run: the default follows tags and says what moved; a locked run fet
 """
 
 import logging
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from osc_containers import files, lock, names, pins, transfer
+from osc_containers import files, holdings, lock, names, obscpio, pins, table, transfer
+from osc_containers.bundle import Bundle
 from osc_containers.errors import LockError
+from osc_containers.holdings import Region
 from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
 from osc_containers.package import Package
 from osc_containers.pins import Pin, PinnedImage, Wanted
 from osc_containers.reference import Reference
 from osc_containers.sources import Network
-from osc_containers.transfer import Order
+from osc_containers.transfer import Order, Volume
 from osc_containers.tree import Tree
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 2
 """Archives that are hashed at a time."""
-_LEFTOVER = re.compile(rf"\.(?:{re.escape(lock.FILE_NAME)}|.*{re.escape(names.ARCHIVE_SUFFIX)})\.[0-9a-f]{{16}}")
-"""Temporary names of lock and archives (`files.beside`)."""
+
+
+Pack = Callable[[Lock], Bundle]
+"""Lays out the bundle of what a lock has pinned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,43 +51,40 @@ def prefetch(
     *,
     outdir: Path,
     locked: bool,
+    pack: Pack | None = None,
 ) -> Lock:
     """Bring archives and lock of a package up to date, and return the lock.
 
-    New files go to `outdir`, which may be the package itself; there is none where nothing changed, and none where
-    anything failed. Archives that only the old lock named are removed from the package at the end.
+    With `pack` the archives go into the bundle that it lays out for a lock, and are no files of their own. New files go
+    to `outdir`, which may be the package itself; there is none where nothing changed, and none where anything failed.
+    Archives that only the old lock named are removed from the package at the end.
 
     :raises LockError: the lock is broken or, in a locked run, does not cover what is wanted.
     :raises RegistryError: a source failed, or does not have what was asked.
     :raises VerificationError: it gave something else.
     """
-    with package.hold(), ExitStack() as at_last:
-        _remove_leftovers(package)
+    with package.hold():
         found = package.read_lock()
         old = found or lock.EMPTY
-        if not locked:
-            targets = _targets(pins.pin(wanted, network.open_source, old), old)
-        elif found:
-            targets = _targets(pins.from_lock(wanted, old), old, among=old.references)
-        else:
+        if locked and not found:
             raise LockError(f"{lock.FILE_NAME}: not there, but this run is locked; run it once without 'locked'")
-        with _provided(package, targets, network, outdir, strict=locked) as archives:
+        new_pins = pins.from_lock(wanted, old) if locked else pins.pin(wanted, network.open_source, old)
+        network = replace(network, latency=min((pin.latency for pin in new_pins if pin.latency), default=None))
+        targets = _targets(new_pins, old, among=old.references if locked else ())
+        provide = partial(_provide_bundle, pack) if pack else _provide
+        # The lock gets its name last, when the archives that it names have theirs.
+        with ExitStack() as last, provide(package, targets, network, outdir, strict=locked) as archives:
             new = old if locked else _lock(targets, archives)
-            _prepare_lock(package, new, outdir, at_last)
-        at_last.close()
+            text = lock.dumps(new).encode()
+            own = package.directory / lock.FILE_NAME
+            if not own.is_file() or own.read_bytes() != text:
+                files.write_all(last.enter_context(files.new_file(outdir / lock.FILE_NAME)), text, 0)
         _report(old, new)
-        _prune(package, old, new)
+        _prune(package, old, new, bundled=pack is not None)
     return new
 
 
-def _remove_leftovers(package: Package) -> None:
-    """Remove what a run that was killed left under names that it did not live to change; none is running now."""
-    for path in package.directory.iterdir():
-        if _LEFTOVER.fullmatch(path.name):
-            path.unlink()
-
-
-def _targets(new: Sequence[Pin], old: Lock, among: Iterable[Reference] = ()) -> list[_Target]:
+def _targets(new: Sequence[Pin], old: Lock, among: Iterable[Reference]) -> list[_Target]:
     flat = names.flatten([*among, *(pin.reference for pin in new)])
     targets = []
     for pin in new:
@@ -97,41 +98,71 @@ def _targets(new: Sequence[Pin], old: Lock, among: Iterable[Reference] = ()) -> 
 
 
 @contextmanager
-def _provided(
+def _provide(
     package: Package, targets: Sequence[_Target], network: Network, outdir: Path, *, strict: bool
 ) -> Iterator[Mapping[str, ArchiveFile]]:
-    """Have every archive: from the package, from an earlier run, or newly made; `strict` makes only what is locked.
-
-    New ones get their names when the block ends well.
-    """
+    """Have every archive: from the package, from an earlier run, or newly made; `strict` makes only what is locked."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         present = list(pool.map(lambda target: _find(package, target), targets))
-    orders = [
-        Order(
-            name=target.name,
-            reference=target.pin.reference,
-            origin=target.pin.origin,
-            image=target.pinned.image,
-            small=target.pinned.small,
-            expected=target.locked if strict else None,
-        )
-        for target, path in zip(targets, present, strict=True)
-        if path is None
-    ]
-    made = transfer.transfer(orders, network, package.archives(), outdir) if orders else nullcontext(())
-    with made as files_made:
-        known = {target.name: target.locked for target in targets if target.locked}
-        yield known | {file.name: file for file in files_made}
-    for target, path in zip(targets, present, strict=True):
-        if path is not None and path != package.directory / target.name:
-            Tree(outdir).link(f"/{target.name}", path)
+    pairs = list(zip(targets, present, strict=True))
+    volumes = [transfer.alone(_order(target, strict=strict)) for target, region in pairs if region is None]
+    kept = {target.name: target.locked for target, region in pairs if region and target.locked}
+    if volumes:
+        with transfer.transfer(volumes, network, package.archives(), outdir) as made:
+            yield {**kept, **made}
+    else:
+        yield kept
+    for target, region in pairs:
+        if region and region.path != package.directory / target.name:
+            Tree(outdir.resolve()).link(f"/{target.name}", region.path)
 
 
-def _find(package: Package, target: _Target) -> Path | None:
-    if target.locked is None:
+def _find(package: Package, target: _Target) -> Region | None:
+    """Return where a locked archive is as a file of its own."""
+    path = package.find(target.name) if target.locked else None
+    if path is None or target.locked is None:
         return None
-    path = package.find(target.name)
-    return path if path and transfer.has(path, target.locked) else None
+    region = Region(path=path, offset=0, size=path.stat().st_size)
+    return region if holdings.is_archive(region, target.locked) else None
+
+
+def _order(target: _Target, *, strict: bool) -> Order:
+    return Order(
+        name=target.name,
+        reference=target.pin.reference,
+        origin=target.pin.origin,
+        image=target.pinned.image,
+        small=target.pinned.small,
+        expected=target.locked if strict else None,
+    )
+
+
+@contextmanager
+def _provide_bundle(
+    pack: Pack, package: Package, targets: Sequence[_Target], network: Network, outdir: Path, *, strict: bool
+) -> Iterator[Mapping[str, ArchiveFile]]:
+    """Have every archive in one bundle, which is made anew where anything in it changed."""
+    orders = [_order(target, strict=strict) for target in targets]
+    # The places in a bundle depend on sizes alone, so any SHA-256 does where none is known yet.
+    draft = {
+        target.name: target.locked or ArchiveFile(name=target.name, size=order.layout.size, sha256="0" * 64)
+        for target, order in zip(targets, orders, strict=True)
+    }
+    bundle = pack(_lock(targets, draft))
+    path = package.find(obscpio.FILE_NAME)
+    if path and all(target.locked for target in targets) and holdings.is_bundle(path, bundle, draft.values()):
+        yield draft
+        if path != package.directory / obscpio.FILE_NAME:
+            Tree(outdir.resolve()).link(f"/{obscpio.FILE_NAME}", path)
+        return
+    volume = Volume(
+        name=obscpio.FILE_NAME,
+        size=bundle.layout.size,
+        orders=tuple((order, bundle.layout.contents[order.name]) for order in orders),
+        finish=lambda made: pack(_lock(targets, made)).frame(),
+    )
+    with transfer.transfer([volume], network, package.archives(), outdir) as made:
+        yield made
 
 
 def _lock(targets: Sequence[_Target], archives: Mapping[str, ArchiveFile]) -> Lock:
@@ -153,27 +184,20 @@ def _report(old: Lock, new: Lock) -> None:
         before = old.image_for(reference, arch)
         digest = locked.image.manifest.digest
         if before is None:
-            logger.info("%s (%s): pinned to %s, %d bytes", reference, arch, digest, locked.archive.size)
+            size = table.size(locked.archive.size)
+            logger.info("%s (%s): pinned to %s, %s", reference, arch, digest, size)
         elif before.image != locked.image:
             logger.info("%s (%s): moved from %s to %s", reference, arch, before.image.manifest.digest, digest)
         else:
             logger.info("%s (%s): unchanged, %s", reference, arch, digest)
 
 
-def _prepare_lock(package: Package, new: Lock, outdir: Path, at_last: ExitStack) -> None:
-    """Write the lock, if it changes anything, under a name that it loses for its own when `at_last` is closed."""
-    text = lock.dumps(new).encode()
-    own = package.directory / lock.FILE_NAME
-    if not own.is_file() or own.read_bytes() != text:
-        descriptor = at_last.enter_context(files.new_file(outdir / lock.FILE_NAME))
-        files.write_all(descriptor, text, 0)
-
-
-def _prune(package: Package, old: Lock, new: Lock) -> None:
-    """Remove the archives that only the old lock names: osc never removes what a service wrote once."""
-    keep = {locked.archive.name for _, _, locked in new.images()}
-    for _, _, locked in old.images():
-        path = package.directory / locked.archive.name
-        if locked.archive.name not in keep and path.is_file():
+def _prune(package: Package, old: Lock, new: Lock, *, bundled: bool) -> None:
+    """Remove what the old lock stood for and the new one does not: osc never removes what a service wrote once."""
+    named = {locked.archive.name for _, _, locked in (*old.images(), *new.images())}
+    keep = {obscpio.FILE_NAME} if bundled else {locked.archive.name for _, _, locked in new.images()}
+    for name in sorted({*named, obscpio.FILE_NAME} - keep):
+        path = package.directory / name
+        if path.is_file():
             path.unlink()
-            logger.info("%s: removed, nothing asks for it any more", locked.archive.name)
+            logger.info("%s: removed, nothing asks for it any more", name)

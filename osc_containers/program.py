@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+from osc_containers import terminal
 from osc_containers.errors import Error
 
 logger = logging.getLogger(__name__)
@@ -21,12 +22,7 @@ class _Printable(logging.Formatter):
     """Messages with whatever could drive a terminal made visible."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
-
-
-def printable(text: str) -> str:
-    """Return a text with whatever could drive a terminal, but for the ends of lines, made visible."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+        return terminal.printable(super().format(record))
 
 
 def run(name: str, verbosity: int, handler: Callable[[], int]) -> int:

@@ -1,1 +1,211 @@
-"""Which registry to ask for an image, and how."""
+"""Where an image really is: mirrors, other locations, and what the administrator forbids.
+
+Spec: containers-registries.conf(5), version 2, and containers-registries.conf.d(5); the search order of files also has
+the vendor's below /usr/share (containers-config(5)).
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from osc_containers.errors import RegistryError
+from osc_containers.fields import Fields
+from osc_containers.reference import Reference
+
+AUTH_FILES = "containers-auth.json"
+"""The credential helper that stands for the credential files."""
+_FILE_LIMIT = 4 << 20
+_USES = ("all", "digest-only", "tag-only")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A repository at a registry, and whether plain HTTP and unknown certificates are allowed there."""
+
+    host: str
+    repository: str
+    insecure: bool = False
+    is_mirror: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """Another location for what a table is about, and for which pulls it may be used."""
+
+    location: str
+    insecure: bool
+    use: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A `[[registry]]` table: what holds for images whose names begin with `prefix`."""
+
+    prefix: str
+    location: str | None
+    insecure: bool
+    blocked: bool
+    mirrors: tuple[Mirror, ...]
+    where: str
+
+    def match(self, reference: Reference) -> int:
+        """Return how many characters of the name the prefix covers; 0 where it does not fit."""
+        name = str(reference)
+        if self.prefix.startswith("*."):
+            suffix = self.prefix[1:]
+            return len(reference.registry) if reference.registry.endswith(suffix) else 0
+        rest = name[len(self.prefix) :]
+        return len(self.prefix) if name.startswith(self.prefix) and (not rest or rest[0] in "/:@") else 0
+
+    def places(self, reference: Reference, *, by_digest: bool) -> Iterator[Place]:
+        """Yield where to look for the image, the mirrors first.
+
+        :raises ValueError: a location and the rest of the name give no name.
+        """
+        rest = reference.name[self.match(reference) :]
+        for mirror in self.mirrors:
+            if {"digest-only": by_digest, "tag-only": reference.digest is None}.get(mirror.use, True):
+                yield _place(mirror.location + rest, mirror.insecure, is_mirror=True)
+        yield _place(reference.name if self.location is None else self.location + rest, self.insecure)
+
+
+def _place(name: str, insecure: bool, is_mirror: bool = False) -> Place:
+    moved = Reference.parse(name)
+    return Place(host=moved.registry, repository=moved.repository, insecure=insecure, is_mirror=is_mirror)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """What one or more files say."""
+
+    tables: tuple[Table, ...] = ()
+    search: tuple[str, ...] = ()
+    helpers: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    def places(self, reference: Reference, *, by_digest: bool) -> tuple[Place, ...]:
+        """Return where to look for an image, in this order.
+
+        `by_digest` says whether it is asked for by digest, which makes it the same everywhere.
+
+        :raises RegistryError: it is blocked, or a location does not fit.
+        """
+        table = max(self.tables, key=lambda table: table.match(reference), default=None)
+        if table is None or not table.match(reference):
+            return (Place(host=reference.registry, repository=reference.repository),)
+        if table.blocked:
+            raise RegistryError(f"{reference}: registry {table.prefix!r} is blocked by {table.where}")
+        try:
+            return tuple(table.places(reference, by_digest=by_digest))
+        except ValueError as error:
+            raise RegistryError(f"{table.where}: {reference} cannot be moved: {error}") from None
+
+    def expand(self, name: str) -> tuple[Reference, ...]:
+        """Return the images that `name` may mean: more than one where it has no registry and no alias.
+
+        :raises ValueError: it is no image name.
+        """
+        first, slash, _ = name.partition("/")
+        if slash and ("." in first or ":" in first or first == "localhost"):
+            return (Reference.parse(name),)
+        start = len(name.partition("@")[0].partition(":")[0])
+        short, version = name[:start], name[start:]
+        if short in self.aliases:
+            return (Reference.parse(self.aliases[short] + version),)
+        return tuple(Reference.parse(f"{registry}/{name}") for registry in self.search) or (Reference.parse(name),)
+
+    def updated(self, later: "Configuration") -> "Configuration":
+        """Return this with what a later file says: it replaces lists, and tables of the same prefix."""
+        tables = {table.prefix: table for table in (*self.tables, *later.tables)}
+        aliases = {**self.aliases, **later.aliases}
+        return Configuration(
+            tables=tuple(tables.values()),
+            search=later.search or self.search,
+            helpers=later.helpers or self.helpers,
+            aliases={short: name for short, name in aliases.items() if name},
+        )
+
+
+def parse(text: bytes, where: str) -> Configuration:
+    """Read one file; an alias of an empty name takes one of an earlier file away.
+
+    :raises ValueError: it is malformed, or of version 1.
+    """
+    try:
+        document = Fields.of(tomllib.loads(text.decode()), where)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{where}: not valid TOML; {str(error)[:200]}") from None
+    if "registries" in document:
+        raise ValueError(
+            f"{where}: version 1 of registries.conf; write it as version 2 (containers-registries.conf(5))"
+        )
+    aliases = document.member("aliases") if "aliases" in document else Fields({}, where)
+    return Configuration(
+        tables=tuple(_table(item) for item in document.members("registry")),
+        search=document.lines("unqualified-search-registries"),
+        helpers=document.lines("credential-helpers"),
+        aliases={short: aliases.line(short) for short in aliases.values},
+    )
+
+
+def _table(item: Fields) -> Table:
+    location = item.line("location", "").rstrip("/")
+    prefix = item.line("prefix", "").rstrip("/") or location
+    if not prefix:
+        raise ValueError(f"{item.where}: got neither prefix nor location")
+    digest_only = _flag(item, "mirror-by-digest-only")
+    return Table(
+        prefix=prefix,
+        location=location or None,
+        insecure=_flag(item, "insecure"),
+        blocked=_flag(item, "blocked"),
+        mirrors=tuple(_mirror(mirror, digest_only=digest_only) for mirror in item.members("mirror")),
+        where=item.where.partition(": ")[0],
+    )
+
+
+def _mirror(item: Fields, *, digest_only: bool) -> Mirror:
+    use = item.line("pull-from-mirror", "") or "all"
+    if use not in _USES:
+        raise ValueError(f"{item.path('pull-from-mirror')}: got {use[:40]!r}, expected one of {', '.join(_USES)}")
+    location = item.line("location").rstrip("/")
+    return Mirror(location=location, insecure=_flag(item, "insecure"), use="digest-only" if digest_only else use)
+
+
+def _flag(item: Fields, key: str) -> bool:
+    value = item.values.get(key, False)
+    if not isinstance(value, bool):
+        raise ValueError(f"{item.path(key)}: expected true or false")
+    return value
+
+
+def files(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the files to read, each with more to say than the one before."""
+    home = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or "/") / ".config") / "containers"
+    levels: tuple[Path, ...] = (Path("/usr/share/containers"), Path("/etc/containers"), home)
+    override = environ.get("CONTAINERS_REGISTRIES_CONF")
+    there = [level for level in levels if (level / "registries.conf").is_file()]
+    first = [Path(override)] if override else [level / "registries.conf" for level in there[-1:]]
+    if not override and there[-1:] == [home]:
+        levels = (home,)  # a user who has a file of their own has all of it
+    drop_ins = [path for level in levels for path in sorted((level / "registries.conf.d").glob("*.conf"))]
+    return (*first, *drop_ins)
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Configuration:
+    """Read all files.
+
+    :raises RegistryError: one of them is malformed or cannot be read.
+    """
+    configuration = Configuration()
+    for path in files(environ):
+        try:
+            with path.open("rb") as file:
+                configuration = configuration.updated(parse(file.read(_FILE_LIMIT), str(path)))
+        except ValueError as error:
+            raise RegistryError(str(error)) from None
+        except OSError as error:
+            raise RegistryError(f"{path}: {error.strerror}") from None
+    return configuration

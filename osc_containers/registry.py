@@ -4,9 +4,8 @@ Redirects are followed here and not by the HTTP library: they are bounded, and w
 origin. Spec: OCI distribution-spec v1.1; distribution's "Token Authentication Specification".
 """
 
+import logging
 import ssl
-import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -15,12 +14,15 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
-from osc_containers import __version__, auth, connection, failures, hosts, retries
-from osc_containers.auth import Challenge, Login, Token
+from osc_containers import __version__, connection, failures, hosts, retries
+from osc_containers.auth import Login, TokenRequest
 from osc_containers.errors import RegistryError
 from osc_containers.failures import Failure
 from osc_containers.replies import Reply
 from osc_containers.retries import Attempts, Policy
+from osc_containers.tokens import Tokens
+
+logger = logging.getLogger(__name__)
 
 _USER_AGENT = f"osc-containers/{__version__}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -33,6 +35,7 @@ class _Adapter(HTTPAdapter):
     """Connections of the given pools, with one TLS context that is already complete."""
 
     def __init__(self, pools: connection.Pools, context: ssl.SSLContext, size: int) -> None:
+        connection.adapt(context)
         self._pools = pools
         self._context = context
         super().__init__(pool_connections=size, pool_maxsize=size)
@@ -56,16 +59,6 @@ class _Adapter(HTTPAdapter):
         """Leave the pool as it is: the library would load its own authorities for every connection."""
 
 
-class _Access:
-    """The token for one repository; threads that need it at once wait for the one that asks."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.challenge: Challenge | None = None
-        self.token: Token | None = None
-        self.until = 0.0
-
-
 class Registry:
     """The registry at `host`, which may be used from several threads.
 
@@ -85,13 +78,13 @@ class Registry:
         self.host = host
         self._home = _API_HOSTS.get(host, host)
         self._policy = policy
-        self._login = login
+        self._tokens = Tokens(host, self._home, login, self._fetch_token)
         self._adapter = _Adapter(connection.POOLS, context, policy.connections)
         self._outside = _Adapter(connection.OUTSIDE_POOLS, context, policy.connections)
         schemes = ("https", "http") if insecure or hosts.is_loopback(host) else ("https",)
         self._bases = tuple(f"{scheme}://{self._home}" for scheme in schemes)
-        self._challenge: Challenge | None = None
-        self._accesses: dict[str, _Access] = {}
+        self.is_down = False
+        """Whether it has failed to answer in all attempts at some request."""
 
     def request(
         self,
@@ -107,9 +100,9 @@ class Registry:
     ) -> _Result:
         """Return what `consume` makes of the reply to a request for `path` (below `/v2/`).
 
-        A status that is not in `expected` is a failure. `consume` belongs to the attempt: it raises `Failure` for a
-        reply that is no good, and closes one that it does not keep. `where` begins the messages. With `attempts`,
-        failures count there.
+        A status that is not in `expected` is a failure. `consume` is a part of the attempt: it raises `Failure` for a
+        reply that is no good, and closes one that it does not keep. `where` begins the messages; failures count in
+        `attempts` where it is given.
 
         :raises RegistryError: the registry refuses, or does not answer in the attempts that its policy allows.
         """
@@ -123,9 +116,21 @@ class Registry:
                     reply.close()
                     raise
             except Failure as failure:
-                if failure.is_final:
-                    raise RegistryError(f"{where}: {failure}") from None
-                attempts.failed(str(failure), wait=failure.wait, most=failure.most)
+                self._count(failure, attempts, where)
+
+    def _count(self, failure: Failure, attempts: Attempts, where: str) -> None:
+        if failure.is_final:
+            raise RegistryError(f"{where}: {failure}") from None
+        try:
+            attempts.failed(str(failure), wait=failure.wait, most=failure.most)
+        except RegistryError:
+            self.is_down = True
+            raise
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        self._adapter.close()
+        self._outside.close()
 
     def attempts(self, where: str) -> Attempts:
         """Begin to count attempts."""
@@ -136,7 +141,7 @@ class Registry:
 
         :raises Failure: it may not be fetched, or is not there.
         """
-        shown = repr(hosts.without_secrets(url))
+        shown = hosts.shown(url)
         try:
             target = hosts.follow(self._bases[0], url, home=self._home)
         except ValueError as error:
@@ -152,83 +157,31 @@ class Registry:
         reply = self._authorized(method, path, repository, headers)
         if reply.status in expected:
             return reply
-        where = f"{method} {hosts.without_secrets(reply.url)}"
+        where = hosts.shown(reply.url)
         if reply.status in retries.STATUSES:
             wait = retries.parse_retry_after(reply.headers.get("Retry-After"))
             raise Failure(f"{where}: {reply.refusal()}", wait=wait)
         if reply.status in (401, 403):
-            raise self._denied(repository, f"{where}: {reply.refusal()}")
+            raise self._tokens.denial(repository, f"{where}: {reply.refusal()}")
         raise Failure(f"{where}: {reply.refusal()}", is_final=True)
 
     def _authorized(self, method: str, path: str, repository: str, headers: Mapping[str, str]) -> Reply:
         """Send a request; where the registry wants to know who we are, tell it and send again, once."""
-        access = self._accesses.setdefault(repository, _Access())
-        authorization = self._authorization(repository, access)
+        authorization = self._tokens.authorization(repository, self._bases[0])
         reply = self._reach(method, path, headers, authorization)
         if reply.status != 401 or hosts.origin(reply.url) != hosts.origin(self._bases[0]):
             return reply
         header = reply.headers.get("WWW-Authenticate", "")
-        refusal = reply.refusal()
-        self._learn(header, access, rejected=authorization)
-        authorization = self._authorization(repository, access)
+        refusal = f"{hosts.shown(reply.url)}: {reply.refusal()}"
+        self._tokens.learn(header, repository, rejected=authorization)
+        authorization = self._tokens.authorization(repository, self._bases[0])
         if authorization is None:
-            raise self._denied(repository, refusal)
+            raise self._tokens.denial(repository, refusal)
         return self._reach(method, path, headers, authorization)
 
-    def _learn(self, header: str, access: _Access, *, rejected: str | None) -> None:
-        offers = {challenge.scheme: challenge for challenge in auth.parse_challenges(header)}
-        challenge = offers.get("bearer") or offers.get("basic")
-        if challenge is None:
-            raise Failure(
-                f"{self.host} wants to know who we are, but not in a known way: {header[:200]!r}", is_final=True
-            )
-        self._challenge = challenge
-        with access.lock:
-            access.challenge = challenge
-            if access.token and rejected == f"Bearer {access.token.value}":
-                access.token = None
-
-    def _authorization(self, repository: str, access: _Access) -> str | None:
-        challenge = access.challenge or self._challenge
-        if challenge is None:
-            return None
-        login = self._login(repository)
-        if challenge.scheme == "basic":
-            return login.basic if login and not login.identity_token else None
-        with access.lock:
-            if access.token is None or time.monotonic() >= access.until:
-                began = time.monotonic()
-                access.token = self._fetch_token(challenge, repository, login)
-                access.until = began + access.token.lifetime * 0.9
-            return f"Bearer {access.token.value}"
-
-    def _fetch_token(self, challenge: Challenge, repository: str, login: Login | None) -> Token:
-        named = challenge.parameters.get("realm", "")
-        try:
-            realm = hosts.follow(self._bases[0], named, home=self._home)
-        except ValueError as error:
-            raise Failure(f"{self.host} names a token server: {error}", is_final=True) from None
-        if not named:
-            raise Failure(f"{self.host} names no token server (realm)", is_final=True)
-        wanted = auth.token_request(challenge, realm, auth.scope_of(challenge, repository), login)
-        method = "POST" if wanted.form else "GET"
-        reply = self._follow(method, wanted.url, {"Accept": "application/json"}, wanted.authorization, wanted.form)
-        where = f"token server {hosts.without_secrets(realm)}"
-        if reply.status in retries.STATUSES:
-            wait = retries.parse_retry_after(reply.headers.get("Retry-After"))
-            raise Failure(f"{where}: {reply.refusal()}", wait=wait)
-        if reply.status != 200:
-            raise self._denied(repository, f"{where}: {reply.refusal()}")
-        try:
-            return auth.parse_token(reply.read(auth.REPLY_LIMIT), where)
-        except ValueError as error:
-            raise Failure(str(error)) from None
-
-    def _denied(self, repository: str, refusal: str) -> Failure:
-        ways = f"`podman login {self.host}` or `skopeo login {self.host}`"
-        if self._login(repository):
-            return Failure(f"{refusal}; the login for {self.host} is not enough, renew it with {ways}", is_final=True)
-        return Failure(f"{refusal}; it does not exist there or needs a login, by {ways}", is_final=True)
+    def _fetch_token(self, request: TokenRequest) -> Reply:
+        method = "POST" if request.form else "GET"
+        return self._follow(method, request.url, {"Accept": "application/json"}, request.authorization, request.form)
 
     def _reach(self, method: str, path: str, headers: Mapping[str, str], authorization: str | None) -> Reply:
         """Send a request to the first of the possible addresses that speaks HTTP, and stay with that."""
@@ -238,16 +191,20 @@ class Registry:
         except Failure as failure:
             if len(bases) == 1 or not failure.may_be_plain_http:
                 raise
-            try:
-                reply = self._follow(method, bases[1] + path, headers, authorization)
-            except Failure:
-                raise failure from None
-            if reply.status == 400:  # what a server of HTTPS says to plain HTTP
-                reply.close()
-                raise
-            self._bases = bases[1:]
+            first = failure
+        else:
+            self._bases = bases[:1]
             return reply
-        self._bases = bases[:1]
+        if first.is_plain_http:
+            self._bases = bases[1:]
+        try:
+            reply = self._follow(method, bases[1] + path, headers, authorization)
+        except Failure as second:
+            raise (second if first.is_plain_http or second.is_final else first) from None
+        if reply.status == 400 and not first.is_plain_http:  # what a server of HTTPS says to plain HTTP
+            reply.close()
+            raise first
+        self._bases = bases[1:]
         return reply
 
     def _follow(
@@ -268,23 +225,23 @@ class Registry:
             try:
                 following = hosts.follow(url, target, home=self._home)
             except ValueError as error:
-                raise Failure(f"{hosts.without_secrets(url)}: redirect: {error}", is_final=True) from None
+                raise Failure(f"{hosts.shown(url)}: redirect: {error}", is_final=True) from None
             if hosts.origin(following) != hosts.origin(url):
                 authorization = None
             url = following
-        raise Failure(f"{hosts.without_secrets(url)}: more than {_REDIRECT_LIMIT} redirects")
+        raise Failure(f"{hosts.shown(url)}: more than {_REDIRECT_LIMIT} redirects")
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], form: dict[str, str] | None) -> Reply:
         sent = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", **headers}
         host = hosts.origin(url)[1]
-        adapter = self._outside
-        if hosts.is_internal(self._home) or url.startswith(tuple(f"{base}/" for base in self._bases)):
-            adapter = self._adapter
+        is_home = host == hosts.origin(self._bases[0])[1] or hosts.is_internal(self._home)
+        adapter = self._adapter if is_home else self._outside
         timeout = (self._policy.connect_timeout, self._policy.read_timeout)
         try:
             prepared = requests.Request(method, url, headers=sent, data=form).prepare()
             proxies = {} if hosts.is_loopback(host) else get_environ_proxies(url)
             response = adapter.send(prepared, stream=True, timeout=timeout, proxies=proxies)
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-            raise failures.of(error, hosts.without_secrets(url)) from None
+            raise failures.of(error, hosts.shown(url)) from None
+        logger.debug("%s %s: %s", method, hosts.shown(url), response.status_code)
         return Reply(response.raw, url)

@@ -50,8 +50,7 @@ class Attempts:
         :raises RegistryError: there is no next attempt, by number (`most` or the policy's) or by deadline.
         """
         self._count += 1
-        if problem not in self._problems:
-            self._problems.append(problem)
+        self._problems = [*(known for known in self._problems if known != problem), problem]
         elapsed = time.monotonic() - self._started
         delay = self._delay() if wait is None else max(wait, 0)
         if self._count >= min(most or self._policy.attempts, self._policy.attempts):

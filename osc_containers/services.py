@@ -23,6 +23,7 @@ def prefetch(parameters: Sequence[str]) -> int:
     for name in ("description", "arch", "profile"):
         parser.add_argument(f"--{name}", action="append", default=[])
     parser.add_argument("--locked", default="no", choices=("yes", "no", "", "0"))
+    parser.add_argument("--inject", default="buildtime", choices=("buildtime", "source", "", "0"))
     options = _parse(parser, parameters)
     return 2 if options is None else program.run("kiwi_containers", 0, lambda: _prefetch(options))
 
@@ -30,7 +31,13 @@ def prefetch(parameters: Sequence[str]) -> int:
 def _prefetch(options: argparse.Namespace) -> int:
     package, words = Package(Path()), arguments.words
     found = request.read(package, words(options.description), words(options.arch), words(options.profile))
-    prefetch_all(package, found, outdir=options.outdir, locked=options.locked == "yes")
+    prefetch_all(
+        package,
+        found,
+        outdir=options.outdir,
+        locked=options.locked == "yes",
+        bundled=options.inject == "source",
+    )
     return 0
 
 

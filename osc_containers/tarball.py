@@ -1,23 +1,46 @@
 """Byte-stable headers of tar archives.
 
-Format: POSIX.1-2001 pax, which is plain ustar wherever name and size fit it; the standard library writes it, and every
-field that it would otherwise take from the file system or the user is fixed here.
+Format: POSIX.1-2001 pax, which is plain ustar wherever name and size fit it. They are made here and not by `tarfile`,
+whose bytes change with the version of Python (they did after 3.8): the lock has the hash of whole archives, and an
+archive that one version wrote is verified by another.
+
+Spec: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header".
 """
 
-import tarfile
+import struct
 
-BLOCK = tarfile.BLOCKSIZE
+BLOCK = 512
 END = bytes(2 * BLOCK)
 """What ends an archive: two blocks of zeros."""
 
+_NAME_LENGTH = 100
+_SIZE_LIMIT = 8**11
+_FILE, _EXTENDED = b"0", b"x"
 
-def header(name: str, size: int, mode: int = 0o644) -> bytes:
-    """Return the header of a regular file of `size` bytes, owned by root and dated 1970-01-01; whole blocks."""
-    info = tarfile.TarInfo(name)
-    info.size = size
-    info.mode = mode
-    info.uname = info.gname = "root"
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+
+def header(name: str, size: int) -> bytes:
+    """Return the header of a regular file of `size` bytes, root's, of mode 0644, dated 1970-01-01; whole blocks."""
+    encoded = name.encode("ascii")
+    records = _record(b"path", encoded) if len(encoded) > _NAME_LENGTH else b""
+    records += _record(b"size", b"%d" % size) if size >= _SIZE_LIMIT else b""
+    block = _block(encoded, size if size < _SIZE_LIMIT else 0, 0o644, _FILE, b"root")
+    if not records:
+        return block
+    extended = _block(b"././@PaxHeader", len(records), 0, _EXTENDED, b"")
+    return extended + records + bytes(padding(len(records))) + block
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """Return `LENGTH KEY=VALUE` and a newline; the length counts itself."""
+    rest = b" %s=%s\n" % (key, value)
+    length = len(rest) + len(str(len(rest) + len(str(len(rest)))))
+    return b"%d%s" % (length, rest)
+
+
+def _block(name: bytes, size: int, mode: int, kind: bytes, owner: bytes) -> bytes:
+    fields = (name, b"%07o" % mode, b"%07o" % 0, b"%07o" % 0, b"%011o" % size, b"%011o" % 0, b" " * 8, kind, b"")
+    block = struct.pack("100s8s8s8s12s12s8ss100s8s32s32s183x", *fields, b"ustar\x0000", owner, owner)
+    return block[:148] + b"%06o\0" % sum(block) + block[155:]
 
 
 def padding(size: int) -> int:

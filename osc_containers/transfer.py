@@ -8,18 +8,17 @@ only when all of it is verified; what is verified of one that fails is not fetch
 import errno
 import hashlib
 import os
-import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from osc_containers import archive, arrival, files, parts
+from osc_containers import archive, arrival, holdings, parts
 from osc_containers.archive import Image, Layout
-from osc_containers.arrival import Place, Shipment
+from osc_containers.arrival import Shipment
 from osc_containers.digest import Digest
 from osc_containers.errors import VerificationError
+from osc_containers.files import Place
 from osc_containers.lock import ArchiveFile
 from osc_containers.oci import Descriptor
 from osc_containers.reference import Reference
@@ -38,41 +37,88 @@ class Order:
     expected: ArchiveFile | None
     """What it must come out as, where that is known."""
 
+    @property
+    def layout(self) -> Layout:
+        """Where everything goes."""
+        return archive.lay_out(self.image, self.reference)
+
+
+Frame = Iterable[tuple[int, bytes]]
+"""Bytes by the offset that they go to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A file of `size` bytes that archives go into: one alone, or several at their offsets with something around them.
+
+    `finish` is given the archives when they are complete, and returns what is around them.
+    """
+
+    name: str
+    size: int
+    orders: tuple[tuple[Order, int], ...]
+    finish: Callable[[Mapping[str, ArchiveFile]], Frame]
+
+    @property
+    def key(self) -> str:
+        """Name what the volume will hold, byte for byte."""
+        parts_of_it = [f"{self.name} {self.size}"]
+        for order, offset in self.orders:
+            members = [f"{member.header.hex()} {member.digest}" for member in order.layout.members]
+            parts_of_it.append(f"{offset} {' '.join(members)}")
+        return hashlib.sha256("\n".join(parts_of_it).encode()).hexdigest()
+
+
+def alone(order: Order) -> Volume:
+    """Return the volume of an archive that is a file by itself."""
+    return Volume(name=order.name, size=order.layout.size, orders=((order, 0),), finish=lambda made: ())
+
 
 @contextmanager
 def transfer(
-    orders: Sequence[Order], network: Network, archives: Iterable[Path], outdir: Path
-) -> Iterator[tuple[ArchiveFile, ...]]:
-    """Make the archives of `orders` in `outdir`; blobs that are in `archives` are taken from there.
+    volumes: Sequence[Volume], network: Network, archives: Iterable[Path], outdir: Path
+) -> Iterator[Mapping[str, ArchiveFile]]:
+    """Make volumes in `outdir`, and give out the archives in them by name; blobs in `archives` are taken from there.
 
     They are complete when the block begins, and get their names when it ends well; where anything fails, none does.
 
     :raises RegistryError: a blob could not be had.
     :raises VerificationError: a blob is not what its digest says.
     """
-    layouts = {order.name: archive.lay_out(order.image, order.reference) for order in orders}
-    _check_outdir(outdir, sum(layout.size for layout in layouts.values()))
+    _check_outdir(outdir, sum(volume.size for volume in volumes))
     parts.remove_stale()
     with ExitStack() as new, ExitStack() as old:
-        targets = {}
-        for order in orders:
-            layout = layouts[order.name]
-            targets[order.name] = new.enter_context(parts.part(outdir / order.name, _key(layout), layout.size))
-        shipments = _shipments(orders, layouts, targets, network, held(archives, old))
-        for name, layout in layouts.items():
-            for offset, content in layout.frame():
-                files.write_all(targets[name], content, offset)
-        arrival.receive(shipments, network.connections, network.progress)
-        sums = _hash_all({name: (targets[name], layout) for name, layout in layouts.items()})
-        made = tuple(ArchiveFile(name=name, size=layouts[name].size, sha256=sums[name]) for name in layouts)
-        _compare(orders, made)
+        files_of = {
+            volume.name: new.enter_context(parts.part(outdir / volume.name, volume.key, volume.size))
+            for volume in volumes
+        }
+        berths = [
+            _Berth(order=order, layout=order.layout, place=Place(files_of[volume.name], offset))
+            for volume in volumes
+            for order, offset in volume.orders
+        ]
+        for berth in berths:
+            _write(berth.place, berth.layout.frame())
+        arrival.receive(_shipments(berths, network, holdings.blobs(archives, old)), network)
+        made = _hash_all(berths)
+        _compare([berth.order for berth in berths], made)
+        for volume in volumes:
+            _write(Place(files_of[volume.name], 0), volume.finish(made))
         yield made
 
 
-def _key(layout: Layout) -> str:
-    """Name what an archive will hold, byte for byte."""
-    headers = b"".join(member.header + member.digest.hex.encode() for member in layout.members)
-    return hashlib.sha256(headers).hexdigest()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Berth:
+    """Where an archive comes to lie."""
+
+    order: Order
+    layout: Layout
+    place: Place
+
+
+def _write(place: Place, frame: Frame) -> None:
+    for offset, content in frame:
+        place.write(content, offset)
 
 
 def _check_outdir(outdir: Path, needed: int) -> None:
@@ -87,21 +133,20 @@ def _check_outdir(outdir: Path, needed: int) -> None:
         raise OSError(errno.ENOSPC, f"no space left; the archives need {needed} bytes, {free} are free", str(outdir))
 
 
-def _shipments(
-    orders: Sequence[Order],
-    layouts: Mapping[str, Layout],
-    targets: Mapping[str, int],
-    network: Network,
-    here: Mapping[Digest, Place],
-) -> list[Shipment]:
+def _shipments(berths: Sequence[_Berth], network: Network, here: Mapping[Digest, Place]) -> list[Shipment]:
     """Collect the distinct blobs, the largest first so that the last to end is a small one."""
     places: dict[Digest, list[Place]] = {}
     first: dict[Digest, tuple[Descriptor, Order]] = {}
-    for order in orders:
-        blobs = {blob.digest: blob for blob in order.image.blobs}
-        for member in layouts[order.name].blobs():
-            places.setdefault(member.digest, []).append(Place(targets[order.name], member.offset))
-            first.setdefault(member.digest, (blobs[member.digest], order))
+    for berth in berths:
+        blobs = {blob.digest: blob for blob in berth.order.image.blobs}
+        for member in berth.layout.blobs():
+            places.setdefault(member.digest, []).append(berth.place.at(member.offset))
+            blob, order = first.setdefault(member.digest, (blobs[member.digest], berth.order))
+            if blob.size != member.size:
+                raise VerificationError(
+                    f"{berth.order.reference}: blob {blob.digest}: its manifest says {member.size} bytes, that of "
+                    f"{order.reference} says {blob.size}; one of them is wrong"
+                )
     shipments = [
         Shipment(
             blob=blob,
@@ -117,75 +162,41 @@ def _shipments(
     return sorted(shipments, key=lambda shipment: (-shipment.blob.size, shipment.blob.digest))
 
 
-def held(archives: Iterable[Path], stack: ExitStack) -> Mapping[Digest, Place]:
-    """Find the blobs that archives have, by the names of their members; the bytes are not verified."""
-    places: dict[Digest, Place] = {}
-    for path in archives:
-        file = stack.enter_context(path.open("rb"))
-        for name, offset in _members(file):
-            parts_of_name = name.split("/")
-            if len(parts_of_name) == 3 and parts_of_name[0] == "blobs":
-                try:
-                    places.setdefault(Digest.parse(":".join(parts_of_name[1:])), Place(file.fileno(), offset))
-                except ValueError:
-                    continue
-    return places
-
-
-def _members(file: BinaryIO) -> Iterator[tuple[str, int]]:
-    """Yield name and offset of each file in a tar; what cannot be read holds nothing for us."""
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                if member.isreg():
-                    yield member.name, member.offset_data
-    except (tarfile.TarError, OSError, ValueError):
-        return
-
-
-def _compare(orders: Sequence[Order], made: Sequence[ArchiveFile]) -> None:
+def _compare(orders: Iterable[Order], made: Mapping[str, ArchiveFile]) -> None:
     problems = [
-        f"{file.name}: got sha256 {file.sha256} of {file.size} bytes from what is pinned, but the lock says "
-        f"{order.expected.sha256} of {order.expected.size}; run the prefetch without 'locked'"
-        for order, file in zip(orders, made, strict=True)
-        if order.expected and order.expected != file
+        f"{order.name}: got sha256 {made[order.name].sha256} of {made[order.name].size} bytes from what is pinned, but "
+        f"the lock says {order.expected.sha256} of {order.expected.size}; run the prefetch without 'locked'"
+        for order in orders
+        if order.expected and order.expected != made[order.name]
     ]
     if problems:
         raise VerificationError(*problems)
 
 
-def _hash_all(archives: Mapping[str, tuple[int, Layout]]) -> dict[str, str]:
-    """Return the SHA-256 of each archive; a beginning that several have in common is read once."""
+def _hash_all(berths: Iterable[_Berth]) -> dict[str, ArchiveFile]:
+    """Return the archives with their SHA-256; a beginning that several have in common is read once."""
     states: dict[bytes, hashlib._Hash] = {}
-    return {name: _hash(descriptor, layout, states) for name, (descriptor, layout) in archives.items()}
+    return {
+        berth.order.name: ArchiveFile(
+            name=berth.order.name, size=berth.layout.size, sha256=_hash(berth.place, berth.layout, states)
+        )
+        for berth in berths
+    }
 
 
-def _hash(descriptor: int, layout: Layout, states: dict[bytes, "hashlib._Hash"]) -> str:
+def _hash(place: Place, layout: Layout, states: dict[bytes, "hashlib._Hash"]) -> str:
     hasher = hashlib.sha256()
     key = b""
     for member in layout.members:
         key = hashlib.sha256(key + member.header + member.digest.hex.encode()).digest()
         if key not in states:
-            _update(hasher, descriptor, member.start, member.end)
+            _update(hasher, place, member.start, member.end)
             states[key] = hasher.copy()
         hasher = states[key].copy()
-    _update(hasher, descriptor, layout.members[-1].end, layout.size)
+    _update(hasher, place, layout.members[-1].end, layout.size)
     return hasher.hexdigest()
 
 
-def _update(hasher: "hashlib._Hash", descriptor: int, start: int, end: int) -> None:
-    for chunk in files.chunks(descriptor, start, end):
+def _update(hasher: "hashlib._Hash", place: Place, start: int, end: int) -> None:
+    for chunk in place.chunks(start, end):
         hasher.update(chunk)
-
-
-def has(path: Path, expected: ArchiveFile) -> bool:
-    """Tell whether `path` is that archive: its size and its SHA-256."""
-    try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size != expected.size:
-                return False
-            hasher = hashlib.sha256()
-            _update(hasher, file.fileno(), 0, expected.size)
-    except OSError:
-        return False
-    return hasher.hexdigest() == expected.sha256

@@ -8,22 +8,25 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from osc_containers import files
-from osc_containers.errors import Error
 
 _LINKS = 40
 """Symbolic links on one path at most, as in Linux (path_resolution(7))."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_HARD_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
 _MODES = {"/tmp": 0o1777, "/var/tmp": 0o1777}  # noqa: S108 - where they are made, they get the mode that they always have
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The tree below `root`; paths in it are absolute."""
+    """The tree below `root`; paths in it are absolute.
+
+    An `OSError` of any method names the path in the tree, not what was in the way of it.
+    """
 
     root: Path
 
@@ -44,14 +47,13 @@ class Tree:
         Return whether it is a link.
         """
         real = source.resolve(strict=True)
-        status = real.stat()
-        if stat.S_IMODE(status.st_mode) == 0o644 and (not own or status.st_uid == os.geteuid()):
-            with self._parent(path) as (parent, name), suppress(OSError):
-                with files.beside(name, parent) as temporary:
-                    os.link(real, temporary, dst_dir_fd=parent)
+        with real.open("rb") as file, self._parent(path) as (parent, name):
+            status = os.fstat(file.fileno())
+            is_alike = stat.S_IMODE(status.st_mode) == 0o644 and (not own or status.st_uid == os.geteuid())
+            if is_alike and _hard_link(real, name, parent):
                 return True
-        with self._parent(path) as (parent, name), files.new_file(name, 0o644, parent) as copy, real.open("rb") as file:
-            files.copy_range(file.fileno(), 0, copy, 0, os.fstat(file.fileno()).st_size)
+            with files.new_file(name, 0o644, parent) as copy:
+                files.copy_range(file.fileno(), 0, copy, 0, status.st_size)
         return False
 
     @contextmanager
@@ -61,32 +63,51 @@ class Tree:
         if not pure.is_absolute() or ".." in pure.parts or "\0" in path:
             raise ValueError(f"got the path {path[:300]!r}, expected an absolute one without '..'")
         with ExitStack() as stack:
-            yield self._walk(pure.parent, stack), pure.name
+            root = _open(self.root, None, stack)
+            with files.naming(f"{self.root}{path}"):
+                yield _walk(root, pure.parent, stack), pure.name
 
-    def _walk(self, directory: PurePosixPath, stack: ExitStack) -> int:
-        opened = [("", _open(self.root, None, stack))]
-        pending = list(reversed(directory.parts[1:]))
-        links = 0
-        while pending:
-            name = pending.pop()
-            if name == "..":
-                opened = opened[:-1] or opened
-                continue
-            here = "/".join(part for part, _ in opened) + "/" + name
-            parent = opened[-1][1]
-            target = _link_target(name, parent)
-            if target is None:
-                opened.append((name, _open_or_make(name, parent, here, stack)))
-                continue
-            links += 1
-            if links > _LINKS:
-                raise Error(
-                    f"{self.root}: {here[:300]!r}: got more than {_LINKS} symbolic links on the way, expected a path"
-                )
-            if target.startswith("/"):
-                opened = opened[:1]
-            pending += [part for part in reversed(target.split("/")) if part not in ("", ".")]
-        return opened[-1][1]
+
+def _walk(root: int, directory: PurePosixPath, stack: ExitStack) -> int:
+    """Return the open directory; what is missing on the way is made."""
+    opened = [("", root)]
+    pending = list(reversed(directory.parts[1:]))
+    links = 0
+    while pending:
+        name = pending.pop()
+        if name == "..":
+            opened = opened[:-1] or opened
+            continue
+        here = "/".join(part for part, _ in opened) + "/" + name
+        parent = opened[-1][1]
+        target = _link_target(name, parent)
+        if target is None:
+            opened.append((name, _open_or_make(name, parent, here, stack)))
+            continue
+        links += 1
+        if links > _LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if target.startswith("/"):
+            opened = opened[:1]
+        pending += [part for part in reversed(target.split("/")) if part not in ("", ".")]
+    return opened[-1][1]
+
+
+def _hard_link(real: Path, name: str, parent: int) -> bool:
+    """Make a hard link, or return False where there can be none."""
+    try:
+        with files.beside(name, parent) as temporary:
+            os.link(real, temporary, dst_dir_fd=parent)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINK:
+            raise
+        return False
+    return True
+
+
+def directory_mode(path: str) -> int:
+    """Return the mode that a directory of the image gets where it is made."""
+    return _MODES.get(path, 0o755)
 
 
 def _open(path: str | Path, parent: int | None, stack: ExitStack) -> int:
@@ -101,7 +122,7 @@ def _open_or_make(name: str, parent: int, here: str, stack: ExitStack) -> int:
     except FileExistsError:
         return _open(name, parent, stack)
     descriptor = _open(name, parent, stack)
-    os.fchmod(descriptor, _MODES.get(here, 0o755))
+    os.fchmod(descriptor, directory_mode(here))
     return descriptor
 
 

@@ -5,14 +5,13 @@ links, duplicate members, extended headers or trailing data is a difference like
 """
 
 import hashlib
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from osc_containers import archive, files, oci, platforms
+from osc_containers import archive, holdings, oci, platforms
 from osc_containers.archive import Layout, Member
 from osc_containers.digest import Digest
+from osc_containers.files import Place
 from osc_containers.lock import Lock, LockedImage
 from osc_containers.oci import Manifest
 from osc_containers.package import Package
@@ -32,11 +31,14 @@ def check_archives(package: Package, images: Iterable[tuple[Reference, str, Lock
 def check_archive(package: Package, reference: Reference, arch: str, locked: LockedImage) -> tuple[str, ...]:
     """Return the problems of one archive; none if it is exactly what the lock says."""
     name = locked.archive.name
-    path = package.find(name)
-    if path is None:
+    region = holdings.find_archive(package, reference, locked)
+    if region is None:
         return (f"{name}: not there, but the lock names it for {reference} ({arch}); {_ADVICE}",)
     try:
-        _check(path, archive.lay_out(locked.image, reference), arch, locked)
+        with region.path.open("rb") as file:
+            _check(
+                Place(file.fileno(), region.offset), region.size, archive.lay_out(locked.image, reference), arch, locked
+            )
     except ValueError as error:
         return (f"{name}: {error}; {_ADVICE}",)
     except OSError as error:
@@ -44,64 +46,64 @@ def check_archive(package: Package, reference: Reference, arch: str, locked: Loc
     return ()
 
 
-def _check(path: Path, layout: Layout, arch: str, locked: LockedImage) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        size = os.fstat(descriptor).st_size
-        if layout.size != locked.archive.size:
-            raise ValueError(f"the lock says {locked.archive.size} bytes, but what it pins makes {layout.size}")
-        if size != layout.size:
-            raise ValueError(f"got {size} bytes, expected {layout.size}; it is truncated or another file")
-        whole = hashlib.sha256()
-        for member in layout.members:
-            _check_member(descriptor, member, whole)
-        whole.update(files.read(descriptor, layout.members[-1].end, layout.size))
-        if whole.hexdigest() != locked.archive.sha256:
-            raise ValueError(f"got sha256 {whole.hexdigest()}, expected {locked.archive.sha256}")
-        _check_manifest(descriptor, layout, arch, locked)
-    finally:
-        os.close(descriptor)
+def _check(place: Place, size: int, layout: Layout, arch: str, locked: LockedImage) -> None:
+    if layout.size != locked.archive.size:
+        raise ValueError(f"the lock says {locked.archive.size} bytes, but what it pins makes {layout.size}")
+    if size != layout.size:
+        raise ValueError(f"got {size} bytes, expected {layout.size}; it is truncated or another file")
+    whole = hashlib.sha256()
+    for member in layout.members:
+        _check_member(place, member, whole)
+    whole.update(place.read(layout.members[-1].end, layout.size))
+    if whole.hexdigest() != locked.archive.sha256:
+        raise ValueError(f"got sha256 {whole.hexdigest()}, expected {locked.archive.sha256}")
+    _check_manifest(place, layout, arch, locked)
 
 
-def _check_member(descriptor: int, member: Member, whole: "hashlib._Hash") -> None:
-    header = files.read(descriptor, member.start, member.offset)
+def _check_member(place: Place, member: Member, whole: "hashlib._Hash") -> None:
+    header = place.read(member.start, member.offset)
     if header != member.header:
         raise ValueError(
             f"member {member.name} at byte {member.start}: not its header; it is damaged or another archive"
         )
     whole.update(header)
     content = member.digest.hasher()
-    for chunk in files.chunks(descriptor, member.offset, member.offset + member.size):
+    for chunk in place.chunks(member.offset, member.offset + member.size):
         content.update(chunk)
         whole.update(chunk)
     if content.hexdigest() != member.digest.hex:
         got = Digest(member.digest.algorithm, content.hexdigest())
         raise ValueError(f"member {member.name}: got {got}, expected {member.digest}; it is damaged")
-    padding = files.read(descriptor, member.offset + member.size, member.end)
+    padding = place.read(member.offset + member.size, member.end)
     if padding.strip(b"\0"):
         raise ValueError(f"member {member.name}: got data after its end, expected zeros")
     whole.update(padding)
 
 
-def _check_manifest(descriptor: int, layout: Layout, arch: str, locked: LockedImage) -> None:
+def _check_manifest(place: Place, layout: Layout, arch: str, locked: LockedImage) -> None:
     """Compare the lock with the manifest in the archive, and the architecture with the configuration."""
     places = {member.digest: member for member in layout.blobs()}
-    raw = _content(descriptor, places[locked.image.manifest.digest], oci.MANIFEST_LIMIT)
+    raw = _content(place, places[locked.image.manifest.digest], oci.MANIFEST_LIMIT)
     manifest = oci.parse(raw, locked.image.manifest.media_type, "manifest")
     if not isinstance(manifest, Manifest):
         raise ValueError("manifest: got an index, expected the manifest of one image")
+    if manifest.media_type != locked.image.manifest.media_type:
+        raise ValueError(
+            f"manifest: its media type is {manifest.media_type!r}, but the lock says "
+            f"{locked.image.manifest.media_type[:120]!r}"
+        )
     if (manifest.config, manifest.layers) != (locked.image.config, locked.image.layers):
         raise ValueError("manifest: its config and layers are not those of the lock")
-    offered = oci.platform_of(_content(descriptor, places[manifest.config.digest], oci.CONFIG_LIMIT), "config")
+    offered = oci.platform_of(_content(place, places[manifest.config.digest], oci.CONFIG_LIMIT), "config")
     wanted = platforms.of_architecture(arch)
     if platforms.rank(wanted, offered) is None:
         raise ValueError(f"it is for {offered}, expected {wanted} ({arch})")
 
 
-def _content(descriptor: int, member: Member, limit: int) -> bytes:
+def _content(place: Place, member: Member, limit: int) -> bytes:
     if member.size > limit:
         raise ValueError(f"member {member.name}: got {member.size} bytes, expected at most {limit}")
-    return files.read(descriptor, member.offset, member.offset + member.size)
+    return place.read(member.offset, member.offset + member.size)
 
 
 def check_coverage(wanted: Iterable[tuple[Reference, str, str]], lock: Lock) -> tuple[str, ...]:

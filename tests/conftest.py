@@ -1,5 +1,6 @@
 """What every test gets: a home of its own, and registries that stop with the test."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -7,10 +8,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 from docker_registry import DockerRegistry, StartRegistry, serve
 
 _FOREIGN = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "BUILD_ARCH")
+
+
+# No test is timed: a busy machine is no bug. The same examples every time: a failure can be had again.
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("steady")
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +27,13 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
     for name in os.environ:
         if name in _FOREIGN or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """Take back the handler that a front door sets: it writes to a stream that pytest closes."""
+    yield
+    logging.basicConfig(handlers=[logging.NullHandler()], level=logging.WARNING, force=True)
 
 
 @pytest.fixture(scope="session")

@@ -124,16 +124,18 @@ class StartRegistry(Protocol):
 
 
 @contextmanager
-def serve(directory: Path, *, tls: bool = False, users: Mapping[str, str] | None = None) -> Iterator[DockerRegistry]:
+def serve(
+    directory: Path, *, tls: bool = False, users: Mapping[str, str] | None = None, mirror_of: str = ""
+) -> Iterator[DockerRegistry]:
     """Run a registry that keeps its files, its log included, in `directory`; it stops when the context is left.
 
     With `tls` it makes a certification authority of its own; with `users` (passwords by name) it asks for a password,
-    and `push` logs in as the first of them.
+    and `push` logs in as the first of them. With `mirror_of` (a URL) it has nothing of its own and gets all from there.
     """
     directory.mkdir(parents=True, exist_ok=True)
     authority = _make_certificate(directory) if tls else None
     configuration = directory / "config.yml"
-    configuration.write_text(_configuration(directory, tls, users or {}))
+    configuration.write_text(_configuration(directory, tls, users or {}, mirror_of))
     log = directory / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(["docker-registry", "serve", configuration], stdout=output, stderr=output)
@@ -145,7 +147,7 @@ def serve(directory: Path, *, tls: bool = False, users: Mapping[str, str] | None
         process.wait()
 
 
-def _configuration(directory: Path, tls: bool, users: Mapping[str, str]) -> str:
+def _configuration(directory: Path, tls: bool, users: Mapping[str, str], mirror_of: str) -> str:
     # JSON is YAML. Port 0 lets the kernel choose, so no two registries can race for one.
     http_section: dict[str, object] = {"addr": "127.0.0.1:0"}
     if tls:
@@ -156,6 +158,8 @@ def _configuration(directory: Path, tls: bool, users: Mapping[str, str]) -> str:
         "storage": {"filesystem": {"rootdirectory": f"{directory}/storage"}, "delete": {"enabled": True}},
         "http": http_section,
     }
+    if mirror_of:
+        document["proxy"] = {"remoteurl": mirror_of}
     if users:
         document["auth"] = {"htpasswd": {"realm": "test", "path": _make_passwords(directory, users)}}
     return json.dumps(document)

@@ -1,6 +1,7 @@
-"""The inject service as obs-build runs it: in a root with python3 and lxml, but neither requests nor a network."""
+"""The inject service as obs-build runs it: in a root with python3 alone, and without a network."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from lxml import etree
 
 pytestmark = pytest.mark.integration
 
+ROOT = Path(__file__).resolve().parent.parent
 OBS_BUILD = os.environ.get("OBS_BUILD", "/usr/lib/obs-build")
 """obs-build's own directory; upstream's is used where the variable names it."""
 
@@ -59,7 +61,7 @@ mount -t tmpfs build "$3"
 mkdir -p "$3/root/usr" "$3/root/tmp" "$3/root/etc" "$3/upper" "$3/work"
 mount -t overlay -o "lowerdir=$1:/usr,upperdir=$3/upper,workdir=$3/work" overlay "$3/root/usr"
 for name in bin lib lib64 sbin; do [ ! -d /$name ] || ln -s usr/$name "$3/root/$name"; done
-rm -rf "$3"/root/usr/lib/python3/dist-packages/requests* "$3"/root/usr/local/lib/python3*
+rm -rf "$3"/root/usr/lib/python3/dist-packages/* "$3"/root/usr/local/lib/python3*
 mkdir -p "$3/root/usr/src/packages"
 cp -r "$2" "$3/root/usr/src/packages/SOURCES"
 cd "$3/root/usr/src/packages/SOURCES"
@@ -133,6 +135,18 @@ def test_it_makes_overlays_by_hard_link_and_hides_the_containers(build: Build, s
     for path in (sources / "root", sources / "big"):
         assert {(entry.lstat().st_uid, entry.lstat().st_gid) for entry in path.rglob("*")} == {(0, 0)}
     assert not [element for element in etree.parse(sources / "containers.xml").iter() if element.tag == "containers"]
+
+
+def test_nothing_is_in_the_image_that_readme_does_not_list(build: Build, sources: Path) -> None:
+    section = (ROOT / "README.md").read_text().partition("### What is in the image\n")[2].partition("\n#")[0]
+    listed = [re.escape(path) for path in re.findall(r"^\| `(/[^`]+)`", section, re.MULTILINE)]
+    patterns = [re.sub(r"NAME_TAG|BACKEND\\-NAME|\\\*", "[^/]*", path) for path in listed]
+    assert build().returncode == 0
+    found = [f"/{path.relative_to(sources / 'root')}" for path in (sources / "root").rglob("*") if not path.is_dir()]
+    for path in found:
+        assert any(re.fullmatch(pattern, path) for pattern in patterns), path
+    for pattern in patterns:
+        assert any(re.fullmatch(pattern, path) for path in found), pattern
 
 
 def test_a_second_run_finds_nothing_to_do(build: Build, package: Path, sources: Path) -> None:

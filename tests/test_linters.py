@@ -21,7 +21,7 @@ SCRIPTS = [
     [
         ["ruff", "check", "--output-format=concise", ".", *SCRIPTS],
         ["ruff", "format", "--check", ".", *SCRIPTS],
-        ["mypy", "--scripts-are-modules", "osc_containers", "tests", *SCRIPTS],
+        ["mypy", "--scripts-are-modules", "osc_containers", "tests", "bench", *SCRIPTS],
     ],
     ids=["ruff check", "ruff format", "mypy"],
 )

@@ -69,3 +69,18 @@ def test_a_service_without_its_library_says_so_in_one_line(tmp_path: Path, name:
     done = subprocess.run(["/usr/bin/python3", "-I", tmp_path / name], capture_output=True, text=True)
     assert done.returncode == 1
     assert re.fullmatch(rf"{name}: No module named 'osc_containers'; .* needs osc-containers.*\n", done.stderr)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_service_takes_the_parameters_that_are_described(installed: Path, name: str) -> None:
+    command = [str(installed / "lib/obs/service" / name), "--help"]
+    helped = subprocess.run(command, capture_output=True, text=True).stdout
+    described = etree.parse(str(ROOT / "service" / f"{name}.service")).getroot().iterchildren("parameter")
+    assert set(re.findall(r"--([a-z]+)", helped)) - {"help", "outdir"} == {item.get("name") for item in described}
+
+
+def test_readme_lists_the_commands_that_there_are(installed: Path) -> None:
+    helped = subprocess.run([installed / "bin/osc-containers", "--help"], check=True, capture_output=True, text=True)
+    section = (ROOT / "README.md").read_text().partition("## Commands\n")[2].partition("\n#")[0]
+    there = re.findall(r"^    ([a-z]+) ", helped.stdout, re.MULTILINE)
+    assert re.findall(r"^\| `([a-z]+)`", section, re.MULTILINE) == there

@@ -3,16 +3,20 @@
 import argparse
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-from osc_containers import progress, request
+from osc_containers import bundle, obscpio, overlay, progress, request
+from osc_containers.bundle import Bundle
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
+from osc_containers.errors import DescriptionError
+from osc_containers.lock import Lock
 from osc_containers.package import Package
 from osc_containers.progress import Progress, Silence
 from osc_containers.request import Request
-from osc_containers.sources import CONNECTIONS, Network
+from osc_containers.sources import Network
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +39,19 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--locked", action="store_true", help="fetch exactly what the lock says, and do not follow tags"
     )
+    parser.add_argument(
+        "--inject",
+        choices=("buildtime", "source"),
+        default="buildtime",
+        help="how the containers get into the image: by the service kiwi_containers_inject in the build root, or in "
+        "kiwi_containers.obscpio, which obs-build unpacks by itself (default: buildtime)",
+    )
     parser.add_argument("--outdir", type=Path, metavar="D", help="where new files go (default: DIR)")
     parser.add_argument(
         "--connections",
         type=_connections,
-        default=CONNECTIONS,
         metavar="N",
-        help=f"requests for blobs at a time, from 1 to {_MOST} (default: {CONNECTIONS})",
+        help=f"requests for blobs at a time, from 1 to {_MOST} (default: as the registry's distance wants)",
     )
 
 
@@ -65,7 +75,13 @@ def run(options: argparse.Namespace) -> int:
     is_watched = sys.stderr.isatty() and options.verbosity >= 0
     with progress.on_terminal() if is_watched else nullcontext(Silence()) as watcher:
         prefetch_all(
-            package, found, outdir=outdir, locked=options.locked, connections=options.connections, watcher=watcher
+            package,
+            found,
+            outdir=outdir,
+            locked=options.locked,
+            bundled=options.inject == "source",
+            connections=options.connections,
+            watcher=watcher,
         )
     return 0
 
@@ -76,19 +92,39 @@ def prefetch_all(
     *,
     outdir: Path,
     locked: bool,
-    connections: int = CONNECTIONS,
+    bundled: bool,
+    connections: int | None = None,
     watcher: Progress | None = None,
 ) -> None:
     """Pin and fetch what is requested, and write it to `outdir`."""
     from osc_containers import prefetch, transports  # slow to load, and not in build roots
+    from osc_containers.retries import Policy
 
-    _warn_of_visible(found)
+    if not bundled:
+        _warn_of_visible(found)
     wanted = request.wanted(found)
     if not wanted:
         logger.warning("nothing to do: no <containers> for these architectures and profiles")
-    source = transports.open_source()
-    network = Network(open_source=lambda _: source, connections=connections, progress=watcher or Silence())
-    prefetch.prefetch(package, wanted, network, outdir=outdir, locked=locked)
+    pack = _pack_for(found) if bundled and wanted else None
+    with transports.Sources(package.directory, policy=Policy(connections=connections or _MOST)) as sources:
+        network = Network(open_source=sources.open, connections=connections, progress=watcher or Silence())
+        prefetch.prefetch(package, wanted, network, outdir=outdir, locked=locked, pack=pack)
+
+
+def _pack_for(found: Request) -> Callable[[Lock], Bundle]:
+    """Return the function that lays out the overlay of the one image that a bundle is for."""
+    described = next(iter(found.descriptions))
+    architectures = found.architectures_of(described)
+    if len(found.descriptions) > 1 or len(architectures) > 1:
+        names = ", ".join(each.path.name for each in found.descriptions)
+        raise DescriptionError(
+            f"{obscpio.FILE_NAME}: got {names} for {', '.join(architectures)}, but it holds the containers of one "
+            "description for one architecture; name them with 'description' and 'arch'"
+        )
+    (arch,) = architectures
+    containers = found.containers(described, arch)
+    paths = overlay.paths(described.of_architecture(arch))
+    return lambda lock: bundle.pack(overlay.place(containers, paths, arch, lock))
 
 
 def _warn_of_visible(found: Request) -> None:

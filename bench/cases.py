@@ -1,0 +1,221 @@
+"""The cases of the table, and what is expected of them."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TypeAlias
+
+import images
+import scenes
+from link import Link
+from measure import measure
+from samples import MIB, OURS, SKOPEO, Samples, Target
+from workshop import Workshop, sizes
+
+_Say: TypeAlias = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One line of the table: `run` costs it a number of times, with `rival` against skopeo in turns."""
+
+    title: str
+    images: scenes.Images
+    link: Callable[[str], AbstractContextManager[Link | None]] = scenes.direct
+    run: "Callable[[Case, Workshop, int, _Say], Samples]"
+    rival: bool = False
+    targets: Sequence[Target]
+
+
+def _fresh(case: Case, workshop: Workshop, pairs: int, say: _Say) -> Samples:
+    """Run where nothing is there yet."""
+    samples = Samples()
+    names = workshop.push(case.images())
+    directory = workshop.scratch / "out"
+    with case.link(workshop.host) as link:
+        host = link.host if link else workshop.host
+        for n in range(pairs):
+            say(f"{n + 1}/{pairs}")
+            workshop.make_package(host, names, directory)
+            samples.add(OURS, workshop.prefetch(directory, link))
+            samples.archive_bytes = sum(sizes(directory).values())
+            if n == 0:
+                workshop.verify(directory)
+            shutil.rmtree(directory)
+            if case.rival:
+                samples.add(SKOPEO, workshop.skopeo(host, names, directory, link))
+                _check_rival(samples, sizes(directory))
+                shutil.rmtree(directory)
+    return samples
+
+
+def _check_rival(samples: Samples, archives: Mapping[str, int]) -> None:
+    """Stop the bench if skopeo's archives differ from ours by more than frames and padding."""
+    size = sum(archives.values())
+    if abs(size - samples.archive_bytes) > 32 * 1024 * len(archives):
+        raise RuntimeError(f"skopeo's archives have {size} bytes, ours {samples.archive_bytes}: not the same work")
+
+
+def _unchanged(case: Case, workshop: Workshop, pairs: int, say: _Say) -> Samples:
+    """Run again on a package that has everything."""
+    samples = Samples()
+    names = workshop.push(case.images())
+    directory = workshop.scratch / "out"
+    with case.link(workshop.host) as link:
+        workshop.make_package(link.host if link else workshop.host, names, directory)
+        workshop.prefetch(directory)
+        before = _identities(directory)
+        for n in range(pairs):
+            say(f"{n + 1}/{pairs}")
+            samples.add(OURS, workshop.prefetch(directory, link))
+        samples.seen["files written again"] = _count_new(before, directory)
+    samples.seen["requests per reference"] = samples.middle(OURS, "manifest_requests") / len(names)
+    return samples
+
+
+def _changed(case: Case, workshop: Workshop, pairs: int, say: _Say) -> Samples:
+    """Run on a package that has everything but one new layer of one image."""
+    samples = Samples()
+    names = workshop.push(case.images())
+    directory = workshop.scratch / "out"
+    besides, written = [], []
+    with case.link(workshop.host) as link:
+        workshop.make_package(link.host if link else workshop.host, names, directory)
+        workshop.prefetch(directory)
+        for n in range(pairs):
+            say(f"{n + 1}/{pairs}")
+            layer = images.random_layer(f"changed{n}", scenes.OWN * scenes.MB)
+            workshop.push([(names[0], images.image(*scenes.base_layers(), layer))])
+            before = _identities(directory)
+            samples.add(OURS, workshop.prefetch(directory, link))
+            besides.append(samples.costs[OURS][-1].wire - len(layer.content))
+            written.append(_count_new(before, directory))
+    workshop.verify(directory)
+    samples.archive_bytes = next(iter(sizes(directory).values()))
+    samples.seen["bytes besides the layer"] = max(besides)
+    samples.seen["archives written"] = max(written)
+    return samples
+
+
+def _identities(directory: Path) -> Mapping[str, int]:
+    return {name: (directory / name).stat().st_ino for name in sizes(directory)}
+
+
+def _count_new(before: Mapping[str, int], directory: Path) -> int:
+    return sum(before.get(name) != inode for name, inode in _identities(directory).items())
+
+
+def _start_up(case: Case, workshop: Workshop, pairs: int, say: _Say) -> Samples:
+    """Start the programs only to hear how they are used."""
+    samples = Samples()
+    imports = f"import sys; sys.path.insert(0, {str(workshop.installed.library)!r}); import osc_containers.services; "
+    count = "print(len({'requests', 'urllib3', 'ssl', 'http.client'} & set(sys.modules)))"
+    inject: list[str | Path] = [workshop.installed.python, "-I", "-c", imports]
+    commands: Mapping[str, list[str | Path]] = {"--help": [workshop.installed.program, "--help"], "inject": inject}
+    for n in range(max(pairs, 11)):
+        say(f"{n + 1}")
+        for name, command in commands.items():
+            samples.add(name, measure([command], workshop.environment))
+    loaded = subprocess.run([*inject[:-1], imports + count], check=True, capture_output=True, text=True)
+    samples.seen["network modules"] = int(loaded.stdout)
+    return samples
+
+
+def _ratio(what: str, limit: float) -> Target:
+    return Target(
+        what=f"{what}, skopeo's / ours", value=lambda samples: samples.ratio(what), limit=limit, at_least=True
+    )
+
+
+def _seen(what: str, limit: float) -> Target:
+    return Target(what=what, value=lambda samples: samples.seen[what], limit=limit)
+
+
+def _seconds(program: str, limit: float) -> Target:
+    return Target(
+        what=f"{program}: wall", value=lambda samples: samples.middle(program, "wall"), limit=limit, unit=" s"
+    )
+
+
+def _written(samples: Samples) -> float:
+    ours = samples.costs[OURS]
+    return median(max(cost.written, cost.dirtied) for cost in ours) / samples.archive_bytes
+
+
+_PEAK = Target(
+    what="peak memory",
+    value=lambda samples: max(cost.peak for cost in samples.costs[OURS]) / MIB,
+    limit=64,
+    unit=" MiB",
+)
+_WRITTEN = Target(what="bytes written / archive byte", value=_written, limit=1.02)
+_NO_BLOBS = Target(what="bytes of blobs", value=lambda samples: samples.middle(OURS, "blob_bytes"), limit=0)
+
+CASES: Mapping[str, Case] = {
+    "suite": Case(
+        title="6 images of 180 MB that share 150 MB",
+        images=scenes.suite,
+        run=_fresh,
+        rival=True,
+        targets=(_ratio("wall", 8), _ratio("cpu", 8), _PEAK, _WRITTEN),
+    ),
+    "suite-slow": Case(
+        title="the same over the slow link",
+        images=scenes.suite,
+        link=scenes.slow,
+        run=_fresh,
+        rival=True,
+        targets=(_ratio("wall", 12), _PEAK, _WRITTEN),
+    ),
+    "single": Case(
+        title="one image of 180 MB in 4 layers (90, 40, 30 and 20)",
+        images=scenes.single,
+        run=_fresh,
+        rival=True,
+        targets=(_ratio("wall", 3), _PEAK, _WRITTEN),
+    ),
+    "single-slow": Case(
+        title="the same over the slow link",
+        images=scenes.single,
+        link=scenes.slow,
+        run=_fresh,
+        rival=True,
+        targets=(_ratio("wall", 8), _PEAK),
+    ),
+    "even-slow": Case(
+        title="the same, in 4 layers of 45 MB",
+        images=scenes.even,
+        link=scenes.slow,
+        run=_fresh,
+        rival=True,
+        targets=(_ratio("wall", 8), _PEAK),
+    ),
+    "unchanged": Case(
+        title="the 6 images again, nothing changed",
+        images=scenes.suite,
+        link=scenes.counted,
+        run=_unchanged,
+        targets=(_seconds(OURS, 0.5), _NO_BLOBS, _seen("requests per reference", 1), _seen("files written again", 0)),
+    ),
+    "changed": Case(
+        title="the 6 images again, one layer of 30 MB changed",
+        images=scenes.suite,
+        link=scenes.counted,
+        run=_changed,
+        targets=(_seen("bytes besides the layer", 64 << 10), _seen("archives written", 1), _WRITTEN, _PEAK),
+    ),
+    "large": Case(title="one image of 1 GB", images=scenes.large, run=_fresh, targets=(_PEAK, _WRITTEN)),
+    "many": Case(
+        title="50 images of 200 kB that share 100 kB", images=scenes.many, run=_fresh, rival=True, targets=(_PEAK,)
+    ),
+    "start-up": Case(
+        title="--help, and the imports of the inject service",
+        images=scenes.nothing,
+        run=_start_up,
+        targets=(_seconds("--help", 0.1), _seconds("inject", 0.1), _seen("network modules", 0)),
+    ),
+}

@@ -1,0 +1,81 @@
+"""What a run costs: time, processor, memory, bytes on the wire and to the disk; and how busy others were meanwhile."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_LAUNCH = Path(__file__).with_name("launch.py")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_Command = Sequence[str | Path]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What one run took; bytes, and seconds."""
+
+    wall: float
+    cpu: float
+    """User and system, of the program and of all its children."""
+    peak: int
+    """The largest resident set of any of its processes."""
+    written: int
+    """All that it had the kernel write: write(2) and its kin, copy_file_range(2), sendfile(2); also into pipes."""
+    dirtied: int
+    """Pages of files on disks that it made dirty, whether or not a disk saw them in the end."""
+    others: float
+    """Cores that were busy with what is neither the program nor its servers."""
+    wire: int = 0
+    blob_bytes: int = 0
+    manifest_requests: int = 0
+
+
+def measure(commands: Sequence[_Command], environment: Mapping[str, str]) -> Cost:
+    """Run commands one after the other; our other child processes are taken to be the servers that they talk to.
+
+    :raises RuntimeError: one of them failed.
+    """
+    words = {"commands": [[str(word) for word in command] for command in commands]}
+    with tempfile.TemporaryFile("w+") as errors:
+        servers = _children()
+        before = _busy(), _used(servers)
+        launched = subprocess.run(
+            [sys.executable, "-I", "-S", _LAUNCH],
+            check=True,
+            input=json.dumps(words),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=dict(environment),
+        )
+        busy, used = _busy() - before[0], _used(servers) - before[1]
+        took = json.loads(launched.stdout)
+        if took.pop("status"):
+            errors.seek(0)
+            raise RuntimeError(f"{words['commands'][0][:3]} … failed: {errors.read()[-2000:]}")
+    others = max(0.0, busy - used - took["cpu"]) / took["wall"]
+    return Cost(**took, others=others)
+
+
+def _busy() -> float:
+    """Return the seconds that the processors have worked so far, including what the host took from them.
+
+    Interrupts are not in it: the kernel may or may not count them to a process (proc_stat(5)).
+    """
+    words = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    user, nice, system, _, _, _, _, steal = (int(word) for word in words[1:9])
+    return (user + nice + system + steal) / _TICKS
+
+
+def _children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def _used(processes: Sequence[str]) -> float:
+    """Return the processor time that these have had so far, in seconds (proc_pid_stat(5): utime and stime)."""
+    lines = (Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split() for process in processes)
+    return sum(int(words[11]) + int(words[12]) for words in lines) / _TICKS

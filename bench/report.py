@@ -1,0 +1,58 @@
+"""The table: medians of every case, ratios, and the targets with their marks."""
+
+from collections.abc import Sequence
+
+from cases import Case
+from samples import MIB, SKOPEO, Samples, Target
+
+_HEADS = ("case", "", "wall s", "min", "CPU s", "peak MiB", "wire MB", "written MB", "dirtied MB", "others")
+_WIDTHS = (11, 6, 7, 7, 7, 8, 8, 10, 10, 6)
+NOISE = 0.3
+"""Cores that others may keep busy before the figures of a case are doubtful."""
+
+
+def heads() -> str:
+    """Return the first line of the table."""
+    return _row(_HEADS)
+
+
+def rows(name: str, samples: Samples) -> list[str]:
+    """Return the lines of one case: a line per program, and the ratios."""
+    lines: list[str] = []
+    for program, costs in samples.costs.items():
+        first = name if not lines else ""
+        cells = [f"{samples.middle(program, 'wall'):.2f}", f"{min(cost.wall for cost in costs):.2f}"]
+        cells.append(f"{samples.middle(program, 'cpu'):.2f}")
+        cells.append(f"{max(cost.peak for cost in costs) / MIB:.0f}")
+        cells += [f"{samples.middle(program, what) / 1e6:.2f}" for what in ("wire", "written", "dirtied")]
+        others = samples.middle(program, "others")
+        lines.append(_row((first, program, *cells, f"{others:.1f}{'!' if others > NOISE else ''}")))
+    if SKOPEO in samples.costs:
+        ratios = (f"{samples.ratio(what):.1f}×" for what in ("wall", "cpu", "peak", "wire", "written"))
+        wall, *others_of_them = ratios
+        lines.append(_row(("", "ratio", wall, "", *others_of_them, "", "")))
+    return lines
+
+
+def _row(cells: Sequence[str]) -> str:
+    texts = [
+        cell.ljust(width) if n < 2 else cell.rjust(width)
+        for n, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
+    ]
+    return "  ".join(texts).rstrip()
+
+
+def verdicts(case: Case, name: str, samples: Samples) -> list[str]:
+    """Return a line for each target of a case."""
+    return [_verdict(name, target, samples) for target in case.targets]
+
+
+def _verdict(name: str, target: Target, samples: Samples) -> str:
+    mark = "pass" if target.is_met(samples) else "FAIL"
+    bound = f"{'≥' if target.at_least else '≤'} {target.limit:g}{target.unit}"
+    return f"{mark}  {name:<12} {target.what:<28} {target.value(samples):>10.6g}{target.unit}  ({bound})"
+
+
+def is_noisy(samples: Samples) -> bool:
+    """Tell whether others kept the machine busy in most runs."""
+    return any(samples.middle(program, "others") > NOISE for program in samples.costs)

@@ -1,0 +1,49 @@
+"""What the runs of a case came to, and what they should."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+
+from measure import Cost
+
+MIB = 1 << 20
+OURS, SKOPEO = "ours", "skopeo"
+
+
+@dataclass(slots=True, kw_only=True)
+class Samples:
+    """The costs of all runs of a case, by program, and what else was seen."""
+
+    costs: dict[str, list[Cost]] = field(default_factory=dict)
+    archive_bytes: int = 0
+    """Of our archives."""
+    seen: dict[str, float] = field(default_factory=dict)
+
+    def add(self, program: str, cost: Cost) -> None:
+        """Note one run."""
+        self.costs.setdefault(program, []).append(cost)
+
+    def middle(self, program: str, what: str) -> float:
+        """Return the median of a figure of `Cost`."""
+        return median(float(getattr(cost, what)) for cost in self.costs[program])
+
+    def ratio(self, what: str) -> float:
+        """Return how many times of ours skopeo takes: the median over the pairs, which see the same weather."""
+        pairs = zip(self.costs[SKOPEO], self.costs[OURS], strict=True)
+        return median(float(getattr(theirs, what) / getattr(ours, what)) for theirs, ours in pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A figure and its bound: at most, or with `at_least` at least, `limit`."""
+
+    what: str
+    value: Callable[[Samples], float]
+    limit: float
+    at_least: bool = False
+    unit: str = ""
+
+    def is_met(self, samples: Samples) -> bool:
+        """Tell whether the figure keeps to the bound."""
+        value = self.value(samples)
+        return value >= self.limit if self.at_least else value <= self.limit

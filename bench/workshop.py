@@ -1,0 +1,127 @@
+"""A registry with images, packages that ask for them, and the two programs that fetch them."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from docker_registry import DockerRegistry, serve
+from images import Image
+from link import Link
+from measure import Cost, measure
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """Our programs as a user has them: compiled, and run by a Python that has nothing else to look through."""
+
+    program: Path
+    library: Path
+    python: Path
+
+
+def install(directory: Path) -> Installed:
+    """Run `make install`, for a virtual environment of its own with the packages of this one.
+
+    What pip leaves for a checkout in development mode would cost each start 10 ms (`*.pth`).
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory / "venv"], check=True)
+    python = directory / "venv/bin/python"
+    inside = Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
+    for package in Path(sys.prefix, inside).iterdir():
+        if package.suffix != ".pth" and not package.name.startswith("__editable__"):
+            (directory / "venv" / inside / package.name).symlink_to(package)
+    command = ["make", "--silent", "install", f"PREFIX={directory}", "DESTDIR=", f"PYTHON={python}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    subprocess.run(command, cwd=_ROOT, check=True, env=environment)
+    return Installed(program=directory / "bin/osc-containers", library=directory / "lib/osc-containers", python=python)
+
+
+class Workshop:
+    """Everything that a case needs, below the directory `scratch`."""
+
+    def __init__(self, scratch: Path, registry: DockerRegistry, installed: Installed) -> None:
+        self.scratch = scratch
+        self._registry = registry
+        self.installed = installed
+        home = scratch / "home"
+        home.mkdir()
+        # skopeo's temporary files go to the same file system as its archives
+        self.environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(home), "TMPDIR": str(home)}
+
+    @property
+    def host(self) -> str:
+        """Where the registry is, without a link before it."""
+        return self._registry.host
+
+    def push(self, made: Iterator[tuple[str, Image]] | Sequence[tuple[str, Image]]) -> list[str]:
+        """Push images as `bench/NAME:1` and return their names."""
+        names = []
+        for name, image in made:
+            self._registry.push(image, f"bench/{name}:1")
+            names.append(name)
+        return names
+
+    def make_package(self, host: str, names: Sequence[str], directory: Path) -> None:
+        """Write a description that asks for images of `host`."""
+        containers = "".join(f'<container name="{name}" path="bench" tag="1"/>' for name in names)
+        directory.mkdir()
+        (directory / "bench.kiwi").write_text(
+            f'<image schemaversion="8.0" name="bench"><containers source="{host}" backend="podman">'
+            f"{containers}</containers></image>"
+        )
+
+    def prefetch(self, package: Path, link: Link | None = None) -> Cost:
+        """Run our program on a package."""
+        return self._observe([self._ours("prefetch", "-q", "--arch", "x86_64", package)], link)
+
+    def skopeo(self, host: str, names: Sequence[str], directory: Path, link: Link | None = None) -> Cost:
+        """Run skopeo for each image, as kiwi does."""
+        directory.mkdir()
+        options = ("--quiet", "--src-tls-verify=false")
+        commands = [
+            ["skopeo", "copy", *options, f"docker://{host}/bench/{name}:1", f"oci-archive:{directory}/{name}.oci.tar"]
+            for name in names
+        ]
+        return self._observe(commands, link)
+
+    def verify(self, package: Path) -> None:
+        """Stop the bench if our archives are not what they must be."""
+        command = self._ours("verify", package)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=self.environment)
+
+    def _ours(self, *words: str | Path) -> list[str | Path]:
+        return [self.installed.program, *words]
+
+    def _observe(self, commands: Sequence[Sequence[str | Path]], link: Link | None) -> Cost:
+        answered = len(self._registry.requests())
+        carried = link.count() if link else 0
+        cost = measure(commands, self.environment)
+        carried = link.count() - carried if link else 0
+        asked = self._registry.requests()[answered:]
+        return replace(
+            cost,
+            wire=carried or sum(request.written for request in asked),
+            blob_bytes=sum(request.written for request in asked if request.is_blob),
+            manifest_requests=sum("/manifests/" in request.path for request in asked),
+        )
+
+
+@contextmanager
+def open_workshop(directory: Path, installed: Installed) -> Iterator[Workshop]:
+    """Start a registry in a directory below `directory`; both go in the end."""
+    with TemporaryDirectory(dir=directory) as scratch, serve(Path(scratch, "registry")) as registry:
+        yield Workshop(Path(scratch), registry, installed)
+
+
+def sizes(directory: Path) -> Mapping[str, int]:
+    """Return the sizes of the archives in a directory, by name."""
+    found = (path for path in sorted(directory.iterdir()) if path.suffix in (".ociarchive", ".tar"))
+    return {path.name: path.stat().st_size for path in found}

@@ -1,0 +1,53 @@
+"""Whom to believe at a registry, and which certificate to show it.
+
+Spec: containers-certs.d(5); docker's /etc/docker/certs.d has the same form.
+"""
+
+import os
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+from osc_containers.errors import RegistryError
+
+_SYSTEM = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+
+
+def directory_of(host: str, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the first directory for `host` (with its port); None where there is none."""
+    home = Path(environ.get("HOME") or "/") / ".config/containers/certs.d"
+    return next((base / host for base in (home, *_SYSTEM) if (base / host).is_dir()), None)
+
+
+def context_for(directory: Path | None, *, insecure: bool = False) -> ssl.SSLContext:
+    """Return the TLS settings for a registry: the system's authorities and those of `directory`.
+
+    :raises RegistryError: the directory has a half of a pair, or a file that is no certificate or key.
+    """
+    context = ssl.create_default_context()
+    # As podman does: an authority that was put there by hand is believed, whether it is a root or not.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    for path in sorted(directory.iterdir()) if directory else ():
+        try:
+            _load(context, path)
+        except ssl.SSLError:
+            raise RegistryError(f"{path}: not a certificate, or not the key of it, in the form PEM") from None
+        except OSError as error:
+            raise RegistryError(f"{path}: {error.strerror}") from None
+    return context
+
+
+def _load(context: ssl.SSLContext, path: Path) -> None:
+    if path.suffix == ".crt":
+        context.load_verify_locations(path)
+    elif path.suffix == ".cert":
+        key = path.with_suffix(".key")
+        if not key.exists():
+            raise RegistryError(f"{path}: there is no {key.name} beside it")
+        context.load_cert_chain(path, key, password="")
+    elif path.suffix == ".key" and not path.with_suffix(".cert").exists():
+        raise RegistryError(f"{path}: there is no {path.with_suffix('.cert').name} beside it")

@@ -1,0 +1,156 @@
+"""`osc-containers init`."""
+
+import argparse
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from osc_containers import description, files, holdings, layout, request, servicefile, verify, workingcopy
+from osc_containers.commands import arguments
+from osc_containers.commands.arguments import Commands
+from osc_containers.commands.prefetch import prefetch_all
+from osc_containers.errors import DescriptionError, Error
+from osc_containers.lock import EMPTY, FILE_NAME
+from osc_containers.package import Package
+from osc_containers.request import Request
+from osc_containers.servicefile import Entry
+
+logger = logging.getLogger(__name__)
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = arguments.add_command(
+        commands,
+        "init",
+        run,
+        "Make a package that builds on OBS out of a plain kiwi description. That is\n\n"
+        "  1. split: <containers> moves to a file that the description includes;\n"
+        "  2. the two services in _service: one to update the containers with (osc service\n"
+        "     manualrun), one that runs in every build; whatever else is in _service stays;\n"
+        "  3. prefetch: the first lock and archives, if they are not there yet.\n\n"
+        "Then it says what to commit. A second run changes nothing.",
+        "  osc containers init --arch x86_64 --arch aarch64\n  osc commit",
+    )
+    arguments.add_package(parser)
+    parser.add_argument(
+        "--description", metavar="F", help="the description that OBS builds, where several have <containers>"
+    )
+    arguments.add_arch(
+        parser, "what to fetch for, written to _service (default: those of OBS-ExclusiveArch, else this machine's)"
+    )
+    parser.add_argument(
+        "--inject",
+        choices=("buildtime", "source"),
+        default="buildtime",
+        help="buildtime: by the service kiwi_containers_inject, in the build root; source: by kiwi_containers.obscpio, "
+        "for build roots that cannot have that service, and one architecture (default: %(default)s)",
+    )
+    parser.add_argument("--no-prefetch", action="store_true", help="fetch nothing now: no network is needed")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Set the package up."""
+    package = Package(options.directory)
+    before = _files(package.directory)
+    with package.hold():
+        set_up = _set_up_bundle if options.inject == "source" else _set_up
+        entry = set_up(package, options.description, arguments.words(options.arch))
+    if not options.no_prefetch:
+        try:
+            _prefetch_if_needed(package, entry)
+        except Error:
+            logger.warning("the package is set up; what failed is the prefetch: run 'osc containers prefetch' again")
+            raise
+    _say_what_to_commit(package.directory, before)
+    return 0
+
+
+def _set_up(package: Package, name: str | None, architectures: list[str]) -> Entry:
+    """Split the descriptions and complete `_service`; return the entry of the prefetch."""
+    found = request.read(package, [], architectures, [])
+    names = [described.path.name for described in found.descriptions if described.containers]
+    if name is not None and name not in names:
+        raise DescriptionError(f"{name}: expected a description of this package that has <containers>")
+    if not names:
+        texts = ", ".join(described.path.name for described in found.descriptions)
+        raise DescriptionError(f"{texts}: no <containers>, so there is nothing to prefetch; write one and come again")
+    path = package.directory / servicefile.FILE_NAME
+    old = path.read_bytes() if path.is_file() else None
+    parameters = [("description", name)] if name is not None else []
+    new = servicefile.completed(old, [*parameters, *(("arch", arch) for arch in architectures)])
+    entries = {entry.name: entry for entry in servicefile.entries(new)}
+    if len(names) > 1 and not entries[servicefile.INJECT].values("description"):
+        raise DescriptionError(f"{', '.join(names)}: several have <containers>; say by --description which OBS builds")
+    layout.apply(layout.plan(found.descriptions))
+    if new != old:
+        files.write_atomically(path, new)
+        logger.info("%s: %s", path.name, "new" if old is None else "has our services now, too; nothing else changed")
+    return entries[servicefile.PREFETCH]
+
+
+def _set_up_bundle(package: Package, name: str | None, architectures: list[str]) -> Entry:
+    """Put `<containers>` into a file that the description does not include, and one entry into `_service`."""
+    path = package.directory / servicefile.FILE_NAME
+    old = path.read_bytes() if path.is_file() else None
+    for entry in servicefile.entries(old) if old is not None else ():
+        if entry.name == servicefile.PREFETCH and "source" in entry.values("inject"):
+            return entry
+        if entry.name in (servicefile.PREFETCH, servicefile.INJECT):
+            raise DescriptionError(f"{path.name}:{entry.line}: {entry.name} is set up the other way; take it out")
+    found = request.read(package, [], architectures, [])
+    having = [each for each in found.descriptions if each.containers and name in (None, each.path.name)]
+    if len(having) != 1:
+        raise DescriptionError(
+            f"{', '.join(each.path.name for each in having) or name or 'package'}: expected one description with "
+            "<containers>; say by --description which OBS builds"
+        )
+    wanted = found.architectures_of(having[0])
+    if len(wanted) != 1:
+        raise DescriptionError(
+            f"{having[0].path.name}: got the architectures {', '.join(wanted)}, but kiwi_containers.obscpio is for "
+            "one; say by --arch which"
+        )
+    layout.apply(layout.plan(having))
+    described = description.read(having[0].path)
+    holding = dict.fromkeys(container.file for container in described.containers)
+    files.write_atomically(described.path, layout.detached(described), described.path.stat().st_mode & 0o7777)
+    logger.info("%s: no longer includes %s, which the service reads", described.path.name, ", ".join(holding))
+    parameters = [*(("description", file) for file in holding), ("arch", wanted[0]), ("inject", "source")]
+    new = servicefile.completed(old, parameters, names=(servicefile.PREFETCH,))
+    files.write_atomically(path, new)
+    logger.info("%s: %s", path.name, "new" if old is None else "has our service now, too; nothing else changed")
+    (entry,) = (each for each in servicefile.entries(new) if each.name == servicefile.PREFETCH)
+    return entry
+
+
+def _prefetch_if_needed(package: Package, entry: Entry) -> None:
+    """Prefetch as the service would, unless lock and archives are there: a run of its own follows the tags."""
+    description, arch, profile = (entry.words(name) for name in ("description", "arch", "profile"))
+    found = request.read(package, description, arch, profile)
+    if _is_complete(package, found):
+        logger.info("%s: there, with its archives; 'osc containers prefetch' follows the tags", FILE_NAME)
+        return
+    bundled = "source" in entry.values("inject")
+    prefetch_all(package, found, outdir=package.directory, locked=False, bundled=bundled)
+
+
+def _is_complete(package: Package, found: Request) -> bool:
+    lock = package.read_lock() or EMPTY
+    wanted = [(item.reference, arch, item.where) for item in request.wanted(found) for arch in item.architectures]
+    archives = [holdings.find_archive(package, reference, locked) for reference, _, locked in lock.images()]
+    return not verify.check_coverage(wanted, lock) and all(archives)
+
+
+def _files(directory: Path) -> Mapping[str, tuple[int, int, int]]:
+    """Return what tells whether a file changed, by name."""
+    found = {path.name: path.stat() for path in directory.iterdir() if path.is_file()}
+    return {name: (status.st_ino, status.st_size, status.st_mtime_ns) for name, status in found.items()}
+
+
+def _say_what_to_commit(directory: Path, before: Mapping[str, tuple[int, int, int]]) -> None:
+    changed = sorted(name for name, status in _files(directory).items() if before.get(name) != status)
+    if not changed:
+        print("Nothing changed: the package is set up.")
+        return
+    print("Now commit:", *workingcopy.commands_for(directory, changed), sep="\n  ")

@@ -1,0 +1,125 @@
+"""The image in an archive of `docker save` or `podman save`, with the manifest that it has not.
+
+The archive holds a configuration and layers, but no manifest. One is made, the same for the same archive: an OCI
+manifest of just those bytes. Spec: docker's image-spec v1.2, "Combined Image JSON + Filesystem Changeset Format".
+"""
+
+import hashlib
+import json
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import cast
+
+from osc_containers import fields, layouts, oci
+from osc_containers.digest import Digest
+from osc_containers.errors import RegistryError
+from osc_containers.fields import Fields
+from osc_containers.oci import Descriptor, Index, Manifest
+from osc_containers.reference import Reference
+from osc_containers.sources import Stream
+from osc_containers.storage import Piece, Storage
+
+_LAYER = "application/vnd.oci.image.layer.v1.tar"
+_MAGIC = {b"\x1f\x8b": "+gzip", b"\x28\xb5\x2f\xfd": "+zstd"}
+_CHUNK = 1 << 20
+
+
+class DockerArchive:
+    """The image tagged `name` in an archive, or the only one (`sources.ImageSource`)."""
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        """Find the image.
+
+        :raises RegistryError: it is no such archive, or has not exactly one such image.
+        """
+        self._storage = storage
+        listing = storage.find("manifest.json")
+        if listing is None:
+            raise RegistryError(f"{storage.path}: there is no manifest.json, expected an archive of `docker save`")
+        try:
+            # The file is an array: put it into an object, for which there is a reader.
+            text = b'{"images":' + listing.read(oci.MANIFEST_LIMIT) + b"}"
+            self._image = _choose(fields.load(text, f"{storage.path}: manifest.json"), name)
+            self._names = (self._image.line("Config"), *self._image.lines("Layers"))
+        except ValueError as error:
+            raise RegistryError(str(error)) from None
+
+    def resolve(self, reference: Reference) -> Digest:
+        """Return the digest of the manifest that is made for the image, or that of the reference."""
+        return reference.digest or self._manifest.digest
+
+    def manifest(self, reference: Reference, digest: Digest | None = None) -> Manifest | Index:
+        """Return the manifest that is made for the image."""
+        digest = digest or self.resolve(reference)
+        if digest != self._manifest.digest:
+            raise RegistryError(f"{self._storage.path}: got the image {self._manifest.digest}, expected {digest}")
+        return self._manifest
+
+    def blob(
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None
+    ) -> AbstractContextManager[Stream]:
+        """Open the configuration or a layer."""
+        if blob.digest not in self._pieces:
+            raise RegistryError(f"{self._storage.path}: there is no blob {blob.digest}")
+        return layouts.open_blob(self._pieces[blob.digest], blob, start, stop)
+
+    @cached_property
+    def _digests(self) -> tuple[tuple[Digest, Piece], ...]:
+        """The configuration and the layers; reads all of them."""
+        return tuple((_digest_of(piece), piece) for piece in map(self._find, self._names))
+
+    @cached_property
+    def _pieces(self) -> dict[Digest, Piece]:
+        return dict(self._digests)
+
+    @cached_property
+    def _manifest(self) -> Manifest:
+        config, *layers = self._digests
+        document = {
+            "config": _descriptor(*config, oci.CONFIG_TYPES[0]),
+            "layers": [_descriptor(digest, piece, _layer_type(piece)) for digest, piece in layers],
+            "mediaType": oci.MANIFEST,
+            "schemaVersion": 2,
+        }
+        raw = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+        try:
+            manifest = oci.parse(raw, oci.MANIFEST, str(self._storage.path))
+        except ValueError as error:
+            raise RegistryError(str(error)) from None
+        return cast(Manifest, manifest)
+
+    def _find(self, name: str) -> Piece:
+        piece = self._storage.find(name)
+        if piece is None:
+            raise RegistryError(f"{self._storage.path}: there is no member {name[:160]!r}")
+        return piece
+
+
+def _choose(document: Fields, name: str) -> Fields:
+    images = document.members("images")
+    found = [image for image in images if not name or name in image.lines("RepoTags")]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(repr(tag[:160]) for image in images for tag in image.lines("RepoTags")) or "none"
+    wanted = f"one called {name[:160]!r}" if name else "just one"
+    raise ValueError(f"{document.where}: got the images {known[:800]}, expected {wanted}")
+
+
+def _descriptor(digest: Digest, piece: Piece, media_type: str) -> dict[str, object]:
+    return {"digest": str(digest), "mediaType": media_type, "size": piece.size}
+
+
+def _layer_type(piece: Piece) -> str:
+    buffer = memoryview(bytearray(4))
+    with piece.open(0, min(piece.size, 4)) as stream:
+        stream.readinto(buffer)
+    return _LAYER + next((suffix for magic, suffix in _MAGIC.items() if bytes(buffer).startswith(magic)), "")
+
+
+def _digest_of(piece: Piece) -> Digest:
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHUNK))
+    with piece.open() as stream:
+        while count := stream.readinto(buffer):
+            digest.update(buffer[:count])
+    return Digest("sha256", digest.hexdigest())

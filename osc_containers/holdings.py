@@ -1,0 +1,116 @@
+"""What a package holds already: archives, and the blobs in them; as files of their own or inside a cpio archive.
+
+Nothing that is found here is verified.
+"""
+
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from osc_containers import archive, obscpio
+from osc_containers.bundle import Bundle
+from osc_containers.digest import Digest
+from osc_containers.files import Place
+from osc_containers.lock import ArchiveFile, LockedImage
+from osc_containers.package import Package
+from osc_containers.reference import Reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """`size` bytes of a file from `offset` on."""
+
+    path: Path
+    offset: int
+    size: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the file."""
+        return self.offset == 0 and self.path.stat().st_size == self.size
+
+
+def find_archive(package: Package, reference: Reference, locked: LockedImage) -> Region | None:
+    """Find the archive of an image: the file of its name, else what looks like it in the package's cpio archive."""
+    path = package.find(locked.archive.name)
+    if path:
+        return Region(path=path, offset=0, size=path.stat().st_size)
+    path = package.find(obscpio.FILE_NAME)
+    if path is None:
+        return None
+    layout = archive.lay_out(locked.image, reference)
+    with path.open("rb") as file:
+        for member in obscpio.members(file):
+            if member.size == layout.size and _looks_right(Place(file.fileno(), member.offset), layout.frame()):
+                return Region(path=path, offset=member.offset, size=member.size)
+    return None
+
+
+def _looks_right(place: Place, frame: Iterable[tuple[int, bytes]]) -> bool:
+    return all(place.read(at, at + len(part)) == part for at, part in frame)
+
+
+def blobs(paths: Iterable[Path], stack: ExitStack) -> Mapping[Digest, Place]:
+    """Find the blobs in archives and cpio archives, by the names of their members; the files stay open in `stack`."""
+    places: dict[Digest, Place] = {}
+    for path in paths:
+        file = stack.enter_context(path.open("rb"))
+        for start in _archives_in(path, file):
+            for name, offset in _files_in(file, start):
+                digest = _blob_of(name)
+                if digest:
+                    places.setdefault(digest, Place(file.fileno(), offset))
+    return places
+
+
+def _archives_in(path: Path, file: BinaryIO) -> Iterator[int]:
+    if path.name.endswith(obscpio.FILE_NAME):
+        yield from [member.offset for member in obscpio.members(file) if member.size]
+    else:
+        yield 0
+
+
+def _files_in(file: BinaryIO, start: int) -> Iterator[tuple[str, int]]:
+    """Yield name and offset of each file in a tar; what cannot be read holds nothing for us."""
+    file.seek(start)
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                if member.isreg():
+                    yield member.name, member.offset_data
+    except (tarfile.TarError, OSError, ValueError):
+        return
+
+
+def _blob_of(name: str) -> Digest | None:
+    directory, _, rest = name.partition("/")
+    if directory != "blobs":
+        return None
+    try:
+        return Digest.parse(rest.replace("/", ":", 1))
+    except ValueError:
+        return None
+
+
+def is_archive(region: Region, locked: ArchiveFile) -> bool:
+    """Tell whether a region is the archive that a lock says: its size and its SHA-256."""
+    if region.size != locked.size:
+        return False
+    with suppress(OSError), region.path.open("rb") as file:
+        return Place(file.fileno(), region.offset).sha256(region.size) == locked.sha256
+    return False
+
+
+def is_bundle(path: Path, bundle: Bundle, archives: Iterable[ArchiveFile]) -> bool:
+    """Tell whether a file is a bundle, byte for byte, with the archives that a lock says."""
+    if path.stat().st_size != bundle.layout.size:
+        return False
+    with suppress(OSError), path.open("rb") as file:
+        return _looks_right(Place(file.fileno(), 0), bundle.frame()) and all(
+            is_archive(Region(path=path, offset=bundle.layout.contents[each.name], size=each.size), each)
+            for each in archives
+        )
+    return False

@@ -1,0 +1,140 @@
+"""Images on this machine, in an OCI image layout or in skopeo's `dir:`; both give the bytes as they were pulled.
+
+Spec: OCI image-spec v1.1, image-layout.md; containers-transports(5).
+"""
+
+from contextlib import AbstractContextManager
+
+from osc_containers import fields, oci
+from osc_containers.digest import Digest
+from osc_containers.errors import RegistryError
+from osc_containers.fields import Fields
+from osc_containers.oci import Descriptor, Index, Manifest
+from osc_containers.reference import Reference
+from osc_containers.sources import Stream
+from osc_containers.storage import Piece, Storage
+
+_REF_NAME = "org.opencontainers.image.ref.name"
+
+
+class OciLayout:
+    """The image called `name` in an OCI image layout, or the only one (`sources.ImageSource`)."""
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        """Find the image.
+
+        :raises RegistryError: it is no layout, or has not exactly one such image.
+        """
+        self._storage = storage
+        index = storage.find("index.json")
+        if index is None:
+            raise RegistryError(f"{storage.path}: there is no index.json, expected an OCI image layout")
+        try:
+            document = fields.load(index.read(oci.MANIFEST_LIMIT), f"{storage.path}: index.json")
+            self._top = _choose(document, name)
+        except ValueError as error:
+            raise RegistryError(str(error)) from None
+
+    def resolve(self, reference: Reference) -> Digest:
+        """Return the digest of the image, or that of the reference."""
+        return reference.digest or self._top.digest
+
+    def manifest(self, reference: Reference, digest: Digest | None = None) -> Manifest | Index:
+        """Return a manifest or index of the layout."""
+        digest = digest or self.resolve(reference)
+        media_type = self._top.media_type if digest == self._top.digest else ""
+        return verified_manifest(self._find(digest), digest, media_type)
+
+    def blob(
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None
+    ) -> AbstractContextManager[Stream]:
+        """Open a blob of the layout."""
+        return open_blob(self._find(blob.digest), blob, start, stop)
+
+    def _find(self, digest: Digest) -> Piece:
+        piece = self._storage.find(f"blobs/{digest.algorithm}/{digest.hex}")
+        if piece is None:
+            raise RegistryError(f"{self._storage.path}: there is no blob {digest}")
+        return piece
+
+
+def _choose(document: Fields, name: str) -> Descriptor:
+    entries = [(_name(item), Descriptor.of(item)) for item in document.members("manifests")]
+    # podman saves with the whole name, skopeo with what the user gave.
+    found = [entry for known, entry in entries if known == name or (name and known.endswith(f":{name}"))]
+    if not name:
+        found = [entry for _, entry in entries]
+    if len({entry.digest for entry in found}) == 1:
+        return found[0]
+    known = ", ".join(sorted(repr(known[:160]) for known, _ in entries)) or "none"
+    wanted = f"one called {name[:160]!r}" if name else "just one; choose by its tag"
+    raise ValueError(f"{document.where}: got the images {known[:800]}, expected {wanted}")
+
+
+def _name(item: Fields) -> str:
+    return item.member("annotations").line(_REF_NAME, "") if "annotations" in item else ""
+
+
+class DirLayout:
+    """The image in a directory of the `dir:` transport (`sources.ImageSource`)."""
+
+    def __init__(self, storage: Storage) -> None:
+        """Find the image.
+
+        :raises RegistryError: it is no such directory.
+        """
+        self._storage = storage
+        top = storage.find("manifest.json")
+        if top is None:
+            raise RegistryError(
+                f"{storage.path}: there is no manifest.json, expected a directory of `skopeo copy … dir:`"
+            )
+        self._top = top
+        self._digest = Digest.of(top.read(oci.MANIFEST_LIMIT))
+
+    def resolve(self, reference: Reference) -> Digest:
+        """Return the digest of the image, or that of the reference."""
+        return reference.digest or self._digest
+
+    def manifest(self, reference: Reference, digest: Digest | None = None) -> Manifest | Index:
+        """Return the image's manifest or index, or a manifest of that index."""
+        digest = digest or self.resolve(reference)
+        piece = self._storage.find(f"{_file_name(digest)}.manifest.json") or self._top
+        return verified_manifest(piece, digest, "")
+
+    def blob(
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None
+    ) -> AbstractContextManager[Stream]:
+        """Open a blob of the directory."""
+        piece = self._storage.find(_file_name(blob.digest))
+        if piece is None:
+            raise RegistryError(f"{self._storage.path}: there is no blob {blob.digest}")
+        return open_blob(piece, blob, start, stop)
+
+
+def _file_name(digest: Digest) -> str:
+    return digest.hex if digest.algorithm == "sha256" else f"{digest.algorithm}-{digest.hex}"
+
+
+def verified_manifest(piece: Piece, digest: Digest, media_type: str) -> Manifest | Index:
+    """Read a manifest or index.
+
+    :raises RegistryError: it has another digest, or is malformed.
+    """
+    raw = piece.read(oci.MANIFEST_LIMIT)
+    if not digest.matches(raw):
+        raise RegistryError(f"{piece.path}: got a manifest {Digest.of(raw, digest.algorithm)}, expected {digest}")
+    try:
+        return oci.parse(raw, media_type, str(piece.path))
+    except ValueError as error:
+        raise RegistryError(str(error)) from None
+
+
+def open_blob(piece: Piece, blob: Descriptor, start: int, stop: int | None) -> AbstractContextManager[Stream]:
+    """Open a part of a blob.
+
+    :raises RegistryError: it has another size than its descriptor says.
+    """
+    if piece.size != blob.size:
+        raise RegistryError(f"{piece.path}: blob {blob.digest}: got {piece.size} bytes, expected {blob.size}")
+    return piece.open(start, stop)

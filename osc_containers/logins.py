@@ -1,0 +1,186 @@
+"""The logins that podman, skopeo, buildah and docker have stored on this machine.
+
+Files and their order: containers-auth.json(5), docker's `config.json`. Credential helpers are run as
+`docker-credential-NAME get`, the server's name on standard input (docker-credential-helpers, "Usage").
+"""
+
+import base64
+import binascii
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from osc_containers import fields
+from osc_containers.auth import Login
+from osc_containers.errors import RegistryError
+from osc_containers.fields import Fields
+from osc_containers.registries import AUTH_FILES
+
+_FILE_LIMIT = 4 << 20
+_HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_HELPER_PATIENCE = 120.0  # seconds: it may ask for a passphrase
+_NOT_FOUND = "credentials not found"
+_IDENTITY = "<token>"  # the user name with which a helper marks an identity token
+_DOCKER_HUB_KEYS = ("docker.io", "https://index.docker.io/v1/", "index.docker.io")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """A credential file: logins and names of helpers, each by registry or repository, and a helper for all others."""
+
+    logins: dict[str, Login]
+    helpers: dict[str, str]
+    store: str
+
+
+def parse(text: bytes, where: str) -> Credentials:
+    """Read a credential file.
+
+    :raises ValueError: it is malformed; the message holds nothing of its secrets.
+    """
+    document = fields.load(text, where)
+    auths = document.member("auths") if "auths" in document else Fields({}, where)
+    helpers = document.member("credHelpers") if "credHelpers" in document else Fields({}, where)
+    found = {key: login for key, entry in auths.items() if (login := _login(entry))}
+    return Credentials(
+        logins=found,
+        helpers={key: helpers.line(key) for key in helpers.values},
+        store=document.line("credsStore", ""),
+    )
+
+
+def _login(entry: Fields) -> Login | None:
+    username, password = entry.text("username", ""), entry.text("password", "")
+    if "auth" in entry:
+        try:
+            decoded = base64.b64decode(entry.text("auth"), validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            raise ValueError(f"{entry.where}: auth: not base64 of a name and a password") from None
+        username, _, password = decoded.partition(":")
+    login = Login(username=username, password=password.strip("\0"), identity_token=entry.text("identitytoken", ""))
+    return login if login.username or login.identity_token else None
+
+
+def files(environ: Mapping[str, str], user: int) -> tuple[Path, ...]:
+    """Return where credential files may be, the first to look at first."""
+    if environ.get("REGISTRY_AUTH_FILE"):
+        return (Path(environ["REGISTRY_AUTH_FILE"]),)
+    home = Path(environ.get("HOME") or "/")
+    runtime, config = environ.get("XDG_RUNTIME_DIR"), environ.get("XDG_CONFIG_HOME")
+    docker = environ.get("DOCKER_CONFIG")
+    return (
+        Path(runtime or f"/run/containers/{user}") / ("containers/auth.json" if runtime else "auth.json"),
+        Path(config or home / ".config") / "containers/auth.json",
+        Path(docker or home / ".docker") / "config.json",
+    )
+
+
+class Logins:
+    """What the files and `helpers` say, each asked once; may be used from several threads.
+
+    `helpers` are those of registries.conf, in whose list `containers-auth.json` stands for the files.
+    """
+
+    def __init__(self, helpers: Sequence[str], environ: Mapping[str, str]) -> None:
+        self._helpers = helpers or (AUTH_FILES,)
+        self._files = files(environ, os.getuid())
+        self._lock = threading.Lock()
+        self._read: tuple[Credentials, ...] | None = None
+        self._helped: dict[tuple[str, str], Login | None] = {}
+
+    def find(self, host: str, repository: str) -> Login | None:
+        """Return the login for a repository: of the first file that has one, that of the longest name.
+
+        :raises RegistryError: a file is malformed, or a helper fails.
+        """
+        with self._lock:
+            for helper in self._helpers:
+                login = self._find_in_files(host, repository) if helper == AUTH_FILES else self._ask(helper, host)
+                if login:
+                    return login
+        return None
+
+    def _find_in_files(self, host: str, repository: str) -> Login | None:
+        if self._read is None:
+            self._read = tuple(self._load())
+        logins = (self._find_in(credentials, host, repository) for credentials in self._read)
+        return next(filter(None, logins), None)
+
+    def _load(self) -> Iterator[Credentials]:
+        for path in self._files:
+            try:
+                with path.open("rb") as file:
+                    text = file.read(_FILE_LIMIT)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise RegistryError(f"{path}: {error.strerror}") from None
+            try:
+                yield parse(text or b"{}", str(path))
+            except ValueError as error:
+                raise RegistryError(f"{error}; correct it, or log in again") from None
+
+    def _find_in(self, credentials: Credentials, host: str, repository: str) -> Login | None:
+        keys = tuple(_keys(host, repository))
+        for key in keys:
+            if key in credentials.helpers and (login := self._ask(credentials.helpers[key], key)):
+                return login
+        logins = credentials.logins
+        by_host = {_host_of(key): login for key, login in logins.items() if "://" in key}
+        for key in keys:
+            if login := logins.get(key) or by_host.get(key):
+                return login
+        if credentials.store:
+            servers = ("https://index.docker.io/v1/", host) if host == "docker.io" else (host,)
+            for server in servers:
+                if login := self._ask(credentials.store, server):
+                    return login
+        return None
+
+    def _ask(self, helper: str, server: str) -> Login | None:
+        if (helper, server) not in self._helped:
+            self._helped[helper, server] = _run_helper(helper, server)
+        return self._helped[helper, server]
+
+
+def _keys(host: str, repository: str) -> Iterator[str]:
+    """Yield the names under which a login may stand, the most special first."""
+    parts = repository.split("/")
+    for count in range(len(parts), 0, -1):
+        yield "/".join((host, *parts[:count]))
+    yield from _DOCKER_HUB_KEYS if host == "docker.io" else (host,)
+
+
+def _host_of(key: str) -> str:
+    """Return the host of a key that is a URL, as docker has written them at times."""
+    return key.partition("://")[2].partition("/")[0]
+
+
+def _run_helper(helper: str, server: str) -> Login | None:
+    program = f"docker-credential-{helper[:80]}"
+    if not _HELPER_NAME.fullmatch(helper):
+        raise RegistryError(f"credential helper {helper[:80]!r}: expected a name of letters, digits and '._-'")
+    try:
+        done = subprocess.run(
+            [program, "get"], input=server.encode(), capture_output=True, timeout=_HELPER_PATIENCE, check=False
+        )
+    except FileNotFoundError:
+        raise RegistryError(f"{program}: not installed, but a credential file names it for {server}") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RegistryError(f"{program}: cannot be run for {server}: {type(error).__name__}") from None
+    if done.returncode != 0:
+        if _NOT_FOUND in done.stdout.decode(errors="replace"):
+            return None
+        raise RegistryError(f"{program}: fails for {server} with status {done.returncode}")
+    try:
+        reply = fields.load(done.stdout[:_FILE_LIMIT], program)
+        username, secret = reply.text("Username", ""), reply.text("Secret", "")
+    except ValueError:
+        raise RegistryError(f"{program}: the reply for {server} is malformed") from None
+    if username == _IDENTITY:
+        return Login(identity_token=secret)
+    return Login(username=username, password=secret) if username else None

@@ -1,0 +1,129 @@
+"""The file `_service` of a package: what it runs when, and how to add to it so that every other byte stays.
+
+Modes and what they mean: osc (`obs_scm/serviceinfo.py`), the source server (bs_service), obs-build (`runservices`).
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from osc_containers import markup
+from osc_containers.errors import DescriptionError
+from osc_containers.markup import Element
+from osc_containers.xmltext import XmlText, escape
+
+FILE_NAME = "_service"
+PREFETCH = "kiwi_containers"
+INJECT = "kiwi_containers_inject"
+
+_PREFETCH_KNOWS = ("description", "arch", "profile", "locked", "inject")
+_INJECT_KNOWS = ("description",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A `<service>`; `mode` is empty where it has none, `parameters` are name and value in their order."""
+
+    name: str
+    mode: str
+    parameters: tuple[tuple[str, str], ...] = ()
+    line: int = 0
+
+    def values(self, parameter: str) -> tuple[str, ...]:
+        """Return the values of a parameter that may be given several times."""
+        return tuple(value for name, value in self.parameters if name == parameter)
+
+    def words(self, parameter: str) -> list[str]:
+        """Return the words of all values of a parameter, as the service takes them."""
+        return words(self.values(parameter))
+
+
+def entries(xml: bytes) -> tuple[Entry, ...]:
+    """Read the entries.
+
+    :raises DescriptionError: it is not such a file.
+    """
+    return tuple(_entry(element) for element in _root(xml).children)
+
+
+def _entry(element: Element) -> Entry:
+    parameters = ((child.attributes.get("name", ""), child.text.strip(markup.BLANKS)) for child in element.children)
+    name, mode = (element.attributes.get(attribute, "") for attribute in ("name", "mode"))
+    return Entry(name=name, mode=mode, parameters=tuple(parameters), line=element.line)
+
+
+def _root(xml: bytes) -> Element:
+    try:
+        root = markup.parse(xml, FILE_NAME, ("service",))
+    except ValueError as error:
+        raise DescriptionError(str(error)) from None
+    if root.name != "services":
+        raise DescriptionError(f"{FILE_NAME}:{root.line}: got the root {root.name[:80]!r}, expected 'services'")
+    return root
+
+
+def completed(
+    xml: bytes | None, parameters: Sequence[tuple[str, str]] = (), names: Collection[str] = (PREFETCH, INJECT)
+) -> bytes:
+    """Return the file with those of our two services in it that are named; what is there of them stays as it is.
+
+    New entries get those of `parameters` that they know.
+
+    :raises DescriptionError: as `entries`.
+    """
+    there = {entry.name for entry in entries(xml)} if xml is not None else set()
+    new = [
+        Entry(name=name, mode=mode, parameters=tuple(each for each in parameters if each[0] in known))
+        for name, mode, known in ((PREFETCH, "manual", _PREFETCH_KNOWS), (INJECT, "buildtime", _INJECT_KNOWS))
+        if name in names and name not in there
+    ]
+    if xml is None:
+        return created(new)
+    return extended(xml, new) if new else xml
+
+
+def created(new: Sequence[Entry]) -> bytes:
+    """Return a file with these entries alone."""
+    return "\n".join(["<services>", *(_written(entry, "  ", "\n") for entry in new), "</services>", ""]).encode("ascii")
+
+
+def extended(xml: bytes, new: Sequence[Entry]) -> bytes:
+    """Return the file with entries more at its end, written as the others are indented.
+
+    :raises DescriptionError: as `entries`.
+    """
+    root = _root(xml)
+    source = XmlText.of(xml, root.start)
+    end = source.position(root.stop)
+    indent = _indent(source, root)
+    added = source.newline.join(_written(entry, indent, source.newline) for entry in new)
+    if not source.text.startswith("</", end):  # <services/>
+        end = source.text.rindex("/", 0, end)
+        rest = f">{source.newline}{added}{source.newline}</services{source.text[end + 1 :]}"
+        return source.encode(source.text[:end].rstrip() + rest)
+    start = source.line_start(end)
+    before = "" if source.begins_line(end) else source.newline
+    return source.encode(source.text[:start] + before + added + source.newline + source.text[start:])
+
+
+def _indent(source: XmlText, root: Element) -> str:
+    """Return the blanks before the last entry on its line, or two."""
+    for child in reversed(root.children):
+        position = source.position(child.start)
+        if source.begins_line(position):
+            return source.text[source.line_start(position) : position]
+    return "  "
+
+
+def _written(entry: Entry, indent: str, newline: str) -> str:
+    opening = f'{indent}<service name="{entry.name}" mode="{entry.mode}"'
+    if not entry.parameters:
+        return f"{opening}/>"
+    step = indent or "  "
+    lines = [f'{indent}{step}<param name="{name}">{escape(value)}</param>' for name, value in entry.parameters]
+    return newline.join([f"{opening}>", *lines, f"{indent}</service>"])
+
+
+def words(values: Sequence[str]) -> list[str]:
+    """Split the values of a parameter at blanks and commas; OBS drops the empty value and "0", osc does not."""
+    found = [word for value in values for word in value.replace(",", " ").split()]
+    return [word for word in found if word != "0"]

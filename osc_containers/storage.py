@@ -1,0 +1,155 @@
+"""Named pieces of data in a directory or in a tar, read where they lie.
+
+Compressed tars are not read: their members have no place to be read from.
+"""
+
+import os
+import stat
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from osc_containers.errors import RegistryError
+
+_MEMBER_LIMIT = 100_000
+_LINK_LIMIT = 8
+
+
+class PieceStream:
+    """A stream of a part of a file (`sources.Stream`)."""
+
+    def __init__(self, descriptor: int, offset: int, start: int, stop: int, where: str) -> None:
+        self._descriptor = descriptor
+        self._offset = offset
+        self._position = start
+        self._where = where
+        self.stop = stop
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the start of `buffer`; 0 is the end.
+
+        :raises RegistryError: the file ends before.
+        """
+        wanted = min(len(buffer), self.stop - self._position)
+        if not wanted:
+            return 0
+        count = os.preadv(self._descriptor, [buffer[:wanted]], self._offset + self._position)
+        if not count:
+            raise RegistryError(f"{self._where}: ends after {self._position} bytes, expected {self.stop}")
+        self._position += count
+        return count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Where the bytes of a name are: `size` of them from `offset` of a file."""
+
+    path: Path
+    offset: int
+    size: int
+
+    @contextmanager
+    def open(self, start: int = 0, stop: int | None = None) -> Iterator[PieceStream]:
+        """Open a part of it.
+
+        :raises RegistryError: it cannot be read.
+        """
+        descriptor = _open(self.path)
+        try:
+            end = self.size if stop is None else stop
+            yield PieceStream(descriptor, self.offset, start, end, str(self.path))
+        finally:
+            os.close(descriptor)
+
+    def read(self, limit: int) -> bytes:
+        """Return all of it.
+
+        :raises RegistryError: it is larger than `limit` bytes, or cannot be read.
+        """
+        if self.size > limit:
+            raise RegistryError(f"{self.path}: got {self.size} bytes, expected at most {limit}")
+        buffer = memoryview(bytearray(self.size))
+        position = 0
+        with self.open() as stream:
+            while count := stream.readinto(buffer[position:]):
+                position += count
+        return bytes(buffer)
+
+
+class Storage(Protocol):
+    """A place where pieces have names."""
+
+    path: Path
+
+    def find(self, name: str) -> Piece | None:
+        """Return the piece called `name`, a relative path; None where there is none."""
+
+
+class Directory:
+    """Files below `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def find(self, name: str) -> Piece | None:
+        """See `Storage`; `name` does not come from the directory itself."""
+        path = self.path / name
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise RegistryError(f"{path}: {error.strerror}") from None
+        return Piece(path=path, offset=0, size=status.st_size) if stat.S_ISREG(status.st_mode) else None
+
+
+class Tar:
+    """The members of an uncompressed tar."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the headers of all members.
+
+        :raises RegistryError: it is no such tar, or has too many members.
+        """
+        self.path = path
+        self._pieces: dict[str, Piece] = {}
+        self._links: dict[str, str] = {}
+        try:
+            with os.fdopen(_open(path), "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+                for number, member in enumerate(tar):
+                    if number >= _MEMBER_LIMIT:
+                        raise RegistryError(f"{path}: got more than {_MEMBER_LIMIT} members")
+                    self._add(member)
+        except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+            raise RegistryError(f"{path}: not an uncompressed tar; {str(error)[:200]!r}") from None
+
+    def _add(self, member: tarfile.TarInfo) -> None:
+        name = os.path.normpath(member.name)
+        if member.isreg() and not member.sparse:
+            self._pieces[name] = Piece(path=self.path, offset=member.offset_data, size=member.size)
+        elif member.islnk():
+            self._links[name] = os.path.normpath(member.linkname)
+        elif member.issym():  # docker saves a layer that occurs twice as a link
+            self._links[name] = os.path.normpath(Path(name).parent / member.linkname)
+
+    def find(self, name: str) -> Piece | None:
+        """See `Storage`; links are followed within the tar."""
+        for _ in range(_LINK_LIMIT):
+            if name in self._pieces:
+                return self._pieces[name]
+            name = self._links.get(name, "")
+        return None
+
+
+def _open(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise RegistryError(f"{path}: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RegistryError(f"{path}: not a file")
+    return descriptor

@@ -1,0 +1,1 @@
+"""Tests on whole machines: real systemd, real engines."""

@@ -1,0 +1,138 @@
+"""Hypothesis strategies: values of the core, and JSON that is almost what a parser expects."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import strategies as st
+
+from osc_containers import names, platforms
+from osc_containers.archive import Image
+from osc_containers.digest import Digest
+from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
+from osc_containers.oci import Descriptor
+from osc_containers.reference import Reference
+
+_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
+
+digests = st.sampled_from(sorted(_LENGTHS)).flatmap(
+    lambda algorithm: st.builds(
+        lambda value: Digest(algorithm, f"{value:0{_LENGTHS[algorithm]}x}"),
+        st.integers(0, 16 ** _LENGTHS[algorithm] - 1),
+    )
+)
+
+sizes = st.integers(0, 2**63 - 1)
+
+_lines = st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=5)
+
+descriptors = st.builds(
+    lambda digest, size, media_type: Descriptor(digest=digest, size=size, media_type=media_type),
+    digests,
+    sizes,
+    _lines,
+)
+
+images = st.builds(
+    lambda manifest, config, layers: Image(manifest=manifest, config=config, layers=tuple(layers)),
+    descriptors,
+    descriptors,
+    st.lists(descriptors, max_size=3),
+)
+
+# Few letters and many separators, so that flattened names are often the same or nearly so.
+_words = st.text("ab", min_size=1, max_size=3) | st.sampled_from(["a" * 60, "a" * 59 + "b"])
+_paths = st.builds(
+    lambda first, rest: first + "".join(separator + word for separator, word in rest),
+    _words,
+    st.lists(st.tuples(st.sampled_from("/_.-"), _words), max_size=3),
+)
+_tags = st.none() | st.from_regex(r"[abAB_][abAB_.-]{0,4}", fullmatch=True) | st.just("a" * 128)
+
+
+@st.composite
+def _references(draw: st.DrawFn) -> Reference:
+    host = draw(st.sampled_from(["docker.io", "r.io", "R.io", "localhost:5000", "[::1]:5000", "a" * 63 + ".io"]))
+    tag = draw(_tags)
+    digest = draw(st.none() | digests)
+    suffix = (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")
+    return Reference.parse(f"{host}/{draw(_paths)}{suffix}")
+
+
+references = _references()
+
+_sums = st.integers(0, 2**256 - 1).map(lambda value: f"{value:064x}")
+_dates = st.just("") | st.datetimes().map(lambda date: f"{date.isoformat(timespec='seconds')}Z")
+
+
+@st.composite
+def _locks(draw: st.DrawFn) -> Lock:
+    found = draw(st.lists(references, max_size=3, unique=True))
+    flat = names.flatten(found)
+    return Lock(references={reference: draw(_locked_reference(flat[reference])) for reference in found})
+
+
+@st.composite
+def _locked_reference(draw: st.DrawFn, name: str) -> LockedReference:
+    architectures = draw(st.lists(st.sampled_from(platforms.ARCHITECTURES), min_size=1, max_size=2, unique=True))
+    locked = {
+        arch: LockedImage(
+            image=draw(images),
+            created=draw(_dates),
+            archive=ArchiveFile(name=names.archive(name, arch), size=draw(sizes), sha256=draw(_sums)),
+        )
+        for arch in architectures
+    }
+    return LockedReference(digest=draw(digests), media_type=draw(_lines), images=locked)
+
+
+locks = _locks()
+
+# What breaks parsers: half characters, control characters, numbers that are none, too large or nearly right, long text.
+_hostile = st.sampled_from(
+    [
+        "\ud800",
+        "a\0b",
+        "\x1b[2J",
+        "../x",
+        "x" * 5000,
+        "\n",
+        "",
+        10**300,
+        2**63,
+        -1,
+        0.5,
+        1e400,
+        float("nan"),
+        True,
+        None,
+    ]
+)
+json_values = st.recursive(
+    _hostile | st.text(max_size=5) | st.integers() | st.floats(),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=5), below, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def mutated(draw: st.DrawFn, document: Any) -> Any:
+    """Return a copy of a JSON document in which one or two places are replaced, removed or have another key."""
+    copy = {"": json.loads(json.dumps(document))}
+    for _ in range(draw(st.integers(1, 2))):
+        parent, key = draw(st.sampled_from(list(_places(copy))))
+        action = draw(st.sampled_from(["replace", "remove", "rename"]))
+        if action == "replace" or parent is copy:
+            parent[key] = draw(json_values)
+        elif action == "remove" or isinstance(parent, list):
+            del parent[key]
+        else:
+            parent[draw(st.text() | st.sampled_from(["\ud800", "k" * 5000]))] = parent.pop(key)
+    return copy[""]
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, below in list(pairs):
+        yield value, key
+        yield from _places(below)

@@ -1,0 +1,111 @@
+"""Where a registry may send us, and what of a URL is shown."""
+
+import ipaddress
+import re
+
+import pytest
+
+from osc_containers import hosts
+
+LOOPBACK = [
+    "localhost",
+    "LOCALHOST:5000",
+    "app.localhost",
+    "127.0.0.1",
+    "127.9.9.9:80",
+    "[::1]",
+    "[::1]:5000",
+    "127.1",
+    "::1",
+]
+LINK = ["169.254.169.254", "[fe80::1]:80", "[fe80::1%eth0]", "0.0.0.0:5000", "[::]", "224.0.0.1", "0xa9fea9fe"]
+PUBLIC = [
+    "registry.example",
+    "registry.example:5000",
+    "10.0.0.1",
+    "192.168.1.1:80",
+    "localhost.example",
+    "[2001:db8::1]",
+]
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+def test_this_machine_is_loopback_in_any_spelling(host: str) -> None:
+    assert hosts.is_loopback(host)
+    assert hosts.is_internal(host)
+
+
+@pytest.mark.parametrize("host", LINK)
+def test_the_local_link_is_internal(host: str) -> None:
+    assert not hosts.is_loopback(host)
+    assert hosts.is_internal(host)
+
+
+@pytest.mark.parametrize("host", PUBLIC)
+def test_other_hosts_are_not(host: str) -> None:
+    assert not hosts.is_internal(host)
+
+
+def test_an_address_of_version_4_within_version_6_is_seen() -> None:
+    assert hosts.is_internal_address(ipaddress.ip_address("::ffff:127.0.0.1"))
+    assert hosts.is_internal("[::ffff:169.254.169.254]")
+
+
+BASE = "https://registry.example/v2/a/blobs/sha256:0"
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("https://cdn.example/x?sig=1", "https://cdn.example/x?sig=1"),
+        ("/y", "https://registry.example/y"),
+        ("//cdn.example/z", "https://cdn.example/z"),
+        ("z", "https://registry.example/v2/a/blobs/z"),
+    ],
+)
+def test_a_public_target_is_followed(target: str, expected: str) -> None:
+    assert hosts.follow(BASE, target, home="registry.example") == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("http://cdn.example/x", "got plain HTTP at 'cdn.example', expected HTTPS as before"),
+        ("https://u@cdn.example/x", "got a URL with a user name in it, expected none"),
+        ("https://127.0.0.1/x", "which is inside this machine or its link; expected a public host"),
+        ("file:///etc/passwd", "got a URL of scheme 'file', expected http or https"),
+        ("javascript:alert(1)", "got a URL of scheme 'javascript', expected http or https"),
+        ("http:///x", "got a URL without host"),
+        ("https://cdn.example:x/", "Port could not be cast"),
+        ("https://cdn.example/\r\nX-Evil: 1", "expected at most 8192 printable ASCII characters"),
+        ("https://cdn.example/" + "x" * 9000, "expected at most 8192 printable ASCII characters"),
+        ("https://cdn.example/ü", "expected at most 8192 printable ASCII characters"),
+    ],
+)
+def test_any_other_target_is_refused(target: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        hosts.follow(BASE, target, home="registry.example")
+
+
+def test_a_registry_on_this_machine_may_send_us_on_it() -> None:
+    assert hosts.follow("http://127.0.0.1:1/v2/", "http://127.0.0.1:2/token", home="127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://cdn.example/path?X-Signature=secret", "https://cdn.example"),
+        ("https://me:secret@cdn.example:8443/path", "https://cdn.example:8443"),
+        ("https://cdn.example\x1b[31m/", "https://cdn.example\\x1b[31m"),
+        ("nonsense?secret", "nonsense"),
+        ("file:///etc/passwd", "file://"),
+    ],
+)
+def test_shows_of_a_url_where_it_leads_and_no_more(url: str, shown: str) -> None:
+    assert hosts.shown(url) == shown
+
+
+def test_the_same_host_on_another_port_is_another_origin() -> None:
+    assert hosts.origin("https://A.example/x") == hosts.origin("https://a.example:443/y")
+    assert hosts.origin("https://a.example:444/") != hosts.origin("https://a.example/")
+    assert hosts.origin("http://a.example/") != hosts.origin("https://a.example/")

@@ -1,0 +1,185 @@
+"""`init`: from kiwi's own documentation example to a package that builds on OBS."""
+
+import subprocess
+from pathlib import Path
+
+import images
+import pytest
+from docker_registry import DockerRegistry
+from test_layout import dependencies, obs_builds
+from test_parity import Oracle, Selection, oracle
+
+from osc_containers import cli
+
+assert oracle  # a fixture
+
+# kiwi 10.3, doc/source/image_description/elements.rst, in as much of a description as kiwi asks for
+DOCUMENTED = """<?xml version="1.0" encoding="utf-8"?>
+<!-- OBS-ExclusiveArch: x86_64 -->
+<image schemaversion="8.0" name="appliance">
+    <description type="system"><author>a</author><contact>c</contact><specification>s</specification></description>
+    <preferences>
+        <version>1.0.0</version>
+        <packagemanager>zypper</packagemanager>
+        <type image="tbz"/>
+    </preferences>
+    <repository type="rpm-md"><source path="obsrepositories:/"/></repository>
+    <containers source="REGISTRY" backend="podman">
+        <container name="some"/>
+    </containers>
+
+    <containers source="REGISTRY" backend="container-snap">
+        <container name="opensuse/bootable" tag="slowroll"/>
+    </containers>
+    <packages type="image"><package name="podman"/><package name="container-snap"/></packages>
+    <packages type="bootstrap"><package name="filesystem"/></packages>
+</image>
+"""
+
+
+@pytest.fixture
+def package(docker_registry: DockerRegistry, tmp_path: Path) -> Path:
+    """Give a package with kiwi's example, and a registry that has its images."""
+    for name in ("some:latest", "opensuse/bootable:slowroll"):
+        docker_registry.push(images.small(name.partition(":")[0].replace("/", "-")), name)
+    directory = tmp_path / "package"
+    directory.mkdir()
+    (directory / "appliance.kiwi").write_text(DOCUMENTED.replace("REGISTRY", docker_registry.host))
+    return directory
+
+
+def contents(directory: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_ino, path.read_bytes()) for path in directory.iterdir() if path.is_file()}
+
+
+@pytest.mark.integration
+def test_the_example_of_kiwi_becomes_a_package_that_verifies(
+    package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (package / ".osc/sources").mkdir(parents=True)
+    (package / ".osc/sources/appliance.kiwi").touch()
+    assert cli.main(["init", str(package)]) == 0
+    flat = docker_registry.host.replace(":", "_")
+    archives = [f"{flat}_opensuse_bootable_slowroll.x86_64.ociarchive", f"{flat}_some_latest.x86_64.ociarchive"]
+    assert sorted(contents(package)) == sorted(
+        [*archives, "_service", "appliance.kiwi", "containers.lock", "containers.xml"]
+    )
+    said = capsys.readouterr()
+    assert said.out == ("Now commit:\n  osc add _service containers.lock containers.xml *.ociarchive\n  osc commit\n")
+    assert "osc-containers: _service: new\n" in said.err
+    assert cli.main(["verify", str(package)]) == 0
+    assert capsys.readouterr().out == "2 archives verified: they are what the lock and the description say\n"
+    assert cli.main(["check", "--strict", str(package)]) == 0
+    infos = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert set(infos) == {"info"}  # plain kiwi cannot have a slash in a name, and no coreutils are named
+
+
+@pytest.mark.integration
+def test_a_second_run_changes_and_asks_nothing(
+    package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["init", str(package)]) == 0
+    before, asked = contents(package), len(docker_registry.requests())
+    capsys.readouterr()
+    assert cli.main(["init", str(package)]) == 0
+    assert capsys.readouterr().out == "Nothing changed: the package is set up.\n"
+    assert contents(package) == before
+    assert len(docker_registry.requests()) == asked
+
+
+@pytest.mark.integration
+def test_kiwi_sees_the_same_and_obs_build_nothing(package: Path, oracle: Oracle) -> None:
+    path = package / "appliance.kiwi"
+    selections = [Selection("x86_64", ())]
+    before = oracle.ask(path, selections)
+    assert cli.main(["init", "--no-prefetch", str(package)]) == 0
+    assert oracle.ask(path, selections) == before
+    assert len(before["answers"][0]["containers"]) == 2
+    for obs_build in obs_builds():
+        assert [name for name in dependencies(obs_build, path) if name.startswith("container:")] == []
+
+
+@pytest.mark.integration
+def test_what_the_services_run_with_is_what_is_prefetched(package: Path, docker_registry: DockerRegistry) -> None:
+    docker_registry.push(images.multi_platform("some"), "some:latest")
+    docker_registry.push(images.multi_platform("bootable"), "opensuse/bootable:slowroll")
+    assert cli.main(["init", "--arch", "aarch64", "--arch", "x86_64", str(package)]) == 0
+    assert (package / "_service").read_text().count("<param") == 2
+    assert len(list(package.glob("*.aarch64.ociarchive"))) == 2
+    for path in package.glob("*.ociarchive"):
+        path.unlink()
+    assert cli.main(["init", str(package)]) == 0
+    assert len(list(package.glob("*.ociarchive"))) == 4
+
+
+@pytest.mark.integration
+def test_a_failed_prefetch_leaves_a_package_that_is_set_up(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = package / "appliance.kiwi"
+    path.write_text(path.read_text().replace("slowroll", "gone"))
+    assert cli.main(["init", str(package)]) == 1
+    assert "run 'osc containers prefetch' again" in capsys.readouterr().err
+    assert sorted(contents(package)) == ["_service", "appliance.kiwi", "containers.xml"]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"a.kiwi": "<image><users/></image>"}, "a.kiwi: no <containers>, so there is nothing to prefetch"),
+        (
+            dict.fromkeys(
+                ("a.kiwi", "b.kiwi"),
+                "<image><containers source='a.b' backend='docker'><container name='x'/></containers></image>",
+            ),
+            "a.kiwi, b.kiwi: several have <containers>; say by --description which OBS builds",
+        ),
+    ],
+)
+def test_init_refuses_before_it_changes_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], files: dict[str, str], expected: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert cli.main(["init", "--no-prefetch", str(tmp_path)]) == 1
+    assert expected in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def test_it_says_how_to_commit_with_git(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    (tmp_path / "sub dir").mkdir()
+    path = tmp_path / "sub dir" / "a b.kiwi"
+    path.write_text("<image><include from='x.xml'/></image>")
+    path.with_name("x.xml").write_text(
+        "<image><containers source='a.b' backend='docker'><container name='x'/></containers></image>"
+    )
+    assert cli.main(["init", "--no-prefetch", str(path.parent)]) == 0
+    assert capsys.readouterr().out == "Now commit:\n  git add _service\n  git commit\n"
+
+
+@pytest.mark.integration
+def test_inject_source_needs_no_service_in_the_build_root(
+    package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["init", "--inject", "source", "--arch", "x86_64", str(package)]) == 0
+    after = contents(package)
+    assert sorted(after) == [
+        "_service",
+        "appliance.kiwi",
+        "containers.lock",
+        "containers.xml",
+        "kiwi_containers.obscpio",
+    ]
+    gone = DOCUMENTED.index("    <containers"), DOCUMENTED.index("    <packages")
+    assert (package / "appliance.kiwi").read_text() == DOCUMENTED[: gone[0]] + "\n" + DOCUMENTED[gone[1] :]
+    assert (package / "_service").read_text() == (
+        '<services>\n  <service name="kiwi_containers" mode="manual">\n'
+        '    <param name="description">containers.xml</param>\n    <param name="arch">x86_64</param>\n'
+        '    <param name="inject">source</param>\n  </service>\n</services>\n'
+    )
+    assert cli.main(["verify", "--description", "containers.xml", str(package)]) == 0
+    asked = len(docker_registry.requests())
+    capsys.readouterr()
+    assert cli.main(["init", "--inject", "source", str(package)]) == 0
+    assert contents(package) == after
+    assert len(docker_registry.requests()) == asked
+    assert capsys.readouterr().out == "Nothing changed: the package is set up.\n"

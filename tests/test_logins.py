@@ -1,0 +1,234 @@
+"""Credential files and helpers, as podman, skopeo and docker leave them."""
+
+import json
+import sys
+from base64 import b64encode
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from osc_containers import logins
+from osc_containers.auth import Login
+from osc_containers.errors import RegistryError
+from osc_containers.logins import Logins
+
+
+def entry(user: str, password: str = "secret") -> dict[str, str]:
+    return {"auth": b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def written(directory: Path, document: object) -> dict[str, str]:
+    """Write a credential file; return the environment that names it."""
+    file = directory / "auth.json"
+    file.write_text(json.dumps(document))
+    return {"REGISTRY_AUTH_FILE": str(file), "PATH": str(directory)}
+
+
+AUTHS = {
+    "registry.example": entry("host"),
+    "registry.example/team": entry("team"),
+    "registry.example/team/app": entry("app"),
+    "registry.example:5000": entry("port"),
+    "https://index.docker.io/v1/": entry("hub"),
+    "https://old.example/v2/": entry("old"),
+    "empty.example": {},
+    "plain.example": {"username": "plain", "password": "secret"},
+    "token.example": {"auth": b64encode(b"<token>:").decode(), "identitytoken": "refresh"},
+}
+
+
+@pytest.mark.parametrize(
+    ("host", "repository", "user"),
+    [
+        ("registry.example", "other", "host"),
+        ("registry.example", "team/other", "team"),
+        ("registry.example", "teams/other", "host"),
+        ("registry.example", "team/app", "app"),
+        ("registry.example", "team/app/deep", "app"),
+        ("registry.example:5000", "team/app", "port"),
+        ("docker.io", "library/x", "hub"),
+        ("old.example", "x", "old"),
+        ("plain.example", "x", "plain"),
+        ("empty.example", "x", None),
+        ("unknown.example", "x", None),
+        ("example", "x", None),
+    ],
+)
+def test_the_longest_name_decides(tmp_path: Path, host: str, repository: str, user: str | None) -> None:
+    found = Logins((), written(tmp_path, {"auths": AUTHS})).find(host, repository)
+    assert (found.username if found else None) == user
+    assert found is None or found.password == "secret"
+
+
+def test_identity_tokens_are_read(tmp_path: Path) -> None:
+    found = Logins((), written(tmp_path, {"auths": AUTHS})).find("token.example", "x")
+    assert found is not None
+    assert found.identity_token == "refresh"
+
+
+def test_the_files_are_looked_at_in_podmans_order(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+    paths = ["run/containers/auth.json", ".config/containers/auth.json", ".docker/config.json"]
+    assert [str(path) for path in logins.files(environ, 0)] == [str(tmp_path / path) for path in paths]
+    for user, path in reversed(list(enumerate(paths))):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(json.dumps({"auths": {"a.example": entry(str(user))}}))
+        assert Logins((), environ).find("a.example", "x") == Login(username=str(user), password="secret")
+
+
+@pytest.mark.parametrize(
+    ("environ", "first"),
+    [
+        ({"HOME": "/h"}, "/run/containers/7/auth.json"),
+        ({"REGISTRY_AUTH_FILE": "/a/b.json", "HOME": "/h"}, "/a/b.json"),
+        ({"HOME": "/h", "DOCKER_CONFIG": "/d", "XDG_CONFIG_HOME": "/c"}, "/run/containers/7/auth.json"),
+    ],
+)
+def test_the_environment_moves_the_files(environ: dict[str, str], first: str) -> None:
+    found = [str(path) for path in logins.files(environ, 7)]
+    assert found[0] == first
+    assert found[1:] in (
+        [],
+        ["/h/.config/containers/auth.json", "/h/.docker/config.json"],
+        ["/c/containers/auth.json", "/d/config.json"],
+    )
+
+
+HELPER = """#!{python}
+import sys
+server = sys.stdin.read()
+assert sys.argv[1:] == ["get"]
+with open({log!r}, "a") as log:
+    log.write(server + "\\n")
+replies = {{"good.example": '{{"Username": "me", "Secret": "secret", "ServerURL": ""}}',
+    "identity.example": '{{"Username": "<token>", "Secret": "refresh"}}',
+    "https://index.docker.io/v1/": '{{"Username": "hub", "Secret": "secret"}}',
+    "odd.example": "secret"}}
+if server == "broken.example":
+    print("secret")
+    sys.exit(3)
+if server not in replies:
+    print("credentials not found in native keychain")
+    sys.exit(1)
+print(replies[server])
+"""
+
+
+@pytest.fixture
+def helper(tmp_path: Path) -> Path:
+    """Install `docker-credential-test`, which notes what it is asked in the file that is returned."""
+    log = tmp_path / "asked"
+    program = tmp_path / "docker-credential-test"
+    program.write_text(HELPER.format(python=sys.executable, log=str(log)))
+    program.chmod(0o755)
+    return log
+
+
+@pytest.mark.parametrize(
+    ("document", "host", "expected"),
+    [
+        ({"credHelpers": {"good.example": "test"}}, "good.example", Login(username="me", password="secret")),
+        ({"credHelpers": {"identity.example": "test"}}, "identity.example", Login(identity_token="refresh")),
+        ({"credHelpers": {"good.example": "test"}}, "other.example", None),
+        ({"credsStore": "test"}, "good.example", Login(username="me", password="secret")),
+        (
+            {"credsStore": "test", "auths": {"good.example": {}}},
+            "good.example",
+            Login(username="me", password="secret"),
+        ),
+        ({"credsStore": "test"}, "docker.io", Login(username="hub", password="secret")),
+        ({"credsStore": "test"}, "other.example", None),
+    ],
+)
+def test_helpers_are_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: Path, document: object, host: str, expected: Login | None
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = Logins((), written(tmp_path, document))
+    assert found.find(host, "team/app") == expected
+    assert found.find(host, "team/other") == expected
+    asked = helper.read_text().split() if helper.exists() else []
+    assert len(asked) == len(set(asked))
+
+
+def test_a_helper_of_registries_conf_is_asked_in_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    environ = written(tmp_path, {"auths": {"good.example": entry("file")}})
+    for order, user in ((("test", "containers-auth.json"), "me"), (("containers-auth.json", "test"), "file")):
+        found = Logins(order, environ).find("good.example", "x")
+        assert found is not None
+        assert found.username == user
+
+
+@pytest.mark.parametrize(
+    ("name", "host", "problem"),
+    [
+        ("test", "broken.example", "docker-credential-test: fails for broken.example with status 3"),
+        ("test", "odd.example", "docker-credential-test: the reply for odd.example is malformed"),
+        (
+            "missing",
+            "a.example",
+            "docker-credential-missing: not installed, but a credential file names it for a.example",
+        ),
+        ("../../bin/sh", "a.example", "credential helper '../../bin/sh': expected a name of letters"),
+    ],
+)
+def test_a_helper_that_fails_is_said_without_what_it_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: Path, name: str, host: str, problem: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RegistryError) as caught:
+        Logins((), written(tmp_path, {"credHelpers": {host: name}})).find(host, "x")
+    assert str(caught.value).startswith(problem)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("nonsense", "not valid JSON"),
+        ("[]", "got an array, expected an object"),
+        ('{"auths": []}', "auths: got an array, expected an object"),
+        ('{"auths": {"a": "secret"}}', "got a string, expected an object"),
+        ('{"auths": {"a": {"auth": "%%secret"}}}', "auth: not base64 of a name and a password"),
+        ('{"auths": {"a": {"auth": "/////w=="}}}', "auth: not base64 of a name and a password"),
+        ('{"credHelpers": {"a": 5}}', "got a number, expected a string"),
+        ('{"credsStore": {}}', "got an object, expected a string"),
+    ],
+)
+def test_a_malformed_file_is_said_without_what_is_in_it(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "auth.json"
+    file.write_text(text)
+    with pytest.raises(RegistryError) as caught:
+        Logins((), {"REGISTRY_AUTH_FILE": str(file)}).find("a", "x")
+    assert str(caught.value).startswith(f"{file}: ")
+    assert problem in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_an_empty_file_has_no_login(tmp_path: Path) -> None:
+    (tmp_path / "auth.json").touch()
+    assert Logins((), {"REGISTRY_AUTH_FILE": str(tmp_path / "auth.json")}).find("a", "x") is None
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["auths", "credHelpers", "credsStore", "auth", "a"]), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+
+
+@given(json_values)
+def test_a_file_may_hold_anything(document: object) -> None:
+    try:
+        logins.parse(json.dumps(document).encode(), "file")
+    except ValueError as error:
+        problem = str(error)
+        assert problem.startswith("file")

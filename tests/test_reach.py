@@ -1,0 +1,215 @@
+"""What works with podman and skopeo on a machine works here: real registries, real logins, real certificates."""
+
+import json
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import fault_registry
+import faults
+import images
+import pytest
+from docker_registry import DockerRegistry, StartRegistry, serve
+from fault_registry import FaultRegistry
+
+from osc_containers.errors import RegistryError
+from osc_containers.oci import Manifest
+from osc_containers.reference import Reference
+from osc_containers.retries import Policy
+from osc_containers.transports import Sources
+
+pytestmark = pytest.mark.integration
+
+IMAGE = images.image(images.random_layer("reach", 200_000), images.random_layer("second", 500, compression="zstd"))
+USERS = {"me": "se/cr:et"}
+
+
+def pull(name: str) -> list[bytes]:
+    """Pull an image by a client of its own; return manifest and blobs."""
+    reference = Reference.parse(name)
+    buffer = memoryview(bytearray(64 << 10))
+    with Sources(Path(), policy=Policy(attempts=2, first_delay=0.1)) as sources:
+        source = sources.open("docker://")
+        manifest = source.manifest(reference, source.resolve(reference))
+        assert isinstance(manifest, Manifest)
+        found = [manifest.raw]
+        for blob in manifest.blobs:
+            with source.blob(reference, blob) as stream:
+                found.append(b"".join(bytes(buffer[:count]) for count in iter(lambda: stream.readinto(buffer), 0)))
+    return found
+
+
+EXPECTED = [IMAGE.raw, *IMAGE.blobs]
+
+
+def run(*command: str | Path, text: str = "") -> None:
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def trust(home: Path, registry: DockerRegistry) -> None:
+    """Put the registry's authority where podman looks for it."""
+    assert registry.authority
+    directory = home / ".config/containers/certs.d" / registry.host
+    directory.mkdir(parents=True)
+    (directory / "ca.crt").write_bytes(registry.authority.read_bytes())
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "run").mkdir(mode=0o700)
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("program", ["podman", "skopeo"])
+def test_a_login_of_podman_or_skopeo_is_enough(home: Path, start_registry: StartRegistry, program: str) -> None:
+    registry = start_registry(tls=True, users=USERS)
+    name = registry.push(IMAGE, "team/app:1.0")
+    with pytest.raises(RegistryError, match=f"put the certificate of .*/etc/containers/certs.d/{registry.host}/ca.crt"):
+        pull(name)
+    trust(home, registry)
+    with pytest.raises(RegistryError, match=f"needs a login, by `podman login {registry.host}`"):
+        pull(name)
+    run(program, "login", "--username", "me", "--password-stdin", registry.host, text=USERS["me"])
+    assert pull(name) == EXPECTED
+
+
+def test_a_login_for_a_part_of_a_registry_is_for_that_part(home: Path, start_registry: StartRegistry) -> None:
+    registry = start_registry(tls=True, users=USERS)
+    trust(home, registry)
+    names = [registry.push(IMAGE, f"{part}/app:1.0") for part in ("team", "other")]
+    run("skopeo", "login", "--username", "me", "--password-stdin", f"{registry.host}/team", text=USERS["me"])
+    assert pull(names[0]) == EXPECTED
+    with pytest.raises(RegistryError, match="needs a login"):
+        pull(names[1])
+
+
+def test_a_wrong_password_is_said_without_it(
+    home: Path, start_registry: StartRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    registry = start_registry(users=USERS)
+    (tmp_path / "auth.json").write_text(
+        json.dumps({"auths": {registry.host: {"username": "me", "password": "hunter2"}}})
+    )
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
+    with pytest.raises(RegistryError, match="is not enough, renew it with `podman login") as caught:
+        pull(registry.push(IMAGE, "team/app:1.0"))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_pull_through_mirror_is_used(
+    home: Path, docker_registry: DockerRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker_registry.push(IMAGE, "reach/app:1.0")
+    with serve(tmp_path / "mirror", mirror_of=f"http://{docker_registry.host}") as mirror:
+        configuration = tmp_path / "registries.conf"
+        configuration.write_text(
+            f'[[registry]]\nlocation = "registry.invalid"\n[[registry.mirror]]\nlocation = "{mirror.host}"\n'
+        )
+        monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(configuration))
+        assert pull("registry.invalid/reach/app:1.0") == EXPECTED
+
+
+# Certificates
+
+
+class Certificates:
+    """An authority, and what it signs: `name.crt` (or `.cert`) and `name.key` in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.authority = directory / "authority.crt"
+        self._make("/CN=authority", "authority.key", "authority.crt")
+
+    def sign(self, name: str, suffix: str, extension: str) -> tuple[Path, Path]:
+        """Make a certificate for this machine, and its key."""
+        signed = ("-CA", self.authority, "-CAkey", self.directory / "authority.key", "-addext", extension)
+        return self._make(f"/CN={name}", f"{name}.key", f"{name}{suffix}", *signed)
+
+    def _make(self, subject: str, key: str, certificate: str, *more: str | Path) -> tuple[Path, Path]:
+        curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+        out = ("-keyout", self.directory / key, "-out", self.directory / certificate)
+        run("openssl", "req", "-x509", *curve, "-subj", subject, *out, *more)
+        return self.directory / certificate, self.directory / key
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    (tmp_path / "certificates").mkdir()
+    return Certificates(tmp_path / "certificates")
+
+
+@pytest.fixture
+def secure(certificates: Certificates) -> Iterator[FaultRegistry]:
+    """Run a registry that speaks TLS and wants a certificate of its client."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificates.sign("server", ".crt", "subjectAltName=IP:127.0.0.1"))
+    context.load_verify_locations(certificates.authority)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with fault_registry.serve(context) as registry:
+        yield registry
+
+
+def test_a_client_certificate_is_shown(home: Path, certificates: Certificates, secure: FaultRegistry) -> None:
+    name = secure.push(IMAGE, "team/app:1.0")
+    directory = home / ".config/containers/certs.d" / secure.host
+    directory.mkdir(parents=True)
+    (directory / "ca.crt").write_bytes(certificates.authority.read_bytes())
+    with pytest.raises(RegistryError, match=r"wants a client certificate|broke off|reset"):  # it may come too late
+        pull(name)
+    certificate, key = certificates.sign("client", ".cert", "extendedKeyUsage=clientAuth")
+    (directory / "client.key").write_bytes(key.read_bytes())
+    with pytest.raises(RegistryError, match=r"client\.key: there is no client\.cert beside it$"):
+        pull(name)
+    (directory / "client.cert").write_bytes(certificate.read_bytes())
+    assert pull(name) == EXPECTED
+    (directory / "client.key").unlink()
+    with pytest.raises(RegistryError, match=r"client\.cert: there is no client\.key beside it$"):
+        pull(name)
+    (directory / "client.key").write_text("nonsense")
+    with pytest.raises(RegistryError, match=r"client\.cert: not a certificate, or not the key of it"):
+        pull(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("subjectAltName=DNS:localhost", "mismatch|another name"),
+        ("subjectAltName=IP:127.0.0.2", "mismatch|another name"),
+        ("subjectAltName=IP:127.0.0.1", None),
+    ],
+)
+def test_a_certificate_for_another_name_is_refused(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch, name: str, problem: str | None
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificates.sign("server", ".crt", name))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
+    with fault_registry.serve(context) as registry:
+        image = registry.push(IMAGE, "team/app:1.0")
+        if problem is None:
+            assert pull(image) == EXPECTED
+        else:
+            with pytest.raises(RegistryError, match=f"the certificate is not accepted: .*({problem})"):
+                pull(image)
+            assert registry.requests == []
+
+
+def test_a_registry_of_tls_is_not_spoken_to_in_plain_text(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificates.sign("server", ".crt", "subjectAltName=IP:127.0.0.1"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
+    with fault_registry.serve(context) as registry:
+        name = registry.push(IMAGE, "team/app:1.0")
+        registry.script = faults.on(faults.reset_before, lambda _: True, times=1)
+        assert pull(name) == EXPECTED
+        (tmp_path / "registries.conf").write_text(f'[[registry]]\nlocation = "{registry.host}"\ninsecure = true\n')
+        monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "registries.conf"))
+        monkeypatch.delenv("SSL_CERT_FILE")
+        assert pull(name) == EXPECTED

@@ -1,0 +1,212 @@
+"""containers-registries.conf(5): where images are looked for."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from osc_containers import registries
+from osc_containers.errors import RegistryError
+from osc_containers.reference import Reference
+from osc_containers.registries import Configuration
+
+DIGEST = "sha256:" + "0" * 64
+
+# The manual's example, with what else a table may say.
+MANUAL = """
+unqualified-search-registries = ["example.com", "docker.io"]
+credential-helpers = ["containers-auth.json", "secretservice"]
+
+[[registry]]
+prefix = "example.com/foo"
+insecure = false
+location = "internal-registry-for-example.com/bar"
+[[registry.mirror]]
+location = "example-mirror-0.local/mirror-for-foo"
+[[registry.mirror]]
+location = "example-mirror-1.local/mirrors/foo/"
+insecure = true
+
+[[registry]]
+location = "registry.com"
+[[registry.mirror]]
+location = "mirror.registry.com"
+
+[[registry]]
+prefix = "example.com/foo/secret"
+blocked = true
+
+[[registry]]
+prefix = "*.example.org"
+insecure = true
+
+[[registry]]
+prefix = "*.moved.example"
+location = "new.example/all"
+
+[[registry]]
+location = "digests.example"
+mirror-by-digest-only = true
+[[registry.mirror]]
+location = "mirror.example"
+
+[[registry]]
+location = "mixed.example"
+[[registry.mirror]]
+location = "by-digest.example"
+pull-from-mirror = "digest-only"
+[[registry.mirror]]
+location = "by-tag.example"
+pull-from-mirror = "tag-only"
+
+[[registry]]
+location = "docker.io"
+[[registry.mirror]]
+location = "hub-mirror.example:5000"
+
+[aliases]
+"tumbleweed" = "registry.opensuse.org/opensuse/tumbleweed"
+"team/app" = "registry.example/team/app"
+"""
+
+
+def places(configuration: Configuration, name: str, *, by_digest: bool = False) -> list[str]:
+    found = configuration.places(Reference.parse(name), by_digest=by_digest)
+    return [f"{place.host}/{place.repository}{' insecure' if place.insecure else ''}" for place in found]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "example.com/foo/image:latest",
+            [
+                "example-mirror-0.local/mirror-for-foo/image",
+                "example-mirror-1.local/mirrors/foo/image insecure",
+                "internal-registry-for-example.com/bar/image",
+            ],
+        ),
+        ("registry.com/image:latest", ["mirror.registry.com/image", "registry.com/image"]),
+        ("example.com/food/image", ["example.com/food/image"]),
+        ("example.com/other", ["example.com/other"]),
+        ("a.example.org/x", ["a.example.org/x insecure"]),
+        ("a.b.example.org/x", ["a.b.example.org/x insecure"]),
+        ("example.org/x", ["example.org/x"]),
+        ("badexample.org/x", ["badexample.org/x"]),
+        ("a.moved.example/x/y", ["new.example/all/x/y"]),
+        ("digests.example/x:1", ["digests.example/x"]),
+        ("mixed.example/x:1", ["by-tag.example/x", "mixed.example/x"]),
+        (f"mixed.example/x@{DIGEST}", ["mixed.example/x"]),
+        ("busybox", ["hub-mirror.example:5000/library/busybox", "docker.io/library/busybox"]),
+    ],
+)
+def test_finds_the_places(name: str, expected: list[str]) -> None:
+    assert places(registries.parse(MANUAL.encode(), "conf"), name) == expected
+
+
+def test_what_is_asked_for_by_digest_may_come_from_mirrors_for_digests() -> None:
+    configuration = registries.parse(MANUAL.encode(), "conf")
+    assert places(configuration, "digests.example/x:1", by_digest=True) == ["mirror.example/x", "digests.example/x"]
+    assert places(configuration, f"mixed.example/x@{DIGEST}", by_digest=True) == [
+        "by-digest.example/x",
+        "mixed.example/x",
+    ]
+
+
+def test_a_blocked_image_is_said_with_the_file() -> None:
+    with pytest.raises(RegistryError, match=r"^example.com/foo/secret/x:1: registry .* is blocked by conf$"):
+        places(registries.parse(MANUAL.encode(), "conf"), "example.com/foo/secret/x:1")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("tumbleweed", ["registry.opensuse.org/opensuse/tumbleweed:latest"]),
+        ("tumbleweed:20260101", ["registry.opensuse.org/opensuse/tumbleweed:20260101"]),
+        (f"team/app@{DIGEST}", [f"registry.example/team/app@{DIGEST}"]),
+        ("other:1", ["example.com/other:1", "docker.io/library/other:1"]),
+        ("quay.io/other", ["quay.io/other:latest"]),
+        ("localhost/other", ["localhost/other:latest"]),
+    ],
+)
+def test_short_names_are_expanded(name: str, expected: list[str]) -> None:
+    assert [str(reference) for reference in registries.parse(MANUAL.encode(), "conf").expand(name)] == expected
+
+
+def test_a_short_name_is_docker_hubs_without_configuration() -> None:
+    assert Configuration().expand("busybox") == (Reference.parse("docker.io/library/busybox:latest"),)
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_later_files_replace_lists_and_tables_of_the_same_prefix(tmp_path: Path) -> None:
+    home = tmp_path / ".config/containers"
+    write(home / "registries.conf", MANUAL)
+    write(
+        home / "registries.conf.d/10-a.conf",
+        'unqualified-search-registries = ["a.example"]\n[[registry]]\nlocation = "registry.com"\n',
+    )
+    write(home / "registries.conf.d/20-b.conf", '[aliases]\ntumbleweed = ""\nnew = "b.example/new"\n')
+    write(home / "registries.conf.d/30-c.txt", "nonsense")
+    configuration = registries.load({"HOME": str(tmp_path)})
+    assert configuration.search == ("a.example",)
+    assert configuration.helpers == ("containers-auth.json", "secretservice")
+    assert places(configuration, "registry.com/image") == ["registry.com/image"]
+    assert [str(found) for found in configuration.expand("tumbleweed")] == ["a.example/tumbleweed:latest"]
+    assert [str(found) for found in configuration.expand("new")] == ["b.example/new:latest"]
+
+
+def test_the_environment_names_the_first_file(tmp_path: Path) -> None:
+    write(tmp_path / "mine.conf", '[[registry]]\nlocation = "a.example"\nblocked = true\n')
+    configuration = registries.load({"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "mine.conf")})
+    with pytest.raises(RegistryError, match="is blocked"):
+        places(configuration, "a.example/x")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("nonsense", "not valid TOML"),
+        ("a = " + "[" * 10_000, "not valid TOML"),
+        ("[[registry]]\n", "registry[0]: got neither prefix nor location"),
+        ("[[registry]]\nlocation = 5\n", "got a number, expected a string"),
+        ('[[registry]]\nlocation = "a"\nblocked = "yes"\n', "blocked: expected true or false"),
+        ('[registry]\nlocation = "a"\n', "registry: got an object, expected an array"),
+        ('[[registry]]\nlocation = "a"\n[[registry.mirror]]\n', "location: missing"),
+        (
+            '[[registry]]\nlocation = "a"\n[[registry.mirror]]\nlocation = "b"\npull-from-mirror = "never"\n',
+            "['pull-from-mirror']: got 'never', expected one of all, digest-only, tag-only",
+        ),
+        ("[registries.search]\nregistries = ['docker.io']\n", "version 1 of registries.conf"),
+    ],
+)
+def test_a_malformed_file_is_said(tmp_path: Path, text: str, problem: str) -> None:
+    write(tmp_path / "r.conf", text)
+    with pytest.raises(RegistryError) as caught:
+        registries.load({"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "r.conf")})
+    assert str(caught.value).startswith(f"{tmp_path}/r.conf: ")
+    assert problem in str(caught.value)
+
+
+def test_a_file_that_is_named_and_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="No such file"):
+        registries.load({"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "none")})
+
+
+def test_a_location_that_gives_no_name_is_said() -> None:
+    configuration = registries.parse(b'[[registry]]\nprefix = "a.example"\nlocation = "b.example/%"\n', "conf")
+    with pytest.raises(RegistryError, match=r"^conf: a.example/x:latest cannot be moved: "):
+        places(configuration, "a.example/x")
+
+
+@given(st.text(alphabet=st.sampled_from('[registy]\n= "a.mirolcn#'), max_size=80))
+def test_a_file_may_hold_anything(text: str) -> None:
+    try:
+        registries.parse(text.encode(), "file")
+    except ValueError as error:
+        problem = str(error)
+        assert problem.startswith("file")

@@ -1,0 +1,69 @@
+"""How long to wait, and when to stop."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from osc_containers.errors import RegistryError
+from osc_containers.retries import Attempts, Policy, parse_retry_after
+
+NOW = 1_700_000_000.0
+QUICK = Policy(first_delay=0, attempts=3, deadline=10)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (None, None),
+        ("0", 0),
+        (" 120 ", 120),
+        ("9" * 60, 1 << 31),
+        ("Tue, 14 Nov 2023 22:13:50 GMT", 30),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("", None),
+        ("Tue, 99 Nov 2023 22:13:50 GMT", None),
+        ("٣", None),
+    ],
+)
+def test_reads_retry_after(text: str | None, seconds: float | None) -> None:
+    assert parse_retry_after(text, NOW) == seconds
+
+
+@given(st.text())
+def test_retry_after_may_be_anything(text: str) -> None:
+    seconds = parse_retry_after(text, NOW)
+    assert seconds is None or seconds >= 0
+
+
+def test_the_message_names_the_last_problems_and_the_attempts() -> None:
+    attempts = Attempts(QUICK, "image")
+    attempts.failed("first")
+    attempts.failed("second")
+    with pytest.raises(RegistryError, match=r"^image: first; before: second; tried 3 times in 0 s$"):
+        attempts.failed("first")
+
+
+def test_some_problems_are_worth_fewer_attempts() -> None:
+    attempts = Attempts(QUICK, "image")
+    with pytest.raises(RegistryError, match=r"^image: no; tried once$"):
+        attempts.failed("no", most=1)
+
+
+def test_a_server_that_asks_for_more_than_the_deadline_is_not_waited_for() -> None:
+    with pytest.raises(RegistryError, match=r"^image: busy; tried once, and it asks to wait 11 s$"):
+        Attempts(QUICK, "image").failed("busy", wait=11)
+
+
+def test_only_real_progress_begins_the_count_anew() -> None:
+    attempts = Attempts(QUICK, "image")
+    for _ in range(5):
+        attempts.failed("broken off")
+        attempts.received(1 << 20)
+    for _ in range(2):
+        attempts.failed("broken off")
+        attempts.received(1000)
+    with pytest.raises(RegistryError):
+        attempts.failed("broken off")

@@ -1,0 +1,81 @@
+"""Reading and completing `_service`: what is there of it stays, byte for byte."""
+
+import pytest
+
+from osc_containers import servicefile
+from osc_containers.errors import DescriptionError
+from osc_containers.servicefile import Entry
+
+OURS = (
+    '  <service name="kiwi_containers" mode="manual"/>\n  <service name="kiwi_containers_inject" mode="buildtime"/>\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, f"<services>\n{OURS}</services>\n"),
+        ("<services/>\n", f"<services>\n{OURS}</services>\n"),
+        ("<!-- a -->\n<services />\n<!-- z -->\n", f"<!-- a -->\n<services>\n{OURS}</services>\n<!-- z -->\n"),
+        ("<services></services>\n", f"<services>\n{OURS}</services>\n"),
+        ("<services>\n</services>", f"<services>\n{OURS}</services>"),
+        (
+            "<services>\n\t<service name='set_version' mode='buildtime'/>  <!-- é -->\n\n  </services >\n",
+            "<services>\n\t<service name='set_version' mode='buildtime'/>  <!-- é -->\n\n"
+            + OURS.replace("  <", "\t<")
+            + "  </services >\n",
+        ),
+        ("<services><service name='x'/></services>\n", f"<services><service name='x'/>\n{OURS}</services>\n"),
+        (
+            "<services>\n    <service name='kiwi_containers' mode='localonly'/>\n</services>\n",
+            "<services>\n    <service name='kiwi_containers' mode='localonly'/>\n"
+            '    <service name="kiwi_containers_inject" mode="buildtime"/>\n</services>\n',
+        ),
+        (f"<services>{OURS}</services>", f"<services>{OURS}</services>"),
+    ],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_our_services_are_added(before: str | None, after: str, newline: str, encoding: str) -> None:
+    def content(text: str) -> bytes:
+        return text.replace("\n", newline).encode(encoding)
+
+    if before is None:
+        assert servicefile.completed(None) == after.encode()
+    else:
+        assert servicefile.completed(content(before)) == content(after)
+        assert servicefile.completed(content(after)) == content(after)
+
+
+def test_new_entries_get_the_parameters_that_they_know() -> None:
+    parameters = [("description", "a.kiwi"), ("arch", "x86_64"), ("arch", "aarch64")]
+    xml = servicefile.completed(None, parameters)
+    assert xml.decode().splitlines()[1:4] == [
+        '  <service name="kiwi_containers" mode="manual">',
+        '    <param name="description">a.kiwi</param>',
+        '    <param name="arch">x86_64</param>',
+    ]
+    assert servicefile.entries(xml) == (
+        Entry(name="kiwi_containers", mode="manual", parameters=tuple(parameters), line=2),
+        Entry(name="kiwi_containers_inject", mode="buildtime", parameters=(("description", "a.kiwi"),), line=7),
+    )
+
+
+def test_text_is_escaped_and_read_back() -> None:
+    parameters = (("description", "a<&.kiwi"),)
+    (entry, _) = servicefile.entries(servicefile.completed(None, parameters))
+    assert entry.values("description") == ("a<&.kiwi",)
+
+
+@pytest.mark.parametrize(
+    ("xml", "message"),
+    [
+        (b"<services>", "_service:1: not XML; no element found"),
+        (b"\n<service/>", "_service:2: got the root 'service', expected 'services'"),
+        (b"<!DOCTYPE x SYSTEM 'y'><services/>", "_service:1: refers to a DTD in another file"),
+    ],
+)
+def test_what_is_no_service_file_is_refused(xml: bytes, message: str) -> None:
+    with pytest.raises(DescriptionError) as caught:
+        servicefile.completed(xml)
+    assert caught.value.problems[0].startswith(message)
