@@ -32,10 +32,7 @@ def run(name: str, verbosity: int, handler: Callable[[], int]) -> int:
     logging.basicConfig(handlers=[output], level=logging.INFO - 10 * verbosity, force=True)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        status = handler()
-        if sys.stdout:
-            sys.stdout.flush()  # a pipe that nobody reads any more has to be noticed here, not when Python ends
-        return status
+        return _written(handler())
     except Error as error:
         for problem in error.problems:
             logger.error("%s", problem)
@@ -48,6 +45,13 @@ def run(name: str, verbosity: int, handler: Callable[[], int]) -> int:
         _end_now(130)
     _drop_output()
     return 1
+
+
+def _written(status: int) -> int:
+    """Write results out now: that nobody reads them any more has to be noticed here, not when Python ends."""
+    if sys.stdout:
+        sys.stdout.flush()
+    return status
 
 
 def _drop_output() -> None:
