@@ -60,13 +60,18 @@ def receive(shipments: Sequence[Shipment], network: Network, delivered: Callable
     """
     network.progress.expect(sum(shipment.blob.size for shipment in shipments))
     work = _Work(shipments, network, delivered)
-    with ThreadPoolExecutor(network.width) as pool:
-        try:
-            workers = [pool.submit(work.run, network.progress) for _ in range(network.width)]
-            for worker in as_completed(workers):
-                worker.result()
-        finally:
-            work.stop()
+    pool = ThreadPoolExecutor(network.width)
+    is_interrupted = False
+    try:
+        workers = [pool.submit(work.run, network.progress) for _ in range(network.width)]
+        for worker in as_completed(workers):
+            worker.result()
+    except KeyboardInterrupt:
+        is_interrupted = True
+        raise
+    finally:
+        work.stop()
+        pool.shutdown(wait=not is_interrupted)  # who interrupts does not wait for a server that is silent
 
 
 class _Work:

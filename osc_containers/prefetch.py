@@ -78,7 +78,8 @@ def prefetch(
             text = lock.dumps(new).encode()
             own = package.directory / lock.FILE_NAME
             if not own.is_file() or own.read_bytes() != text:
-                files.write_all(last.enter_context(files.new_file(outdir / lock.FILE_NAME)), text, 0)
+                with files.naming(outdir / lock.FILE_NAME):
+                    files.write_all(last.enter_context(files.new_file(outdir / lock.FILE_NAME)), text, 0)
         _report(old, new)
         _prune(package, old, new, bundled=pack is not None)
     return new

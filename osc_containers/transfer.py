@@ -89,7 +89,7 @@ def transfer(
     """
     _check_outdir(outdir, sum(volume.size for volume in volumes))
     parts.remove_stale()
-    with ExitStack() as new, ExitStack() as old:
+    with _naming(outdir), ExitStack() as new, ExitStack() as old:
         files_of = {
             volume.name: new.enter_context(parts.part(outdir / volume.name, volume.key, volume.size))
             for volume in volumes
@@ -125,11 +125,24 @@ def _write(place: Place, frame: Frame) -> None:
         place.write(content, offset)
 
 
+@contextmanager
+def _naming(outdir: Path) -> Iterator[None]:
+    """Let an `OSError` of the block that names no file, since it comes from a write, name `outdir`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(outdir)) from None
+
+
 def _check_outdir(outdir: Path, needed: int) -> None:
     """Say that files or so many bytes cannot be written before anything is fetched; root's margin is not ours."""
     info = os.statvfs(outdir)
     if info.f_flag & os.ST_RDONLY:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(outdir))
+    if not outdir.is_dir():
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(outdir))
     if not os.access(outdir, os.W_OK | os.X_OK):
         raise OSError(errno.EACCES, "no files can be made there", str(outdir))
     free = info.f_bavail * info.f_frsize
