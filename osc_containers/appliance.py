@@ -33,6 +33,10 @@ class Packages:
     named: tuple[tuple[str, str | None], ...]
     collections: tuple[tuple[str, str | None], ...]
 
+    def is_for(self, used: Collection[str]) -> bool:
+        """Tell whether an image that uses these profiles has them."""
+        return _is_used(self.profiles, used)
+
     def names(self, arch: str) -> frozenset[str]:
         """Return the packages for an architecture."""
         return frozenset(name for name, wanted in self.named if profiles.is_for(arch, wanted))
@@ -64,6 +68,10 @@ class ImageType:
     line: int
     root: Limit | None
     mounts: tuple[tuple[str, Limit], ...]
+
+    def is_for(self, used: Collection[str], arch: str) -> bool:
+        """Tell whether it is the type of an image that uses these profiles on an architecture."""
+        return _is_used(self.profiles, used) and profiles.is_for(arch, self.arch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +125,7 @@ def flavors(directory: Path) -> tuple[str, ...]:
     return tuple(child.text.strip(BLANKS) for child in root.children)
 
 
-def is_used(names: Collection[str], used: Collection[str]) -> bool:
+def _is_used(names: Collection[str], used: Collection[str]) -> bool:
     """Tell whether a section for these profiles (none is all) is in an image that uses some."""
     return not names or not set(used).isdisjoint(names)
 

@@ -1,5 +1,6 @@
 """Changes of containers as texts: for people at a terminal, and for the `.changes` file of a package."""
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -9,6 +10,7 @@ from osc_containers.differences import Change, ImageChange, Version
 _WIDTH = 67
 """Letters of a line in a `.changes` file, as osc's template has them (osc/core.py, `vc`: vc and its helpers)."""
 
+_DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _HEADS = ("  ARCH", "OLD", "CREATED", "NEW", "CREATED", "LAYERS", "TO FETCH")
 
 
@@ -30,7 +32,13 @@ def _row(image: ImageChange) -> tuple[str, ...]:
 
 
 def _side(version: Version | None) -> tuple[str, str]:
-    return (version.image.manifest.digest.short, version.created[:10] or "-") if version else ("-", "-")
+    return (version.image.manifest.digest.short, _day(version) or "-") if version else ("-", "-")
+
+
+def _day(version: Version) -> str:
+    """Return the creation date of an image, without the time; the lock may say anything."""
+    match = _DAY.match(version.created)
+    return match[0] if match else ""
 
 
 def as_changes(changes: Sequence[Change]) -> str:
@@ -84,5 +92,5 @@ def _facts(change: Change) -> Iterator[str]:
 
 def _date(versions: Iterable[Version | None]) -> str:
     """Return the latest creation date of some images, or nothing."""
-    dates = [version.created[:10] for version in versions if version and version.created]
-    return f" ({max(dates)})" if dates else ""
+    day = max((_day(version) for version in versions if version), default="")
+    return f" ({day})" if day else ""

@@ -40,7 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         options = parser(COMMANDS.keys() & set(arguments)).parse_args(arguments)
     except SystemExit as error:
-        return int(error.code or 0)
+        status = int(error.code or 0)  # help or a version may not have been written yet
+        return program.run("osc-containers", 0, lambda: status)
     return program.run("osc-containers", options.verbosity, lambda: options.run(options))
 
 

@@ -1,6 +1,6 @@
 """XML that somebody else wrote, as the few elements that matter and the places of their bytes.
 
-It is read with expat and not with lxml, because only expat says at which byte an element begins and ends (so that it
+It is read with expat and not as a tree, because only expat says at which byte an element begins and ends (so that it
 can be cut out of a file whose other bytes stay as they are), counts lines beyond 65535, and asks before it expands an
 entity. Nothing outside of the bytes is ever read: external entities and DTD files are refused, XInclude means nothing.
 

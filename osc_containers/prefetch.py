@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from osc_containers import files, holdings, lock, names, obscpio, pins, table, transfer
+from osc_containers import files, holdings, lock, names, obscpio, pins, sums, table, transfer
 from osc_containers.bundle import Bundle
 from osc_containers.errors import LockError
 from osc_containers.holdings import Region
@@ -69,6 +69,7 @@ def prefetch(
         if locked and not found:
             raise LockError(f"{lock.FILE_NAME}: not there, but this run is locked; run it once without 'locked'")
         new_pins = pins.from_lock(wanted, old) if locked else pins.pin(wanted, network.open_source, old)
+        network = replace(network, latency=min((pin.latency for pin in new_pins if pin.latency), default=None))
         targets = _targets(new_pins, old, among=old.references if locked else ())
         provide = partial(_provide_bundle, pack) if pack else _provide
         # The lock gets its name last, when the archives that it names have theirs.
@@ -77,7 +78,8 @@ def prefetch(
             text = lock.dumps(new).encode()
             own = package.directory / lock.FILE_NAME
             if not own.is_file() or own.read_bytes() != text:
-                files.write_all(last.enter_context(files.new_file(outdir / lock.FILE_NAME)), text, 0)
+                with files.naming(outdir / lock.FILE_NAME):
+                    files.write_all(last.enter_context(files.new_file(outdir / lock.FILE_NAME)), text, 0)
         _report(old, new)
         _prune(package, old, new, bundled=pack is not None)
     return new
@@ -122,7 +124,8 @@ def _find(package: Package, target: _Target) -> Region | None:
     if path is None or target.locked is None:
         return None
     region = Region(path=path, offset=0, size=path.stat().st_size)
-    return region if holdings.is_archive(region, target.locked) else None
+    is_right = region.size == target.locked.size and sums.sha256_of(path) == target.locked.sha256
+    return region if is_right else None
 
 
 def _order(target: _Target, *, strict: bool) -> Order:

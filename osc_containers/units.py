@@ -21,10 +21,10 @@ Spec: systemd.unit(5), systemd.service(5) ("Command lines"), tmpfiles.d(5); trie
 """
 
 import hashlib
-import importlib.resources
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from osc_containers.digest import Digest
 from osc_containers.reference import Reference
@@ -37,7 +37,7 @@ TMPFILES = "/usr/lib/tmpfiles.d/kiwi_containers.conf"
 # What must be mounted before an engine can store an image.
 STORES = {
     "podman": "/var/lib/containers",
-    "docker": "/var/lib/docker",
+    "docker": "/var/lib/docker /var/lib/containerd",
     "container-snap": "/var/lib/container-snap",
 }
 BACKENDS = tuple(STORES)
@@ -151,7 +151,7 @@ def _quote_character(character: str) -> str:
 
 
 def _common() -> Iterator[TextFile | Symlink]:
-    loader = importlib.resources.files("osc_containers").joinpath("load.sh").read_text("ascii")
+    loader = Path(__file__).with_name("load.sh").read_text("ascii")
     yield TextFile(path=LOADER, text=loader, mode=0o755)
     yield TextFile(path=f"{UNITS}/kiwi_containers.service", text=_SERVICE, mode=0o644)
     yield _wanted_by("multi-user.target", "kiwi_containers.service")

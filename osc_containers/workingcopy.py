@@ -28,13 +28,13 @@ def system_of(directory: Path) -> System | None:
 
 def commands_for(directory: Path, names: Collection[str]) -> tuple[str, ...]:
     """Return the shell commands that commit files of a package, osc's where it is in no version control yet."""
-    program = (system_of(directory) or System.OSC).value
-    shown = [shlex.quote(name) for name in names if not name.endswith(ARCHIVE_SUFFIX)]
+    system = system_of(directory) or System.OSC
+    if system is System.OSC:  # which warns of files that it has already
+        names = [name for name in names if _kept_by_osc(directory, name) is None]
     archives = [name for name in names if name.endswith(ARCHIVE_SUFFIX)]
-    return (
-        " ".join([program, "add", *shown, *(archives if len(archives) < 2 else [f"*{ARCHIVE_SUFFIX}"])]),
-        f"{program} commit",
-    )
+    words = [shlex.quote(name) for name in names if name not in archives]
+    words += archives if len(archives) < 2 else [f"*{ARCHIVE_SUFFIX}"]
+    return (*([" ".join([system.value, "add", *words])] if words else []), f"{system.value} commit")
 
 
 def committed(directory: Path, name: str, revision: str | None) -> bytes | None:
@@ -51,9 +51,14 @@ def committed(directory: Path, name: str, revision: str | None) -> bytes | None:
         return _committed_to_git(directory, name, revision or "HEAD")
     if revision is not None:
         return _committed_to_obs(directory, name, revision)
-    # osc 1 keeps them in `sources`, older versions beside its own files.
+    path = _kept_by_osc(directory, name)
+    return path.read_bytes() if path else None
+
+
+def _kept_by_osc(directory: Path, name: str) -> Path | None:
+    """Return the copy of a committed file: osc 1 has them in `sources`, older versions beside its own files."""
     paths = (directory / ".osc" / "sources" / name, directory / ".osc" / name)
-    return next((path.read_bytes() for path in paths if path.is_file()), None)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _committed_to_git(directory: Path, name: str, revision: str) -> bytes | None:

@@ -3,8 +3,11 @@
 import os
 import time
 from pathlib import Path
+from xml.sax.saxutils import quoteattr
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from osc_containers import description
 from osc_containers.description import Description, Include
@@ -167,7 +170,7 @@ def test_booleans_have_four_spellings(value: str, *, expected: bool) -> None:
     assert container.fetch_only is expected
 
 
-def test_a_backend_with_blanks_is_one_that_kiwi_would_forget() -> None:
+def test_blanks_around_a_backend_are_taken_off() -> None:
     (container,) = parse(section().replace('"podman"', '" podman&#10;"')).containers
     assert container.backend == "podman"
 
@@ -428,6 +431,30 @@ def test_no_comment_takes_long(hostile: str) -> None:
     assert time.process_time() - started < 5
 
 
+_VALUES = (
+    st.none() | st.text("ab1.:/@-_ ,\n\u202e&<'$%", max_size=6) | st.sampled_from(["podman", "a.b", "true", "x86_64"])
+)
+
+
+@given(
+    st.fixed_dictionaries(dict.fromkeys(("source", "backend", "arch", "profiles"), _VALUES)),
+    st.fixed_dictionaries(dict.fromkeys(("name", "path", "tag", "arch", "fetch_only"), _VALUES)),
+    _VALUES,
+)
+def test_any_attributes_are_understood_or_refused_in_plain_lines(
+    shared: dict[str, str | None], own: dict[str, str | None], include: str | None
+) -> None:
+    def written(values: dict[str, str | None]) -> str:
+        return "".join(f" {key}={quoteattr(value)}" for key, value in values.items() if value is not None)
+
+    body = f"<containers{written(shared)}><container{written(own)}/></containers><include{written({'from': include})}/>"
+    try:
+        said = str(len(parse(body, a="").select("x86_64")))
+    except DescriptionError as error:
+        said = "".join(error.problems)
+    assert said.isprintable()
+
+
 def write(directory: Path, name: str, body: str = section()) -> Path:
     path = directory / name
     path.write_text(image(body))
@@ -501,6 +528,23 @@ def test_a_description_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.kiwi").symlink_to("real.xml")
     with pytest.raises(DescriptionError, match=r"^a\.kiwi: is a symbolic link, expected a file of the package$"):
         description.read(tmp_path / "a.kiwi")
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J.kiwi", "a\n.kiwi", os.fsdecode(b"a\xff.kiwi")])
+def test_a_file_name_that_a_terminal_would_act_on_is_refused(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, name)
+    assert description.find(tmp_path) == (path,)
+    with pytest.raises(DescriptionError) as caught:
+        description.read(path)
+    assert str(caught.value) == f"{name!r}: expected a file name without control characters"
+    assert str(caught.value).isascii()
+
+
+def test_an_include_of_a_name_too_long_is_an_error_of_one_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.kiwi", f'<include from="{"x" * 5000}"/>')
+    with pytest.raises(DescriptionError) as caught:
+        description.read(path)
+    assert str(caught.value) == f"a.kiwi:3: include '{'x' * 160}': File name too long"
 
 
 def test_a_description_that_is_not_there_is_the_systems_error(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_the_unit_of_a_container() -> None:
         (
             "docker",
             {
-                "RequiresMountsFor=/var/tmp/kiwi_containers /var/lib/docker",
+                "RequiresMountsFor=/var/tmp/kiwi_containers /var/lib/docker /var/lib/containerd",
                 "Wants=docker.service",
                 "After=docker.service",
             },
@@ -251,5 +251,5 @@ def test_the_loader_is_portable(tmp_path: Path) -> None:
     loader = tmp_path / "load"
     loader.write_text(texts(LOAD)[LOADER])
     subprocess.run(["shellcheck", "--shell=sh", loader], check=True)
-    for shell in (["dash"], ["bash", "--posix"], ["busybox", "sh"]):
-        subprocess.run([*shell, "-n", os.fspath(loader)], check=True)
+    for shell in ("dash", "bash"):
+        subprocess.run([shell, "-n", os.fspath(loader)], check=True)

@@ -10,9 +10,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from osc_containers import appliance, profiles
 from osc_containers.appliance import MEBIBYTE, ImageType, Limit
-from osc_containers.checks.subject import Subject, named
+from osc_containers.checks.subject import Image, Subject
 from osc_containers.findings import Finding, Severity
 from osc_containers.lock import Lock
 from osc_containers.sections import Container
@@ -43,16 +42,14 @@ def check(subject: Subject) -> Iterator[Finding]:
     """Compare what containers need with the limits of each image; of one limit the worst is said."""
     if subject.lock is None:
         return
-    worst: dict[tuple[str, Limit], tuple[Need, str]] = {}
-    for found, arch, names, containers in subject.images():
-        used = profiles.used(found.profiles, arch, names)
-        loads = _loads(containers, arch, subject.lock)
-        for kind in appliance.read(found).types:
-            if appliance.is_used(kind.profiles, used) and profiles.is_for(arch, kind.arch) and kind.image in _LIMITED:
-                for limit, need in _needs(kind, loads):
-                    known = worst.get((kind.file, limit))
-                    if known is None or need.total > known[0].total:
-                        worst[kind.file, limit] = need, named(arch, names)
+    worst: dict[tuple[str, Limit], tuple[Need, Image]] = {}
+    for image in subject.images():
+        loads = _loads(image.containers, image.arch, subject.lock)
+        for kind in image.types:
+            for limit, need in _needs(kind, loads) if kind.image in _LIMITED else ():
+                known = worst.get((kind.file, limit))
+                if known is None or need.total > known[0].total:
+                    worst[kind.file, limit] = need, image
     for (file, limit), (need, image) in worst.items():
         yield from _compare(file, limit, need, image)
 
@@ -92,7 +89,7 @@ def _mount_of(path: str, mounts: set[str]) -> str:
     return max((mount for mount in mounts if f"{path}/".startswith(mount.rstrip("/") + "/")), key=len)
 
 
-def _compare(file: str, limit: Limit, need: Need, image: str) -> Iterator[Finding]:
+def _compare(file: str, limit: Limit, need: Need, image: Image) -> Iterator[Finding]:
     room, least = limit.size, need.archives + need.images
     if limit.is_additive:
         # kiwi measures the data, with the archives in it, and adds to that its reserve and the limit.

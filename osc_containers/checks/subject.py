@@ -1,15 +1,30 @@
 """What is checked."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from osc_containers import appliance, platforms
+from osc_containers import appliance, platforms, profiles
+from osc_containers.appliance import ImageType, Packages
 from osc_containers.description import Description
 from osc_containers.lock import Lock
 from osc_containers.package import Package
 from osc_containers.request import Request
 from osc_containers.sections import Container
 from osc_containers.servicefile import INJECT, PREFETCH, Entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image that is made: for which profiles is `asked`, and what of the description is in it."""
+
+    arch: str
+    asked: tuple[str, ...]
+    containers: tuple[Container, ...]
+    packages: tuple[Packages, ...]
+    types: tuple[ImageType, ...]
+
+    def __str__(self) -> str:
+        return f"{self.arch}, profile {' and '.join(self.asked)}" if self.asked else self.arch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,21 +61,24 @@ class Subject:
         """The descriptions that have containers."""
         return tuple(found for found in self.request.descriptions if found.containers)
 
-    def images(self) -> Iterator[tuple[Description, str, tuple[str, ...], Sequence[Container]]]:
-        """Yield each image that is made: description, architecture, profiles, and the containers in it.
+    def images(self) -> Iterator[Image]:
+        """Yield each image that is made and has containers.
 
         None where the description of the containers is not that of the image.
         """
         if self.is_bundled:
             return
         for found in self.descriptions:
+            described = appliance.read(found)
             for arch in self.request.architectures_of(found):
                 for names in appliance.builds(found, arch):
                     containers = found.select(arch, names)
                     if containers:
-                        yield found, arch, names, containers
-
-
-def named(arch: str, names: Sequence[str]) -> str:
-    """Return what tells one image of a description from the others, for messages."""
-    return f"{arch}, profile {' and '.join(names)}" if names else arch
+                        used = profiles.used(found.profiles, arch, names)
+                        yield Image(
+                            arch=arch,
+                            asked=names,
+                            containers=containers,
+                            packages=tuple(each for each in described.packages if each.is_for(used)),
+                            types=tuple(each for each in described.types if each.is_for(used, arch)),
+                        )

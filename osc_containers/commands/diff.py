@@ -53,11 +53,14 @@ def run(options: argparse.Namespace) -> int:
 def _old(directory: Path, name: str | None) -> Lock:
     """Read the lock to compare with; a revision without one has no containers."""
     if name is not None and Path(name).is_file():
-        content: bytes | None = Path(name).read_bytes()
+        with Path(name).open("rb") as file:
+            content: bytes | None = file.read(lock.LIMIT + 1)
         where = name
     else:
         content = workingcopy.committed(directory, FILE_NAME, name)
         where = f"{FILE_NAME} of {name or 'the last revision'}"
+    if content is not None and len(content) > lock.LIMIT:
+        raise LockError(f"{where}: got more than {lock.LIMIT} bytes, which no lock has")
     try:
         return EMPTY if content is None else lock.loads(content.decode(), where)
     except UnicodeDecodeError:

@@ -5,6 +5,7 @@ import io
 import tarfile
 import time
 from collections.abc import Callable
+from functools import cache
 
 import images
 import pytest
@@ -21,11 +22,25 @@ MakeMachine = Callable[..., Machine]
 SMALL = pack("registry.example.com/team/small:1.0", images.small("small"))
 DOCKER = pack("registry.example.com:5000/docker:2.0", images.small("docker", docker=True))
 PLAIN = pack("docker.io/library/plain:latest", images.image(images.random_layer("plain", 1 << 20)))
-# What podman needs some time for.
-BIG_LAYERS = [images.random_layer(f"big{number}", 40 << 20) for number in range(4)]
-BIG = pack("registry.example.com/big:1.0", images.image(*BIG_LAYERS))
-# 200 MiB that one sees only when they are unpacked.
-BOMB = pack("registry.example.com/bomb:1.0", images.image(images.layer({"srv/zeros": bytes(200 << 20)})))
+
+
+@cache
+def big_layers() -> list[images.Layer]:
+    """Make layers that podman needs some time for."""
+    return [images.random_layer(f"big{number}", 40 << 20) for number in range(4)]
+
+
+@cache
+def big() -> Packed:
+    """Pack an image of these."""
+    return pack("registry.example.com/big:1.0", images.image(*big_layers()))
+
+
+@cache
+def bomb() -> Packed:
+    """Pack an image whose 200 MiB one sees only when they are unpacked."""
+    return pack("registry.example.com/bomb:1.0", images.image(images.layer({"srv/zeros": bytes(200 << 20)})))
+
 
 # A docker that has what was loaded into it, and fails as often as /docker-fails has characters.
 DOCKER_STUB = r"""#!/bin/sh
@@ -205,10 +220,10 @@ def test_a_failing_engine_is_tried_again_in_the_same_boot(make: MakeMachine) -> 
 
 def test_a_full_var_is_explained_and_the_next_boot_mends_it(make: MakeMachine) -> None:
     machine = make(var_size=700 << 20)
-    put(machine, BIG, BOMB, SMALL)
+    put(machine, big(), bomb(), SMALL)
     ballast = machine.var / "ballast"
     ballast.write_bytes(bytes(400 << 20))
-    machine.install(*units.render([BIG.load, BOMB.load, SMALL.load]))
+    machine.install(*units.render([big().load, bomb().load, SMALL.load]))
 
     first = machine.boot()
     assert first.images == {SMALL.in_podman}
@@ -216,7 +231,7 @@ def test_a_full_var_is_explained_and_the_next_boot_mends_it(make: MakeMachine) -
     assert "multi-user.target" in first.active
 
     ballast.unlink()
-    assert machine.boot().images == {packed.in_podman for packed in (BIG, BOMB, SMALL)}
+    assert machine.boot().images == {packed.in_podman for packed in (big(), bomb(), SMALL)}
     assert archives(machine) == set()
 
 
@@ -229,8 +244,8 @@ def stored_size(machine: Machine) -> int:
 @pytest.mark.parametrize("unpacked", [10 << 20, 130 << 20], ids=["in the first layer", "in the last layer"])
 def test_a_power_cut_in_the_middle_of_a_load_is_mended(make: MakeMachine, unpacked: int) -> None:
     machine = make()
-    put(machine, BIG)
-    machine.install(*units.render([BIG.load]))
+    put(machine, big())
+    machine.install(*units.render([big().load]))
     machine.boot_until(lambda: stored_size(machine) > unpacked)
     assert archives(machine) == {"big_1.0"}
     assert_big_is_loaded(machine)
@@ -238,10 +253,10 @@ def test_a_power_cut_in_the_middle_of_a_load_is_mended(make: MakeMachine, unpack
 
 def test_a_power_cut_after_the_archive_is_gone_loses_nothing(make: MakeMachine) -> None:
     machine = make()
-    put(machine, BIG)
+    put(machine, big())
     # Time enough for the file system to write out that the archive is gone, but of itself no content yet.
     pause = "[Service]\nExecStart=/usr/bin/sleep 9\n[Unit]\nAfter=kiwi_containers.service"
-    machine.install(*units.render([BIG.load]), *consumer("pause", pause))
+    machine.install(*units.render([big().load]), *consumer("pause", pause))
     gone_since = 0.0
 
     def is_gone_for_good() -> bool:
@@ -258,8 +273,8 @@ def test_a_power_cut_after_the_archive_is_gone_loses_nothing(make: MakeMachine) 
 def assert_big_is_loaded(machine: Machine) -> None:
     """Boot, and find every file of the big image as it was packed."""
     report = machine.boot()
-    assert report.images == {BIG.in_podman}
-    assert report.files == {checksum for layer in BIG_LAYERS for checksum in checksums(layer)}
+    assert report.images == {big().in_podman}
+    assert report.files == {checksum for layer in big_layers() for checksum in checksums(layer)}
     assert archives(machine) == set()
 
 

@@ -6,7 +6,6 @@ Spec: containers-certs.d(5); docker's /etc/docker/certs.d has the same form.
 import os
 import ssl
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 from osc_containers.errors import RegistryError
@@ -29,10 +28,8 @@ def context_for(directory: Path | None, *, insecure: bool = False) -> ssl.SSLCon
     # As podman does: an authority that was put there by hand is believed, whether it is a root or not.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    if insecure or version("urllib3").startswith("1."):
-        # urllib3 1.x matches names by itself, and asks for no name where the host is an address.
-        context.check_hostname = False
     if insecure:
+        context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     for path in sorted(directory.iterdir()) if directory else ():
         try:
