@@ -1,0 +1,158 @@
+"""Disks that fail or fill up at any write: a message that names a file, and the package as it was."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import images
+import pytest
+from fake_source import FakeSource
+from test_prefetch import APP, WEB, contents, run, want
+
+from osc_containers import files
+
+SOURCE = FakeSource({APP: images.image(images.random_layer("app", 300_000)), WEB: images.small("web")})
+MOVED = FakeSource({APP: images.image(images.random_layer("moved", 300_000)), WEB: images.small("web")})
+
+
+def expected(source: FakeSource) -> dict[str, str]:
+    with tempfile.TemporaryDirectory() as name:
+        run(source, Path(name), *want(APP, WEB))
+        return contents(Path(name))
+
+
+class FailingWrites:
+    """`files.write_all` of a disk on which the write `fails_at` fails, half done."""
+
+    def __init__(self, fails_at: int | None, number: int) -> None:
+        self.count = 0
+        self._fails_at = fails_at
+        self._number = number
+        self._write_all = files.write_all
+
+    def __call__(self, descriptor: int, content: bytes | memoryview, offset: int) -> None:
+        self.count += 1
+        if self.count - 1 == self._fails_at:
+            self._write_all(descriptor, content[: len(content) // 2], offset)
+            raise OSError(self._number, os.strerror(self._number))
+        self._write_all(descriptor, content, offset)
+
+
+def failure(package: Path) -> OSError | None:
+    try:
+        run(MOVED, package, *want(APP, WEB))
+    except OSError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize("has_cache", [True, False], ids=["parts in the cache", "parts beside"])
+def test_a_failure_at_any_write_leaves_the_package_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, has_cache: bool
+) -> None:
+    if not has_cache:
+        monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    run(SOURCE, tmp_path, *want(APP, WEB))
+    before, after = contents(tmp_path), expected(MOVED)
+    failed = 0
+    while True:
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "write_all", FailingWrites(failed, number))
+            error = failure(tmp_path)
+        if error is None:
+            break
+        assert (error.errno, error.filename is not None) == (number, True), f"write {failed}"
+        assert contents(tmp_path) == before, f"write {failed}"
+        if has_cache:  # each failure at the same place, and not further on with what is there
+            for part in Path(os.environ["HOME"], ".cache/osc-containers").glob("*.part"):
+                part.unlink()
+        failed += 1
+    assert failed > 5
+    assert contents(tmp_path) == after
+
+
+@pytest.mark.integration
+def test_a_disk_that_is_full_at_any_size_leaves_the_package_as_it_was(tmp_path: Path) -> None:
+    """In file systems of all sizes up to one that is large enough."""
+    script = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from test_disk import MOVED, SOURCE, contents, run, want, APP, WEB
+os.environ["XDG_CACHE_HOME"] = "/proc/none"
+package = Path(sys.argv[1])
+run(SOURCE, package, *want(APP, WEB))
+before = contents(package)
+free = os.statvfs(package).f_bavail
+failures = 0
+for blocks in range(free + 1):
+    filler = package.parent / "filler"
+    filler.write_bytes(bytes(4096 * (free - blocks)))
+    try:
+        run(MOVED, package, *want(APP, WEB))
+        break
+    except OSError as error:
+        assert error.filename, blocks
+        failures += 1
+    assert contents(package) == before, blocks
+print(failures)
+"""
+    command = (
+        f'mount -t tmpfs -o size=1200k none "{tmp_path}" && mkdir "{tmp_path}/p" && exec "$0" -c "$1" "{tmp_path}/p"'
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", command, sys.executable, script], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 70
+
+
+def test_a_limit_on_the_size_of_files_is_said(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        with pytest.raises(OSError, match="File too large: ") as caught:
+            run(SOURCE, tmp_path, *want(APP, WEB))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+    assert contents(tmp_path) == {}
+
+
+def test_an_outdir_on_another_file_system_gets_the_same_files(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        assert os.stat(name).st_dev != tmp_path.stat().st_dev
+        run(SOURCE, tmp_path, *want(APP, WEB), outdir=Path(name))
+        assert contents(tmp_path) == {}
+        assert contents(Path(name)) == expected(SOURCE)
+
+
+@pytest.mark.integration
+def test_a_package_that_cannot_be_written_is_good_for_an_outdir_elsewhere(tmp_path: Path) -> None:
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from test_disk import SOURCE, contents, run, want, APP, WEB
+run(SOURCE, Path("package"), *want(APP, WEB), outdir=Path("outdir"))
+assert len(contents(Path("outdir"))) == 3
+try:
+    run(SOURCE, Path("package"), *want(APP, WEB))
+except OSError as error:
+    print(error)
+"""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "outdir").mkdir()
+    command = 'mount --bind package package && mount -o remount,ro,bind package && exec "$0" -c "$1"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", command, sys.executable, script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "[Errno 30] Read-only file system: 'package'\n"), done.stderr

@@ -1,0 +1,80 @@
+"""As large as it gets, and whatever the clock says."""
+
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import images
+import pytest
+from fake_source import FakeSource
+from fault_registry import serve
+from test_prefetch import APP, contents, run, want
+
+from osc_containers import description, inject, lock, oci, overlay
+from osc_containers.errors import RegistryError
+from osc_containers.package import Package
+from osc_containers.registry.retries import Policy
+from osc_containers.transports import Sources
+
+
+def test_a_thousand_containers_go_all_the_way(tmp_path: Path) -> None:
+    names = [f"app{number}" for number in range(1000)]
+    references = [f"registry.example.com/team/{name}:1.0" for name in names]
+    package, root = tmp_path / "package", tmp_path / "root"
+    package.mkdir()
+    root.mkdir()
+    one = images.small("app")
+    run(FakeSource(dict.fromkeys(references, one)), package, *want(*references))
+    assert len(contents(package)) == 1001
+    containers = "".join(f'<container name="{name}" path="team" tag="1.0"/>\n' for name in names)
+    section = f'<containers source="registry.example.com" backend="podman">\n{containers}</containers>'
+    (package / "a.kiwi").write_text(f'<image schemaversion="8.0" name="x">\n{section}\n</image>\n')
+    found = description.read(package / "a.kiwi")
+    inject.inject_root(Package(package), found, "x86_64", (), root)
+    assert len(list((root / overlay.paths(found.containers)[found.containers[0]][1:]).parent.iterdir())) == 1000
+    assert len(list((root / "usr/lib/systemd/system").glob("kiwi_containers-*.service"))) == 1000
+    assert (package / lock.FILE_NAME).stat().st_size < lock.LIMIT // 20
+
+
+def test_an_image_of_five_hundred_layers_is_had(tmp_path: Path) -> None:
+    image = images.image(*(images.layer({f"{number}": b"x"}) for number in range(500)))
+    source = FakeSource({APP: image})
+    run(source, tmp_path, *want(APP))
+    assert len(contents(tmp_path)) == 2
+    assert source.asked["blob"] == 501
+
+
+@pytest.mark.parametrize(("excess", "fits"), [(0, True), (1, False)])
+def test_a_manifest_may_have_as_many_bytes_as_registries_take(tmp_path: Path, excess: int, fits: bool) -> None:
+    image = images.small("app")
+    text = json.dumps(json.loads(image.raw) | {"annotations": {"a": ""}})
+    padding = "x" * (oci.MANIFEST_LIMIT - len(text) + excess)
+    image = replace(image, raw=text.replace('"a": ""', f'"a": "{padding}"').encode())
+    with serve() as registry, Sources(tmp_path, policy=Policy(attempts=1)) as sources:
+        source = sources.open("docker://")
+        (wanted,) = want(registry.push(image, "team/app:1"))
+        if fits:
+            assert source.manifest(wanted.reference).raw == image.raw
+        else:
+            with pytest.raises(RegistryError, match="more than 4194304 bytes"):
+                source.manifest(wanted.reference)
+
+
+@pytest.mark.parametrize("now", [0.0, 1e8, 4e9], ids=["1970", "1973", "2096"])
+def test_the_clock_changes_nothing_that_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: float) -> None:
+    source = FakeSource({APP: images.multi_platform("app")})
+    for name in ("then", "now"):
+        (tmp_path / name).mkdir()
+    run(source, tmp_path / "then", *want(APP))
+    monkeypatch.setattr(time, "time", lambda: now)
+    monkeypatch.setattr(time, "time_ns", lambda: int(now * 1e9))
+    run(source, tmp_path / "now", *want(APP))
+    assert contents(tmp_path / "now") == contents(tmp_path / "then")
+    # A second run, with files that seem to be of the future or of long ago, has nothing to do.
+    for path in (tmp_path / "now").iterdir():
+        os.utime(path, (5e8, 5e8))
+    source.asked.clear()
+    run(source, tmp_path / "now", *want(APP))
+    assert source.asked == {"resolve": 1}
