@@ -3,12 +3,15 @@
 import errno
 import hashlib
 import os
+import resource
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+_OTHER_FILES = 256
+"""Files that a process has open besides: connections above all."""
 CHUNK = 1 << 20
 """Bytes that are read, hashed or written at a time."""
 
@@ -75,6 +78,15 @@ def beside(path: Path | str, directory: int | None = None) -> Iterator[str]:
         # Also after a rename: between two links to one file rename(2) does nothing and leaves both.
         with suppress(OSError):
             os.unlink(temporary, dir_fd=directory)
+
+
+def allow_open(count: int) -> None:
+    """Let this process have `count` files open at a time, as far as its hard limit goes: the soft one is often 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def write_all(descriptor: int, content: bytes | memoryview, offset: int) -> None:

@@ -9,13 +9,13 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from osc_containers import archive, arrival, holdings, parts
+from osc_containers import archive, arrival, files, holdings, parts
 from osc_containers.archive import Image, Layout
 from osc_containers.arrival import Shipment
 from osc_containers.digest import Digest
@@ -78,7 +78,7 @@ def alone(order: Order) -> Volume:
 
 @contextmanager
 def transfer(
-    volumes: Sequence[Volume], network: Network, archives: Iterable[Path], outdir: Path
+    volumes: Sequence[Volume], network: Network, archives: Collection[Path], outdir: Path
 ) -> Iterator[Mapping[str, ArchiveFile]]:
     """Make volumes in `outdir`, and give out the archives in them by name; blobs in `archives` are taken from there.
 
@@ -88,14 +88,15 @@ def transfer(
     :raises VerificationError: a blob is not what its digest says.
     """
     _check_outdir(outdir, sum(volume.size for volume in volumes))
+    files.allow_open(len(volumes) + len(archives))
     parts.remove_stale()
     with _naming(outdir), ExitStack() as new, ExitStack() as old:
-        files_of = {
+        opened = {
             volume.name: new.enter_context(parts.part(outdir / volume.name, volume.key, volume.size))
             for volume in volumes
         }
         berths = [
-            _Berth(order=order, layout=order.layout, place=Place(files_of[volume.name], offset))
+            _Berth(order=order, layout=order.layout, place=Place(opened[volume.name], offset))
             for volume in volumes
             for order, offset in volume.orders
         ]
@@ -107,7 +108,7 @@ def transfer(
             made = hashing.result()
         _compare([berth.order for berth in berths], made)
         for volume in volumes:
-            _write(Place(files_of[volume.name], 0), volume.finish(made))
+            _write(Place(opened[volume.name], 0), volume.finish(made))
         yield made
 
 

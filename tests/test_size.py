@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +26,14 @@ def test_a_thousand_containers_go_all_the_way(tmp_path: Path) -> None:
     package, root = tmp_path / "package", tmp_path / "root"
     package.mkdir()
     root.mkdir()
-    one = images.small("app")
-    run(FakeSource(dict.fromkeys(references, one)), package, *want(*references))
-    assert len(contents(package)) == 1001
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, before[1]))  # what most systems give
+        for name in ("app", "moved"):
+            run(FakeSource(dict.fromkeys(references, images.small(name))), package, *want(*references))
+            assert len(contents(package)) == 1001
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
     containers = "".join(f'<container name="{name}" path="team" tag="1.0"/>\n' for name in names)
     section = f'<containers source="registry.example.com" backend="podman">\n{containers}</containers>'
     (package / "a.kiwi").write_text(f'<image schemaversion="8.0" name="x">\n{section}\n</image>\n')
