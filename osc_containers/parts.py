@@ -7,7 +7,6 @@ starts sparse, so what is no hole was written, and everything is verified before
 
 import fcntl
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -59,7 +58,7 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
 
 
 def _beside(target: Path) -> Path:
-    return target.with_name(f".{target.name[:48]}.{secrets.token_hex(8)}")
+    return Path(files.temporary_name(target))
 
 
 def _cache_for(target: Path) -> Path | None:
