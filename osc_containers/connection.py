@@ -90,11 +90,17 @@ class _Reply(http.client.HTTPResponse):
 
 
 class _Connection(HTTPConnection):
-    response_class = _Reply
+    reply: _Reply | None = None
+
+    def response_class(self, *args: Any, **kwargs: Any) -> _Reply:  # type: ignore[assignment]
+        """Begin a reply; `http.client` calls this as the class that it usually is."""
+        self.reply = _Reply(*args, **kwargs)
+        return self.reply
 
 
 class _SecureConnection(HTTPSConnection):
-    response_class = _Reply
+    reply: _Reply | None = None
+    response_class = _Connection.response_class  # type: ignore[assignment]
 
     def connect(self) -> None:
         super().connect()
@@ -138,6 +144,11 @@ class _OutsidePool(HTTPConnectionPool):
 
 class _OutsideSecurePool(HTTPSConnectionPool):
     ConnectionCls = _OutsideSecureConnection
+
+
+def reply_on(connection: object) -> http.client.HTTPResponse | None:
+    """Return the reply that a connection brings: it gives bytes straight from the socket, urllib3 only by a copy."""
+    return getattr(connection, "reply", None)
 
 
 def adapt(context: ssl.SSLContext) -> None:

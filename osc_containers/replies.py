@@ -2,11 +2,12 @@
 
 import zlib
 from collections.abc import Mapping
+from http.client import HTTPException
 from typing import Any
 
 from urllib3.exceptions import HTTPError
 
-from osc_containers import failures, fields, hosts
+from osc_containers import connection, failures, fields, hosts
 from osc_containers.failures import Failure
 
 _ERROR_LIMIT = 64 << 10
@@ -19,6 +20,7 @@ class Reply:
 
     def __init__(self, raw: Any, url: str) -> None:
         self._raw = raw
+        self._body = connection.reply_on(raw.connection)
         self.url = url
         self.status: int = raw.status
         self.headers: Mapping[str, str] = raw.headers
@@ -58,8 +60,8 @@ class Reply:
         :raises Failure: the connection broke; the count of bytes that came with it is lost.
         """
         try:
-            return int(self._raw.readinto(buffer))
-        except (HTTPError, OSError, ValueError) as error:
+            return int((self._body or self._raw).readinto(buffer))
+        except (HTTPException, HTTPError, OSError, ValueError) as error:
             raise failures.of(error, self._where) from None
 
     def discard(self) -> None:
@@ -83,6 +85,8 @@ class Reply:
 
     def close(self) -> None:
         """Give the connection back if all was read from it, else close it."""
+        if self._body and self._body.isclosed():  # which it is when all was read
+            self._raw.release_conn()
         self._raw.close()
         self._raw.release_conn()
 

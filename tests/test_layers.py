@@ -17,7 +17,7 @@ LAYERS = (
     ("tarball", "tree", "oci", "sources", "names", "units"),
     ("markup", "profiles", "origin", "sections", "description", "servicefile"),
     ("archive", "lock", "obscpio", "package", "overlay", "bundle", "holdings", "workingcopy"),
-    ("hosts", "failures", "retries", "auth", "registries", "logins", "certificates", "replies", "connection"),
+    ("hosts", "failures", "retries", "auth", "registries", "logins", "certificates", "connection", "replies"),
     ("tokens", "registry", "downloads", "distribution", "storage", "layouts", "docker_archive", "transports"),
     ("parts", "arrival", "pins", "transfer", "request"),
     ("verify", "listing", "prefetch", "inject", "layout"),
