@@ -2,13 +2,16 @@
 
 PYTHON = python3
 PREFIX = /usr
+SYSCONFDIR = $(if $(filter /usr,$(PREFIX)),,$(PREFIX))/etc
 DESTDIR =
 
 VENV = .venv/bin/python
 PAIRS = 5
 CASES =
 
-.PHONY: help setup check lint test demo bench install clean
+EXAMPLES = 2000
+
+.PHONY: help setup check lint test parity demo bench install clean
 
 help:
 	@echo "make setup    install what is missing, make .venv"
@@ -16,6 +19,7 @@ help:
 	@echo "make check    the same and the fast tests"
 	@echo "make test     the same and all tests; as root"
 	@echo "make demo     both services on a copy of example/, with a registry on this machine"
+	@echo "make parity   $(EXAMPLES) generated descriptions against each of kiwi 10.3 and 11, twenty minutes"
 	@echo "make bench    us and skopeo side by side, ten minutes: PAIRS=$(PAIRS) CASES='suite single …'"
 	@echo "make install  DESTDIR= PREFIX=$(PREFIX) PYTHON=$(PYTHON)"
 	@echo "make clean    remove what these have made"
@@ -34,6 +38,10 @@ lint:
 test:
 	@PYTHON="$(PYTHON)" scripts/setup test
 	scripts/own-mounts $(VENV) -m pytest --numprocesses auto
+
+parity:
+	@PYTHON="$(PYTHON)" scripts/setup check
+	PARITY_EXAMPLES=$(EXAMPLES) $(VENV) -m pytest --numprocesses 2 -rP tests/test_parity.py
 
 demo:
 	@PYTHON="$(PYTHON)" scripts/setup demo
@@ -60,6 +68,7 @@ install:
 	install -m 755 service/kiwi_containers service/kiwi_containers_inject "$(LIB)/obs/service"
 	install -m 644 service/*.service "$(LIB)/obs/service"
 	install -m 644 plugin/containers.py "$(LIB)/osc-plugins"
+	install -D -m 644 plugin/osc-containers.bash "$(DESTDIR)$(SYSCONFDIR)/bash_completion.d/osc-containers"
 	sed -i "1s|^#!.*|#!$$($(PYTHON) -c 'import sys; print(sys.executable)') -I|" $(INSTALLED_SCRIPTS)
 
 clean:

@@ -1,7 +1,7 @@
 """A link to a server on this machine: as slow as asked for, and every byte counted.
 
 The rate is the kernel's (`SO_MAX_PACING_RATE`, which TCP obeys without any queueing discipline), bytes go by splice(2)
-from socket to socket, and each connection has threads of its own: a link costs about 2 % of a core per 20 MB/s. The
+from socket to socket, and each connection has threads of its own: a link costs about 1 % of a core per 20 MB/s. The
 whole round trip is waited for on the way up, where the requests are; who asks cannot tell it from half of it each way.
 A new connection waits one more, for its handshake. There is no slow start and no loss.
 """

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from cases import Case
-from measure import Cost
-from samples import MIB, OURS, SKOPEO, Samples, Target
+from samples import MIB, SKOPEO, Samples, Target
 
 _HEADS = ("case", "", "wall s", "min", "CPU s", "peak MiB", "wire MB", "written MB", "dirtied MB", "others")
 _WIDTHS = (11, 6, 7, 7, 7, 8, 8, 10, 10, 6)
@@ -51,16 +50,9 @@ def verdicts(case: Case, name: str, samples: Samples) -> list[str]:
 def _verdict(name: str, target: Target, samples: Samples) -> str:
     mark = "pass" if target.is_met(samples) else "FAIL"
     bound = f"{'≥' if target.at_least else '≤'} {target.limit:g}{target.unit}"
-    return f"{mark}  {name:<12} {target.what:<26} {target.value(samples):>10.6g}{target.unit}  ({bound})"
+    return f"{mark}  {name:<12} {target.what:<28} {target.value(samples):>10.6g}{target.unit}  ({bound})"
 
 
 def is_noisy(samples: Samples) -> bool:
     """Tell whether others kept the machine busy in most runs."""
     return any(samples.middle(program, "others") > NOISE for program in samples.costs)
-
-
-def spread(samples: Samples) -> float:
-    """Return how much longer the median run of ours took than the shortest, as a fraction."""
-    costs: Sequence[Cost] = samples.costs.get(OURS, next(iter(samples.costs.values())))
-    shortest = min(cost.wall for cost in costs)
-    return sorted(cost.wall for cost in costs)[len(costs) // 2] / shortest - 1

@@ -5,39 +5,54 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import machine
 import report
-from cases import CASES
-from workshop import open_workshop
+from cases import CASES, Case
+from workshop import Installed, install, open_workshop
 
 
 def main() -> int:
     """Run the cases; the status says whether all targets are met."""
     options = _options()
+    with tempfile.TemporaryDirectory(prefix="osc-containers-bench-", dir=options.dir) as name:
+        installed = install(Path(name, "installed"))
+        if options.serve:
+            return _serve(CASES[options.serve], Path(name), installed)
+        return _run(options.cases, options.pairs, Path(name), installed)
+
+
+def _run(names: Sequence[str], pairs: int, directory: Path, installed: Installed) -> int:
     verdicts: list[str] = []
     noisy: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="osc-containers-bench-", dir=options.dir) as name:
-        print(f"{machine.describe(Path(name))}; load {_load()}\n{report.heads()}", flush=True)
-        for number, case_name in enumerate(options.cases):
-            case = CASES[case_name]
-            scratch = Path(name, str(number))
-            scratch.mkdir()
-            with open_workshop(scratch) as workshop:
-                samples = case.run(workshop, options.pairs, lambda text, n=case_name: _progress(f"{n} {text}"))  # type: ignore[misc]
-            _progress("")
-            print("\n".join(report.rows(case_name, samples)), flush=True)
-            verdicts += report.verdicts(case, case_name, samples)
-            noisy += [case_name] if report.is_noisy(samples) else []
+    print(f"{machine.describe(directory)}; load {_load()}\n{report.heads()}", flush=True)
+    for name in names:
+        case = CASES[name]
+        with open_workshop(directory, installed) as workshop:
+            samples = case.run(case, workshop, pairs, partial(_progress, name))
+        _progress()
+        print("\n".join(report.rows(name, samples)), flush=True)
+        verdicts += report.verdicts(case, name, samples)
+        noisy += [name] if report.is_noisy(samples) else []
     print("", *verdicts, sep="\n")
     if noisy:
-        print(
-            f"\nToo noisy to trust, others kept more than {report.NOISE} cores busy: {', '.join(noisy)}; load {_load()}"
-        )
+        print(f"\nDoubtful, others kept more than {report.NOISE} cores busy: {', '.join(noisy)}; load {_load()}")
     return int(any(line.startswith("FAIL") for line in verdicts))
+
+
+def _serve(case: Case, directory: Path, installed: Installed) -> int:
+    """Let somebody else, a profiler say, run what a case runs."""
+    with open_workshop(directory, installed) as workshop, case.link(workshop.host) as link:
+        package = directory / "package"
+        workshop.make_package(link.host if link else workshop.host, workshop.push(case.images()), package)
+        print(f"{installed.python} -I {installed.program} prefetch --arch x86_64 {package}", flush=True)
+        sys.stdin.read()
+    return 0
 
 
 def _options() -> argparse.Namespace:
@@ -47,6 +62,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--pairs", type=int, default=5, help="runs of each program per case (default: 5)")
     parser.add_argument("--dir", default="/var/tmp", help="where everything is written (default: /var/tmp)")
+    parser.add_argument("--serve", metavar="CASE", choices=CASES, help="print a command of the case to run; end by ^D")
     parser.add_argument("cases", nargs="*", metavar="CASE", default=[], help="default: all of them")
     options = parser.parse_args()
     options.cases = options.cases or list(CASES)
@@ -60,9 +76,9 @@ def _load() -> str:
     return " ".join(f"{load:.1f}" for load in os.getloadavg())
 
 
-def _progress(text: str) -> None:
+def _progress(*words: str) -> None:
     if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{' '.join(words)}", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from docker_registry import DockerRegistry, serve
 from images import Image
@@ -16,18 +18,43 @@ from measure import Cost, measure
 _ROOT = Path(__file__).resolve().parent.parent
 
 
-class Workshop:
-    """Everything that a case needs, below the directory `scratch`; outputs go to `DIRECTORY/out`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """Our programs as a user has them: compiled, and run by a Python that has nothing else to look through."""
 
-    def __init__(self, scratch: Path, registry: DockerRegistry) -> None:
+    program: Path
+    library: Path
+    python: Path
+
+
+def install(directory: Path) -> Installed:
+    """Run `make install`, for a virtual environment of its own with the packages of this one.
+
+    What pip leaves for a checkout in development mode would cost each start 10 ms (`*.pth`).
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory / "venv"], check=True)
+    python = directory / "venv/bin/python"
+    inside = Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
+    for package in Path(sys.prefix, inside).iterdir():
+        if package.suffix != ".pth" and not package.name.startswith("__editable__"):
+            (directory / "venv" / inside / package.name).symlink_to(package)
+    command = ["make", "--silent", "install", f"PREFIX={directory}", "DESTDIR=", f"PYTHON={python}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    subprocess.run(command, cwd=_ROOT, check=True, env=environment)
+    return Installed(program=directory / "bin/osc-containers", library=directory / "lib/osc-containers", python=python)
+
+
+class Workshop:
+    """Everything that a case needs, below the directory `scratch`."""
+
+    def __init__(self, scratch: Path, registry: DockerRegistry, installed: Installed) -> None:
         self.scratch = scratch
         self._registry = registry
-        self.prefix = scratch / "installed"
+        self.installed = installed
         home = scratch / "home"
         home.mkdir()
         # skopeo's temporary files go to the same file system as its archives
         self.environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(home), "TMPDIR": str(home)}
-        self._install()
 
     @property
     def host(self) -> str:
@@ -71,7 +98,7 @@ class Workshop:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=self.environment)
 
     def _ours(self, *words: str | Path) -> list[str | Path]:
-        return [self.prefix / "bin/osc-containers", *words]
+        return [self.installed.program, *words]
 
     def _observe(self, commands: Sequence[Sequence[str | Path]], link: Link | None) -> Cost:
         answered = len(self._registry.requests())
@@ -86,18 +113,12 @@ class Workshop:
             manifest_requests=sum("/manifests/" in request.path for request in asked),
         )
 
-    def _install(self) -> None:
-        """Install as a distribution's package would: compiled, and not found by way of a .pth file."""
-        command = ["make", "--silent", "install", f"PREFIX={self.prefix}", "DESTDIR=", f"PYTHON={sys.executable}"]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-        subprocess.run(command, cwd=_ROOT, check=True, env=environment)
-
 
 @contextmanager
-def open_workshop(scratch: Path) -> Iterator[Workshop]:
-    """Start the registry, and stop it in the end."""
-    with serve(scratch / "registry") as registry:
-        yield Workshop(scratch, registry)
+def open_workshop(directory: Path, installed: Installed) -> Iterator[Workshop]:
+    """Start a registry in a directory below `directory`; both go in the end."""
+    with TemporaryDirectory(dir=directory) as scratch, serve(Path(scratch, "registry")) as registry:
+        yield Workshop(Path(scratch), registry, installed)
 
 
 def sizes(directory: Path) -> Mapping[str, int]:

@@ -117,9 +117,14 @@ def _index(image: Image, reference: Reference) -> dict[str, object]:
         "mediaType": image.manifest.media_type,
         "digest": str(image.manifest.digest),
         "size": image.manifest.size,
-        "annotations": dict.fromkeys(NAME_ANNOTATIONS, reference.tagged),
+        "annotations": dict.fromkeys(NAME_ANNOTATIONS, _name(image, reference)),
     }
     return {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}
+
+
+def _name(image: Image, reference: Reference) -> str:
+    """Return what engines call the image: podman takes no digest but the manifest's own, and the index has another."""
+    return reference.tagged if reference.tag else f"{reference.name}@{image.manifest.digest}"
 
 
 def _docker_manifest(image: Image, reference: Reference) -> list[dict[str, object]]:

@@ -4,6 +4,7 @@ A blob that comes in one piece is hashed as it is received. Of one that comes in
 next to be hashed is read back when its turn comes, from memory as a rule: it was just written.
 """
 
+import heapq
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from osc_containers import files, parts
+from osc_containers.digest import Digest
 from osc_containers.errors import VerificationError
 from osc_containers.files import Place
 from osc_containers.oci import Descriptor
@@ -22,8 +24,9 @@ from osc_containers.sources import ImageSource, Network
 
 _ATTEMPTS = 3
 """How often a blob that arrives damaged is asked for."""
-_SEGMENT = 8 << 20
-"""Bytes of a segment at least: a request for less costs more than it brings."""
+_ENDLESS = 1 << 63
+_SEGMENT = 4 << 20
+"""Bytes of a share at least: a request for less costs more than it brings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,35 +50,51 @@ class Shipment:
         return f"{self.reference}: blob {self.blob.digest}"
 
 
-def receive(shipments: Sequence[Shipment], network: Network) -> None:
+def receive(shipments: Sequence[Shipment], network: Network, delivered: Callable[[Digest], None]) -> None:
     """Bring all shipments to their places and verify them; the first error ends all of it.
+
+    `delivered` is called with each blob that is where it goes, from any thread.
 
     :raises RegistryError: a blob could not be had.
     :raises VerificationError: a blob is not what its digest says.
     """
     network.progress.expect(sum(shipment.blob.size for shipment in shipments))
-    work = _Work(shipments, network.connections)
-    with ThreadPoolExecutor(network.connections) as pool:
-        try:
-            workers = [pool.submit(work.run, network.progress) for _ in range(network.connections)]
-            for worker in as_completed(workers):
-                worker.result()
-        finally:
-            work.stop()
+    work = _Work(shipments, network, delivered)
+    pool = ThreadPoolExecutor(network.width)
+    is_interrupted = False
+    try:
+        workers = [pool.submit(work.run, network.progress) for _ in range(network.width)]
+        for worker in as_completed(workers):
+            worker.result()
+    except KeyboardInterrupt:
+        is_interrupted = True
+        raise
+    finally:
+        work.stop()
+        pool.shutdown(wait=not is_interrupted)  # who interrupts does not wait for a server that is silent
 
 
 class _Work:
-    """What is left to do, for workers that each take the next piece of it."""
+    """What is left to do, for workers that each take the next piece of it.
 
-    def __init__(self, shipments: Sequence[Shipment], connections: int) -> None:
-        self._waiting = deque(shipments)
-        self._segments: deque[tuple[_Arrival, Range]] = deque()
+    Over a long way every worker gets an equal share of all large blobs, one behind the other; a piece ends where a
+    share or a blob does. The largest piece is next, so that all workers end at about the same time.
+    """
+
+    def __init__(self, shipments: Sequence[Shipment], network: Network, delivered: Callable[[Digest], None]) -> None:
+        self._delivered = delivered
+        large = sum(shipment.blob.size for shipment in shipments if shipment.blob.size > _SEGMENT)
+        self._share = max(_SEGMENT, -(-large // network.width)) if network.is_far else _ENDLESS
+        self._waiting: deque[tuple[Shipment, int]] = deque()
+        position = 0
+        for shipment in shipments:
+            self._waiting.append((shipment, position))
+            position += shipment.blob.size if shipment.blob.size > _SEGMENT else 0
+        self._segments: list[tuple[int, int, _Arrival, Range]] = []
+        self._number = 0
         self._beginning = 0
         self._is_stopped = False
         self._changed = threading.Condition()
-        large = [shipment.blob.size for shipment in shipments if shipment.blob.size > _SEGMENT]
-        # With a large blob for every connection there is nothing to gain by splitting them.
-        self._segment = max(_SEGMENT, sum(large) // (2 * connections)) if len(large) < 2 * connections else 1 << 63
 
     def stop(self) -> None:
         """Let workers end at the next chunk."""
@@ -86,25 +105,28 @@ class _Work:
     def run(self, progress: Progress) -> None:
         """Work until nothing is left."""
         while piece := self._next():
-            if isinstance(piece, Shipment):
-                arrival = _Arrival(piece, progress)
-                segments = arrival.begin(self._segment)
+            if isinstance(piece[0], Shipment):
+                shipment, position = piece
+                arrival = _Arrival(shipment, progress, self._delivered)
+                segments = arrival.begin(position, self._share)
             else:
                 arrival, segment = piece
                 segments = arrival.fetch(segment, lambda: self._is_stopped)
             with self._changed:
-                self._beginning -= isinstance(piece, Shipment)
-                self._segments.extend((arrival, segment) for segment in segments)
+                self._beginning -= isinstance(piece[0], Shipment)
+                for segment in segments:
+                    self._number += 1
+                    heapq.heappush(self._segments, (segment[0] - segment[1], self._number, arrival, segment))
                 self._changed.notify_all()
 
-    def _next(self) -> "Shipment | tuple[_Arrival, Range] | None":
+    def _next(self) -> "tuple[Shipment, int] | tuple[_Arrival, Range] | None":
         with self._changed:
             while not self._is_stopped:
-                if self._segments:
-                    return self._segments.popleft()
                 if self._waiting:
                     self._beginning += 1
                     return self._waiting.popleft()
+                if self._segments:
+                    return heapq.heappop(self._segments)[2:]
                 if not self._beginning:
                     break
                 self._changed.wait()
@@ -114,11 +136,13 @@ class _Work:
 class _Arrival:
     """One blob while it arrives."""
 
-    def __init__(self, shipment: Shipment, progress: Progress) -> None:
+    def __init__(self, shipment: Shipment, progress: Progress, delivered: Callable[[Digest], None]) -> None:
+        self._delivered = delivered
         self._shipment = shipment
         self._size = shipment.blob.size
         self._place = shipment.places[0]
-        self._segment_size = self._size
+        self._position = 0
+        self._share = _ENDLESS
         self._lock = threading.Lock()
         self._hasher = shipment.blob.digest.hasher()
         self._hashed = 0
@@ -129,9 +153,12 @@ class _Arrival:
         name = f"{shipment.reference.repository.rpartition('/')[2]} {shipment.blob.digest.short}"
         self._advance = self._shown.enter_context(progress.blob(name, self._size))
 
-    def begin(self, segment_size: int) -> Sequence[Range]:
-        """Take what is here already, and return the segments that have to be fetched."""
-        self._segment_size = segment_size
+    def begin(self, position: int, share: int) -> Sequence[Range]:
+        """Take what is here already, and return the segments that have to be fetched.
+
+        `position` is where the blob lies among all large ones, of which each worker gets `share` bytes.
+        """
+        self._position, self._share = position, share
         content, old = self._content(), self._shipment.old
         if content is not None:
             self._place.write(content)
@@ -163,7 +190,7 @@ class _Arrival:
         position = 0
         for first, stop in (*sorted(self._filled), (self._size, self._size)):
             while position < first:
-                end = min(position + self._segment_size, first)
+                end = min(position + self._share - (self._position + position) % self._share, first)
                 segments.append((position, end))
                 position = end
             position = max(position, stop)
@@ -208,6 +235,7 @@ class _Arrival:
             for other in shipment.places[1:]:
                 self._place.copy(other, self._size)
             self._shown.close()
+            self._delivered(shipment.blob.digest)
             return True
         if self._attempts == _ATTEMPTS:
             raise VerificationError(

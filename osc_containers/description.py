@@ -5,7 +5,7 @@ The meaning is kiwi's (10.3 and 11: its schema, `kiwi/xml_state.py` and `kiwi/xs
 `schemaversion` of the file, with these differences:
 
 - kiwi ignores an include in an included file. It is followed here, and `Include.is_nested` tells.
-- kiwi accepts blanks around a `backend` and then never fetches. Here they are taken off, as from booleans.
+- kiwi's schema allows blanks around a boolean, on which its parser then fails. Here they are taken off.
 - What no registry could be asked for is refused with its line (`osc_containers.origin`), as is what could not be cut
   out of the file again (`osc_containers.markup`) and an include that leaves the package.
 
@@ -112,6 +112,8 @@ def read(path: Path) -> Description:
 
     :raises DescriptionError: it or a file that it includes is broken; has a line for each problem.
     """
+    if not path.name.isprintable():
+        raise DescriptionError(f"{path.name!r}: expected a file name without control characters")
     try:
         xml = _load(path.parent, path.name)
     except ValueError as error:
@@ -166,9 +168,9 @@ def parse(xml: bytes, path: Path, load: Callable[[str], bytes]) -> Description:
 def _directive(name: bytes, xml: bytes) -> tuple[str, ...] | None:
     """Read a comment for obs-build as obs-build does, by a pattern on the bytes (Build/Kiwi.pm, `kiwiparse`)."""
     # Theirs also lets blank lines before it match; beginning in its own line makes this one linear.
-    pattern = rb"^[^\S\n]*<!--\s+%s:\s+(\S(?:.*\S)?)\s+-->\s*$" % name
+    pattern = rb"^[^\S\n]*<!--\s+%s:\s+(?:(\S(?:.*\S)?)\s+|\s)-->\s*$" % name
     match = re.search(pattern, xml, re.IGNORECASE | re.MULTILINE)
-    return tuple(dict.fromkeys(match[1].decode("utf-8", "replace").split())) if match else None
+    return tuple(dict.fromkeys(match[1].decode("utf-8", "replace").split())) if match and match[1] else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -222,9 +224,9 @@ class _Reader:
         try:
             return self.load(name)
         except FileNotFoundError:
-            raise ValueError(f"include {name!r}: there is no such file in the package") from None
+            raise ValueError(f"include {name[:160]!r}: there is no such file in the package") from None
         except OSError as error:
-            raise ValueError(f"include {name!r}: {error.strerror}") from None
+            raise ValueError(f"include {name[:160]!r}: {error.strerror}") from None
         except ValueError as error:
             raise ValueError(f"include {name!r}: {error}") from None
 

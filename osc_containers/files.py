@@ -22,8 +22,17 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
 
     A symbolic link there is replaced, not followed.
     """
-    with new_file(path, mode) as descriptor:
+    with naming(path), new_file(path, mode) as descriptor:
         write_all(descriptor, content, 0)
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Let an `OSError` of the block name `path`, and not a temporary file or none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """The build-root half: verify, then give kiwi the containers as overlay directories and take `<containers>` away.
 
 kiwi copies the directory `root/` beside the description into every image, and `PROFILE/` into an image of that profile
-(kiwi/system/setup.py, import_overlay_files). Only the standard library and lxml are needed here.
+(kiwi/system/setup.py, import_overlay_files). Only the standard library is needed here.
 """
 
 import logging
+import shutil
 import subprocess
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from osc_containers import description, files, overlay, verify
@@ -26,18 +28,20 @@ def inject_sources(package: Package, found: Description, arch: str) -> None:
     """Put the containers of a description into overlay directories of `package`, and edit the description.
 
     The package must be a copy that nobody keeps: the one in a build root. Nothing is changed unless everything is
-    verified; a second run finds nothing to do.
+    verified, and what is made is removed again where making it fails; a second run finds nothing to do.
 
     :raises LockError: the lock is not there, is broken or does not cover the description.
     :raises VerificationError: an archive is not what the lock says.
     """
     placed = _verified(package, found, found.of_architecture(arch), arch)
     directories = overlay.directories(placed)
-    if directories:
-        _unpack_root_archive(package)
-    for name, items in sorted(directories.items()):
-        _make_directory(package.directory / name)
-        _write(package, items, Tree(package.directory / name), own=False)
+    with ExitStack() as undo:
+        for name in sorted(directories):
+            if _make_directory(package.directory / name, undo) and name == ROOT:
+                _unpack_root_archive(package)
+        for name, items in sorted(directories.items()):
+            _write(package, items, Tree(package.directory / name), own=False)
+        undo.pop_all()
     for path in found.files:
         before = path.read_bytes()
         after = description.without_containers(before)
@@ -76,28 +80,31 @@ def _verified(package: Package, found: Description, containers: Sequence[Contain
     return placed
 
 
+def _make_directory(path: Path, undo: ExitStack) -> bool:
+    """Have an overlay directory, and return whether it is a new one."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise DescriptionError(
+            f"{path.name}: got a file or a link, expected an overlay directory, or nothing; rename it"
+        )
+    if path.exists():
+        return False
+    path.mkdir()
+    undo.callback(shutil.rmtree, path, ignore_errors=True)
+    path.chmod(0o755)
+    return True
+
+
 def _unpack_root_archive(package: Package) -> None:
     """Keep the packager's own overlay: kiwi takes `root.tar.gz` only where there is no `root/`, and we make one.
 
     obs-build does the same later, with every `root.tar*` (build-recipe-kiwi).
     """
     archive = package.directory / "root.tar.gz"
-    if archive.is_file() and not (package.directory / ROOT).exists():
-        _make_directory(package.directory / ROOT)
+    if archive.is_file():
         try:
             subprocess.run(["tar", "-xpf", archive, "-C", package.directory / ROOT], check=True)
         except subprocess.CalledProcessError as error:
             raise DescriptionError(f"{archive.name}: tar could not unpack it, exit status {error.returncode}") from None
-
-
-def _make_directory(path: Path) -> None:
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise DescriptionError(
-            f"{path.name}: got a file or a link, expected an overlay directory, or nothing; rename it"
-        )
-    if not path.exists():
-        path.mkdir()
-        path.chmod(0o755)
 
 
 def _write(package: Package, placed: Sequence[Placed], tree: Tree, *, own: bool) -> None:

@@ -11,19 +11,35 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from xml.sax.saxutils import quoteattr
 
 from osc_containers import description, files, markup
 from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
 from osc_containers.markup import Element
 from osc_containers.sections import Container
-from osc_containers.xmltext import XmlText
+from osc_containers.xmltext import XmlText, escape
 
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "containers.xml"
 
+_END_BEFORE = re.compile(r"(?P<comment>-->)[ \t]*\r?\n\Z")
+_LINE = 1000
+"""Letters in which the end of a comment and that of its line are looked for."""
+_SECTIONS = (
+    "description",
+    "preferences",
+    "profiles",
+    "users",
+    "repository",
+    "packages",
+    "drivers",
+    "strip",
+    "include",
+    "extension",
+    "certificates",
+)
+"""What else than `<containers>` may be in a description (kiwi.rnc, k.image)."""
 _DIRECTIVE = re.compile(r"<!--\s*OBS-", re.IGNORECASE)
 _FIT_FOR_INCLUDE = re.compile(r"[A-Za-z0-9._+=,~@-]+")
 
@@ -69,6 +85,37 @@ def apply(splits: Sequence[Split]) -> None:
         logger.info("%s: includes %s; nothing else changed", split.description.name, split.included.name)
 
 
+def detached(found: Description) -> bytes:
+    """Return a description that no longer includes the files that have its `<containers>`, for `inject=source`.
+
+    :raises DescriptionError: what it includes is more than that; every reason is named.
+    """
+    directory = found.path.parent
+    holding = {container.file for container in found.containers}
+    problems = []
+    for include in found.includes:
+        if include.name in holding:
+            others = markup.parse((directory / include.name).read_bytes(), include.name, _SECTIONS).children
+            if include.is_nested or others:
+                what = "is included by another file" if include.is_nested else f"has {others[0].name!r}, too"
+                problems.append(
+                    f"{include.file}:{include.line}: {include.name} {what}; put <containers> into a file of its own"
+                )
+    if problems:
+        raise DescriptionError(*problems)
+    lines = {include.line for include in found.includes if include.name in holding}
+    xml = found.path.read_bytes()
+    root = markup.parse(xml, found.path.name, ("include",))
+    source = XmlText.of(xml, root.start)
+    pieces, done = [], 0
+    for element, (start, end) in zip(root.children, markup.spans(xml, "include"), strict=True):
+        if element.line in lines:
+            first, last = source.whole_line(source.position(start), source.position(end))
+            pieces.append(source.text[done:first])
+            done = last
+    return source.encode("".join([*pieces, source.text[done:]]))
+
+
 def _split(found: Description, descriptions: Sequence[Description], *, alone: bool) -> Split:
     for other in descriptions:
         if found.path in other.files[1:]:
@@ -81,8 +128,8 @@ def _split(found: Description, descriptions: Sequence[Description], *, alone: bo
     source = XmlText.of(xml, root.start)
     if source.has_doctype(source.position(root.start)):
         raise ValueError("<containers> may use what the DTD of the file declares; take the <!DOCTYPE> out first")
-    spans = [(source.position(start), source.position(end)) for start, end in description.containers_spans(xml)]
-    spans = [(_with_comments(source, start), end) for start, end in spans]
+    places = source.positions(offset for span in description.containers_spans(xml) for offset in span)
+    spans = [(_with_comments(source, start), end) for start, end in zip(places, places, strict=True)]
     moved = source.encode(_included_text(source, root, spans))
     included = _free_name(found, moved, descriptions, alone=alone)
     edited = source.encode(_edited_text(source, spans, included.name))
@@ -95,12 +142,11 @@ def _with_comments(source: XmlText, start: int) -> int:
 
     Those for obs-build stay: it reads them in the description alone, and wherever they are.
     """
+    text = source.text
     while source.begins_line(start):
-        line = source.text[: source.line_start(start)].removesuffix("\n").removesuffix("\r").rstrip(" \t")
-        comment = line.rfind("<!--")
-        if comment < 0 or not line.endswith("-->") or not source.begins_line(comment):
-            break
-        if _DIRECTIVE.match(line, comment):
+        match = _END_BEFORE.search(text, max(0, source.line_start(start) - _LINE), source.line_start(start))
+        comment = text.rfind("<!--", 0, match.end("comment")) if match else -1
+        if comment < 0 or not source.begins_line(comment) or _DIRECTIVE.match(text, comment):
             break
         start = comment
     return start
@@ -109,7 +155,7 @@ def _with_comments(source: XmlText, start: int) -> int:
 def _included_text(source: XmlText, root: Element, spans: Sequence[tuple[int, int]]) -> str:
     """Return the new file: the elements as they are, in the root that they had."""
     attributes = "".join(
-        f" {name}={quoteattr(root.attributes[name])}" for name in ("schemaversion", "name") if name in root.attributes
+        f' {name}="{escape(root.attributes[name])}"' for name in ("schemaversion", "name") if name in root.attributes
     )
     lines = [
         source.head,

@@ -80,4 +80,4 @@ def as_table(listed: Iterable[Row]) -> str:
                 size,
             )
         )
-    return table.render(heads, lines, right=("SIZE",))
+    return table.render(heads, lines, right=("SIZE",), wrapped=("REFERENCE", "ARCH", "PROFILES", "PINNED"))

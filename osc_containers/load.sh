@@ -2,9 +2,9 @@
 # Load one container of this image into its engine:  load ENGINE ID NAME ARCHIVE SIZE SHA256 CONFIG MANIFEST UNPACKED
 # Tell whether all of them are loaded:               load
 #
-# Run by kiwi_containers-ENGINE-ID.service and by kiwi_containers.service; safe to run by hand, and again. Needs coreutils,
-# systemd and the engine, nothing else. NAME is the image's full name; CONFIG and MANIFEST are hexadecimal digests, one of
-# which the engine shows as the image's id; SIZE and UNPACKED are bytes (UNPACKED is 0 where it is not known).
+# Run by kiwi_containers-ENGINE-ID.service and by kiwi_containers.service; safe to run by hand, and again. Needs
+# coreutils, systemd and the engine, nothing else. NAME is the image's full name; CONFIG and MANIFEST are hexadecimal
+# digests, one of which the engine shows as the image's id; SIZE and UNPACKED are bytes (UNPACKED is 0: not known).
 #
 # /var/lib/kiwi_containers/ENGINE-ID has the SHA-256 of the archive once its image is known to be good and on the disk.
 # From then on the image is its users': that they remove or replace it is no reason to load it again.
@@ -85,8 +85,8 @@ record() {
         mv -f "$state/.$engine-$id" "$state/$engine-$id" && sync -f "$state" && release_archive
 }
 
-# As an image's id podman and docker's classic store show the digest of its configuration, docker's containerd store that of
-# its manifest. container-snap lists ID,CREATED,NAME with one name only, and its users go by the id.
+# As an image's id podman and docker's classic store show the digest of its configuration, docker's containerd store
+# that of its manifest. container-snap lists ID,CREATED,NAME with one name only, and its users go by the id.
 present() {
     if [ "$engine" = container-snap ]; then
         case "
@@ -102,9 +102,10 @@ $config,"*) return 0 ;; esac
     return 1
 }
 
-# A power cut leaves podman and docker with layers that they hold for complete, whose content never reached the disk, and
-# they would build the next image on these. So after a load that was cut off, images are read back as a whole, against the
-# checksums that were kept of every file. What is damaged is removed: the next try finds no layers of it to build on.
+# A power cut leaves an engine with layers that it holds for complete, whose content never reached the disk, and it
+# would build the next image on these. So after a load that was cut off, images are read back as a whole: podman and
+# docker's classic store check the sums that they kept of every file. What is damaged is removed, with its layers, for
+# the next try to load anew. Docker's containerd store and container-snap keep no such sums: theirs can only be trusted.
 sound() {
     [ -z "$cut_off" ] || [ "$engine" = container-snap ] && return 0
     "$engine" save "${found:-$config}" > /dev/null 2>&1 && return 0
@@ -124,7 +125,10 @@ check_archive() {
 find_store() {
     case $engine in
         podman) store=$(podman info --format '{{.Store.GraphRoot}}' 2> /dev/null) || store=/var/lib/containers ;;
-        docker) store=$(docker info --format '{{.DockerRootDir}}' 2> /dev/null) || store=/var/lib/docker ;;
+        docker)
+            store=$(docker info --format '{{.DockerRootDir}} {{.DriverStatus}}' 2> /dev/null) || store=/var/lib/docker
+            case $store in *io.containerd*) store=/var/lib/containerd ;; *) store=${store%% [[]*} ;; esac
+            ;;
         *) store=/var/lib/container-snap ;;
     esac
     while [ ! -d "${store:=/var/lib}" ]; do store=$(dirname "$store"); done
@@ -140,8 +144,9 @@ mib() { # BYTES
     echo "$((($1 + 1048575) / 1048576)) MiB"
 }
 
-# Docker copies the archive into its store before it unpacks it, podman and container-snap copy it twice: as a whole, then
-# blob by blob. Where memory is plentiful it takes these: that spares the disk much of the writing, and of the room needed.
+# Docker copies the archive into its store before it unpacks it, podman and container-snap copy it twice: as a whole,
+# then blob by blob. Where memory is plentiful it takes these: that spares the disk much of the writing, and of the room
+# needed.
 choose_copy_place() {
     if [ "$engine" = docker ]; then
         copies=$size copy=$store
@@ -167,14 +172,14 @@ enough() { # DIRECTORY BYTES WHAT-FOR
 check_space() {
     image=$((unpacked > size ? unpacked : size))
     if [ "$(stat -c %d "$store")" = "$(stat -c %d "$copy")" ]; then
-        enough "$store" $((image + copies)) "the image ($(mib "$image") or more) and temporary copies ($(mib "$copies"))"
+        enough "$store" $((image + copies)) "the image ($(mib "$image"), or more) and copies ($(mib "$copies"))"
     else
         enough "$store" "$image" "the image, or more" && enough "$copy" "$copies" "temporary copies"
     fi
 }
 
-# "podman load" would try the archive as Docker's too where it fails to read it as OCI's: for want of space, say. That can
-# succeed, with another manifest than the pinned one. The link keeps colons in the archive's name from being syntax.
+# "podman load" would try the archive as Docker's too where it fails to read it as OCI's: for want of space, say. That
+# can succeed, with another manifest than the pinned one. The link keeps colons in the archive's name from being syntax.
 run_engine() {
     limit=$((600 + size / 1048576))
     case $engine in

@@ -1,6 +1,6 @@
 """XML that somebody else wrote, as the few elements that matter and the places of their bytes.
 
-It is read with expat and not with lxml, because only expat says at which byte an element begins and ends (so that it
+It is read with expat and not as a tree, because only expat says at which byte an element begins and ends (so that it
 can be cut out of a file whose other bytes stay as they are), counts lines beyond 65535, and asks before it expands an
 entity. Nothing outside of the bytes is ever read: external entities and DTD files are refused, XInclude means nothing.
 
@@ -8,6 +8,7 @@ Spec: Extensible Markup Language (XML) 1.0, fifth edition; Namespaces in XML 1.0
 """
 
 import re
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -108,7 +109,7 @@ def parse(xml: bytes, file: str, keep: Collection[str] = ()) -> Element:
         short texts; the message begins with `file:line`.
     """
     if len(xml) > SIZE_LIMIT:
-        raise ValueError(f"{file}: got {len(xml)} bytes, expected an XML file of at most {SIZE_LIMIT}")
+        raise ValueError(f"{file}: has more than {SIZE_LIMIT} bytes, too many for a description")
     parser = expat.ParserCreate(_forced_encoding(xml), " ")
     parser.specified_attributes = True  # kiwi's parser ignores the defaults that a DTD declares
     builder = _Builder(parser=parser, keep=frozenset(keep))
@@ -169,22 +170,21 @@ def _encoding_of_markup(xml: bytes, start: int) -> str:
 def _whole_lines(xml: bytes, elements: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, int]]:
     """Widen each element to its line where only blanks and other ones of `elements` are on it."""
     encoding = _encoding_of_markup(xml, elements[0][0]) if elements else "utf-8"
-    blanks = [blank.encode(encoding) for blank in " \t\r"]
     newline = "\n".encode(encoding)
-    width = len(newline)
-    remaining = list(elements)
+    blanks = re.compile(b"(?:%s)*" % b"|".join(blank.encode(encoding) for blank in " \t\r"))
+    remaining = deque(elements)
+    done = 0
     while remaining:
-        before, after = remaining[0][0], remaining[0][0]
-        on_line = []
-        while remaining and remaining[0][0] == after:
-            on_line.append(remaining.pop(0))
-            after = on_line[-1][1]
-            while xml[after : after + width] in blanks:
-                after += width
-        while xml[before - width : before] in blanks:
-            before -= width
-        alone = xml[before - width : before] == newline == xml[after : after + width]
-        yield from [(before, after + width)] if alone else on_line
+        on_line = [remaining.popleft()]
+        while remaining and blanks.fullmatch(xml, on_line[-1][1], remaining[0][0]):
+            on_line.append(remaining.popleft())
+        start, end = on_line[0][0], on_line[-1][1]
+        before = xml.rfind(newline, done, start) + len(newline)
+        after = xml.find(newline, end, remaining[0][0] if remaining else None)
+        # In UTF-16 these could be the halves of other letters; then what is between is no row of blanks either.
+        alone = min(before, after) > done and blanks.fullmatch(xml, before, start) and blanks.fullmatch(xml, end, after)
+        yield from [(before, after + len(newline))] if alone else on_line
+        done = end
 
 
 def _forced_encoding(xml: bytes) -> str | None:

@@ -1,7 +1,8 @@
 """From the attributes of a `<container>` to the place of its image and the name it gets.
 
 The joining is kiwi's (`XMLState.get_containers`); what goes beyond it is said in `interpret`. Everything that comes out
-has been through the grammar of image names, so that it holds no character that a path, a unit or a terminal acts on.
+has been through the grammar of image names, so that it holds no character that a path, a unit or a terminal acts on;
+only a place on this machine's disk may have any that can be printed.
 
 Spec: containers-transports(5); distribution/reference.
 """

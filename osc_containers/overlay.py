@@ -84,19 +84,24 @@ def directories(placed: Sequence[Placed]) -> dict[str, list[Placed]]:
     :raises DescriptionError: a profile's directory is something else to kiwi or obs-build.
     """
     found: dict[str, list[Placed]] = {}
-    problems = []
+    problems: list[str] = []
     for item in placed:
-        for profile in item.container.profile_names:
-            if profile in _TAKEN or "/" in profile or profile.startswith("."):
-                problems.append(
-                    f"{item.container.file}:{item.container.line}: profile {profile[:80]!r}: a directory of that name "
-                    "is something else to kiwi or obs-build; give the profile another name"
-                )
+        problems += problems_of_profiles(item.container)
         for name in item.container.profile_names or (ROOT,):
             found.setdefault(name, []).append(item)
     if problems:
         raise DescriptionError(*problems)
     return found
+
+
+def problems_of_profiles(container: Container) -> tuple[str, ...]:
+    """Say of each profile of a container that cannot have a directory that it cannot."""
+    return tuple(
+        f"{container.file}:{container.line}: profile {profile[:80]!r}: a directory of that name is something else to "
+        "kiwi or obs-build; give the profile another name"
+        for profile in container.profile_names
+        if profile in _TAKEN or "/" in profile or profile.startswith(".")
+    )
 
 
 def plan(placed: Sequence[Placed]) -> tuple[Archive | TextFile | Symlink, ...]:

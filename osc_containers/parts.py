@@ -15,9 +15,11 @@ from pathlib import Path
 
 import platformdirs
 
+from osc_containers import files
+
 _SUFFIX = ".part"
 _KEPT = 14 * 24 * 3600
-"""Seconds after which a part that no run went on with is removed."""
+"""Seconds after which what no run used is removed."""
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Range = tuple[int, int]
@@ -33,15 +35,17 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
     """
     cache = _cache_for(target)
     path = cache / f"{key}{_SUFFIX}" if cache else _beside(target)
-    descriptor = os.open(path, _OPEN, 0o600)
-    if cache and not _hold(descriptor, path):
-        os.close(descriptor)  # another run makes the same archive
-        cache, path = None, _beside(target)
+    with files.naming(target):
         descriptor = os.open(path, _OPEN, 0o600)
+        if cache and not _hold(descriptor, path):
+            os.close(descriptor)  # another run makes the same archive
+            cache, path = None, _beside(target)
+            descriptor = os.open(path, _OPEN, 0o600)
     try:
-        if os.fstat(descriptor).st_size != size:
+        # A new file is not cut to nothing first: ext4 would then write all of it when it is closed (auto_da_alloc).
+        if os.fstat(descriptor).st_size not in (0, size):
             os.ftruncate(descriptor, 0)
-            os.ftruncate(descriptor, size)
+        os.ftruncate(descriptor, size)
         yield descriptor
         os.fchmod(descriptor, 0o644)
         path.replace(target)
@@ -55,7 +59,7 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
 
 
 def _beside(target: Path) -> Path:
-    return target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}")
+    return target.with_name(f".{target.name[:48]}.{secrets.token_hex(8)}")
 
 
 def _cache_for(target: Path) -> Path | None:
@@ -71,9 +75,10 @@ def _cache_for(target: Path) -> Path | None:
 
 
 def remove_stale() -> None:
-    """Remove the parts in the cache that no run went on with for two weeks."""
+    """Remove what no run used for two weeks from the cache: parts, and sums of files."""
+    cache = platformdirs.user_cache_path("osc-containers")
     with suppress(OSError):
-        for path in platformdirs.user_cache_path("osc-containers").glob(f"*{_SUFFIX}"):
+        for path in (*cache.glob(f"*{_SUFFIX}"), *cache.glob("sums/*")):
             if path.stat().st_mtime < time.time() - _KEPT:
                 path.unlink()
 

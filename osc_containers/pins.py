@@ -3,6 +3,7 @@
 Nothing is fetched here but manifests, indexes and configurations.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class Pin:
     digest: Digest
     media_type: str
     images: Mapping[str, PinnedImage]
+    latency: float | None = None
+    """Seconds that the quickest answer to a question took, if any was asked."""
 
 
 def pin(wanted: Sequence[Wanted], open_source: Callable[[str], ImageSource], lock: Lock) -> tuple[Pin, ...]:
@@ -72,16 +75,24 @@ def pin(wanted: Sequence[Wanted], open_source: Callable[[str], ImageSource], loc
 
 def _pin_one(wanted: Wanted, open_source: Callable[[str], ImageSource], locked: LockedReference | None) -> Pin:
     source = open_source(wanted.origin)
-    digest = wanted.reference.digest or source.resolve(wanted.reference)
-    if locked and locked.digest == digest and (known := _from_lock(wanted, locked)):
-        return known
+    digest = wanted.reference.digest
+    if locked:
+        digest = digest or source.resolve(wanted.reference)
+        if locked.digest == digest and (known := _from_lock(wanted, locked)):
+            return known
     top = source.manifest(wanted.reference, digest)
+    began = time.monotonic()
     try:
         images = {arch: _pin_image(wanted.reference, top, arch, source) for arch in wanted.architectures}
     except ValueError as error:
         raise RegistryError(str(error)) from None
     return Pin(
-        reference=wanted.reference, origin=wanted.origin, digest=digest, media_type=top.media_type, images=images
+        reference=wanted.reference,
+        origin=wanted.origin,
+        digest=digest or top.digest,
+        media_type=top.media_type,
+        images=images,
+        latency=(time.monotonic() - began) / len(images),
     )
 
 

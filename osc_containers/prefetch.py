@@ -4,12 +4,14 @@ Two kinds of run: the default follows tags and says what moved; a locked run fet
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from osc_containers import files, holdings, lock, names, obscpio, pins, table, transfer
+from osc_containers import files, holdings, lock, names, obscpio, pins, sums, table, transfer
 from osc_containers.bundle import Bundle
 from osc_containers.errors import LockError
 from osc_containers.holdings import Region
@@ -67,14 +69,18 @@ def prefetch(
         if locked and not found:
             raise LockError(f"{lock.FILE_NAME}: not there, but this run is locked; run it once without 'locked'")
         new_pins = pins.from_lock(wanted, old) if locked else pins.pin(wanted, network.open_source, old)
+        network = replace(network, latency=min((pin.latency for pin in new_pins if pin.latency), default=None))
         targets = _targets(new_pins, old, among=old.references if locked else ())
-        if pack:
-            archives = _provide_bundle(package, targets, network, outdir, pack, strict=locked)
-        else:
-            archives = _provide(package, targets, network, outdir, strict=locked)
-        new = old if locked else _lock(targets, archives)
+        provide = partial(_provide_bundle, pack) if pack else _provide
+        # The lock gets its name last, when the archives that it names have theirs.
+        with ExitStack() as last, provide(package, targets, network, outdir, strict=locked) as archives:
+            new = old if locked else _lock(targets, archives)
+            text = lock.dumps(new).encode()
+            own = package.directory / lock.FILE_NAME
+            if not own.is_file() or own.read_bytes() != text:
+                with files.naming(outdir / lock.FILE_NAME):
+                    files.write_all(last.enter_context(files.new_file(outdir / lock.FILE_NAME)), text, 0)
         _report(old, new)
-        _write_lock(package, new, outdir)
         _prune(package, old, new, bundled=pack is not None)
     return new
 
@@ -92,21 +98,24 @@ def _targets(new: Sequence[Pin], old: Lock, among: Iterable[Reference]) -> list[
     return targets
 
 
+@contextmanager
 def _provide(
     package: Package, targets: Sequence[_Target], network: Network, outdir: Path, *, strict: bool
-) -> Mapping[str, ArchiveFile]:
+) -> Iterator[Mapping[str, ArchiveFile]]:
     """Have every archive: from the package, from an earlier run, or newly made; `strict` makes only what is locked."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         present = list(pool.map(lambda target: _find(package, target), targets))
-    orders = [_order(target, strict=strict) for target, region in zip(targets, present, strict=True) if region is None]
-    volumes = [transfer.alone(order) for order in orders]
-    made = dict(transfer.transfer(volumes, network, package.archives(), outdir)) if orders else {}
-    for target, region in zip(targets, present, strict=True):
-        if region is not None and target.locked is not None:
-            made[target.name] = target.locked
-            if region.path != package.directory / target.name:
-                Tree(outdir).link(f"/{target.name}", region.path)
-    return made
+    pairs = list(zip(targets, present, strict=True))
+    volumes = [transfer.alone(_order(target, strict=strict)) for target, region in pairs if region is None]
+    kept = {target.name: target.locked for target, region in pairs if region and target.locked}
+    if volumes:
+        with transfer.transfer(volumes, network, package.archives(), outdir) as made:
+            yield {**kept, **made}
+    else:
+        yield kept
+    for target, region in pairs:
+        if region and region.path != package.directory / target.name:
+            Tree(outdir.resolve()).link(f"/{target.name}", region.path)
 
 
 def _find(package: Package, target: _Target) -> Region | None:
@@ -115,7 +124,8 @@ def _find(package: Package, target: _Target) -> Region | None:
     if path is None or target.locked is None:
         return None
     region = Region(path=path, offset=0, size=path.stat().st_size)
-    return region if holdings.is_archive(region, target.locked) else None
+    is_right = region.size == target.locked.size and sums.sha256_of(path) == target.locked.sha256
+    return region if is_right else None
 
 
 def _order(target: _Target, *, strict: bool) -> Order:
@@ -129,9 +139,10 @@ def _order(target: _Target, *, strict: bool) -> Order:
     )
 
 
+@contextmanager
 def _provide_bundle(
-    package: Package, targets: Sequence[_Target], network: Network, outdir: Path, pack: Pack, *, strict: bool
-) -> Mapping[str, ArchiveFile]:
+    pack: Pack, package: Package, targets: Sequence[_Target], network: Network, outdir: Path, *, strict: bool
+) -> Iterator[Mapping[str, ArchiveFile]]:
     """Have every archive in one bundle, which is made anew where anything in it changed."""
     orders = [_order(target, strict=strict) for target in targets]
     # The places in a bundle depend on sizes alone, so any SHA-256 does where none is known yet.
@@ -142,16 +153,18 @@ def _provide_bundle(
     bundle = pack(_lock(targets, draft))
     path = package.find(obscpio.FILE_NAME)
     if path and all(target.locked for target in targets) and holdings.is_bundle(path, bundle, draft.values()):
-        if path.parent != package.directory or path.name != obscpio.FILE_NAME:
-            Tree(outdir).link(f"/{obscpio.FILE_NAME}", path)
-        return draft
+        yield draft
+        if path != package.directory / obscpio.FILE_NAME:
+            Tree(outdir.resolve()).link(f"/{obscpio.FILE_NAME}", path)
+        return
     volume = Volume(
         name=obscpio.FILE_NAME,
         size=bundle.layout.size,
         orders=tuple((order, bundle.layout.contents[order.name]) for order in orders),
         finish=lambda made: pack(_lock(targets, made)).frame(),
     )
-    return transfer.transfer([volume], network, package.archives(), outdir)
+    with transfer.transfer([volume], network, package.archives(), outdir) as made:
+        yield made
 
 
 def _lock(targets: Sequence[_Target], archives: Mapping[str, ArchiveFile]) -> Lock:
@@ -179,13 +192,6 @@ def _report(old: Lock, new: Lock) -> None:
             logger.info("%s (%s): moved from %s to %s", reference, arch, before.image.manifest.digest, digest)
         else:
             logger.info("%s (%s): unchanged, %s", reference, arch, digest)
-
-
-def _write_lock(package: Package, new: Lock, outdir: Path) -> None:
-    text = lock.dumps(new).encode()
-    own = package.directory / lock.FILE_NAME
-    if not own.is_file() or own.read_bytes() != text:
-        files.write_atomically(outdir / lock.FILE_NAME, text)
 
 
 def _prune(package: Package, old: Lock, new: Lock, *, bundled: bool) -> None:

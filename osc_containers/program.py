@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+from osc_containers import terminal
 from osc_containers.errors import Error
 
 logger = logging.getLogger(__name__)
@@ -21,12 +22,7 @@ class _Printable(logging.Formatter):
     """Messages with whatever could drive a terminal made visible."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
-
-
-def printable(text: str) -> str:
-    """Return a text with whatever could drive a terminal, but for the ends of lines, made visible."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+        return terminal.printable(super().format(record))
 
 
 def run(name: str, verbosity: int, handler: Callable[[], int]) -> int:
@@ -36,18 +32,41 @@ def run(name: str, verbosity: int, handler: Callable[[], int]) -> int:
     logging.basicConfig(handlers=[output], level=logging.INFO - 10 * verbosity, force=True)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return handler()
+        return _written(handler())
     except Error as error:
         for problem in error.problems:
             logger.error("%s", problem)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; nothing to say
+        pass  # nobody reads on; nothing to say
     except OSError as error:
         logger.error("%s: %s", error.filename or "system", error.strerror or error)
     except KeyboardInterrupt:
-        logger.error("interrupted; nothing was changed")
-        return 130
+        logger.error("interrupted")
+        _end_now(130)
+    _drop_output()
     return 1
+
+
+def _written(status: int) -> int:
+    """Write results out now: that nobody reads them any more has to be noticed here, not when Python ends."""
+    if sys.stdout:
+        sys.stdout.flush()
+    return status
+
+
+def _drop_output() -> None:
+    """Forget results that cannot be written, lest Python tries once more when it ends."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end_now(status: int) -> NoReturn:
+    """End without waiting for threads: some may wait for a server that does not answer."""
+    _drop_output()
+    os._exit(status)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

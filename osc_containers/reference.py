@@ -12,6 +12,8 @@ from osc_containers.digest import Digest
 DOCKER_HUB = "docker.io"
 _DOCKER_HUB_ALIAS = "index.docker.io"
 _REPOSITORY_LENGTH = 255
+_HOST_LENGTH = 253 + len(":65535")
+"""What DNS allows (RFC 1035, 2.3.4), and a port."""
 
 _HOST = re.compile(
     r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*"
@@ -45,7 +47,7 @@ class Reference:
         if tag is not None and not _TAG.fullmatch(tag):
             raise ValueError(f"tag {tag[:160]!r}: expected at most 128 letters, digits and '_.-', not first '.' or '-'")
         registry, repository = _split_registry(name)
-        if not _HOST.fullmatch(registry):
+        if len(registry) > _HOST_LENGTH or not _HOST.fullmatch(registry):
             raise ValueError(f"registry {registry[:160]!r}: expected a host name and perhaps a port")
         for component in repository.split("/"):
             if not _COMPONENT.fullmatch(component):

@@ -41,6 +41,10 @@ def read(package: Package, names: Sequence[str], architectures: Sequence[str], p
             platforms.of_architecture(arch)
         except ValueError as error:
             problems.append(str(error))
+    # A name may come from the _service of a package that somebody else wrote.
+    problems += [f"{name[:300]!r}: expected the name of a file in the package" for name in names if "/" in name]
+    if problems:
+        raise DescriptionError(*problems)
     paths = [package.directory / name for name in names] or list(description.find(package.directory))
     descriptions = []
     for path in paths:

@@ -3,20 +3,19 @@
 Modes and what they mean: osc (`obs_scm/serviceinfo.py`), the source server (bs_service), obs-build (`runservices`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
 
 from osc_containers import markup
 from osc_containers.errors import DescriptionError
 from osc_containers.markup import Element
-from osc_containers.xmltext import XmlText
+from osc_containers.xmltext import XmlText, escape
 
 FILE_NAME = "_service"
 PREFETCH = "kiwi_containers"
 INJECT = "kiwi_containers_inject"
 
-_PREFETCH_KNOWS = ("description", "arch", "profile", "locked")
+_PREFETCH_KNOWS = ("description", "arch", "profile", "locked", "inject")
 _INJECT_KNOWS = ("description",)
 
 
@@ -32,6 +31,10 @@ class Entry:
     def values(self, parameter: str) -> tuple[str, ...]:
         """Return the values of a parameter that may be given several times."""
         return tuple(value for name, value in self.parameters if name == parameter)
+
+    def words(self, parameter: str) -> list[str]:
+        """Return the words of all values of a parameter, as the service takes them."""
+        return words(self.values(parameter))
 
 
 def entries(xml: bytes) -> tuple[Entry, ...]:
@@ -58,8 +61,10 @@ def _root(xml: bytes) -> Element:
     return root
 
 
-def completed(xml: bytes | None, parameters: Sequence[tuple[str, str]] = ()) -> bytes:
-    """Return the file with our two services in it; what is there of them stays as it is.
+def completed(
+    xml: bytes | None, parameters: Sequence[tuple[str, str]] = (), names: Collection[str] = (PREFETCH, INJECT)
+) -> bytes:
+    """Return the file with those of our two services in it that are named; what is there of them stays as it is.
 
     New entries get those of `parameters` that they know.
 
@@ -69,7 +74,7 @@ def completed(xml: bytes | None, parameters: Sequence[tuple[str, str]] = ()) -> 
     new = [
         Entry(name=name, mode=mode, parameters=tuple(each for each in parameters if each[0] in known))
         for name, mode, known in ((PREFETCH, "manual", _PREFETCH_KNOWS), (INJECT, "buildtime", _INJECT_KNOWS))
-        if name not in there
+        if name in names and name not in there
     ]
     if xml is None:
         return created(new)
@@ -116,3 +121,9 @@ def _written(entry: Entry, indent: str, newline: str) -> str:
     step = indent or "  "
     lines = [f'{indent}{step}<param name="{name}">{escape(value)}</param>' for name, value in entry.parameters]
     return newline.join([f"{opening}>", *lines, f"{indent}</service>"])
+
+
+def words(values: Sequence[str]) -> list[str]:
+    """Split the values of a parameter at blanks and commas; OBS drops the empty value and "0", osc does not."""
+    found = [word for value in values for word in value.replace(",", " ").split()]
+    return [word for word in found if word != "0"]

@@ -24,8 +24,8 @@ def prefetch(parameters: Sequence[str]) -> int:
         parser.add_argument(f"--{name}", action="append", default=[])
     parser.add_argument("--locked", default="no", choices=("yes", "no", "", "0"))
     parser.add_argument("--inject", default="buildtime", choices=("buildtime", "source", "", "0"))
-    options = _parse(parser, parameters)
-    return 2 if options is None else program.run("kiwi_containers", 0, lambda: _prefetch(options))
+    options = parser.parse_args(parameters)
+    return program.run("kiwi_containers", 0, lambda: _prefetch(options))
 
 
 def _prefetch(options: argparse.Namespace) -> int:
@@ -45,8 +45,8 @@ def inject(parameters: Sequence[str]) -> int:
     """Run `kiwi_containers_inject`; outside a build root it verifies and changes nothing."""
     parser = _parser("kiwi_containers_inject")
     parser.add_argument("--description", action="append", default=[])
-    options = _parse(parser, parameters)
-    return 2 if options is None else program.run("kiwi_containers_inject", 0, lambda: _inject(options))
+    options = parser.parse_args(parameters)
+    return program.run("kiwi_containers_inject", 0, lambda: _inject(options))
 
 
 def _inject(options: argparse.Namespace) -> int:
@@ -72,10 +72,3 @@ def _parser(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=name, allow_abbrev=False)
     parser.add_argument("--outdir", type=Path, required=True)
     return parser
-
-
-def _parse(parser: argparse.ArgumentParser, parameters: Sequence[str]) -> argparse.Namespace | None:
-    try:
-        return parser.parse_args(parameters)
-    except SystemExit:
-        return None

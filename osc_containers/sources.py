@@ -13,8 +13,9 @@ from osc_containers.oci import Descriptor, Index, Manifest
 from osc_containers.progress import Progress, Silence
 from osc_containers.reference import Reference
 
-CONNECTIONS = 8
-"""Requests for blobs that run at a time, to all registries together, where nobody says otherwise."""
+_FAR = 0.01
+"""Seconds for a small answer from which on a source counts as far: what one connection brings is then little."""
+_CONNECTIONS_NEAR, _CONNECTIONS_FAR = 4, 16
 
 
 class Stream(Protocol):
@@ -54,8 +55,23 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """How to get at images: a source for each origin, how many requests for blobs run at a time, and who watches."""
+    """How to get at images: a source for each origin, and who watches.
+
+    `connections` is how many requests for blobs run at a time, to all registries together, and large blobs are then
+    split over them; None leaves both to `latency`, the seconds that the quickest small answer took (None: none yet).
+    """
 
     open_source: Callable[[str], ImageSource]
-    connections: int = CONNECTIONS
     progress: Progress = field(default_factory=Silence)
+    connections: int | None = None
+    latency: float | None = None
+
+    @property
+    def is_far(self) -> bool:
+        """Whether one connection brings little, so that large blobs are fetched over several."""
+        return self.connections is not None or self.latency is None or self.latency >= _FAR
+
+    @property
+    def width(self) -> int:
+        """The number of requests for blobs that run at a time."""
+        return self.connections or (_CONNECTIONS_FAR if self.is_far else _CONNECTIONS_NEAR)

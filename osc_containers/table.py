@@ -1,20 +1,64 @@
 """Tables for people: aligned columns of text."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+WIDTH = 100
+"""Letters of a line."""
+
+_GAP = "  "
+_NARROWEST = 12
+_WORD = re.compile("[^/:,@]*[/:,@]|[^/:,@]+")
+"""What stays on one line of a wrapped cell."""
 
 
-def render(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> str:
-    """Return lines of columns as wide as their widest cell, headed by `heads`; those in `right` are right-aligned."""
-    lines = [list(heads), *map(list, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    rendered = []
-    for line in lines:
-        cells = [
-            cell.rjust(width) if head in right else cell.ljust(width)
-            for head, cell, width in zip(heads, line, widths, strict=True)
-        ]
-        rendered.append("  ".join(cells).rstrip())
-    return "\n".join(rendered)
+def render(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[str] = (), wrapped: Collection[str] = ()
+) -> str:
+    """Return lines of columns as wide as their widest cell, headed by `heads`; those in `right` are right-aligned.
+
+    Where that is wider than `WIDTH`, cells of the columns in `wrapped` go on in further lines: the last of these first.
+    """
+    table = [list(heads), *map(list, rows)]
+    widths = _widths(table, [column for column, head in enumerate(heads) if head in wrapped])
+    lines = []
+    for row in table:
+        cells = [wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for number in range(max(map(len, cells))):
+            texts = [cell[number] if number < len(cell) else "" for cell in cells]
+            lines.append(_GAP.join(map(_pad, texts, widths, (head in right for head in heads))).rstrip())
+    return "\n".join(lines)
+
+
+def _widths(table: Sequence[Sequence[str]], flexible: Sequence[int]) -> list[int]:
+    """Return the widths of the columns; each flexible one gives what it can without breaking a word, the last first."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+
+    def shrink(column: int, least: int) -> None:
+        excess = sum(widths) + len(_GAP) * (len(widths) - 1) - WIDTH
+        widths[column] = max(min(widths[column], least), widths[column] - max(0, excess))
+
+    for column in reversed(flexible):
+        shrink(column, max(len(word) for row in table for word in _WORD.findall(row[column])))
+    for column in flexible:
+        shrink(column, _NARROWEST)
+    return widths
+
+
+def _pad(text: str, width: int, right: bool) -> str:
+    return text.rjust(width) if right else text.ljust(width)
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Break a name into lines, after a slash, colon, comma or at-sign where one is near."""
+    lines = [""]
+    for word in _WORD.findall(text):
+        if lines[-1] and len(lines[-1] + word) > width:
+            lines.append("")
+        lines[-1] += word
+        while len(lines[-1]) > width:
+            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return lines
 
 
 def size(count: int) -> str:

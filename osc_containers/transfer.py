@@ -8,8 +8,10 @@ only when all of it is verified; what is verified of one that fails is not fetch
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,19 +76,20 @@ def alone(order: Order) -> Volume:
     return Volume(name=order.name, size=order.layout.size, orders=((order, 0),), finish=lambda made: ())
 
 
+@contextmanager
 def transfer(
     volumes: Sequence[Volume], network: Network, archives: Iterable[Path], outdir: Path
-) -> Mapping[str, ArchiveFile]:
-    """Make volumes in `outdir`, and return the archives in them by name; blobs in `archives` are taken from there.
+) -> Iterator[Mapping[str, ArchiveFile]]:
+    """Make volumes in `outdir`, and give out the archives in them by name; blobs in `archives` are taken from there.
 
-    All of them appear under their names, or, where anything fails, none.
+    They are complete when the block begins, and get their names when it ends well; where anything fails, none does.
 
     :raises RegistryError: a blob could not be had.
     :raises VerificationError: a blob is not what its digest says.
     """
-    _check_space(outdir, sum(volume.size for volume in volumes))
+    _check_outdir(outdir, sum(volume.size for volume in volumes))
     parts.remove_stale()
-    with ExitStack() as new, ExitStack() as old:
+    with _naming(outdir), ExitStack() as new, ExitStack() as old:
         files_of = {
             volume.name: new.enter_context(parts.part(outdir / volume.name, volume.key, volume.size))
             for volume in volumes
@@ -98,12 +101,14 @@ def transfer(
         ]
         for berth in berths:
             _write(berth.place, berth.layout.frame())
-        arrival.receive(_shipments(berths, network, holdings.blobs(archives, old)), network)
-        made = _hash_all(berths)
+        shipments = _shipments(berths, network, holdings.blobs(archives, old))
+        with _Hashing(berths) as hashing:
+            arrival.receive(shipments, network, hashing.delivered)
+            made = hashing.result()
         _compare([berth.order for berth in berths], made)
         for volume in volumes:
             _write(Place(files_of[volume.name], 0), volume.finish(made))
-    return made
+        yield made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +125,26 @@ def _write(place: Place, frame: Frame) -> None:
         place.write(content, offset)
 
 
-def _check_space(outdir: Path, needed: int) -> None:
-    """Say a lack of space before anything is fetched; the margin that root may use is not ours."""
+@contextmanager
+def _naming(outdir: Path) -> Iterator[None]:
+    """Let an `OSError` of the block that names no file, since it comes from a write, name `outdir`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(outdir)) from None
+
+
+def _check_outdir(outdir: Path, needed: int) -> None:
+    """Say that files or so many bytes cannot be written before anything is fetched; root's margin is not ours."""
     info = os.statvfs(outdir)
+    if info.f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(outdir))
+    if not outdir.is_dir():
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(outdir))
+    if not os.access(outdir, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, "no files can be made there", str(outdir))
     free = info.f_bavail * info.f_frsize
     if needed > free:
         raise OSError(errno.ENOSPC, f"no space left; the archives need {needed} bytes, {free} are free", str(outdir))
@@ -136,7 +158,12 @@ def _shipments(berths: Sequence[_Berth], network: Network, here: Mapping[Digest,
         blobs = {blob.digest: blob for blob in berth.order.image.blobs}
         for member in berth.layout.blobs():
             places.setdefault(member.digest, []).append(berth.place.at(member.offset))
-            first.setdefault(member.digest, (blobs[member.digest], berth.order))
+            blob, order = first.setdefault(member.digest, (blobs[member.digest], berth.order))
+            if blob.size != member.size:
+                raise VerificationError(
+                    f"{berth.order.reference}: blob {blob.digest}: its manifest says {member.size} bytes, that of "
+                    f"{order.reference} says {blob.size}; one of them is wrong"
+                )
     shipments = [
         Shipment(
             blob=blob,
@@ -163,28 +190,61 @@ def _compare(orders: Iterable[Order], made: Mapping[str, ArchiveFile]) -> None:
         raise VerificationError(*problems)
 
 
-def _hash_all(berths: Iterable[_Berth]) -> dict[str, ArchiveFile]:
-    """Return the archives with their SHA-256; a beginning that several have in common is read once."""
-    states: dict[bytes, hashlib._Hash] = {}
-    return {
-        berth.order.name: ArchiveFile(
-            name=berth.order.name, size=berth.layout.size, sha256=_hash(berth.place, berth.layout, states)
-        )
-        for berth in berths
-    }
+class _Hashing:
+    """The SHA-256 of archives, in a thread of its own that follows the blobs as they are delivered.
 
+    A beginning that several archives have in common is read once.
+    """
 
-def _hash(place: Place, layout: Layout, states: dict[bytes, "hashlib._Hash"]) -> str:
-    hasher = hashlib.sha256()
-    key = b""
-    for member in layout.members:
-        key = hashlib.sha256(key + member.header + member.digest.hex.encode()).digest()
-        if key not in states:
-            _update(hasher, place, member.start, member.end)
-            states[key] = hasher.copy()
-        hasher = states[key].copy()
-    _update(hasher, place, layout.members[-1].end, layout.size)
-    return hasher.hexdigest()
+    def __init__(self, berths: Sequence[_Berth]) -> None:
+        self._berths = berths
+        self._states: dict[bytes, hashlib._Hash] = {}
+        self._here: set[Digest] = set()
+        self._is_stopped = False
+        self._changed = threading.Condition()
+        self._pool = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> "_Hashing":
+        self._sums = self._pool.submit(lambda: [self._hash(berth) for berth in self._berths])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()
+        self._pool.shutdown()
+
+    def delivered(self, digest: Digest) -> None:
+        """Take note that a blob is in all its archives."""
+        with self._changed:
+            self._here.add(digest)
+            self._changed.notify_all()
+
+    def result(self) -> dict[str, ArchiveFile]:
+        """Return the archives by name, when all blobs are delivered."""
+        return {
+            berth.order.name: ArchiveFile(name=berth.order.name, size=berth.layout.size, sha256=sha256)
+            for berth, sha256 in zip(self._berths, self._sums.result(), strict=True)
+        }
+
+    def _hash(self, berth: _Berth) -> str:
+        hasher = hashlib.sha256()
+        key = b""
+        for member in berth.layout.members:
+            key = hashlib.sha256(key + member.header + member.digest.hex.encode()).digest()
+            if key not in self._states:
+                if member.content is None and not self._wait_for(member.digest):
+                    return ""
+                _update(hasher, berth.place, member.start, member.end)
+                self._states[key] = hasher.copy()
+            hasher = self._states[key].copy()
+        _update(hasher, berth.place, berth.layout.members[-1].end, berth.layout.size)
+        return hasher.hexdigest()
+
+    def _wait_for(self, digest: Digest) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_stopped or digest in self._here)
+            return not self._is_stopped
 
 
 def _update(hasher: "hashlib._Hash", place: Place, start: int, end: int) -> None:

@@ -64,10 +64,8 @@ class Tree:
             raise ValueError(f"got the path {path[:300]!r}, expected an absolute one without '..'")
         with ExitStack() as stack:
             root = _open(self.root, None, stack)
-            try:
+            with files.naming(f"{self.root}{path}"):
                 yield _walk(root, pure.parent, stack), pure.name
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, f"{self.root}{path}") from None
 
 
 def _walk(root: int, directory: PurePosixPath, stack: ExitStack) -> int:

@@ -21,10 +21,10 @@ Spec: systemd.unit(5), systemd.service(5) ("Command lines"), tmpfiles.d(5); trie
 """
 
 import hashlib
-import importlib.resources
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from osc_containers.digest import Digest
 from osc_containers.reference import Reference
@@ -35,12 +35,12 @@ UNITS = "/usr/lib/systemd/system"
 TMPFILES = "/usr/lib/tmpfiles.d/kiwi_containers.conf"
 
 # What must be mounted before an engine can store an image.
-_STORES = {
+STORES = {
     "podman": "/var/lib/containers",
-    "docker": "/var/lib/docker",
+    "docker": "/var/lib/docker /var/lib/containerd",
     "container-snap": "/var/lib/container-snap",
 }
-BACKENDS = tuple(_STORES)
+BACKENDS = tuple(STORES)
 
 _ID_LENGTH = 160  # with a prefix and a suffix in it, a file name of an ID has less than 255 bytes
 
@@ -65,7 +65,7 @@ class Load:
     unpacked: int | None = None
 
     def __post_init__(self) -> None:
-        if self.backend not in _STORES:
+        if self.backend not in STORES:
             raise ValueError(f"got backend {self.backend[:80]!r}, expected one of {', '.join(BACKENDS)}")
 
     @property
@@ -126,8 +126,12 @@ def load_id(path: str) -> str:
 def quote_argument(text: str) -> str:
     """Quote one argument of an `Exec…=` line: what the program gets is `text`, byte for byte.
 
+    :raises ValueError: there is a NUL in it, which no argument can have.
+
     Spec: systemd.service(5), "Command lines"; systemd.syntax(7), "Quoting".
     """
+    if "\0" in text:
+        raise ValueError(f"got {text[:80]!r}, expected no NUL in it")
     return '"' + "".join(_quote_character(character) for character in text) + '"'
 
 
@@ -147,7 +151,7 @@ def _quote_character(character: str) -> str:
 
 
 def _common() -> Iterator[TextFile | Symlink]:
-    loader = importlib.resources.files("osc_containers").joinpath("load.sh").read_text("ascii")
+    loader = Path(__file__).with_name("load.sh").read_text("ascii")
     yield TextFile(path=LOADER, text=loader, mode=0o755)
     yield TextFile(path=f"{UNITS}/kiwi_containers.service", text=_SERVICE, mode=0o644)
     yield _wanted_by("multi-user.target", "kiwi_containers.service")
@@ -172,7 +176,7 @@ def _unit(load: Load) -> str:
     )
     return _CONTAINER.format(
         description=quote_description(f"Container {name} in {load.backend}"),
-        store=_STORES[load.backend],
+        store=STORES[load.backend],
         docker="Wants=docker.service\nAfter=docker.service\n" if load.backend == "docker" else "",
         command=" ".join([LOADER, *map(quote_argument, arguments)]),
     )

@@ -87,6 +87,11 @@ def _check_manifest(place: Place, layout: Layout, arch: str, locked: LockedImage
     manifest = oci.parse(raw, locked.image.manifest.media_type, "manifest")
     if not isinstance(manifest, Manifest):
         raise ValueError("manifest: got an index, expected the manifest of one image")
+    if manifest.media_type != locked.image.manifest.media_type:
+        raise ValueError(
+            f"manifest: its media type is {manifest.media_type!r}, but the lock says "
+            f"{locked.image.manifest.media_type[:120]!r}"
+        )
     if (manifest.config, manifest.layers) != (locked.image.config, locked.image.layers):
         raise ValueError("manifest: its config and layers are not those of the lock")
     offered = oci.platform_of(_content(place, places[manifest.config.digest], oci.CONFIG_LIMIT), "config")

@@ -1,11 +1,25 @@
 """XML files of a packager as text that can be edited so that every other byte stays."""
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 _HEAD = re.compile(r"(\ufeff|\xef\xbb\xbf)?(<\?xml\s.*?\?>)?", re.DOTALL)
 _REST_OF_LINE = re.compile(r"[ \t]*\r?\n")
 _HIDDEN = re.compile(r"<!--.*?-->|<\?.*?\?>", re.DOTALL)
+
+
+_ESCAPES = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
+)
+
+
+def escape(text: str) -> str:
+    """Return a text as it stands in an element or between double quotes, read back to the character.
+
+    The standard library's own loads an HTTP client with it (xml.sax.saxutils).
+    """
+    return text.translate(_ESCAPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +42,15 @@ class XmlText:
 
     def position(self, offset: int) -> int:
         """Return the place in `text` of the letter that begins at byte `offset`."""
-        return len(self.xml[:offset].decode(self.codec, "surrogatepass"))
+        return next(self.positions([offset]))
+
+    def positions(self, offsets: Iterable[int]) -> Iterator[int]:
+        """Yield the places of several letters, which are in the order of the text."""
+        done = position = 0
+        for offset in offsets:
+            position += len(self.xml[done:offset].decode(self.codec, "surrogatepass"))
+            done = offset
+            yield position
 
     def encode(self, text: str) -> bytes:
         """Return the bytes of an edited text."""
@@ -52,12 +74,14 @@ class XmlText:
 
     def begins_line(self, position: int) -> bool:
         """Tell whether only blanks are before `position` on its line."""
-        before = self.text[:position].rstrip(" \t")
-        return not before or before.endswith("\n")
+        return not self.text[self._newline_before(position) : position].strip(" \t")
 
     def line_start(self, position: int) -> int:
         """Return where the line begins, if only blanks are before `position` on it, else `position`."""
-        return len(self.text[:position].rstrip(" \t")) if self.begins_line(position) else position
+        return self._newline_before(position) if self.begins_line(position) else position
+
+    def _newline_before(self, position: int) -> int:
+        return self.text.rfind("\n", 0, position) + 1
 
     def whole_line(self, start: int, end: int) -> tuple[int, int]:
         """Widen a place to all of its lines where only blanks are beside it."""

@@ -40,7 +40,7 @@ def _container(container: Any) -> dict[str, Any]:
     COMMANDS.clear()
     container.fetch_command("/root-of-the-image")
     return {
-        "endpoint": COMMANDS[0][4].removeprefix("docker://") if COMMANDS else None,
+        "endpoint": COMMANDS[0][4].removeprefix("docker://"),
         "backend": container.backend,
         "fetch_only": container.fetch_only,
         "container_file": container.container_file,

@@ -1,4 +1,4 @@
-"""The inject service as obs-build runs it: in a root with python3 and lxml, but neither requests nor a network."""
+"""The inject service as obs-build runs it: in a root with python3 alone, and without a network."""
 
 import os
 import re
@@ -61,7 +61,7 @@ mount -t tmpfs build "$3"
 mkdir -p "$3/root/usr" "$3/root/tmp" "$3/root/etc" "$3/upper" "$3/work"
 mount -t overlay -o "lowerdir=$1:/usr,upperdir=$3/upper,workdir=$3/work" overlay "$3/root/usr"
 for name in bin lib lib64 sbin; do [ ! -d /$name ] || ln -s usr/$name "$3/root/$name"; done
-rm -rf "$3"/root/usr/lib/python3/dist-packages/requests* "$3"/root/usr/local/lib/python3*
+rm -rf "$3"/root/usr/lib/python3/dist-packages/* "$3"/root/usr/local/lib/python3*
 mkdir -p "$3/root/usr/src/packages"
 cp -r "$2" "$3/root/usr/src/packages/SOURCES"
 cd "$3/root/usr/src/packages/SOURCES"

@@ -1,6 +1,7 @@
 """Files appear whole or not at all, and bytes arrive where they belong whatever the kernel can do."""
 
 import errno
+import hashlib
 import mmap
 import os
 import resource
@@ -11,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 import pytest
+from messages import exactly
 
 from osc_containers import files
 
@@ -114,20 +116,21 @@ def test_nobody_sees_a_file_before_it_is_whole(tmp_path: Path) -> None:
 
 def test_a_directory_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(IsADirectoryError, match=exactly(f"[Errno 21] Is a directory: '{tmp_path}/x'")):
         files.write_atomically(tmp_path / "x", CONTENT)
     assert os.listdir(tmp_path) == ["x"]
 
 
 def test_a_missing_directory_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=exactly(f"[Errno 2] No such file or directory: '{tmp_path}/y/x'")):
         files.write_atomically(tmp_path / "y" / "x", CONTENT)
     assert os.listdir(tmp_path) == []
 
 
 def test_a_disk_that_fills_up_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("old")
-    with file_size_limit(1000), pytest.raises(OSError, match="File too large"):
+    message = exactly(f"[Errno 27] File too large: '{tmp_path}/x'")
+    with file_size_limit(1000), pytest.raises(OSError, match=message):
         files.write_atomically(tmp_path / "x", CONTENT)
     assert os.listdir(tmp_path) == ["x"]
     assert (tmp_path / "x").read_text() == "old"
@@ -238,3 +241,14 @@ def test_a_disk_that_fills_up_while_copying_is_an_error(tmp_path: Path) -> None:
         source.flush()
         with file_size_limit(1000), pytest.raises(OSError, match="File too large"):
             files.copy_range(source.fileno(), 0, target.fileno(), 0, len(CONTENT))
+
+
+def test_a_place_counts_from_where_it_is() -> None:
+    with TemporaryFile() as file, TemporaryFile() as other:
+        place = files.Place(file.fileno(), 100).at(20)
+        place.write(CONTENT, 3)
+        assert place.read(0, 5) == b"\0\0\0\0\1"
+        assert b"".join(bytes(chunk) for chunk in place.chunks(3, 9999)) == CONTENT
+        assert place.at(3).sha256(len(CONTENT)) == hashlib.sha256(CONTENT).hexdigest()
+        place.at(3).copy(files.Place(other.fileno(), 1), len(CONTENT))
+        assert files.read(other.fileno(), 1, 9999) == CONTENT

@@ -56,7 +56,8 @@ def contents(directory: Path) -> dict[str, tuple[int, bytes]]:
 def test_the_example_of_kiwi_becomes_a_package_that_verifies(
     package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (package / ".osc").mkdir()
+    (package / ".osc/sources").mkdir(parents=True)
+    (package / ".osc/sources/appliance.kiwi").touch()
     assert cli.main(["init", str(package)]) == 0
     flat = docker_registry.host.replace(":", "_")
     archives = [f"{flat}_opensuse_bootable_slowroll.x86_64.ociarchive", f"{flat}_some_latest.x86_64.ociarchive"]
@@ -64,12 +65,13 @@ def test_the_example_of_kiwi_becomes_a_package_that_verifies(
         [*archives, "_service", "appliance.kiwi", "containers.lock", "containers.xml"]
     )
     said = capsys.readouterr()
-    assert said.out == (
-        "Now commit:\n  osc add _service appliance.kiwi containers.lock containers.xml *.ociarchive\n  osc commit\n"
-    )
+    assert said.out == ("Now commit:\n  osc add _service containers.lock containers.xml *.ociarchive\n  osc commit\n")
     assert "osc-containers: _service: new\n" in said.err
     assert cli.main(["verify", str(package)]) == 0
     assert capsys.readouterr().out == "2 archives verified: they are what the lock and the description say\n"
+    assert cli.main(["check", "--strict", str(package)]) == 0
+    infos = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert set(infos) == {"info"}  # plain kiwi cannot have a slash in a name, and no coreutils are named
 
 
 @pytest.mark.integration
@@ -152,3 +154,32 @@ def test_it_says_how_to_commit_with_git(tmp_path: Path, capsys: pytest.CaptureFi
     )
     assert cli.main(["init", "--no-prefetch", str(path.parent)]) == 0
     assert capsys.readouterr().out == "Now commit:\n  git add _service\n  git commit\n"
+
+
+@pytest.mark.integration
+def test_inject_source_needs_no_service_in_the_build_root(
+    package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["init", "--inject", "source", "--arch", "x86_64", str(package)]) == 0
+    after = contents(package)
+    assert sorted(after) == [
+        "_service",
+        "appliance.kiwi",
+        "containers.lock",
+        "containers.xml",
+        "kiwi_containers.obscpio",
+    ]
+    gone = DOCUMENTED.index("    <containers"), DOCUMENTED.index("    <packages")
+    assert (package / "appliance.kiwi").read_text() == DOCUMENTED[: gone[0]] + "\n" + DOCUMENTED[gone[1] :]
+    assert (package / "_service").read_text() == (
+        '<services>\n  <service name="kiwi_containers" mode="manual">\n'
+        '    <param name="description">containers.xml</param>\n    <param name="arch">x86_64</param>\n'
+        '    <param name="inject">source</param>\n  </service>\n</services>\n'
+    )
+    assert cli.main(["verify", "--description", "containers.xml", str(package)]) == 0
+    asked = len(docker_registry.requests())
+    capsys.readouterr()
+    assert cli.main(["init", "--inject", "source", str(package)]) == 0
+    assert contents(package) == after
+    assert len(docker_registry.requests()) == asked
+    assert capsys.readouterr().out == "Nothing changed: the package is set up.\n"

@@ -177,6 +177,7 @@ def test_a_comment_with_a_doctype_is_no_dtd(tmp_path: Path) -> None:
     assert len(split(tmp_path)) == 1
 
 
+@pytest.mark.integration
 def test_kiwi_sees_the_same_as_before(oracle: Oracle) -> None:
     @settings(
         max_examples=int(os.environ.get("PARITY_EXAMPLES", "60")),

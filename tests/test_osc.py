@@ -133,6 +133,11 @@ def test_runall_fetches_every_kind_of_image_and_touches_nothing_else(
     assert not [request for request in docker_registry.requests()[asked:] if request.is_blob]
 
 
+def test_it_runs_on_debians_own_python(working_copy: Path, installed_for_debian: Path) -> None:
+    run_osc(working_copy, installed_for_debian, "service", "runall")
+    assert "5 archives verified" in run_osc(working_copy, installed_for_debian, "containers", "verify")
+
+
 def test_two_clones_get_the_same_bytes(working_copy: Path, installed: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(working_copy, other)

@@ -75,7 +75,7 @@ def environment(line: str) -> str:
     """Return the interpreter of an environment with this line of kiwi, and make it where it is not there yet."""
     directory = ROOT / "build" / f"kiwi-{line}"
     directory.parent.mkdir(exist_ok=True)
-    with (directory.with_suffix(".lock")).open("w") as lock:
+    with Path(f"{directory}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (directory / "complete").exists():
             subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
@@ -431,19 +431,13 @@ def as_kiwi_says(container: Container) -> dict[str, Any]:
 
 
 def as_we_say(answer: dict[str, Any]) -> dict[str, Any]:
-    """Take away what kiwi does not mean: blanks around a backend (it then forgets to fetch), needless slashes."""
+    """Take needless slashes away from kiwi's paths."""
     file = posixpath.normpath(answer["container_file"])
-    backend = answer["backend"].strip()
-    load = [f"/usr/bin/{backend}", "load", "-i", file]
-    return answer | {
-        "backend": backend,
-        "container_file": file,
-        "load_command": load
-        if answer["load_command"] or (backend != answer["backend"] and not answer["fetch_only"])
-        else [],
-    }
+    load = [posixpath.normpath(word) if word == answer["container_file"] else word for word in answer["load_command"]]
+    return answer | {"container_file": file, "load_command": load}
 
 
+@pytest.mark.integration
 def test_we_select_what_kiwi_selects(oracle: Oracle) -> None:
     @settings(
         max_examples=EXAMPLES,
@@ -488,17 +482,13 @@ def compare_selection(
         with pytest.raises(DescriptionError):
             read.select(selection.arch, selection.profiles)
         return
-    counts["selections that agree"] += 1
     nested = {include.name for include in read.includes if include.is_nested}
     ours = read.select(selection.arch, selection.profiles)
     counts["containers that kiwi loses in nested includes"] += sum(each.file in nested for each in ours)
     mine = [as_kiwi_says(each) for each in ours if each.file not in nested]
     theirs = [as_we_say(each) for each in answer["containers"]]
-    for here, there in zip(mine, theirs, strict=False):
-        if there["endpoint"] is None:
-            counts["containers that kiwi never fetches"] += 1
-            there["endpoint"] = here["endpoint"]
     assert mine == theirs
+    counts["selections that agree"] += 1
     counts["containers that agree"] += len(mine)
 
 
@@ -510,6 +500,7 @@ def compare_without_containers(directory: Path, package: Package, oracle: Oracle
     assert description.read(path).containers == ()
 
 
+@pytest.mark.integration
 def test_every_architecture_is_one_of_kiwi_and_all_of_kiwi_are_ours(oracle: Oracle, tmp_path: Path) -> None:
     values = attributes(source="a.b", backend="podman", arch=",".join(platforms.ARCHITECTURES))
     section = Item(f"<containers{values}><container name='x'/></containers>")

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import images
@@ -240,6 +241,16 @@ def test_a_wrong_byte_or_a_short_blob_leaves_nothing(cut: int | None, tmp_path: 
     served = layer[:cut] if cut else bytes([layer[0] ^ 1]) + layer[1:]
     with pytest.raises((VerificationError, RegistryError), match=f"blob {Digest.of(layer)}: got"):
         run(FakeSource({APP: image}, damaged={Digest.of(layer): served}), tmp_path, *want(APP))
+    assert contents(tmp_path) == {}
+
+
+def test_manifests_that_give_one_blob_two_sizes_are_refused(tmp_path: Path) -> None:
+    honest = images.image(images.random_layer("one", 10_000))
+    size = len(honest.blobs[1])
+    lying = replace(honest, raw=honest.raw.replace(f'"size": {size}'.encode(), f'"size": {size + 512}'.encode()))
+    assert lying.raw != honest.raw
+    with pytest.raises(VerificationError, match=rf"its manifest says {size + 512} bytes, that of .* says {size}"):
+        run(FakeSource({APP: honest, WEB: lying}), tmp_path, *want(APP, WEB))
     assert contents(tmp_path) == {}
 
 

@@ -31,6 +31,7 @@ def test_the_standard_library_reads_a_header(name: str, size: int) -> None:
     ("name", "size", "blocks", "sha256"),
     [
         ("oci-layout", 30, 1, "f4a51ecb7d8859a12f36193eef9db68a409e1f30d35e829e4fb117f57c8a0784"),
+        ("a" * 100, 0, 1, "b6fbf7754ec8a276a73d48fb1be04b343e09435f566eb9f052dd27df8c422cea"),
         (f"blobs/sha256/{'a' * 64}", 8**11 - 1, 1, "c52b3561395c93a3651f3def46c84579f02136012b2eb92ab92c94d48ee40b50"),
         (f"blobs/sha256/{'a' * 64}", 8**11, 3, "77d2687d1bb4f409e344f3c986dccf5473d09a5cc8adeb1127be70da635c770c"),
         (f"blobs/sha512/{'a' * 128}", 5, 3, "3ad26bd682e9cc486a4d8fbe7d070f0be12799d85706b4702c14a6f94b92499a"),

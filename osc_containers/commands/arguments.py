@@ -1,9 +1,20 @@
 """Arguments that several commands have."""
 
 import argparse
-from collections.abc import Callable, Sequence
+import re
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
+
+from osc_containers import platforms, request, servicefile
+from osc_containers.errors import Error
+from osc_containers.package import Package
+
+words = servicefile.words
+"""Split repeated options as the services split their parameters."""
+
+_HELP_WIDTH = 80
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -11,11 +22,17 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 def add_command(
     commands: Commands, name: str, run: Callable[[argparse.Namespace], int], text: str, example: str
 ) -> argparse.ArgumentParser:
-    """Add a command; the first sentence of `text` is what the list of commands says of it."""
+    """Add a command; the first sentence of `text` is what the list of commands says of it.
+
+    Paragraphs of `text` that begin with blanks stay as they are, the others are wrapped.
+    """
+    sentence = re.split(r"[.:](?:\s|$)", text, maxsplit=1)[0]
     parser = commands.add_parser(
         name,
-        help=text[0].lower() + text[1:].partition(".")[0],
-        description=text,
+        help=sentence[0].lower() + sentence[1:],
+        description="\n\n".join(
+            part if part.startswith(" ") else textwrap.fill(part, _HELP_WIDTH) for part in text.split("\n\n")
+        ),
         epilog=f"example:\n{example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -50,11 +67,25 @@ def add_format(parser: argparse.ArgumentParser, *formats: str) -> None:
 
 def add_arch_and_profile(parser: argparse.ArgumentParser, arch: str, profile: str) -> None:
     """Add the two options that narrow a description down; the texts say what they are for and their default."""
-    parser.add_argument("--arch", action="append", default=[], metavar="A", help=arch)
-    parser.add_argument("--profile", action="append", default=[], metavar="P", help=profile)
+    add_arch(parser, arch)
+    action = parser.add_argument("--profile", action="append", default=[], metavar="P", help=profile)
+    action.completer = _profiles  # type: ignore[attr-defined]  # for argcomplete
 
 
-def words(values: Sequence[str]) -> list[str]:
-    """Split repeated parameters at blanks and commas; OBS drops the empty value and "0", osc does not."""
-    found = [word for value in values for word in value.replace(",", " ").split()]
-    return [word for word in found if word != "0"]
+def add_arch(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add the choice of architectures."""
+    action = parser.add_argument("--arch", action="append", default=[], metavar="A", help=text)
+    action.completer = _architectures  # type: ignore[attr-defined]  # for argcomplete
+
+
+def _architectures(**_: object) -> tuple[str, ...]:
+    return platforms.ARCHITECTURES
+
+
+def _profiles(*, parsed_args: argparse.Namespace, **_: object) -> list[str]:
+    """Return the profiles of the package that is named so far."""
+    try:
+        descriptions = request.read(Package(getattr(parsed_args, "directory", Path())), [], [], []).descriptions
+    except (Error, OSError):
+        return []
+    return [profile.name for found in descriptions for profile in found.profiles]

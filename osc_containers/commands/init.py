@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from osc_containers import files, layout, request, servicefile, verify, workingcopy
+from osc_containers import description, files, holdings, layout, request, servicefile, verify, workingcopy
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.commands.prefetch import prefetch_all
@@ -25,10 +25,10 @@ def add(commands: Commands) -> None:
         "init",
         run,
         "Make a package that builds on OBS out of a plain kiwi description. That is\n\n"
-        "  1. `split`: <containers> moves to a file that the description includes;\n"
-        "  2. the two services in _service: one that you run to update the containers (osc service manualrun), one that\n"
-        "     runs in every build; whatever else is in _service stays as it is;\n"
-        "  3. `prefetch`: the first lock and archives, if they are not there yet.\n\n"
+        "  1. split: <containers> moves to a file that the description includes;\n"
+        "  2. the two services in _service: one to update the containers with (osc service\n"
+        "     manualrun), one that runs in every build; whatever else is in _service stays;\n"
+        "  3. prefetch: the first lock and archives, if they are not there yet.\n\n"
         "Then it says what to commit. A second run changes nothing.",
         "  osc containers init --arch x86_64 --arch aarch64\n  osc commit",
     )
@@ -36,18 +36,15 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--description", metavar="F", help="the description that OBS builds, where several have <containers>"
     )
-    parser.add_argument(
-        "--arch",
-        action="append",
-        default=[],
-        metavar="A",
-        help="what to fetch for, written to _service (default: those of OBS-ExclusiveArch, else this machine's)",
+    arguments.add_arch(
+        parser, "what to fetch for, written to _service (default: those of OBS-ExclusiveArch, else this machine's)"
     )
     parser.add_argument(
         "--inject",
-        choices=("buildtime",),
+        choices=("buildtime", "source"),
         default="buildtime",
-        help="when the containers are put in (default: %(default)s)",
+        help="buildtime: by the service kiwi_containers_inject, in the build root; source: by kiwi_containers.obscpio, "
+        "for build roots that cannot have that service, and one architecture (default: %(default)s)",
     )
     parser.add_argument("--no-prefetch", action="store_true", help="fetch nothing now: no network is needed")
 
@@ -57,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
     package = Package(options.directory)
     before = _files(package.directory)
     with package.hold():
-        entry = _set_up(package, options.description, arguments.words(options.arch))
+        set_up = _set_up_bundle if options.inject == "source" else _set_up
+        entry = set_up(package, options.description, arguments.words(options.arch))
     if not options.no_prefetch:
         try:
             _prefetch_if_needed(package, entry)
@@ -91,9 +89,44 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Ent
     return entries[servicefile.PREFETCH]
 
 
+def _set_up_bundle(package: Package, name: str | None, architectures: list[str]) -> Entry:
+    """Put `<containers>` into a file that the description does not include, and one entry into `_service`."""
+    path = package.directory / servicefile.FILE_NAME
+    old = path.read_bytes() if path.is_file() else None
+    for entry in servicefile.entries(old) if old is not None else ():
+        if entry.name == servicefile.PREFETCH and "source" in entry.values("inject"):
+            return entry
+        if entry.name in (servicefile.PREFETCH, servicefile.INJECT):
+            raise DescriptionError(f"{path.name}:{entry.line}: {entry.name} is set up the other way; take it out")
+    found = request.read(package, [], architectures, [])
+    having = [each for each in found.descriptions if each.containers and name in (None, each.path.name)]
+    if len(having) != 1:
+        raise DescriptionError(
+            f"{', '.join(each.path.name for each in having) or name or 'package'}: expected one description with "
+            "<containers>; say by --description which OBS builds"
+        )
+    wanted = found.architectures_of(having[0])
+    if len(wanted) != 1:
+        raise DescriptionError(
+            f"{having[0].path.name}: got the architectures {', '.join(wanted)}, but kiwi_containers.obscpio is for "
+            "one; say by --arch which"
+        )
+    layout.apply(layout.plan(having))
+    described = description.read(having[0].path)
+    holding = dict.fromkeys(container.file for container in described.containers)
+    files.write_atomically(described.path, layout.detached(described), described.path.stat().st_mode & 0o7777)
+    logger.info("%s: no longer includes %s, which the service reads", described.path.name, ", ".join(holding))
+    parameters = [*(("description", file) for file in holding), ("arch", wanted[0]), ("inject", "source")]
+    new = servicefile.completed(old, parameters, names=(servicefile.PREFETCH,))
+    files.write_atomically(path, new)
+    logger.info("%s: %s", path.name, "new" if old is None else "has our service now, too; nothing else changed")
+    (entry,) = (each for each in servicefile.entries(new) if each.name == servicefile.PREFETCH)
+    return entry
+
+
 def _prefetch_if_needed(package: Package, entry: Entry) -> None:
     """Prefetch as the service would, unless lock and archives are there: a run of its own follows the tags."""
-    description, arch, profile = (arguments.words(entry.values(name)) for name in ("description", "arch", "profile"))
+    description, arch, profile = (entry.words(name) for name in ("description", "arch", "profile"))
     found = request.read(package, description, arch, profile)
     if _is_complete(package, found):
         logger.info("%s: there, with its archives; 'osc containers prefetch' follows the tags", FILE_NAME)
@@ -105,8 +138,8 @@ def _prefetch_if_needed(package: Package, entry: Entry) -> None:
 def _is_complete(package: Package, found: Request) -> bool:
     lock = package.read_lock() or EMPTY
     wanted = [(item.reference, arch, item.where) for item in request.wanted(found) for arch in item.architectures]
-    archives = [locked.archive.name for _, _, locked in lock.images()]
-    return not verify.check_coverage(wanted, lock) and all(package.find(name) for name in archives)
+    archives = [holdings.find_archive(package, reference, locked) for reference, _, locked in lock.images()]
+    return not verify.check_coverage(wanted, lock) and all(archives)
 
 
 def _files(directory: Path) -> Mapping[str, tuple[int, int, int]]:

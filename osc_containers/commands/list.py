@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from osc_containers import listing, platforms, request
+from osc_containers import listing, platforms, request, terminal
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.lock import EMPTY
@@ -37,5 +37,5 @@ def run(options: argparse.Namespace) -> int:
     if options.format == "json":
         print(json.dumps(listing.as_objects(listed), indent=2))
     else:
-        print(listing.as_table(listed))
+        print(terminal.paint_head(listing.as_table(listed)))
     return 0

@@ -16,7 +16,7 @@ from osc_containers.lock import Lock
 from osc_containers.package import Package
 from osc_containers.progress import Progress, Silence
 from osc_containers.request import Request
-from osc_containers.sources import CONNECTIONS, Network
+from osc_containers.sources import Network
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +50,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--connections",
         type=_connections,
-        default=CONNECTIONS,
         metavar="N",
-        help=f"requests for blobs at a time, from 1 to {_MOST} (default: {CONNECTIONS})",
+        help=f"requests for blobs at a time, from 1 to {_MOST} (default: as the registry's distance wants)",
     )
 
 
@@ -94,12 +93,12 @@ def prefetch_all(
     outdir: Path,
     locked: bool,
     bundled: bool,
-    connections: int = CONNECTIONS,
+    connections: int | None = None,
     watcher: Progress | None = None,
 ) -> None:
     """Pin and fetch what is requested, and write it to `outdir`."""
     from osc_containers import prefetch, transports  # slow to load, and not in build roots
-    from osc_containers.retries import Policy
+    from osc_containers.registry.retries import Policy
 
     if not bundled:
         _warn_of_visible(found)
@@ -107,7 +106,7 @@ def prefetch_all(
     if not wanted:
         logger.warning("nothing to do: no <containers> for these architectures and profiles")
     pack = _pack_for(found) if bundled and wanted else None
-    with transports.Sources(package.directory, policy=Policy(connections=connections)) as sources:
+    with transports.Sources(package.directory, policy=Policy(connections=connections or _MOST)) as sources:
         network = Network(open_source=sources.open, connections=connections, progress=watcher or Silence())
         prefetch.prefetch(package, wanted, network, outdir=outdir, locked=locked, pack=pack)
 

@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from osc_containers import request, verify
 from osc_containers.commands import arguments
@@ -39,9 +40,10 @@ def run(options: argparse.Namespace) -> int:
 
 def verify_all(package: Package, names: Sequence[str], architectures: Sequence[str], profiles: Sequence[str]) -> int:
     """Verify all archives that the lock names, and that it names what the descriptions ask for; return their number."""
+    found = request.read(package, names, architectures, profiles)
     lock = require_lock(package)
-    locked = tuple(dict.fromkeys(arch for _, arch, _ in lock.images()))
-    found = request.read(package, names, architectures or locked, profiles)
+    if not architectures:
+        found = replace(found, architectures=tuple(dict.fromkeys(arch for _, arch, _ in lock.images())))
     wanted = [(item.reference, arch, item.where) for item in request.wanted(found) for arch in item.architectures]
     problems = verify.check_coverage(wanted, lock)
     images = [image for image in lock.images() if not architectures or image[1] in architectures]

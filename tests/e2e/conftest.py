@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
 from e2e.machine import HERE, Machine, make_machine
 
 CACHE = HERE.parent.parent / "build" / "e2e"

@@ -1,13 +1,15 @@
 """A machine to boot: a small Debian with systemd and podman, in systemd-nspawn.
 
-A machine is a throw-away overlay of a root that `make-root` made once, with a `/var` of its own on a real file system
-(podman's store cannot lie on an overlay). What it shows at the end of a boot, once it has reached its target, it
-writes to `/out`. Everything here is also done by hand with `make-root`, `mount` and `boot`.
+A machine is a throw-away overlay of a root that `make-root` made once, with a `/var` on a file system of its own, which
+can be full and can lose what was not yet written out when the power goes. What there is to see at the end of a boot it
+writes to `/out`, once it has reached its target. By hand the same is done with `make-root`, `mount` and `boot`.
 """
 
+import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +24,10 @@ HERE = Path(__file__).resolve().parent
 
 _REPORT = r"""#!/bin/sh
 podman images --all --no-trunc --digests --format '{{.Repository}}:{{.Tag}} {{.Digest}} {{.ID}}' > /out/images
+for image in $(podman images --all --quiet --no-trunc); do
+    root=$(podman image mount "$image") && (cd "$root" && find . -type f -exec sha256sum '{}' +)
+    podman image unmount "$image" > /dev/null
+done > /out/files
 systemctl list-units --all --plain --no-legend 'kiwi_containers*' > /out/units
 systemctl show --property=Id,ActiveState --value multi-user.target consumer-*.service > /out/consumers
 journalctl --boot --identifier=kiwi_containers --output=json --output-fields=MESSAGE,PRIORITY > /out/journal
@@ -52,6 +58,8 @@ class Report:
 
     images: frozenset[str]
     """`NAME MANIFEST-DIGEST sha256:ID` of every image that podman has."""
+    files: frozenset[str]
+    """SHA-256 of every file in an image."""
     units: Mapping[str, str]
     """The state of each `kiwi_containers*` unit, by name without suffix."""
     active: frozenset[str]
@@ -66,11 +74,24 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """A machine that can be booted again and again; `root` and `var` are where its `/` and `/var` lie."""
+    """A machine that can be booted again and again; its parts lie below `directory`."""
 
-    root: Path
-    var: Path
-    out: Path
+    directory: Path
+
+    @property
+    def root(self) -> Path:
+        """What the machine has as `/`, without its `/var`."""
+        return self.directory / "root"
+
+    @property
+    def var(self) -> Path:
+        """What the machine has as `/var`."""
+        return self.directory / "var"
+
+    @property
+    def out(self) -> Path:
+        """What the machine has as `/out`."""
+        return self.directory / "out"
 
     def install(self, *files: TextFile | Symlink) -> None:
         """Put files into the image."""
@@ -81,23 +102,27 @@ class Machine:
             else:
                 tree.write(file.path, file.text.encode(), file.mode)
 
-    def boot(self, *options: str, limit: int = 90) -> Report:
+    def boot(self, *options: str, limit: int = 120) -> Report:
         """Boot until the machine powers itself off, and read what it reported; `limit` is in seconds."""
         with self._booting(options) as process:
             process.wait(limit)
         assert (self.out / "finished").exists(), "the machine did not reach its target"
         return _read_report(self.out)
 
-    def boot_until(self, moment: Callable[[], bool], *, limit: int = 90) -> None:
+    def boot_until(self, moment: Callable[[], bool], *, limit: int = 120) -> None:
         """Boot, and cut the power as soon as `moment` is true."""
+        os.sync()
         with self._booting(()) as process:
             end = time.monotonic() + limit
             while not moment():
                 assert process.poll() is None, "the moment did not come"
                 assert time.monotonic() < end, "the moment did not come in time"
-                time.sleep(0.005)
-            _cut_power(process)
-        assert not (self.out / "finished").exists()
+                time.sleep(0.002)
+            _lose_unwritten(self.var)
+        subprocess.run(["umount", self.var], check=True)
+        while subprocess.run(["losetup", "-j", self.directory / "var.img"], capture_output=True, check=True).stdout:
+            time.sleep(0.01)  # until the machine's mounts, and with them the old state of the file system, are gone
+        _mount_var(self.directory)
 
     @contextmanager
     def _booting(self, options: tuple[str, ...]) -> Iterator[subprocess.Popen[bytes]]:
@@ -109,11 +134,20 @@ class Machine:
                 yield process
             finally:
                 if process.poll() is None:
-                    _cut_power(process)
+                    _kill(process)
 
 
-def _cut_power(process: subprocess.Popen[bytes]) -> None:
-    """Kill the machine's first process: the kernel then kills all others, and nothing is told or written out."""
+def _lose_unwritten(directory: Path) -> None:
+    """Stop a file system at once: what it has not written to its disk by now will never be there (FS_IOC_SHUTDOWN)."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.ioctl(descriptor, 0x8004587D, struct.pack("I", 2))
+    finally:
+        os.close(descriptor)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill the machine's first process, and with it all others."""
     for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
         os.kill(int(child), signal.SIGKILL)
     process.wait(30)
@@ -125,6 +159,7 @@ def _read_report(out: Path) -> Report:
     entries = map(json.loads, (out / "journal").read_text().splitlines())
     return Report(
         images=frozenset((out / "images").read_text().splitlines()),
+        files=frozenset(line.partition(" ")[0] for line in (out / "files").read_text().splitlines()),
         units={name.removesuffix(".service"): active for name, _, active, *_ in units},
         active=frozenset(name for pair in shown for name in pair if "active" in pair and name != "active"),
         journal=tuple((int(entry["PRIORITY"]), entry["MESSAGE"]) for entry in entries),
@@ -132,22 +167,28 @@ def _read_report(out: Path) -> Report:
 
 
 @contextmanager
-def make_machine(base: Path, directory: Path, *, var_size: str = "") -> Iterator[Machine]:
-    """Make a machine from the root `base` in `directory`; with `var_size` (of mke2fs) its `/var` is that small."""
-    machine = Machine(root=directory / "root", var=directory / "var", out=directory / "out")
+def make_machine(base: Path, directory: Path, *, var_size: int = 1 << 30) -> Iterator[Machine]:
+    """Make a machine from the root `base` in `directory`; `var_size` is in bytes."""
+    machine = Machine(directory=directory)
     for path in (machine.root, machine.var, machine.out, directory / "upper", directory / "work"):
         path.mkdir(parents=True)
+    layers = f"lowerdir={base},upperdir={directory}/upper,workdir={directory}/work"
+    subprocess.run(["mount", "-t", "overlay", "-o", layers, "overlay", machine.root], check=True)
     with ExitStack() as stack:
-        layers = f"lowerdir={base},upperdir={directory}/upper,workdir={directory}/work"
-        _mount(stack, "-t", "overlay", "-o", layers, "overlay", machine.root)
-        if var_size:
-            subprocess.run(["mke2fs", "-q", "-t", "ext4", directory / "var.img", var_size], check=True)
-            _mount(stack, "-o", "loop", directory / "var.img", machine.var)
+        stack.callback(_unmount, machine.root)
+        with (directory / "var.img").open("wb") as image:
+            image.truncate(var_size)
+        subprocess.run(["mke2fs", "-q", "-t", "ext4", directory / "var.img"], check=True)
+        _mount_var(directory)
+        stack.callback(_unmount, machine.var)
         subprocess.run(["cp", "-a", f"{base}/var/.", machine.var], check=True)
         machine.install(*_FILES)
         yield machine
 
 
-def _mount(stack: ExitStack, *arguments: str | Path) -> None:
-    subprocess.run(["mount", *arguments], check=True)
-    stack.callback(subprocess.run, ["umount", "--lazy", arguments[-1]], check=True)
+def _mount_var(directory: Path) -> None:
+    subprocess.run(["mount", "-o", "loop", directory / "var.img", directory / "var"], check=True)
+
+
+def _unmount(directory: Path) -> None:
+    subprocess.run(["umount", "--lazy", directory], check=True)

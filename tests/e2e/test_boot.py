@@ -1,12 +1,17 @@
 """The load at first boot, by the real systemd and the real podman."""
 
+import hashlib
+import io
+import tarfile
+import time
 from collections.abc import Callable
+from functools import cache
 
 import images
 import pytest
+
 from e2e.machine import Machine
 from e2e.packed import Packed, pack
-
 from osc_containers import units
 from osc_containers.units import UNITS, Symlink, TextFile
 
@@ -17,10 +22,25 @@ MakeMachine = Callable[..., Machine]
 SMALL = pack("registry.example.com/team/small:1.0", images.small("small"))
 DOCKER = pack("registry.example.com:5000/docker:2.0", images.small("docker", docker=True))
 PLAIN = pack("docker.io/library/plain:latest", images.image(images.random_layer("plain", 1 << 20)))
-# What podman needs some time for.
-BIG = pack("registry.example.com/big:1.0", images.image(images.random_layer("big", 150 << 20)))
-# 200 MiB that one sees only when they are unpacked.
-BOMB = pack("registry.example.com/bomb:1.0", images.image(images.layer({"srv/zeros": bytes(200 << 20)})))
+
+
+@cache
+def big_layers() -> list[images.Layer]:
+    """Make layers that podman needs some time for."""
+    return [images.random_layer(f"big{number}", 40 << 20) for number in range(4)]
+
+
+@cache
+def big() -> Packed:
+    """Pack an image of these."""
+    return pack("registry.example.com/big:1.0", images.image(*big_layers()))
+
+
+@cache
+def bomb() -> Packed:
+    """Pack an image whose 200 MiB one sees only when they are unpacked."""
+    return pack("registry.example.com/bomb:1.0", images.image(images.layer({"srv/zeros": bytes(200 << 20)})))
+
 
 # A docker that has what was loaded into it, and fails as often as /docker-fails has characters.
 DOCKER_STUB = r"""#!/bin/sh
@@ -30,6 +50,15 @@ case "$1 $2" in
     "load "*)
         read -r left < /docker-fails && echo "${left#x}" > /docker-fails && [ -n "$left" ] && echo "no daemon" && exit 1
         sed -n 's/.*"Config":"blobs.sha256.\([0-9a-f]*\)".*/sha256:\1/p' "$4" > /var/lib/docker-image ;;
+esac
+"""
+
+
+# A container-snap, likewise without failures.
+CONTAINER_SNAP_STUB = r"""#!/bin/sh
+case $1 in
+    list-images) [ -e /var/lib/snap-image ] && echo "$(cat /var/lib/snap-image),2026-01-01 00:00:00 +0000 UTC,name" ;;
+    load) sed -n 's/.*"Config":"blobs.sha256.\([0-9a-f]*\)".*/\1/p' "$3" > /var/lib/snap-image ;;
 esac
 """
 
@@ -57,8 +86,10 @@ def consumer(name: str, needs: str) -> tuple[TextFile, Symlink]:
     )
 
 
-def test_the_first_boot_loads_all_and_the_second_nothing(make: MakeMachine) -> None:
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_the_first_boot_loads_all_and_the_second_nothing(make: MakeMachine, shell: str) -> None:
     machine = make()
+    machine.install(Symlink(path="/usr/bin/sh", target=shell))
     put(machine, SMALL, DOCKER, PLAIN)
     (machine.var / "tmp/kiwi_containers/fetched_only_1.0").write_bytes(b"for others")
     machine.install(*units.render([SMALL.load, DOCKER.load, PLAIN.load]))
@@ -144,17 +175,32 @@ def test_one_failure_stops_no_other_and_the_next_boot_mends_it(make: MakeMachine
     assert "consumer-all.service" in second.active
 
 
-def test_the_last_of_two_engines_removes_their_archive(make: MakeMachine) -> None:
+def test_the_last_of_three_engines_removes_their_archive(make: MakeMachine) -> None:
     machine = make()
     put(machine, SMALL)
-    machine.install(*units.render([SMALL.load, SMALL.for_engine("docker")]))
+    machine.install(*units.render([SMALL.load, SMALL.for_engine("docker"), SMALL.for_engine("container-snap")]))
 
     assert machine.boot().images == {SMALL.in_podman}
     assert archives(machine) == {"small_1.0"}
 
     machine.install(TextFile(path="/usr/bin/docker", text=DOCKER_STUB, mode=0o755))
-    second = machine.boot()
-    assert [line for _, line in second.journal] == [f"{SMALL.load.reference}: loaded into docker"]
+    assert machine.boot().lines("loaded into docker") == [f"{SMALL.load.reference}: loaded into docker"]
+    assert archives(machine) == {"small_1.0"}
+
+    machine.install(TextFile(path="/usr/bin/container-snap", text=CONTAINER_SNAP_STUB, mode=0o755))
+    last = machine.boot()
+    assert [line for _, line in last.journal] == [f"{SMALL.load.reference}: loaded into container-snap"]
+    assert archives(machine) == set()
+
+
+def test_an_engine_that_is_masked_is_not_waited_for(make: MakeMachine) -> None:
+    machine = make()
+    put(machine, SMALL)
+    docker = SMALL.for_engine("docker")
+    machine.install(
+        *units.render([SMALL.load, docker]), Symlink(path=f"/etc/systemd/system/{docker.unit}", target="/dev/null")
+    )
+    assert machine.boot().units["kiwi_containers"] == "active"
     assert archives(machine) == set()
 
 
@@ -173,35 +219,70 @@ def test_a_failing_engine_is_tried_again_in_the_same_boot(make: MakeMachine) -> 
 
 
 def test_a_full_var_is_explained_and_the_next_boot_mends_it(make: MakeMachine) -> None:
-    machine = make(var_size="500M")
-    put(machine, BIG, BOMB, SMALL)
+    machine = make(var_size=700 << 20)
+    put(machine, big(), bomb(), SMALL)
     ballast = machine.var / "ballast"
-    ballast.write_bytes(bytes(200 << 20))
-    machine.install(*units.render([BIG.load, BOMB.load, SMALL.load]))
+    ballast.write_bytes(bytes(400 << 20))
+    machine.install(*units.render([big().load, bomb().load, SMALL.load]))
 
     first = machine.boot()
-    print(first.journal)
     assert first.images == {SMALL.in_podman}
     assert archives(machine) == {"big_1.0", "bomb_1.0"}
     assert "multi-user.target" in first.active
 
     ballast.unlink()
-    assert machine.boot().images == {packed.in_podman for packed in (BIG, BOMB, SMALL)}
+    assert machine.boot().images == {packed.in_podman for packed in (big(), bomb(), SMALL)}
     assert archives(machine) == set()
 
 
-def test_a_power_cut_in_the_middle_of_a_load_is_mended(make: MakeMachine) -> None:
+def stored_size(machine: Machine) -> int:
+    """Return how much of the big image podman has unpacked."""
+    files = (machine.var / "lib/containers/storage/overlay").glob("*/diff/srv/*")
+    return sum(path.stat().st_size for path in files)
+
+
+@pytest.mark.parametrize("unpacked", [10 << 20, 130 << 20], ids=["in the first layer", "in the last layer"])
+def test_a_power_cut_in_the_middle_of_a_load_is_mended(make: MakeMachine, unpacked: int) -> None:
     machine = make()
-    put(machine, BIG, SMALL)
-    machine.install(*units.render([BIG.load, SMALL.load]))
-    layers = machine.var / "lib/containers/storage/overlay"
+    put(machine, big())
+    machine.install(*units.render([big().load]))
+    machine.boot_until(lambda: stored_size(machine) > unpacked)
+    assert archives(machine) == {"big_1.0"}
+    assert_big_is_loaded(machine)
 
-    machine.boot_until(lambda: any(path.stat().st_size > 1 << 20 for path in layers.glob("*/diff/srv/big")))
-    assert "big_1.0" in archives(machine)
 
-    report = machine.boot()
-    assert report.images == {BIG.in_podman, SMALL.in_podman}
+def test_a_power_cut_after_the_archive_is_gone_loses_nothing(make: MakeMachine) -> None:
+    machine = make()
+    put(machine, big())
+    # Time enough for the file system to write out that the archive is gone, but of itself no content yet.
+    pause = "[Service]\nExecStart=/usr/bin/sleep 9\n[Unit]\nAfter=kiwi_containers.service"
+    machine.install(*units.render([big().load]), *consumer("pause", pause))
+    gone_since = 0.0
+
+    def is_gone_for_good() -> bool:
+        nonlocal gone_since
+        if not gone_since and (machine.var / "lib/kiwi_containers/podman-big_1.0").exists() and not archives(machine):
+            gone_since = time.monotonic()
+        return bool(gone_since) and time.monotonic() > gone_since + 7
+
+    machine.boot_until(is_gone_for_good)
     assert archives(machine) == set()
+    assert_big_is_loaded(machine)
+
+
+def assert_big_is_loaded(machine: Machine) -> None:
+    """Boot, and find every file of the big image as it was packed."""
+    report = machine.boot()
+    assert report.images == {big().in_podman}
+    assert report.files == {checksum for layer in big_layers() for checksum in checksums(layer)}
+    assert archives(machine) == set()
+
+
+def checksums(layer: images.Layer) -> set[str]:
+    """Return the SHA-256 of each file in a layer."""
+    with tarfile.open(fileobj=io.BytesIO(layer.content)) as tar:
+        files = (tar.extractfile(member) for member in tar.getmembers())
+        return {hashlib.sha256(file.read()).hexdigest() for file in files if file}
 
 
 def test_an_image_that_is_there_is_not_loaded_again(make: MakeMachine) -> None:
@@ -223,3 +304,29 @@ def test_a_read_only_root_is_no_obstacle(make: MakeMachine) -> None:
     put(machine, SMALL)
     machine.install(*units.render([SMALL.load]))
     assert machine.boot("--read-only").images == {SMALL.in_podman}
+
+
+def test_arguments_arrive_as_they_are(make: MakeMachine) -> None:
+    machine = make()
+    weapons = [
+        "",
+        " ",
+        ";",
+        "-rf",
+        "$HOME ${HOME} $$",
+        "%n %% %",
+        "\"'`",
+        "a\\",
+        "\\x41\\n",
+        "a\nb\t\x1b[31m\x7f",
+        "é\u202e\x80",
+    ]
+    arguments = [*weapons, *(chr(code) for code in range(1, 256))]
+    dump = "#!/bin/sh\nprintf '%s\\0' \"$@\" > /out/arguments\n"
+    command = " ".join(["/usr/bin/dump", *map(units.quote_argument, arguments)])
+    machine.install(
+        TextFile(path="/usr/bin/dump", text=dump, mode=0o755),
+        *consumer("dump", f"[Service]\nExecStart={command}\n[Unit]"),
+    )
+    machine.boot()
+    assert (machine.out / "arguments").read_bytes().split(b"\0")[:-1] == [text.encode() for text in arguments]

@@ -19,7 +19,7 @@ import urllib3
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from osc_containers import hosts
+from osc_containers.registry import hosts
 
 # Its messages hold whole URLs, and those may be signatures.
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)
@@ -92,7 +92,7 @@ class _Reply(http.client.HTTPResponse):
 class _Connection(HTTPConnection):
     reply: _Reply | None = None
 
-    def response_class(self, *args: Any, **kwargs: Any) -> _Reply:  # type: ignore[assignment]
+    def response_class(self, *args: Any, **kwargs: Any) -> _Reply:  # type: ignore[override]
         """Begin a reply; `http.client` calls this as the class that it usually is."""
         self.reply = _Reply(*args, **kwargs)
         return self.reply

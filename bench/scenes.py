@@ -1,0 +1,75 @@
+"""The images and the links of the cases."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeAlias
+
+import images
+from images import Image
+from link import Link, open_link
+
+MB = 1000 * 1000
+
+BASE = (90, 40, 20)
+"""Layers that the images of the suite share, MB: one has most of it, as in most images there are."""
+OWN = 30
+"""The layer that each has for itself, MB."""
+ROUND_TRIP = 0.040
+RATE = 20 * MB
+
+Images: TypeAlias = Callable[[], Iterator[tuple[str, Image]]]
+"""Makes images by name, one at a time: they are large."""
+
+
+def nothing() -> Iterator[tuple[str, Image]]:
+    """Make no image."""
+    return iter(())
+
+
+def suite() -> Iterator[tuple[str, Image]]:
+    """Make 6 images of 180 MB that share 150 MB."""
+    base = base_layers()
+    for n in range(6):
+        yield f"app{n}", images.image(*base, images.random_layer(f"own{n}", OWN * MB))
+
+
+def base_layers() -> list[images.Layer]:
+    """Make what the images of the suite share."""
+    return [images.random_layer(f"base{n}", size * MB) for n, size in enumerate(BASE)]
+
+
+def single() -> Iterator[tuple[str, Image]]:
+    """Make an image of 180 MB."""
+    yield "single", images.image(*(images.random_layer(f"single{n}", size * MB) for n, size in enumerate((*BASE, OWN))))
+
+
+def even() -> Iterator[tuple[str, Image]]:
+    """Make an image of 180 MB whose layers are equal."""
+    yield "even", images.image(*(images.random_layer(f"even{n}", 45 * MB) for n in range(4)))
+
+
+def large() -> Iterator[tuple[str, Image]]:
+    """Make an image of 1 GB."""
+    yield "large", images.image(*(images.random_layer(f"large{n}", 500 * MB) for n in range(2)))
+
+
+def many() -> Iterator[tuple[str, Image]]:
+    """Make 50 images of 200 kB that share 100 kB."""
+    base = images.random_layer("many", 100_000)
+    for n in range(50):
+        yield f"small{n}", images.image(base, *(images.random_layer(f"many{n}.{k}", 50_000) for k in range(2)))
+
+
+def direct(server: str) -> AbstractContextManager[Link | None]:
+    """Put nothing before the server: bytes on the wire are then those that it says it sent, without headers."""
+    return nullcontext()
+
+
+def counted(server: str) -> AbstractContextManager[Link | None]:
+    """Put a link before the server that only counts."""
+    return open_link(server, round_trip=0, rate=0)
+
+
+def slow(server: str) -> AbstractContextManager[Link | None]:
+    """Put a slow link before the server."""
+    return open_link(server, round_trip=ROUND_TRIP, rate=RATE)

@@ -1,0 +1,227 @@
+"""What a description says of the image beside its containers: its packages, and how much room it has.
+
+Only what kiwi itself would read is read: the description and the files that it includes, but none that those include.
+What kiwi's schema refuses is passed over here; kiwi says it.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from osc_containers import markup, profiles
+from osc_containers.description import Description
+from osc_containers.markup import BLANKS, Element
+
+MEBIBYTE = 1 << 20
+
+_MULTIBUILD = "_multibuild"
+_FLAVOR = "@BUILD_FLAVOR@"
+_SIZE = re.compile(r"([0-9]{1,12})([MG]?)")
+_SMALLEST_VOLUME = {"btrfs": 120, "xfs": 300}
+"""MiB that kiwi leaves free in a volume without a size, by file system; 30 in others (kiwi/defaults.py)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packages:
+    """A `<packages>`: names by kind of element, those that are for some architectures only with them."""
+
+    kind: str
+    profiles: tuple[str, ...]
+    file: str
+    line: int
+    named: tuple[tuple[str, str | None], ...]
+    collections: tuple[tuple[str, str | None], ...]
+
+    def is_for(self, used: Collection[str]) -> bool:
+        """Tell whether an image that uses these profiles has them."""
+        return _is_used(self.profiles, used)
+
+    def names(self, arch: str) -> frozenset[str]:
+        """Return the packages for an architecture."""
+        return frozenset(name for name, wanted in self.named if profiles.is_for(arch, wanted))
+
+    def patterns(self, arch: str) -> frozenset[str]:
+        """Return the patterns and products for an architecture, which bring packages that cannot be seen here."""
+        return frozenset(name for name, wanted in self.collections if profiles.is_for(arch, wanted))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """How large something may get: as a whole, or beyond what is in it when the image is made. In bytes."""
+
+    size: int
+    is_additive: bool
+    line: int
+    text: str
+    """The element, for messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageType:
+    """A `<type>`: the limits of its root file system and of others by mount point; None is no limit."""
+
+    image: str
+    profiles: tuple[str, ...]
+    arch: str | None
+    file: str
+    line: int
+    root: Limit | None
+    mounts: tuple[tuple[str, Limit], ...]
+
+    def is_for(self, used: Collection[str], arch: str) -> bool:
+        """Tell whether it is the type of an image that uses these profiles on an architecture."""
+        return _is_used(self.profiles, used) and profiles.is_for(arch, self.arch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appliance:
+    """Everything of a description that is of interest here, and the profiles of each build that there is."""
+
+    packages: tuple[Packages, ...]
+    types: tuple[ImageType, ...]
+
+
+def read(found: Description) -> Appliance:
+    """Read the appliance of a description that was read without problems."""
+    names = dict.fromkeys([found.path.name, *(each.name for each in found.includes if not each.is_nested)])
+    packages: list[Packages] = []
+    types: list[ImageType] = []
+    for name in names:
+        xml = (found.path.parent / name).read_bytes()
+        for element in markup.parse(xml, name, ("packages", "preferences")).children:
+            if element.name == "packages":
+                packages.append(_packages(element, name))
+            elif element.name == "preferences":
+                types += (_type(child, element, name) for child in element.children if child.name == "type")
+    return Appliance(packages=tuple(packages), types=tuple(types))
+
+
+def builds(found: Description, arch: str) -> tuple[tuple[str, ...], ...]:
+    """Return the profiles of each image that is made of a description for an architecture.
+
+    On OBS that is one for each profile in `OBS-Profiles`, with the flavors of `_multibuild` for `@BUILD_FLAVOR@`.
+    Elsewhere nobody knows: then it is one without profiles, and one for each profile that containers are for.
+    """
+    declared = {profile.name for profile in found.profiles if profiles.is_for(arch, profile.arch)}
+    if found.obs_profiles is None:
+        used = dict.fromkeys(name for container in found.containers for name in container.profile_names)
+        return ((), *((name,) for name in used if name in declared))
+    names: list[str] = []
+    for name in found.obs_profiles:
+        names += flavors(found.path.parent) if name == _FLAVOR else [name]
+    return tuple((name,) for name in dict.fromkeys(names) if name in declared)
+
+
+def flavors(directory: Path) -> tuple[str, ...]:
+    """Return the flavors of a package; none where there is no `_multibuild`, or where it is broken."""
+    path = directory / _MULTIBUILD
+    if not path.is_file():
+        return ()
+    try:
+        root = markup.parse(path.read_bytes(), _MULTIBUILD, ("flavor", "package"))
+    except ValueError:
+        return ()
+    return tuple(child.text.strip(BLANKS) for child in root.children)
+
+
+def _is_used(names: Collection[str], used: Collection[str]) -> bool:
+    """Tell whether a section for these profiles (none is all) is in an image that uses some."""
+    return not names or not set(used).isdisjoint(names)
+
+
+def _names(element: Element) -> tuple[str, ...]:
+    value = element.attributes.get("profiles")
+    return tuple(value.split(",")) if value else ()
+
+
+def _packages(element: Element, file: str) -> Packages:
+    def named(*kinds: str) -> tuple[tuple[str, str | None], ...]:
+        children = (child for child in element.children if child.name in kinds)
+        return tuple((child.attributes.get("name", "").strip(), child.attributes.get("arch")) for child in children)
+
+    return Packages(
+        kind=element.attributes.get("type", ""),
+        profiles=_names(element),
+        file=file,
+        line=element.line,
+        named=named("package"),
+        collections=named("namedCollection", "product", "collectionModule"),
+    )
+
+
+def _type(element: Element, preferences: Element, file: str) -> ImageType:
+    return ImageType(
+        image=element.attributes.get("image", ""),
+        profiles=_names(preferences),
+        arch=preferences.attributes.get("arch"),
+        file=file,
+        line=element.line,
+        root=_root_limit(element),
+        mounts=tuple(_mounts(element)),
+    )
+
+
+def _child(element: Element, *path: str) -> Element | None:
+    for name in path:
+        found = next((child for child in element.children if child.name == name), None)
+        if found is None:
+            return None
+        element = found
+    return element
+
+
+def _root_limit(element: Element) -> Limit | None:
+    """Return the limit of the root file system; kiwi's oem images grow to their disk unless they are told not to."""
+    if element.attributes.get("image") == "oem":
+        resize = _child(element, "oemconfig", "oem-resize")
+        if resize is None or resize.text.strip(BLANKS) not in ("false", "0"):
+            system = _child(element, "oemconfig", "oem-systemsize")
+            return _limit(system, "M", is_additive=False) if system else None
+    size = _child(element, "size")
+    if size is None:
+        return Limit(size=0, is_additive=True, line=element.line, text="no <size>")
+    return _limit(size, size.attributes.get("unit", "M"), is_additive=size.attributes.get("additive") in ("true", "1"))
+
+
+def _limit(element: Element, unit: str, *, is_additive: bool) -> Limit | None:
+    bytes_ = _bytes(element.text.strip(BLANKS) + unit)
+    unpartitioned = _bytes(element.attributes.get("unpartitioned", "0") + unit) or 0
+    if bytes_ is None:
+        return None
+    size = max(0, bytes_ - unpartitioned)
+    text = f"<{element.name}> of {size // MEBIBYTE} MiB{' beside the data' if is_additive else ''}"
+    return Limit(size=size, is_additive=is_additive, line=element.line, text=text)
+
+
+def _bytes(text: str) -> int | None:
+    match = _SIZE.fullmatch(text)
+    return int(match[1]) * MEBIBYTE * (1024 if match[2] == "G" else 1) if match else None
+
+
+def _mounts(element: Element) -> Iterator[tuple[str, Limit]]:
+    """Yield the file systems beside the root, and the root's own volume as `/`."""
+    for partition in (_child(element, "partitions") or element).children:
+        size = _bytes(partition.attributes.get("size", ""))
+        if partition.name == "partition" and "mountpoint" in partition.attributes and size is not None:
+            text = f"<partition mountpoint={partition.attributes['mountpoint'][:80]!r}>"
+            limit = Limit(size=size, is_additive=False, line=partition.line, text=text)
+            yield partition.attributes["mountpoint"], limit
+    disk = _child(element, "systemdisk")
+    if disk is not None and (
+        element.attributes.get("filesystem") != "btrfs" or disk.attributes.get("preferlvm") in ("true", "1")
+    ):
+        yield from _volumes(disk, element.attributes.get("filesystem", ""))
+
+
+def _volumes(disk: Element, filesystem: str) -> Iterator[tuple[str, Limit]]:
+    """Yield the volumes of LVM that do not just take what is left (kiwi/xml_state.py, `get_volumes`)."""
+    smallest = _SMALLEST_VOLUME.get(filesystem, 30)
+    for volume in disk.children:
+        name = volume.attributes.get("name", "")
+        size, free = volume.attributes.get("size"), volume.attributes.get("freespace")
+        bytes_ = _bytes(size or free or str(smallest))
+        if bytes_ is not None and "arch" not in volume.attributes:  # else it is "all", or not in every image
+            mount = "/" if name.startswith("@root") else "/" + (volume.attributes.get("mountpoint") or name).strip("/")
+            limit = Limit(size=bytes_, is_additive=not size, line=volume.line, text=f"<volume name={name[:80]!r}>")
+            yield mount, limit

@@ -1,0 +1,96 @@
+"""Changes of containers as texts: for people at a terminal, and for the `.changes` file of a package."""
+
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+
+from osc_containers import table
+from osc_containers.differences import Change, ImageChange, Version
+
+_WIDTH = 67
+"""Letters of a line in a `.changes` file, as osc's template has them (osc/core.py, `vc`: vc and its helpers)."""
+
+_DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_HEADS = ("  ARCH", "OLD", "CREATED", "NEW", "CREATED", "LAYERS", "TO FETCH")
+
+
+def as_text(changes: Sequence[Change]) -> str:
+    """Return a table of the images, with each reference above those of its architectures."""
+    images = [image for change in changes for image in change.images]
+    head, *lines = table.render(_HEADS, map(_row, images), right=("TO FETCH",)).splitlines()
+    texts = [head]
+    for change in changes:
+        texts += [str(change.reference), *lines[: len(change.images)]]
+        lines = lines[len(change.images) :]
+    return "\n".join(texts)
+
+
+def _row(image: ImageChange) -> tuple[str, ...]:
+    layers = f"{len(image.kept)} kept, +{len(image.added)}, -{len(image.dropped)}"
+    fetched = table.size(image.fetched) if image.new else "-"
+    return (f"  {image.arch}", *_side(image.old), *_side(image.new), layers, fetched)
+
+
+def _side(version: Version | None) -> tuple[str, str]:
+    return (version.image.manifest.digest.short, _day(version) or "-") if version else ("-", "-")
+
+
+def _day(version: Version) -> str:
+    """Return the creation date of an image, without the time; the lock may say anything."""
+    match = _DAY.match(version.created)
+    return match[0] if match else ""
+
+
+def as_changes(changes: Sequence[Change]) -> str:
+    """Return lines for an entry of a `.changes` file, without its head."""
+    sections = {
+        "Update containers:": [change for change in changes if change.old and change.new],
+        "Add containers:": [change for change in changes if not change.old],
+        "Remove containers:": [change for change in changes if not change.new],
+    }
+    lines = []
+    for title, items in sections.items():
+        if items:
+            lines.append(f"- {title}")
+            lines += [line for change in items for line in _item(change)]
+    return "\n".join(lines)
+
+
+def _item(change: Change) -> Iterable[str]:
+    return textwrap.wrap(
+        f"{change.reference}{': ' if change.new else ''}{', '.join(_facts(change))}",
+        _WIDTH,
+        initial_indent="  * ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _facts(change: Change) -> Iterator[str]:
+    """Yield what is worth to be read years later: what was in the image, and how much of it is new."""
+    if change.new is None:
+        return
+    new = f"{change.new.algorithm}:{change.new.short}{_date(image.new for image in change.images)}"
+    if change.old is None:
+        yield new
+        return
+    if change.old != change.new:
+        yield f"{change.old.algorithm}:{change.old.short}{_date(image.old for image in change.images)} -> {new}"
+    moved = [image for image in change.images if image.old and image.new]
+    if moved:
+        added = {layer.digest for image in moved for layer in image.added}
+        layers = added | {layer.digest for image in moved for layer in image.kept}
+        yield f"{len(added)} of {len(layers)} layers new"
+    for word, arches in (
+        ("for", [image.arch for image in change.images if not image.old]),
+        ("no longer for", [image.arch for image in change.images if not image.new]),
+    ):
+        if arches:
+            yield f"{word} {' and '.join(arches)}{', too' if word == 'for' else ''}"
+
+
+def _date(versions: Iterable[Version | None]) -> str:
+    """Return the latest creation date of some images, or nothing."""
+    day = max((_day(version) for version in versions if version), default="")
+    return f" ({day})" if day else ""

@@ -1,0 +1,94 @@
+"""Where containers stand and what they are called: what obs-build and plain kiwi make of that."""
+
+from collections.abc import Iterator
+
+from osc_containers import overlay
+from osc_containers.checks.subject import Subject
+from osc_containers.description import Description
+from osc_containers.errors import DescriptionError
+from osc_containers.findings import Finding, Severity, of_problem
+from osc_containers.reference import Reference
+from osc_containers.request import wanted
+from osc_containers.sections import Container
+from osc_containers.units import ARCHIVES
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    """Check every description."""
+    yield from _clashes(subject)
+    for found in subject.descriptions:
+        if not subject.is_bundled:
+            yield from _visible(found)
+        yield from _nested(found)
+        yield from _profiles(found)
+        yield from _names(found, subject)
+
+
+def _clashes(subject: Subject) -> Iterator[Finding]:
+    """Find references that shall come from two places."""
+    try:
+        wanted(subject.request)
+    except DescriptionError as error:
+        yield from (of_problem(problem, "two-places") for problem in error.problems)
+
+
+def _visible(found: Description) -> Iterator[Finding]:
+    for container in found.visible:
+        first, _, rest = container.endpoint.partition("/")
+        asked = rest if ":" in first else container.endpoint
+        why = f"obs-build sees this container and asks OBS for a package 'container:{asked}', which nobody provides"
+        if ":" in first:
+            why += f"; it even drops {first!r}, because of the colon"
+        yield _finding(container, "visible", why, "osc containers split", severity=Severity.ERROR)
+
+
+def _nested(found: Description) -> Iterator[Finding]:
+    for include in found.includes:
+        having = [container for container in found.containers if container.file == include.name]
+        if include.is_nested and having:
+            why = f"kiwi ignores an include in an included file: without this project it loses {len(having)} containers"
+            fix = f'<include from="this://./{include.name}"/> in {found.path.name}'
+            yield Finding(
+                severity=Severity.INFO, check="nested", file=include.file, line=include.line, why=why, fix=fix
+            )
+
+
+def _profiles(found: Description) -> Iterator[Finding]:
+    """Find profiles that are not declared, and those whose directory would be something else."""
+    declared = {profile.name for profile in found.profiles}
+    for container in found.containers:
+        missing = [name for name in container.profile_names if name not in declared]
+        if missing:
+            names = ", ".join(repr(name[:80]) for name in missing)
+            why = f"no profile {names} is declared, so that it adds this container to no image"
+            yield _finding(container, "profile", why, f'<profile name="{missing[0][:80]}" description="…"/>')
+        yield from (of_problem(problem, "profile") for problem in overlay.problems_of_profiles(container))
+
+
+def _names(found: Description, subject: Subject) -> Iterator[Finding]:
+    """Say where plain kiwi would fail, and this project does not."""
+    for arch in subject.request.architectures_of(found):
+        places = overlay.paths(found.of_architecture(arch))
+        for container, path in places.items():
+            own = f"{ARCHIVES}/{container.file_name}"
+            if path != own:
+                reason = "its directory is not made" if "/" in container.file_name else "two images would be that file"
+                yield _finding(
+                    container, "plain-kiwi", f"plain kiwi fails to write {own}: {reason}; here it is at {path}"
+                )
+    for container in found.containers:
+        if _asked_by_kiwi(container) != container.reference:
+            why = f"plain kiwi would ask for {container.endpoint!r} and fail; here it is {container.origin}"
+            yield _finding(container, "plain-kiwi", why)
+
+
+def _asked_by_kiwi(container: Container) -> Reference | None:
+    try:
+        return Reference.parse(container.endpoint)
+    except ValueError:
+        return None
+
+
+def _finding(container: Container, check: str, why: str, fix: str = "", *, severity: Severity | None = None) -> Finding:
+    severity = severity or (Severity.WARNING if fix else Severity.INFO)
+    return Finding(severity=severity, check=check, file=container.file, line=container.line, why=why, fix=fix)

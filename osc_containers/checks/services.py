@@ -1,0 +1,88 @@
+"""`_service`: whether the containers get into the image when OBS builds it, and when services run."""
+
+from collections.abc import Iterator
+
+from osc_containers import platforms, request
+from osc_containers.checks.subject import Subject
+from osc_containers.errors import DescriptionError
+from osc_containers.findings import Finding, Severity
+from osc_containers.package import Package
+from osc_containers.servicefile import FILE_NAME, INJECT, PREFETCH, Entry
+
+_LOCAL = ("manual", "localonly", "disabled")
+"""Modes that never run on the server (osc_scm/serviceinfo.py and bs_service)."""
+
+_WHEN = {"": "without mode", "trylocal": "mode 'trylocal'", "serveronly": "mode 'serveronly'"}
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    """Check the entries of our two services."""
+    yield from _missing(subject)
+    for entry in subject.entries_of(PREFETCH):
+        yield from _prefetch(entry)
+        yield from _parameters(entry, subject)
+    for entry in subject.entries_of(INJECT):
+        if entry.mode != "buildtime":
+            why = f"{INJECT} does its work in the build root only, but with mode {entry.mode!r} it does not run there"
+            yield _finding(Severity.ERROR, why, _line(INJECT, "buildtime"), entry)
+        yield from _parameters(entry, subject)
+
+
+def _missing(subject: Subject) -> Iterator[Finding]:
+    if not subject.descriptions:
+        return
+    if not subject.entries_of(PREFETCH):
+        why = "nothing here fetches the containers: 'osc service manualrun' does not, only 'osc containers prefetch'"
+        yield _finding(Severity.WARNING, why, _line(PREFETCH, "manual"))
+    if not subject.is_bundled and not subject.entries_of(INJECT):
+        why = "nothing puts the containers into the image: in the build, kiwi will try to pull them, without a network"
+        yield _finding(Severity.ERROR, why, _line(INJECT, "buildtime"))
+
+
+def _prefetch(entry: Entry) -> Iterator[Finding]:
+    if entry.mode == "buildtime":
+        why = f"{PREFETCH} needs a network, and there is none in the build root"
+        yield _finding(Severity.ERROR, why, _line(PREFETCH, "manual"), entry)
+    elif entry.mode not in _LOCAL:
+        when = _WHEN.get(entry.mode, f"mode {entry.mode[:40]!r}")
+        why = f"{PREFETCH} {when} runs on the OBS server, where services have no network: the package will be broken"
+        yield _finding(Severity.ERROR, why, _line(PREFETCH, "manual"), entry)
+
+
+def _parameters(entry: Entry, subject: Subject) -> Iterator[Finding]:
+    """Find values that the service will refuse."""
+    for name in entry.words("description"):
+        if not (subject.package.directory / name).is_file():
+            yield _finding(
+                Severity.ERROR, f"{entry.name}: description {name[:160]!r}: there is no such file", "", entry
+            )
+    for arch in entry.words("arch"):
+        try:
+            platforms.of_architecture(arch)
+        except ValueError as error:
+            yield _finding(Severity.ERROR, f"{entry.name}: {error}", "", entry)
+    if entry.name == INJECT and not entry.values("description"):
+        yield from _ambiguous(entry, subject.package)
+
+
+def _ambiguous(entry: Entry, package: Package) -> Iterator[Finding]:
+    """Find builds that would not know which description is theirs."""
+    try:
+        descriptions = request.read(package, [], [], []).descriptions
+    except DescriptionError:  # said by the check of the descriptions
+        return
+    names = [found.path.name for found in descriptions if found.containers]
+    if len(names) > 1:
+        why = f"{', '.join(names)} have <containers>, and {INJECT} cannot know which of them is built"
+        fix = f'<param name="description">{names[0]}</param>'
+        yield _finding(Severity.ERROR, why, fix, entry)
+
+
+def _line(name: str, mode: str) -> str:
+    return f'<service name="{name}" mode="{mode}"/>'
+
+
+def _finding(severity: Severity, why: str, fix: str, entry: Entry | None = None) -> Finding:
+    return Finding(
+        severity=severity, check="service", file=FILE_NAME, line=entry.line if entry else 0, why=why, fix=fix
+    )

@@ -1,0 +1,84 @@
+"""What is checked."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from osc_containers import appliance, platforms, profiles
+from osc_containers.appliance import ImageType, Packages
+from osc_containers.description import Description
+from osc_containers.lock import Lock
+from osc_containers.package import Package
+from osc_containers.request import Request
+from osc_containers.sections import Container
+from osc_containers.servicefile import INJECT, PREFETCH, Entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image that is made: for which profiles is `asked`, and what of the description is in it."""
+
+    arch: str
+    asked: tuple[str, ...]
+    containers: tuple[Container, ...]
+    packages: tuple[Packages, ...]
+    types: tuple[ImageType, ...]
+
+    def __str__(self) -> str:
+        return f"{self.arch}, profile {' and '.join(self.asked)}" if self.asked else self.arch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A package with what could be read of it; `entries` are those of `_service`, None where there is no such file."""
+
+    package: Package
+    request: Request
+    lock: Lock | None
+    entries: tuple[Entry, ...] | None
+
+    def entries_of(self, service: str) -> tuple[Entry, ...]:
+        """Return the entries of one service."""
+        return tuple(entry for entry in self.entries or () if entry.name == service)
+
+    def parameter(self, name: str) -> list[str]:
+        """Return the values that the prefetch gets of a parameter, without those that it refuses."""
+        values = [value for entry in self.entries_of(PREFETCH) for value in entry.words(name)]
+        return [value for value in values if self._is_valid(name, value)]
+
+    def _is_valid(self, name: str, value: str) -> bool:
+        if name == "description":
+            return (self.package.directory / value).is_file()
+        return name != "arch" or value in platforms.ARCHITECTURES
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether the containers go into an archive that obs-build unpacks by itself."""
+        modes = {value for entry in self.entries_of(PREFETCH) for value in entry.values("inject")}
+        return "source" in modes and not self.entries_of(INJECT)
+
+    @property
+    def descriptions(self) -> tuple[Description, ...]:
+        """The descriptions that have containers."""
+        return tuple(found for found in self.request.descriptions if found.containers)
+
+    def images(self) -> Iterator[Image]:
+        """Yield each image that is made and has containers.
+
+        None where the description of the containers is not that of the image.
+        """
+        if self.is_bundled:
+            return
+        for found in self.descriptions:
+            described = appliance.read(found)
+            for arch in self.request.architectures_of(found):
+                for names in appliance.builds(found, arch):
+                    containers = found.select(arch, names)
+                    if containers:
+                        used = profiles.used(found.profiles, arch, names)
+                        yield Image(
+                            arch=arch,
+                            asked=names,
+                            containers=containers,
+                            packages=tuple(each for each in described.packages if each.is_for(used)),
+                            types=tuple(each for each in described.types if each.is_for(used, arch)),
+                        )

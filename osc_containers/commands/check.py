@@ -1,0 +1,82 @@
+"""`osc-containers check`."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+from osc_containers import findings, request, servicefile
+from osc_containers.checks import archives, layout, programs, services, space
+from osc_containers.checks.subject import Subject
+from osc_containers.commands import arguments
+from osc_containers.commands.arguments import Commands
+from osc_containers.errors import DescriptionError, Error
+from osc_containers.findings import Finding, Severity
+from osc_containers.lock import Lock
+from osc_containers.package import Package
+from osc_containers.request import Request
+from osc_containers.servicefile import Entry
+
+_NOTHING = Request(descriptions=(), architectures=(), profiles=())
+_CHECKS = (layout.check, services.check, archives.check, programs.check, space.check)
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = arguments.add_command(
+        commands,
+        "check",
+        run,
+        "Find what would go wrong later: when OBS schedules or builds the package, or when the image boots.\n\n"
+        "Each finding has its place, the reason, and the line to add or change. Nothing is written, and no network is\n"
+        "needed. The exit status is 1 if there is an error (with --strict: or a warning), else 0.",
+        "  osc-containers check\n  osc-containers check --format json | jq '.[] | select(.severity == \"error\")'",
+    )
+    arguments.add_directory(parser)
+    arguments.add_arch(
+        parser, "kiwi's name (default: as the prefetch: those in _service, of OBS-ExclusiveArch, or this machine's)"
+    )
+    parser.add_argument("--strict", action="store_true", help="warnings are errors")
+    arguments.add_format(parser, "text", "json")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check."""
+    package, words = Package(options.directory), arguments.words
+    found = findings.sort(_findings(package, words(options.description), words(options.arch)))
+    if options.format == "json":
+        print(json.dumps(findings.as_objects(found), indent=2))
+    elif found:
+        print(findings.as_text(found))
+    else:
+        print("nothing found")
+    serious = (Severity.ERROR, Severity.WARNING) if options.strict else (Severity.ERROR,)
+    return 1 if any(finding.severity in serious for finding in found) else 0
+
+
+def _findings(package: Package, names: list[str], architectures: list[str]) -> Iterator[Finding]:
+    """Yield all findings; what cannot be read is one, and what depends on it is not checked."""
+    lock: Lock | None = None
+    entries: tuple[Entry, ...] | None = None
+    try:
+        lock = package.read_lock()
+    except Error as error:
+        yield from (findings.of_problem(problem, "lock") for problem in error.problems)
+    checks = list(_CHECKS)
+    path = package.directory / servicefile.FILE_NAME
+    try:
+        entries = servicefile.entries(path.read_bytes()) if path.is_file() else None
+    except Error as error:
+        yield from (findings.of_problem(problem, "service") for problem in error.problems)
+        checks.remove(services.check)
+    subject = Subject(package=package, request=_NOTHING, lock=lock, entries=entries)
+    try:
+        names, architectures = names or subject.parameter("description"), architectures or subject.parameter("arch")
+        subject = replace(subject, request=request.read(package, names, architectures, subject.parameter("profile")))
+    except DescriptionError as error:
+        yield from (findings.of_problem(problem, "description") for problem in error.problems)
+    for check in checks:
+        try:
+            yield from check(subject)
+        except DescriptionError as error:
+            yield from (findings.of_problem(problem, "description") for problem in error.problems)

@@ -1,0 +1,48 @@
+"""`osc-containers outdated`."""
+
+import argparse
+import json
+
+from osc_containers import changelog, differences, request, table, terminal
+from osc_containers.commands import arguments
+from osc_containers.commands.arguments import Commands
+from osc_containers.commands.verify import require_lock
+from osc_containers.package import Package
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = arguments.add_command(
+        commands,
+        "outdated",
+        run,
+        "Say which tags name another image than the locked one.\n\n"
+        "Registries are asked for manifests and configurations only; nothing is written. The exit status is 1 if an\n"
+        "image moved or is not locked yet, else 0.",
+        "  osc-containers outdated || osc service manualrun",
+    )
+    arguments.add_directory(parser)
+    arguments.add_format(parser, "table", "json")
+    arguments.add_arch_and_profile(parser, "default: all that are locked", "default: every section")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare what is locked with what the tags name now."""
+    from osc_containers import pins, transports  # slow to load, and not in build roots
+
+    package, words = Package(options.directory), arguments.words
+    lock = require_lock(package)
+    architectures = words(options.arch) or list(dict.fromkeys(arch for _, arch, _ in lock.images()))
+    found = request.read(package, words(options.description), architectures, words(options.profile))
+    wanted = request.wanted(found)
+    with transports.Sources(package.directory) as sources:
+        now = {pin.reference: pin for pin in pins.pin(wanted, sources.open, lock)}
+    moved = differences.moved(lock.references, now)
+    if options.format == "json":
+        print(json.dumps(differences.as_objects(moved), indent=2))
+    elif moved:
+        print(terminal.paint_head(changelog.as_text(moved)))
+        print(f"\n{table.size(sum(change.fetched for change in moved))} to fetch")
+    else:
+        print(f"{sum(len(item.architectures) for item in wanted)} images are what their tags name")
+    return 1 if moved else 0

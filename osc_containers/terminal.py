@@ -1,0 +1,27 @@
+"""What a terminal makes of texts: colours where somebody looks at it, nothing of what others have written."""
+
+import os
+import sys
+
+_CODES = {"bold": 1, "red": 31, "yellow": 33, "cyan": 36}
+
+
+def paint(text: str, style: str) -> str:
+    """Return a text for standard output, in a style if that is a terminal and neither `NO_COLOR` nor `TERM` forbids it.
+
+    Spec: no-color.org.
+    """
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
+
+
+def paint_head(text: str) -> str:
+    """Return a table with its first line in bold."""
+    head, newline, rest = text.partition("\n")
+    return paint(head, "bold") + newline + rest
+
+
+def printable(text: str) -> str:
+    """Return a text with whatever could drive a terminal, but for the ends of lines, made visible."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

@@ -1,0 +1,215 @@
+"""The installed command as people and scripts use it: what it prints where, and how it ends."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import images
+import packages
+import pytest
+from docker_registry import DockerRegistry
+from service_program import Done, snapshot
+
+pytestmark = pytest.mark.integration
+
+_KIWI_DOCUMENTATION = """\
+<image schemaversion="8.0" name="documentation">
+    <containers source="registry.opensuse.org" backend="podman">
+        <container name="some"/>
+    </containers>
+    <containers source="registry.opensuse.org" backend="container-snap">
+        <container name="opensuse/bootable" tag="slowroll"/>
+    </containers>
+</image>
+"""
+
+
+@pytest.fixture(scope="module")
+def package(installed: Path, docker_registry: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a package with its lock and archives; tests only read it."""
+    docker_registry.push(images.multi_platform("cli"), "cli/app:1.0")
+    docker_registry.push(images.small("cli"), "cli/tool:latest")
+    package = packages.write(
+        tmp_path_factory.mktemp("any") / "package",
+        packages.section(docker_registry.host, 'name="app" path="cli" tag="1.0"'),
+        packages.section(
+            docker_registry.host,
+            'name="tool" path="cli" fetch_only="true" arch="x86_64"',
+            backend="docker",
+            profiles="big",
+        ),
+    )
+    done = run(installed, "prefetch", "--arch=x86_64,aarch64", package=package)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    return package
+
+
+def run(installed: Path, *arguments: str, package: Path | None = None) -> Done:
+    return subprocess.run([installed / "bin/osc-containers", *arguments], cwd=package, capture_output=True, text=True)
+
+
+def test_list_is_a_table_for_people(installed: Path, package: Path) -> None:
+    done = run(installed, "list", "--arch=x86_64", "--profile=big", package=package)
+    assert (done.returncode, done.stderr) == (0, "")
+    head, app, tool = (re.split(r" {2,}", line) for line in done.stdout.splitlines())
+    assert head[:4] == ["REFERENCE", "BACKEND", "ARCH", "PROFILES"]
+    assert app[0].endswith("/cli/app:1.0")
+    assert tool[1:5] == ["docker", "x86_64", "big", "yes"]
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_list_is_json_for_programs(installed: Path, package: Path, docker_registry: DockerRegistry) -> None:
+    done = run(installed, "list", "--format=json", "--arch=x86_64", "--profile=big", package=package)
+    assert (done.returncode, done.stderr) == (0, "")
+    app, tool = json.loads(done.stdout)
+    host = docker_registry.host
+    assert (
+        app.items()
+        >= {
+            "endpoint": f"{host}/cli/app:1.0",
+            "reference": f"{host}/cli/app:1.0",
+            "backend": "podman",
+            "fetch_only": False,
+            "path": "/var/tmp/kiwi_containers/app_1.0",
+            "arch": None,
+            "profiles": None,
+            "file": "containers.xml",
+            "line": 5,
+        }.items()
+    )
+    assert tool.items() >= {"fetch_only": True, "arch": "x86_64", "profiles": "big", "backend": "docker"}.items()
+
+
+def test_list_knows_what_kiwi_does_without_a_profile(installed: Path, package: Path) -> None:
+    assert len(json.loads(run(installed, "list", "--format=json", package=package).stdout)) == 1
+    assert len(json.loads(run(installed, "list", "--format=json", "--profile=big", package=package).stdout)) == 2
+
+
+def test_list_takes_the_example_of_kiwis_documentation(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "documentation.kiwi").write_text(_KIWI_DOCUMENTATION)
+    done = run(installed, "list", "--format=json", str(tmp_path / "documentation.kiwi"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [(item["endpoint"], item["backend"], item["line"]) for item in json.loads(done.stdout)] == [
+        ("registry.opensuse.org/some:latest", "podman", 3),
+        ("registry.opensuse.org/opensuse/bootable:slowroll", "container-snap", 6),
+    ]
+    done = run(installed, "list", package=tmp_path)
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_prefetch_says_what_it_did_and_changes_nothing_twice(installed: Path, package: Path) -> None:
+    before = snapshot(package)
+    loud = run(installed, "prefetch", "--arch=x86_64,aarch64", package=package)
+    assert (loud.returncode, loud.stdout) == (0, "")
+    assert len(re.findall(r"^osc-containers: \S+ \(\w+\): unchanged, sha256:\w{64}$", loud.stderr, re.MULTILINE)) == 3
+    quiet = run(installed, "prefetch", "-q", "--locked", "--arch=x86_64,aarch64", package=package)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    talkative = run(installed, "prefetch", "-v", "--arch=x86_64,aarch64", package=package)
+    assert len(talkative.stderr.splitlines()) >= len(loud.stderr.splitlines())
+    assert snapshot(package) == before
+
+
+def test_verify_needs_no_arguments(installed: Path, package: Path) -> None:
+    done = run(installed, "verify", package=package)
+    assert (done.returncode, done.stdout) == (
+        0,
+        "3 archives verified: they are what the lock and the description say\n",
+    )
+    assert run(installed, "verify", str(package), package=package.parent).stdout == done.stdout
+
+
+def test_inject_makes_units_that_systemd_takes(installed: Path, package: Path, tmp_path: Path) -> None:
+    """Everything that a unit names has to be in the tree, too."""
+    for program in ("/bin/podman", "/bin/docker"):
+        (tmp_path / program[1:]).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / program[1:]).touch(0o755)
+    done = run(installed, "inject", f"--root={tmp_path}", "--arch=x86_64", "--profile=big", package=package)
+    assert (done.returncode, done.stdout) == (0, "")
+    units = sorted(path.name for path in (tmp_path / "usr/lib/systemd/system").glob("*.service"))
+    assert units == ["kiwi_containers-podman-app_1.0.service", "kiwi_containers.service"]
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", f"--root={tmp_path}", "--man=no", "--recursive-errors=no", *units],
+        capture_output=True,
+        text=True,
+    )
+    assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
+    links = {path.readlink(): path.resolve() for path in tmp_path.rglob("*.wants/*")}
+    assert all(target.is_file() and target.is_relative_to(tmp_path) for target in links.values())
+    archives = tmp_path / "var/tmp/kiwi_containers"
+    assert sorted(path.name for path in archives.iterdir()) == ["app_1.0", "tool_latest"]
+    before = snapshot(tmp_path)
+    assert (
+        run(installed, "inject", f"--root={tmp_path}", "--arch=x86_64", "--profile=big", package=package).returncode
+        == 0
+    )
+    assert {name: entry.content for name, entry in snapshot(tmp_path).items()} == {
+        name: entry.content for name, entry in before.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "the following arguments are required: COMMAND"),
+        (["pull"], 2, "argument COMMAND: invalid choice: 'pull'"),
+        (["list", "--format=xml"], 2, "argument --format: invalid choice: 'xml'"),
+        (["inject", "--arch=x86_64"], 2, "the following arguments are required: --root"),
+        (["prefetch", "-q", "-v"], 2, "not allowed with argument"),
+        (["prefetch", "--connections=0"], 2, "argument --connections: "),
+        (["list", "nothing.kiwi"], 1, "nothing.kiwi: No such file or directory"),
+        (["list", "--arch=pdp11"], 1, "unknown architecture 'pdp11'"),
+        (["list", "--profile=huge"], 1, "profile 'huge' is not declared"),
+        (["verify", "/nowhere"], 1, "/nowhere"),
+        (["inject", "--root=/nowhere", "--arch=s390x"], 1, "for s390x is not in the lock"),
+    ],
+)
+def test_exit_status_and_last_line(
+    installed: Path, package: Path, arguments: list[str], status: int, message: str
+) -> None:
+    done = run(installed, *arguments, package=package)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "list --format=json", "verify", "--help", "list --help", "inject --help", "--version"]
+)
+@pytest.mark.parametrize(("output", "message"), [("/dev/full", "No space left on device"), ("| exec true", "")])
+def test_output_that_nobody_takes(installed: Path, package: Path, command: str, output: str, message: str) -> None:
+    """A pipe is closed before anything is written; a device never takes anything."""
+    redirect = f"> {output}" if output.startswith("/") else f"| {{ {output[2:]}; }}"
+    line = f"exec 3>&1; {{ sleep 0.3; {installed}/bin/osc-containers {command}; }} {redirect}"
+    done = subprocess.run(["bash", "-c", line], cwd=package, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 1
+
+
+@pytest.fixture
+def silence() -> Iterator[str]:
+    """Give a registry that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_it_at_once_and_quietly(
+    installed: Path, silence: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    package = packages.write(tmp_path / "package", packages.section(silence, 'name="app"'))
+    before = snapshot(package)
+    command = [str(installed / "bin/osc-containers"), "prefetch"]
+    with subprocess.Popen(command, cwd=package, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(1.5)
+        assert process.poll() is None
+        process.send_signal(number)
+        _, said = process.communicate(timeout=5)
+    assert (process.returncode, said) == (130, "osc-containers: interrupted\n")
+    assert snapshot(package) == before

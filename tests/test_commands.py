@@ -1,0 +1,38 @@
+"""The list of commands and the modules that they are."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from osc_containers import cli, commands
+
+MODULES = {path.stem for path in Path(commands.__file__).parent.glob("*.py")} - {"__init__", "arguments"}
+
+
+def subparsers(parser: argparse.ArgumentParser) -> "argparse._SubParsersAction[argparse.ArgumentParser]":
+    (found,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return found
+
+
+def test_every_module_is_a_command_and_says_of_itself_what_the_list_says() -> None:
+    listed = {action.dest: action.help for action in subparsers(cli.parser())._choices_actions}
+    assert listed == cli.COMMANDS
+    assert set(listed) == MODULES
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_help_teaches_with_an_example_within_a_line(name: str) -> None:
+    text = subparsers(cli.parser([name])).choices[name].format_help()
+    assert f"example:\n  osc-containers {name}" in text or f"example:\n  osc containers {name}" in text
+    assert max(map(len, text.splitlines())) <= 110
+
+
+def test_help_loads_no_command_and_no_network_client() -> None:
+    program = "import sys; from osc_containers import cli; cli.main(['--help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert not {name for name in loaded if name.startswith("osc_containers.commands.")}
+    assert not {"requests", "urllib3", "rich", "ssl", "osc_containers.description"} & loaded

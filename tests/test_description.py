@@ -1,0 +1,567 @@
+"""What a kiwi description asks for, rule by rule; `test_parity.py` asks kiwi itself."""
+
+import os
+import time
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from osc_containers import description
+from osc_containers.description import Description, Include
+from osc_containers.errors import DescriptionError
+from osc_containers.profiles import Profile, Requirement
+from osc_containers.reference import Reference
+from osc_containers.sections import Container
+
+APP = '<container name="app"/>'
+PATH = Path("/package/appliance.kiwi")
+
+
+def image(body: str) -> str:
+    return f'<?xml version="1.0"?>\n<image schemaversion="8.0" name="appliance">\n{body}\n</image>\n'
+
+
+def section(inner: str = APP, attributes: str = "") -> str:
+    return f'<containers source="a.b" backend="podman"{attributes}>{inner}</containers>'
+
+
+def parse(body: str, **files: str) -> Description:
+    """Parse a description with `body`; included files are `name="body"` for `name.xml`."""
+
+    def load(name: str) -> bytes:
+        try:
+            return image(files[name.removesuffix(".xml")]).encode()
+        except KeyError:
+            raise FileNotFoundError(2, "No such file or directory") from None
+
+    return description.parse(image(body).encode(), PATH, load)
+
+
+def problems(body: str, **files: str) -> tuple[str, ...]:
+    with pytest.raises(DescriptionError) as caught:
+        parse(body, **files)
+    return caught.value.problems
+
+
+def endpoints(containers: tuple[Container, ...]) -> list[str]:
+    return [container.endpoint for container in containers]
+
+
+def test_a_container_has_all_that_is_asked_for_and_its_place() -> None:
+    body = """
+<containers source="registry.opensuse.org" backend="docker" arch=" x86_64,aarch64 " profiles="A,B">
+  <container name="tumbleweed" path="opensuse" tag="20261101" arch="aarch64" fetch_only="true"/>
+  <container name="plain"/>
+</containers>"""
+    first, second = parse(body).containers
+    assert first == Container(
+        endpoint="registry.opensuse.org/opensuse/tumbleweed:20261101",
+        origin="docker://registry.opensuse.org/opensuse/tumbleweed:20261101",
+        reference=Reference("registry.opensuse.org", "opensuse/tumbleweed", "20261101"),
+        backend="docker",
+        fetch_only=True,
+        file_name="tumbleweed_20261101",
+        section_arch="x86_64,aarch64",
+        container_arch="aarch64",
+        profiles="A,B",
+        file="appliance.kiwi",
+        line=5,
+    )
+    assert (first.arch, first.profile_names) == ("aarch64", ("A", "B"))
+    assert (second.arch, second.fetch_only, second.file_name, second.line) == (
+        "x86_64,aarch64",
+        False,
+        "plain_latest",
+        6,
+    )
+
+
+def test_a_section_without_limits_is_for_everything() -> None:
+    (container,) = parse(section()).containers
+    assert (container.arch, container.profiles, container.profile_names) == (None, None, ())
+    assert container.is_for("x86_64")
+    assert container.is_for("loongarch64")
+
+
+@pytest.mark.parametrize(
+    ("sections", "container", "expected"),
+    [
+        ("", "", True),
+        (' arch="x86_64"', "", True),
+        (' arch="aarch64"', "", False),
+        ("", ' arch="aarch64,x86_64"', True),
+        ("", ' arch="aarch64"', False),
+        (' arch="x86_64"', ' arch="aarch64"', False),
+        (' arch="aarch64"', ' arch="x86_64"', False),
+        (' arch=" x86_64&#10;"', ' arch="\nx86_64\t"', True),
+        (' arch="amd64"', "", False),
+    ],
+)
+def test_section_and_container_must_both_be_for_the_architecture(
+    sections: str, container: str, *, expected: bool
+) -> None:
+    read = parse(section(f'<container name="app"{container}/>', sections))
+    assert endpoints(read.select("x86_64")) == ["a.b/app:latest"] * expected
+    assert read.of_architecture("x86_64") == read.select("x86_64")
+
+
+PROFILED = """
+<profiles>
+  <profile name="A" description="d" import="true"/>
+  <profile name="B" description="d"><requires profile="C"/></profile>
+</profiles>
+<profiles><profile name="C" description="d" arch="x86_64"/></profiles>
+""" + "".join(
+    section(f'<container name="{name}"/>', attributes)
+    for name, attributes in {
+        "all": "",
+        "empty": ' profiles=""',
+        "a": ' profiles="A"',
+        "ab": ' profiles="A,B"',
+        "c": ' profiles="C"',
+        "blank": ' profiles="A, C"',
+        "undeclared": ' profiles="D"',
+    }.items()
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ((), {"all", "empty", "a", "ab", "blank"}),
+        (("A",), {"all", "empty", "a", "ab", "blank"}),
+        (("B",), {"all", "empty", "ab", "c"}),
+        (("C",), {"all", "empty", "c"}),
+    ],
+)
+def test_a_section_with_profiles_needs_one_of_them_to_be_used(asked: tuple[str, ...], expected: set[str]) -> None:
+    selected = parse(PROFILED).select("x86_64", asked)
+    assert {container.file_name.removesuffix("_latest") for container in selected} == expected
+
+
+def test_every_section_of_an_architecture_can_be_asked_for_whatever_its_profiles() -> None:
+    assert len(parse(PROFILED).of_architecture("x86_64")) == 7
+
+
+def test_a_profile_that_is_not_declared_for_the_architecture_is_an_error() -> None:
+    read = parse(PROFILED)
+    with pytest.raises(DescriptionError) as caught:
+        read.select("aarch64", ("B",))
+    assert str(caught.value) == (
+        "appliance.kiwi: profile 'C' (required by 'B') is not declared for aarch64, expected one of 'A', 'B'"
+    )
+
+
+def test_profiles_are_read_as_they_are_declared() -> None:
+    body = '<profile name="P" description="d" arch="x86_64" import="1"><requires profile="Q" arch="ix86"/></profile>'
+    assert parse(f"<profiles>{body}</profiles>").profiles == (
+        Profile(name="P", arch="x86_64", is_imported=True, requires=(Requirement(profile="Q", arch="ix86"),)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("true", True), ("1", True), ("false", False), ("0", False), ("&#10;true ", True)]
+)
+def test_booleans_have_four_spellings(value: str, *, expected: bool) -> None:
+    (container,) = parse(section(f'<container name="app" fetch_only="{value}"/>')).containers
+    assert container.fetch_only is expected
+
+
+def test_blanks_around_a_backend_are_taken_off() -> None:
+    (container,) = parse(section().replace('"podman"', '" podman&#10;"')).containers
+    assert container.backend == "podman"
+
+
+def test_defaults_of_a_dtd_are_ignored_as_kiwi_ignores_them() -> None:
+    dtd = '<!DOCTYPE image [<!ATTLIST container tag CDATA "default"><!ATTLIST container name NMTOKEN #REQUIRED>]>'
+    xml = f"{dtd}<image>{section('<container name=' + chr(34) + ' app ' + chr(34) + '/>')}</image>"
+    assert endpoints(description.parse(xml.encode(), PATH, lambda _: b"").containers) == ["a.b/app:latest"]
+
+
+def test_comments_text_and_other_namespaces_hold_no_containers() -> None:
+    body = f"""
+<!-- {section()} -->
+<description><specification><![CDATA[{section()}]]></specification></description>
+<users><user name="&lt;containers>"/></users>
+<extension xmlns:k="urn:k"><k:containers source="a.b"/><containers/></extension>
+<?target {section()}?>
+{section('<!-- <container name="no"/> --><![CDATA[ ]]><container name="app"></container><?target data?>')}"""
+    assert endpoints(parse(body).containers) == ["a.b/app:latest"]
+
+
+def test_entities_are_texts() -> None:
+    dtd = '<!DOCTYPE image [<!ENTITY host "a.b"><!ENTITY place "&host;/team">]>'
+    xml = f"{dtd}<image>{section().replace('a.b', '&place;&#x2f;x')}</image>"
+    assert endpoints(description.parse(xml.encode(), PATH, lambda _: b"").containers) == ["a.b/team/x/app:latest"]
+
+
+_KNOWN_ARCHITECTURES = (
+    "x86_64, amd64, i586, i686, ix86, aarch64, arm64, armv5el, armv5tel, armv6hl, armv6l, armv7hl, armv7l, ppc, "
+    "ppc64, ppc64le, s390, s390x, riscv64"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ('<containers backend="podman"><container name="x"/></containers>', "containers: without attribute 'source'"),
+        ('<containers source="a.b"><container name="x"/></containers>', "containers: without attribute 'backend'"),
+        (
+            section().replace('"podman"', '"lxc"'),
+            "backend 'lxc': expected one of podman, docker, container-snap",
+        ),
+        (section(""), "containers: empty, expected a 'container'"),
+        (section("<container/>"), "container: without attribute 'name'"),
+        (section("text" + APP), "containers: got text in it, expected 'container'"),
+        (section('<container name="x">y</container>'), "container: got text in it, expected nothing"),
+        (section(APP + "<app/>"), "containers: got the element 'app' in it, expected 'container'"),
+        (section(APP, ' profile="A"'), "containers: unknown attribute 'profile'"),
+        (section('<container name="x" fetch-only="true"/>'), "container: unknown attribute 'fetch-only'"),
+        (
+            section(APP, ' xml:base="x"'),
+            "containers: unknown attribute 'http://www.w3.org/XML/1998/namespace base'",
+        ),
+        (
+            section('<container name="x" fetch_only="yes"/>'),
+            "fetch_only 'yes': expected one of true, 1, false, 0",
+        ),
+        (
+            section(APP, ' arch="x86_64, aarch64"'),
+            f"arch 'x86_64, aarch64': got ' aarch64', expected a comma list without blanks of {_KNOWN_ARCHITECTURES}",
+        ),
+        (
+            section(APP, ' arch=""'),
+            f"arch '': got '', expected a comma list without blanks of {_KNOWN_ARCHITECTURES}",
+        ),
+        (section(APP, ' profiles="A,../B"'), "profiles '../B': expected names without slash and control characters"),
+        (section(APP, ' profiles=".."'), "profiles '..': expected names without slash and control characters"),
+        (section(APP, ' profiles="A&#10;"'), "profiles 'A\\n': expected names without slash and control characters"),
+        (
+            f'<containers xmlns="urn:x" source="a.b" backend="podman">{APP}</containers>',
+            "'containers' has the namespace 'urn:x', expected none",
+        ),
+        (
+            '<xi:include xmlns:xi="http://www.w3.org/2001/XInclude" href="/etc/passwd" parse="text"/>',
+            "'include' has the namespace 'http://www.w3.org/2001/XInclude', expected none",
+        ),
+        ("<profiles><profile/></profiles>", "profile: without attribute 'name'"),
+        ('<profiles><profile name="A"><requires/></profile></profiles>', "requires: without attribute 'profile'"),
+        (
+            '<profiles><profile name="A" import="maybe"/></profiles>',
+            "import 'maybe': expected one of true, 1, false, 0",
+        ),
+        ("<include/>", "include: without attribute 'from'"),
+        ('<include from="a.xml"><a/></include>', "include: has content, expected none; put it beside"),
+        (f'<include from="a.xml">{section()}</include>', "include: has content, expected none; put it beside"),
+        (
+            '<include from="a.xml" xml:base="b/"/>',
+            "include 'a.xml': has an 'xml:base', expected the whole path in 'from'",
+        ),
+        ('<include from="none.xml"/>', "include 'none.xml': there is no such file in the package"),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_and_line(body: str, expected: str) -> None:
+    assert problems(f"\n{body}") == (f"appliance.kiwi:4: {expected}",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "this://",
+        "/etc/passwd",
+        "this:///etc/passwd",
+        "../a.xml",
+        "this://../a.xml",
+        "this://b/../../a.xml",
+        "file:///etc/passwd",
+        "https://example.com/a.xml",
+        "dir://a.xml",
+        "THIS://a.xml",
+        "this://this://a.xml",
+        "this://a.xml?x",
+        "this://a.xml#x",
+        "a%2exml",
+        "a b.xml",
+        " a.xml",
+        "a.xml&#10;",
+        "a\\b.xml",
+        "ü.xml",
+    ],
+)
+def test_an_include_that_is_no_plain_file_of_the_package_is_refused(name: str) -> None:
+    (problem,) = problems(f'<include from="{name}"/>', a="")
+    shown = name.replace("&#10;", "\n")
+    assert problem == (
+        f"appliance.kiwi:3: include {shown!r}: expected a file of the package, like 'this://./containers.xml'"
+    )
+
+
+def test_all_problems_of_all_files_are_said_in_one_run() -> None:
+    body = f"""<include from="a.xml"/>
+<containers backend="lxc" arch="pdp11">
+  <container name="X" fetch_only="maybe"/>
+  <container arch="vax"/>
+</containers>
+{section('<container name="../x"/>')}
+<include from="b.xml"/>
+{section('<container name="x" tag="a b"/>')}"""
+    expected = f"expected a comma list without blanks of {_KNOWN_ARCHITECTURES}"
+    assert problems(body, a=section('<container name="Y"/>')) == (
+        "a.xml:3: repository 'Y': got the component 'Y', expected lower-case letters and digits, with single '.', "
+        "'_', '__' or '-' between them",
+        "appliance.kiwi:4: containers: without attribute 'source'",
+        "appliance.kiwi:4: backend 'lxc': expected one of podman, docker, container-snap",
+        f"appliance.kiwi:4: arch 'pdp11': got 'pdp11', {expected}",
+        "appliance.kiwi:5: fetch_only 'maybe': expected one of true, 1, false, 0",
+        f"appliance.kiwi:6: arch 'vax': got 'vax', {expected}",
+        "appliance.kiwi:6: container: without attribute 'name'",
+        "appliance.kiwi:8: name '../x': expected the name of an image",
+        "appliance.kiwi:9: include 'b.xml': there is no such file in the package",
+        "appliance.kiwi:10: tag 'a b': expected at most 128 letters, digits and '_.-', not first '.' or '-'",
+    )
+
+
+def test_problems_are_said_once_and_not_without_end() -> None:
+    assert len(problems('<include from="a.xml"/><include from="a.xml"/>', a=section(""))) == 1
+    found = problems("\n".join([section("")] * 150))
+    assert (len(found), found[-1]) == (101, "appliance.kiwi: and 50 more")
+
+
+@pytest.mark.parametrize("name", ["a.xml", "./a.xml", "this://a.xml", "this://./a.xml", "this://.//./a.xml"])
+def test_an_include_stands_for_what_is_in_its_file(name: str) -> None:
+    body = f'{section("<container name=" + chr(34) + "x" + chr(34) + "/>")}\n<include from="{name}"/>\n{section()}'
+    inner = (
+        section('\n<container name="y"/>') + '<profiles><profile name="P" description="d" import="true"/></profiles>'
+    )
+    read = parse(body, a=inner)
+    assert endpoints(read.containers) == ["a.b/x:latest", "a.b/y:latest", "a.b/app:latest"]
+    assert [(c.file, c.line) for c in read.containers] == [("appliance.kiwi", 3), ("a.xml", 4), ("appliance.kiwi", 5)]
+    assert [profile.name for profile in read.profiles] == ["P"]
+    assert read.includes == (Include(name="a.xml", file="appliance.kiwi", line=4, is_nested=False),)
+    assert read.files == (PATH, PATH.parent / "a.xml")
+    assert endpoints(read.visible) == ["a.b/x:latest", "a.b/app:latest"]
+
+
+def test_an_include_in_an_included_file_counts_although_kiwi_ignores_it() -> None:
+    read = parse('<include from="a.xml"/>', a='<include from="sub/b.xml"/>', **{"sub/b": section()})
+    assert [(c.endpoint, c.file) for c in read.containers] == [("a.b/app:latest", "sub/b.xml")]
+    assert [(include.name, include.is_nested) for include in read.includes] == [("a.xml", False), ("sub/b.xml", True)]
+
+
+def test_a_file_included_twice_counts_twice() -> None:
+    read = parse('<include from="a.xml"/><include from="a.xml"/>', a=section())
+    assert len(read.containers) == 2
+    assert read.files == (PATH, PATH.parent / "a.xml")
+
+
+def test_a_circle_of_includes_is_an_error() -> None:
+    assert problems('<include from="a.xml"/>', a='<include from="b.xml"/>', b='<include from="./a.xml"/>') == (
+        "b.xml:3: include 'a.xml': includes itself, by way of appliance.kiwi and a.xml and b.xml",
+    )
+    assert problems('<include from="appliance.kiwi"/>') == (
+        "appliance.kiwi:3: include 'appliance.kiwi': includes itself, by way of appliance.kiwi",
+    )
+
+
+def test_includes_that_double_and_double_come_to_an_end() -> None:
+    files = {f"f{n}": f'<include from="f{n + 1}.xml"/><include from="f{n + 1}.xml"/>' for n in range(40)}
+    started = time.process_time()
+    found = problems('<include from="f0.xml"/>', **files, f40="")
+    assert any(problem.endswith("expected at most 100 includes") for problem in found)
+    assert time.process_time() - started < 5
+
+
+def test_a_broken_include_is_named_by_its_own_line() -> None:
+    assert problems('<include from="a.xml"/>', a="</b>") == ("a.xml:3: not XML; mismatched tag",)
+
+
+@pytest.mark.parametrize("root", ["<kiwi/>", "<product/>", "<image xmlns='urn:x'/>"])
+def test_a_root_that_is_no_image_is_an_error(root: str) -> None:
+    with pytest.raises(DescriptionError, match=r"^appliance\.kiwi:1: got the root '.*', expected 'image'$"):
+        description.parse(root.encode(), PATH, lambda _: b"")
+
+
+@pytest.mark.parametrize("version", ["7.4", "8.0", "8.5", "99", ""])
+def test_the_schema_version_does_not_matter(version: str) -> None:
+    xml = f'<image schemaversion="{version}">{section()}</image>'
+    assert len(description.parse(xml.encode(), PATH, lambda _: b"").containers) == 1
+
+
+@pytest.mark.parametrize(
+    ("comment", "expected"),
+    [
+        ("<!-- OBS-ExclusiveArch: x86_64 aarch64 -->", ("x86_64", "aarch64")),
+        ("  <!--\tobs-exclusivearch:\n x86_64   x86_64 \r\n-->  ", ("x86_64",)),
+        ("<!-- OBS-ExclusiveArch: x86_64 -->\n<!-- OBS-ExclusiveArch: s390x -->", ("x86_64",)),
+        ("<!-- OBS-ExclusiveArch:  -->\n<!-- OBS-ExclusiveArch: s390x -->", None),
+        ("<!-- OBS-ExclusiveArch: x86_64 --> <a/>", None),
+        ("<a/> <!-- OBS-ExclusiveArch: x86_64 -->", None),
+        ("<!-- OBS-ExclusiveArch: x86_64-->", None),
+        ("<!--OBS-ExclusiveArch: x86_64 -->", None),
+        ("<!-- OBS-ExclusiveArch:  -->", None),
+        ("", None),
+    ],
+)
+def test_comments_for_obs_are_read_as_obs_build_reads_them(comment: str, expected: tuple[str, ...] | None) -> None:
+    read = parse(f"{comment}\n<!-- OBS-Profiles: @BUILD_FLAVOR@ base -->")
+    assert read.exclusive_archs == expected
+    assert read.obs_profiles == ("@BUILD_FLAVOR@", "base")
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "\n" * 1_000_000,
+        "<!-- OBS-ExclusiveArch:" + " " * 1_000_000,
+        ("<!-- OBS-ExclusiveArch: " + "x -->" * 100 + "y\n") * 1000,
+        "<!-- OBS-ExclusiveArch: " + "x " * 500_000,
+        ("<!-- OBS-ExclusiveArch: x" + " " * 5000) * 200,
+    ],
+)
+def test_no_comment_takes_long(hostile: str) -> None:
+    started = time.process_time()
+    with pytest.raises(DescriptionError):
+        description.parse(f"<image>{hostile}".encode(), PATH, lambda _: b"")
+    description._directive(b"OBS-ExclusiveArch", hostile.encode())
+    assert time.process_time() - started < 5
+
+
+_VALUES = (
+    st.none() | st.text("ab1.:/@-_ ,\n\u202e&<'$%", max_size=6) | st.sampled_from(["podman", "a.b", "true", "x86_64"])
+)
+
+
+@given(
+    st.fixed_dictionaries(dict.fromkeys(("source", "backend", "arch", "profiles"), _VALUES)),
+    st.fixed_dictionaries(dict.fromkeys(("name", "path", "tag", "arch", "fetch_only"), _VALUES)),
+    _VALUES,
+)
+def test_any_attributes_are_understood_or_refused_in_plain_lines(
+    shared: dict[str, str | None], own: dict[str, str | None], include: str | None
+) -> None:
+    def written(values: dict[str, str | None]) -> str:
+        return "".join(f" {key}={quoteattr(value)}" for key, value in values.items() if value is not None)
+
+    body = f"<containers{written(shared)}><container{written(own)}/></containers><include{written({'from': include})}/>"
+    try:
+        said = str(len(parse(body, a="").select("x86_64")))
+    except DescriptionError as error:
+        said = "".join(error.problems)
+    assert said.isprintable()
+
+
+def write(directory: Path, name: str, body: str = section()) -> Path:
+    path = directory / name
+    path.write_text(image(body))
+    return path
+
+
+def test_the_descriptions_of_a_package_are_found(tmp_path: Path) -> None:
+    for name in ("b.kiwi", "a.kiwi", "config.xml", ".hidden.kiwi", "containers.xml", "c.kiwi.txt"):
+        write(tmp_path, name)
+    (tmp_path / "directory.kiwi").mkdir()
+    assert [path.name for path in description.find(tmp_path)] == ["a.kiwi", "b.kiwi", "config.xml"]
+
+
+@pytest.mark.parametrize(("target", "expected"), [("a.kiwi", ["a.kiwi"]), ("other.xml", ["a.kiwi", "config.xml"])])
+def test_the_link_that_obs_build_makes_is_not_a_second_description(
+    tmp_path: Path, target: str, expected: list[str]
+) -> None:
+    write(tmp_path, "a.kiwi")
+    (tmp_path / "config.xml").symlink_to(target)
+    assert [path.name for path in description.find(tmp_path)] == expected
+
+
+def test_a_package_without_description_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DescriptionError) as caught:
+        description.find(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: no kiwi description, expected a file '*.kiwi' or 'config.xml'"
+
+
+def test_a_description_is_read_with_its_includes(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.kiwi", '<include from="this://./containers.xml"/><include from="sub/c.xml"/>')
+    (tmp_path / "sub").mkdir()
+    write(tmp_path, "containers.xml")
+    write(tmp_path, "sub/c.xml")
+    read = description.read(path)
+    assert [container.file for container in read.containers] == ["containers.xml", "sub/c.xml"]
+    assert read.files == (path, tmp_path / "containers.xml", tmp_path / "sub/c.xml")
+
+
+def test_links_and_special_files_are_refused(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    package = tmp_path / "package"
+    for directory in (outside, package):
+        directory.mkdir()
+    write(outside, "c.xml")
+    write(package, "real.xml")
+    (package / "link.xml").symlink_to(outside / "c.xml")
+    (package / "inner.xml").symlink_to("real.xml")
+    (package / "sub").symlink_to(outside)
+    (package / "dangling.xml").symlink_to("nowhere")
+    os.mkfifo(package / "pipe.xml")
+    (package / "directory.xml").mkdir()
+    (package / "huge.xml").write_bytes(b" " * (5 << 20))
+    names = ["link", "inner", "sub/c", "dangling", "pipe", "directory", "huge"]
+    path = write(package, "a.kiwi", "\n".join(f'<include from="{name}.xml"/>' for name in names))
+    with pytest.raises(DescriptionError) as caught:
+        description.read(path)
+    link = "is a symbolic link, expected a file of the package"
+    assert caught.value.problems == (
+        f"a.kiwi:3: include 'link.xml': {link}",
+        f"a.kiwi:4: include 'inner.xml': {link}",
+        f"a.kiwi:5: include 'sub/c.xml': {link}",
+        f"a.kiwi:6: include 'dangling.xml': {link}",
+        "a.kiwi:7: include 'pipe.xml': is not a regular file",
+        "a.kiwi:8: include 'directory.xml': Is a directory",
+        "huge.xml: has more than 4194304 bytes, too many for a description",
+    )
+
+
+def test_a_description_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "real.xml")
+    (tmp_path / "a.kiwi").symlink_to("real.xml")
+    with pytest.raises(DescriptionError, match=r"^a\.kiwi: is a symbolic link, expected a file of the package$"):
+        description.read(tmp_path / "a.kiwi")
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J.kiwi", "a\n.kiwi", os.fsdecode(b"a\xff.kiwi")])
+def test_a_file_name_that_a_terminal_would_act_on_is_refused(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, name)
+    assert description.find(tmp_path) == (path,)
+    with pytest.raises(DescriptionError) as caught:
+        description.read(path)
+    assert str(caught.value) == f"{name!r}: expected a file name without control characters"
+    assert str(caught.value).isascii()
+
+
+def test_an_include_of_a_name_too_long_is_an_error_of_one_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.kiwi", f'<include from="{"x" * 5000}"/>')
+    with pytest.raises(DescriptionError) as caught:
+        description.read(path)
+    assert str(caught.value) == f"a.kiwi:3: include '{'x' * 160}': File name too long"
+
+
+def test_a_description_that_is_not_there_is_the_systems_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        description.read(tmp_path / "a.kiwi")
+
+
+def test_a_thousand_containers_are_read_in_no_time() -> None:
+    body = section("".join(f'<container name="app{number}"/>\n' for number in range(1000)))
+    started = time.process_time()
+    assert len(parse(body).select("x86_64")) == 1000
+    assert time.process_time() - started < 2
+
+
+def test_containers_are_taken_out_and_nothing_else() -> None:
+    body = f"<!-- why -->\n  {section()}\n<packages/>\n  {section()} <!-- note -->"
+    xml = image(body).encode()
+    (first, second) = description.containers_spans(xml)
+    assert [xml[start:end].decode() for start, end in (first, second)] == [section(), section()]
+    assert description.without_containers(xml).decode() == image("<!-- why -->\n<packages/>\n   <!-- note -->")
