@@ -8,10 +8,13 @@ DESTDIR =
 VENV = .venv/bin/python
 PAIRS = 5
 CASES =
-
+RUNS = 3000
+POINTS = 400
+SECONDS = 60
+SEED = 1
 EXAMPLES = 2000
 
-.PHONY: help setup check lint test parity demo bench install clean
+.PHONY: help setup check lint test parity demo bench faults crash fuzz install clean
 
 help:
 	@echo "make setup    install what is missing, make .venv"
@@ -21,6 +24,9 @@ help:
 	@echo "make demo     both services on a copy of example/, with a registry on this machine"
 	@echo "make parity   $(EXAMPLES) generated descriptions against each of kiwi 10.3 and 11, twenty minutes"
 	@echo "make bench    us and skopeo side by side, ten minutes: PAIRS=$(PAIRS) CASES='suite single …'"
+	@echo "make faults   every fault at every request of a prefetch: RUNS=$(RUNS)"
+	@echo "make crash    kill -9 at every step of a prefetch and at random moments: POINTS=$(POINTS)"
+	@echo "make fuzz     every parser against a fuzzer, for SECONDS=$(SECONDS) each"
 	@echo "make install  DESTDIR= PREFIX=$(PREFIX) PYTHON=$(PYTHON)"
 	@echo "make clean    remove what these have made"
 
@@ -50,6 +56,18 @@ demo:
 bench:
 	@PYTHON="$(PYTHON)" scripts/setup test
 	@$(VENV) bench/run.py --pairs $(PAIRS) $(CASES)
+
+faults:
+	@PYTHON="$(PYTHON)" scripts/setup check
+	@$(VENV) tests/sweep.py --seed "$(SEED)" $(RUNS)
+
+crash:
+	@PYTHON="$(PYTHON)" scripts/setup check
+	@$(VENV) tests/crash.py --seed "$(SEED)" $(POINTS)
+
+fuzz:
+	@PYTHON="$(PYTHON)" scripts/setup check
+	@$(VENV) tests/fuzz/run.py $(SECONDS)
 
 # The library goes into a directory of its own, not among the packages of one Python version: the scripts find it from
 # where they are, in DESTDIR too, whatever Python runs them, and nothing else is put on their path.

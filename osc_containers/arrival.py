@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from osc_containers import files, parts
+from osc_containers.digest import Digest
 from osc_containers.errors import VerificationError
 from osc_containers.files import Place
 from osc_containers.oci import Descriptor
@@ -49,14 +50,16 @@ class Shipment:
         return f"{self.reference}: blob {self.blob.digest}"
 
 
-def receive(shipments: Sequence[Shipment], network: Network) -> None:
+def receive(shipments: Sequence[Shipment], network: Network, delivered: Callable[[Digest], None]) -> None:
     """Bring all shipments to their places and verify them; the first error ends all of it.
+
+    `delivered` is called with each blob that is where it goes, from any thread.
 
     :raises RegistryError: a blob could not be had.
     :raises VerificationError: a blob is not what its digest says.
     """
     network.progress.expect(sum(shipment.blob.size for shipment in shipments))
-    work = _Work(shipments, network)
+    work = _Work(shipments, network, delivered)
     pool = ThreadPoolExecutor(network.width)
     is_interrupted = False
     try:
@@ -78,7 +81,8 @@ class _Work:
     share or a blob does. The largest piece is next, so that all workers end at about the same time.
     """
 
-    def __init__(self, shipments: Sequence[Shipment], network: Network) -> None:
+    def __init__(self, shipments: Sequence[Shipment], network: Network, delivered: Callable[[Digest], None]) -> None:
+        self._delivered = delivered
         large = sum(shipment.blob.size for shipment in shipments if shipment.blob.size > _SEGMENT)
         self._share = max(_SEGMENT, -(-large // network.width)) if network.is_far else _ENDLESS
         self._waiting: deque[tuple[Shipment, int]] = deque()
@@ -103,7 +107,7 @@ class _Work:
         while piece := self._next():
             if isinstance(piece[0], Shipment):
                 shipment, position = piece
-                arrival = _Arrival(shipment, progress)
+                arrival = _Arrival(shipment, progress, self._delivered)
                 segments = arrival.begin(position, self._share)
             else:
                 arrival, segment = piece
@@ -132,7 +136,8 @@ class _Work:
 class _Arrival:
     """One blob while it arrives."""
 
-    def __init__(self, shipment: Shipment, progress: Progress) -> None:
+    def __init__(self, shipment: Shipment, progress: Progress, delivered: Callable[[Digest], None]) -> None:
+        self._delivered = delivered
         self._shipment = shipment
         self._size = shipment.blob.size
         self._place = shipment.places[0]
@@ -230,6 +235,7 @@ class _Arrival:
             for other in shipment.places[1:]:
                 self._place.copy(other, self._size)
             self._shown.close()
+            self._delivered(shipment.blob.digest)
             return True
         if self._attempts == _ATTEMPTS:
             raise VerificationError(

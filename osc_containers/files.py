@@ -12,6 +12,7 @@ from pathlib import Path
 CHUNK = 1 << 20
 """Bytes that are read, hashed or written at a time."""
 
+_TEMPORARY = ".osc-containers"
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Other file systems and old kernels; EPERM is what a sandbox answers that does not know the call.
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
@@ -50,11 +51,23 @@ def new_file(path: Path | str, mode: int = 0o644, directory: int | None = None) 
             os.close(descriptor)
 
 
+def temporary_name(path: Path | str) -> str:
+    """Return a name beside `path` that nobody can guess, and that `remove_abandoned` knows."""
+    parent, name = os.path.split(path)
+    return os.path.join(parent, f".{name[:48]}.{secrets.token_hex(8)}{_TEMPORARY}")
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Remove the files that writers which were killed left under temporary names; none may be at work there."""
+    for path in directory.glob(f".*.{'[0-9a-f]' * 16}{_TEMPORARY}"):
+        with suppress(OSError):
+            path.unlink()
+
+
 @contextmanager
 def beside(path: Path | str, directory: int | None = None) -> Iterator[str]:
     """Give out a name beside `path`; what is made under it takes the name `path` when the block ends well."""
-    parent, name = os.path.split(path)
-    temporary = os.path.join(parent, f".{name[:48]}.{secrets.token_hex(8)}")
+    temporary = temporary_name(path)
     try:
         yield temporary
         os.rename(temporary, path, src_dir_fd=directory, dst_dir_fd=directory)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from osc_containers import lock, obscpio
+from osc_containers import files, lock, obscpio
 from osc_containers.errors import Error, LockError
 from osc_containers.lock import Lock
 from osc_containers.names import ARCHIVE_SUFFIX
@@ -69,6 +69,7 @@ class Package:
     def hold(self) -> Iterator[None]:
         """Keep other runs out of the package while the block runs; nothing is written for it.
 
+        What runs that were killed left under temporary names is removed: nobody else can know what it is.
         Where the file system locks no directories (NFS), it keeps nobody out.
 
         :raises Error: another process holds it; it is named.
@@ -83,6 +84,8 @@ class Package:
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise
+            else:
+                files.remove_abandoned(self.directory)
             yield
         finally:
             os.close(descriptor)

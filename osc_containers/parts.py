@@ -7,7 +7,6 @@ starts sparse, so what is no hole was written, and everything is verified before
 
 import fcntl
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from osc_containers import files
 
 _SUFFIX = ".part"
 _KEPT = 14 * 24 * 3600
-"""Seconds after which a part that no run went on with is removed."""
+"""Seconds after which what no run used is removed."""
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Range = tuple[int, int]
@@ -59,7 +58,7 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
 
 
 def _beside(target: Path) -> Path:
-    return target.with_name(f".{target.name[:48]}.{secrets.token_hex(8)}")
+    return Path(files.temporary_name(target))
 
 
 def _cache_for(target: Path) -> Path | None:
@@ -75,9 +74,10 @@ def _cache_for(target: Path) -> Path | None:
 
 
 def remove_stale() -> None:
-    """Remove the parts in the cache that no run went on with for two weeks."""
+    """Remove what no run used for two weeks from the cache: parts, and sums of files."""
+    cache = platformdirs.user_cache_path("osc-containers")
     with suppress(OSError):
-        for path in platformdirs.user_cache_path("osc-containers").glob(f"*{_SUFFIX}"):
+        for path in (*cache.glob(f"*{_SUFFIX}"), *cache.glob("sums/*")):
             if path.stat().st_mtime < time.time() - _KEPT:
                 path.unlink()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from osc_containers import files, holdings, lock, names, obscpio, pins, table, transfer
+from osc_containers import files, holdings, lock, names, obscpio, pins, sums, table, transfer
 from osc_containers.bundle import Bundle
 from osc_containers.errors import LockError
 from osc_containers.holdings import Region
@@ -124,7 +124,8 @@ def _find(package: Package, target: _Target) -> Region | None:
     if path is None or target.locked is None:
         return None
     region = Region(path=path, offset=0, size=path.stat().st_size)
-    return region if holdings.is_archive(region, target.locked) else None
+    is_right = region.size == target.locked.size and sums.sha256_of(path) == target.locked.sha256
+    return region if is_right else None
 
 
 def _order(target: _Target, *, strict: bool) -> Order:

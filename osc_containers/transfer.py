@@ -8,7 +8,9 @@ only when all of it is verified; what is verified of one that fails is not fetch
 import errno
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,8 +101,10 @@ def transfer(
         ]
         for berth in berths:
             _write(berth.place, berth.layout.frame())
-        arrival.receive(_shipments(berths, network, holdings.blobs(archives, old)), network)
-        made = _hash_all(berths)
+        shipments = _shipments(berths, network, holdings.blobs(archives, old))
+        with _Hashing(berths) as hashing:
+            arrival.receive(shipments, network, hashing.delivered)
+            made = hashing.result()
         _compare([berth.order for berth in berths], made)
         for volume in volumes:
             _write(Place(files_of[volume.name], 0), volume.finish(made))
@@ -186,28 +190,61 @@ def _compare(orders: Iterable[Order], made: Mapping[str, ArchiveFile]) -> None:
         raise VerificationError(*problems)
 
 
-def _hash_all(berths: Iterable[_Berth]) -> dict[str, ArchiveFile]:
-    """Return the archives with their SHA-256; a beginning that several have in common is read once."""
-    states: dict[bytes, hashlib._Hash] = {}
-    return {
-        berth.order.name: ArchiveFile(
-            name=berth.order.name, size=berth.layout.size, sha256=_hash(berth.place, berth.layout, states)
-        )
-        for berth in berths
-    }
+class _Hashing:
+    """The SHA-256 of archives, in a thread of its own that follows the blobs as they are delivered.
 
+    A beginning that several archives have in common is read once.
+    """
 
-def _hash(place: Place, layout: Layout, states: dict[bytes, "hashlib._Hash"]) -> str:
-    hasher = hashlib.sha256()
-    key = b""
-    for member in layout.members:
-        key = hashlib.sha256(key + member.header + member.digest.hex.encode()).digest()
-        if key not in states:
-            _update(hasher, place, member.start, member.end)
-            states[key] = hasher.copy()
-        hasher = states[key].copy()
-    _update(hasher, place, layout.members[-1].end, layout.size)
-    return hasher.hexdigest()
+    def __init__(self, berths: Sequence[_Berth]) -> None:
+        self._berths = berths
+        self._states: dict[bytes, hashlib._Hash] = {}
+        self._here: set[Digest] = set()
+        self._is_stopped = False
+        self._changed = threading.Condition()
+        self._pool = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> "_Hashing":
+        self._sums = self._pool.submit(lambda: [self._hash(berth) for berth in self._berths])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()
+        self._pool.shutdown()
+
+    def delivered(self, digest: Digest) -> None:
+        """Take note that a blob is in all its archives."""
+        with self._changed:
+            self._here.add(digest)
+            self._changed.notify_all()
+
+    def result(self) -> dict[str, ArchiveFile]:
+        """Return the archives by name, when all blobs are delivered."""
+        return {
+            berth.order.name: ArchiveFile(name=berth.order.name, size=berth.layout.size, sha256=sha256)
+            for berth, sha256 in zip(self._berths, self._sums.result(), strict=True)
+        }
+
+    def _hash(self, berth: _Berth) -> str:
+        hasher = hashlib.sha256()
+        key = b""
+        for member in berth.layout.members:
+            key = hashlib.sha256(key + member.header + member.digest.hex.encode()).digest()
+            if key not in self._states:
+                if member.content is None and not self._wait_for(member.digest):
+                    return ""
+                _update(hasher, berth.place, member.start, member.end)
+                self._states[key] = hasher.copy()
+            hasher = self._states[key].copy()
+        _update(hasher, berth.place, berth.layout.members[-1].end, berth.layout.size)
+        return hasher.hexdigest()
+
+    def _wait_for(self, digest: Digest) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_stopped or digest in self._here)
+            return not self._is_stopped
 
 
 def _update(hasher: "hashlib._Hash", place: Place, start: int, end: int) -> None:

@@ -15,11 +15,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from osc_containers.distribution import RegistryImages
 from osc_containers.docker_archive import DockerArchive
 from osc_containers.errors import RegistryError
 from osc_containers.layouts import DirLayout, OciLayout
-from osc_containers.retries import Policy
+from osc_containers.registry.distribution import RegistryImages
+from osc_containers.registry.retries import Policy
 from osc_containers.sources import ImageSource
 from osc_containers.storage import Directory, Tar
 

@@ -168,7 +168,8 @@ def find(layout: Layout, name: str) -> Member:
         ("registry.example.com:5000/team/app:1.0", "registry.example.com:5000/team/app:1.0", True),
         ("app", "docker.io/library/app:latest", True),
         (f"r.io/a:1@sha256:{'0' * 64}", "r.io/a:1", True),
-        (f"r.io/a@sha256:{'0' * 64}", f"r.io/a@sha256:{'0' * 64}", False),
+        # The digest of an index is no name that podman takes: it compares it with the manifest's.
+        (f"r.io/a@sha256:{'0' * 64}", f"r.io/a@{Digest.of(b'manifest')}", False),
     ],
 )
 def test_the_image_has_its_full_name_for_every_engine(reference: str, name: str, tags: bool) -> None:

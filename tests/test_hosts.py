@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from osc_containers import hosts
+from osc_containers.registry import hosts
 
 LOOPBACK = [
     "localhost",

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osc_containers import logins
-from osc_containers.auth import Login
 from osc_containers.errors import RegistryError
-from osc_containers.logins import Logins
+from osc_containers.registry import logins
+from osc_containers.registry.auth import Login
+from osc_containers.registry.logins import Logins
 
 
 def entry(user: str, password: str = "secret") -> dict[str, str]:

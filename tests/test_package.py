@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from messages import exactly
 
-from osc_containers import lock
+from osc_containers import files, lock
 from osc_containers.errors import Error, LockError
 from osc_containers.package import Package
 
@@ -154,3 +154,18 @@ def test_a_package_is_free_again_when_a_run_fails(tmp_path: Path) -> None:
 def test_a_package_that_is_not_there_cannot_be_held(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), Package(tmp_path / "x").hold():
         pass
+
+
+def test_what_killed_runs_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = (
+        ".gitignore",
+        ".app.0123456789abcdef",
+        "x.0123456789abcdef.osc-containers",
+        ".d.0123456789abcdef.osc-containers",
+    )
+    for name in kept[:-1]:
+        (tmp_path / name).touch()
+    (tmp_path / kept[-1]).mkdir()
+    Path(files.temporary_name(tmp_path / "containers.lock")).touch()
+    with Package(tmp_path).hold():
+        assert {path.name for path in tmp_path.iterdir()} == set(kept)

@@ -16,7 +16,7 @@ from fault_registry import FaultRegistry
 from osc_containers.errors import RegistryError
 from osc_containers.oci import Manifest
 from osc_containers.reference import Reference
-from osc_containers.retries import Policy
+from osc_containers.registry.retries import Policy
 from osc_containers.transports import Sources
 
 pytestmark = pytest.mark.integration

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osc_containers import registries
 from osc_containers.errors import RegistryError
 from osc_containers.reference import Reference
-from osc_containers.registries import Configuration
+from osc_containers.registry import registries
+from osc_containers.registry.registries import Configuration
 
 DIGEST = "sha256:" + "0" * 64
 

@@ -19,7 +19,7 @@ from osc_containers.digest import Digest
 from osc_containers.errors import RegistryError
 from osc_containers.oci import Descriptor, Index, Manifest
 from osc_containers.reference import Reference
-from osc_containers.retries import Policy
+from osc_containers.registry.retries import Policy
 from osc_containers.sources import ImageSource
 from osc_containers.transports import Sources
 

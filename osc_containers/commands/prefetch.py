@@ -98,7 +98,7 @@ def prefetch_all(
 ) -> None:
     """Pin and fetch what is requested, and write it to `outdir`."""
     from osc_containers import prefetch, transports  # slow to load, and not in build roots
-    from osc_containers.retries import Policy
+    from osc_containers.registry.retries import Policy
 
     if not bundled:
         _warn_of_visible(found)

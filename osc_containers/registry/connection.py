@@ -19,7 +19,7 @@ import urllib3
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from osc_containers import hosts
+from osc_containers.registry import hosts
 
 # Its messages hold whole URLs, and those may be signatures.
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)

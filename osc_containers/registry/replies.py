@@ -7,8 +7,9 @@ from typing import Any
 
 from urllib3.exceptions import HTTPError
 
-from osc_containers import connection, failures, fields, hosts
-from osc_containers.failures import Failure
+from osc_containers import fields
+from osc_containers.registry import connection, failures, hosts
+from osc_containers.registry.failures import Failure
 
 _ERROR_LIMIT = 64 << 10
 _DISCARD_LIMIT = 64 << 10

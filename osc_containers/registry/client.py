@@ -14,13 +14,14 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
-from osc_containers import __version__, connection, failures, hosts, retries
-from osc_containers.auth import Login, TokenRequest
+from osc_containers import __version__
 from osc_containers.errors import RegistryError
-from osc_containers.failures import Failure
-from osc_containers.replies import Reply
-from osc_containers.retries import Attempts, Policy
-from osc_containers.tokens import Tokens
+from osc_containers.registry import connection, failures, hosts, retries
+from osc_containers.registry.auth import Login, TokenRequest
+from osc_containers.registry.failures import Failure
+from osc_containers.registry.replies import Reply
+from osc_containers.registry.retries import Attempts, Policy
+from osc_containers.registry.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Protocol
 
 from osc_containers.errors import RegistryError
-from osc_containers.failures import Failure
 from osc_containers.oci import Descriptor
-from osc_containers.registry import Registry
-from osc_containers.replies import Reply
+from osc_containers.registry.client import Registry
+from osc_containers.registry.failures import Failure
+from osc_containers.registry.replies import Reply
 
 _EXPECTED = frozenset({200, 206, 404, 416})
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")

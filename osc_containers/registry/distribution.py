@@ -11,18 +11,19 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
-from osc_containers import certificates, oci, registries
+from osc_containers import oci
 from osc_containers.digest import Digest
-from osc_containers.downloads import Download
 from osc_containers.errors import RegistryError
-from osc_containers.failures import Failure
-from osc_containers.logins import Logins
 from osc_containers.oci import Descriptor, Index, Manifest
 from osc_containers.reference import Reference
-from osc_containers.registries import Configuration, Place
-from osc_containers.registry import Registry
-from osc_containers.replies import Reply
-from osc_containers.retries import Policy
+from osc_containers.registry import certificates, registries
+from osc_containers.registry.client import Registry
+from osc_containers.registry.downloads import Download
+from osc_containers.registry.failures import Failure
+from osc_containers.registry.logins import Logins
+from osc_containers.registry.registries import Configuration, Place
+from osc_containers.registry.replies import Reply
+from osc_containers.registry.retries import Policy
 
 _ACCEPT = {"Accept": ", ".join((*oci.MANIFEST_TYPES, *oci.INDEX_TYPES))}
 _GET_STATUSES = frozenset({200, 404})

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osc_containers import fields
-from osc_containers.auth import Login
 from osc_containers.errors import RegistryError
 from osc_containers.fields import Fields
-from osc_containers.registries import AUTH_FILES
+from osc_containers.registry.auth import Login
+from osc_containers.registry.registries import AUTH_FILES
 
 _FILE_LIMIT = 4 << 20
 _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

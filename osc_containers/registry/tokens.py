@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from osc_containers import auth, hosts, retries
-from osc_containers.auth import Challenge, Login, Token, TokenRequest
-from osc_containers.failures import Failure
-from osc_containers.replies import Reply
+from osc_containers.registry import auth, hosts, retries
+from osc_containers.registry.auth import Challenge, Login, Token, TokenRequest
+from osc_containers.registry.failures import Failure
+from osc_containers.registry.replies import Reply
 
 _USED = 0.9  # of a token's life: it must still be good when the request arrives
 
