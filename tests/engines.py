@@ -1,11 +1,5 @@
-"""Container engines with stores of their own, which neither the machine nor its user notices.
+"""Container engines with stores of their own, which neither the machine nor its user notices."""
 
-Debian's dockerd and containerd are unpacked below `build/`, not installed: a package that starts a daemon has no place
-on the machine of somebody who runs tests. Podman and skopeo are the machine's.
-"""
-
-import fcntl
-import os
 import subprocess
 import tempfile
 import time
@@ -13,11 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-BUILD = Path(__file__).resolve().parent.parent / "build"
-_DOWNLOAD = """
-set -- containerd docker.io runc
-apt-get -qq download "$@" || { apt-get -qq update; apt-get -qq download "$@"; }
-"""
 _PATIENCE = 30.0
 """Seconds that a daemon has to come up."""
 
@@ -39,12 +28,11 @@ def podman() -> Iterator[Sequence[str]]:
 @contextmanager
 def docker() -> Iterator[Sequence[str]]:
     """Run a dockerd without a network and give the beginning of a command line for it."""
-    programs = _unpack()
     with tempfile.TemporaryDirectory() as store:
         offline = ("--bridge=none", "--iptables=false", "--ip6tables=false", "--storage-driver=vfs")
         places = (f"--data-root={store}/data", f"--exec-root={store}/run", f"--pidfile={store}/pid")
-        client = [str(programs / "usr/bin/docker"), "--host", f"unix://{store}/socket"]
-        daemon = [str(programs / "usr/sbin/dockerd"), *offline, *places, f"--host=unix://{store}/socket"]
+        client = ["docker", "--host", f"unix://{store}/socket"]
+        daemon = ["dockerd", *offline, *places, f"--host=unix://{store}/socket"]
         with _running(daemon, [*client, "version"], Path(store, "log")):
             yield client
 
@@ -52,21 +40,19 @@ def docker() -> Iterator[Sequence[str]]:
 @contextmanager
 def containerd() -> Iterator[Sequence[str]]:
     """Run a containerd and give the beginning of a command line for it."""
-    programs = _unpack() / "usr/bin"
     with tempfile.TemporaryDirectory() as store:
-        client = [str(programs / "ctr"), "--address", f"{store}/socket"]
-        daemon = [str(programs / "containerd"), f"--root={store}/root", f"--state={store}/run"]
+        client = ["ctr", "--address", f"{store}/socket"]
+        daemon = ["containerd", f"--root={store}/root", f"--state={store}/run"]
         with _running([*daemon, f"--address={store}/socket"], [*client, "version"], Path(store, "log")):
             yield client
 
 
 @contextmanager
 def _running(daemon: Sequence[str], question: Sequence[str], log: Path) -> Iterator[None]:
-    path = os.pathsep.join([f"{BUILD}/engines/usr/bin", f"{BUILD}/engines/usr/sbin", os.environ["PATH"]])
     command = ["unshare", "--net", "--mount", *daemon]
     with (
         log.open("wb") as out,
-        subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | {"PATH": path}) as it,
+        subprocess.Popen(command, stdout=out, stderr=out) as it,
     ):
         try:
             deadline = time.monotonic() + _PATIENCE
@@ -77,19 +63,3 @@ def _running(daemon: Sequence[str], question: Sequence[str], log: Path) -> Itera
             yield
         finally:
             it.terminate()  # dockerd ends its containerd, too
-
-
-def _unpack() -> Path:
-    """Return where Debian's dockerd and containerd are, having fetched them where they are not there yet."""
-    directory = BUILD / "engines"
-    BUILD.mkdir(exist_ok=True)
-    with (BUILD / "engines.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (directory / "complete").exists():
-            directory.mkdir(exist_ok=True)
-            with tempfile.TemporaryDirectory() as packages:
-                subprocess.run(["sh", "-c", _DOWNLOAD], cwd=packages, check=True, capture_output=True)
-                for package in sorted(Path(packages).glob("*.deb")):
-                    subprocess.run(["dpkg-deb", "--extract", package, directory], check=True)
-            (directory / "complete").touch()
-    return directory

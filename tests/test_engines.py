@@ -34,8 +34,8 @@ class Case:
     pushed: str
     image: Image
     attributes: str
-    name: str | None
-    """What engines call it; None where they know it by its id alone."""
+    name: str
+    """What engines call it; a digest is always that of the manifest."""
     source: str = "HOST"
     arch: str = "x86_64"
 
@@ -96,7 +96,7 @@ _CASES = {
         pushed="engines/digest:2.0",
         image=_LIST,
         attributes='name="digest" path="engines" tag="{digest}"',
-        name=None,
+        name=f"HOST/engines/digest@{_LIST.children[0].digest}",
     ),
     "docker.io": Case(
         pushed="library/engine:latest",
@@ -135,7 +135,7 @@ def package(installed: Path, docker_registry: DockerRegistry, tmp_path_factory: 
 
 def archive_of(package: Path, registry: DockerRegistry, case: Case) -> Path:
     """Return the archive of a case by what the lock says."""
-    reference = case.name or f"HOST/{case.pushed.partition(':')[0]}"
+    reference = case.name.partition("@")[0]
     containers = json.loads((package / "containers.lock").read_text())["containers"]
     found = [key for key in containers if key.partition("@")[0] == reference.replace("HOST", registry.host)]
     assert len(found) == 1
@@ -153,8 +153,8 @@ def archive(package: Path, docker_registry: DockerRegistry, case: Case) -> Path:
 
 
 @pytest.fixture
-def name(docker_registry: DockerRegistry, case: Case) -> str | None:
-    return case.name and case.name.replace("HOST", docker_registry.host)
+def name(docker_registry: DockerRegistry, case: Case) -> str:
+    return case.name.replace("HOST", docker_registry.host)
 
 
 def test_skopeo_sees_the_registrys_own_manifest(archive: Path, case: Case, tmp_path: Path) -> None:
@@ -166,10 +166,10 @@ def test_skopeo_sees_the_registrys_own_manifest(archive: Path, case: Case, tmp_p
     assert {Digest.of(blob).hex for blob in case.manifest.blobs} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_skopeo_reads_it_as_a_docker_archive(archive: Path, case: Case, name: str | None, tmp_path: Path) -> None:
+def test_skopeo_reads_it_as_a_docker_archive(archive: Path, case: Case, name: str, tmp_path: Path) -> None:
     output("skopeo", "copy", f"docker-archive:{archive}", f"dir:{tmp_path}")
     assert json.loads((tmp_path / "manifest.json").read_text())["config"]["digest"] == str(case.config)
-    if name:
+    if "@" not in name:
         inspected = json.loads(output("skopeo", "inspect", "--config", f"docker-archive:{archive}:{name}"))
         assert inspected["os"] == "linux"
 
@@ -180,13 +180,10 @@ def podman() -> Iterator[Sequence[str]]:
         yield command
 
 
-def test_podman_loads_it_with_name_and_digest(
-    podman: Sequence[str], archive: Path, case: Case, name: str | None
-) -> None:
+def test_podman_loads_it_with_name_and_digest(podman: Sequence[str], archive: Path, case: Case, name: str) -> None:
     loaded = output(*podman, "load", "--quiet", "--input", archive).strip()
-    if name:
-        assert loaded == f"Loaded image: {name}"
-    found = json.loads(output(*podman, "image", "inspect", name or case.config.hex))[0]
+    assert loaded == f"Loaded image: {name}"
+    found = json.loads(output(*podman, "image", "inspect", name))[0]
     assert found["Digest"] == str(case.manifest.digest)
     assert found["Id"] == case.config.hex
     assert {"x86_64": "amd64", "aarch64": "arm64"}[case.arch] == found["Architecture"]
@@ -201,12 +198,13 @@ def docker() -> Iterator[Sequence[str]]:
 
 # Docker reads zstd since 23.0, and Debian 12 has 20.10.
 @pytest.mark.parametrize("case", [name for name in _CASES if name not in ("zstd", "mixed")], indirect=True)
-def test_docker_loads_it_with_its_name(docker: Sequence[str], archive: Path, case: Case, name: str | None) -> None:
+def test_docker_loads_it_with_its_name(docker: Sequence[str], archive: Path, case: Case, name: str) -> None:
     output(*docker, "load", "--quiet", "--input", archive)
-    found = json.loads(output(*docker, "image", "inspect", name or str(case.config)))[0]
+    is_named = "@" not in name  # docker gives no names with digests, and knows such an image by its id
+    found = json.loads(output(*docker, "image", "inspect", name if is_named else str(case.config)))[0]
     assert found["Id"] == str(case.config)
-    short = name and name.removeprefix("docker.io/library/")  # as docker shows those of its own registry
-    assert found["RepoTags"] == ([short] if short else [])
+    # Those of docker's own registry are shown short.
+    assert found["RepoTags"] == ([name.removeprefix("docker.io/library/")] if is_named else [])
     output(*docker, "image", "rm", "--force", str(case.config))
 
 
@@ -216,16 +214,11 @@ def ctr() -> Iterator[Sequence[str]]:
         yield command
 
 
-def test_containerd_imports_it_with_name_and_digest(
-    ctr: Sequence[str], archive: Path, case: Case, name: str | None
-) -> None:
+def test_containerd_imports_it_with_name_and_digest(ctr: Sequence[str], archive: Path, case: Case, name: str) -> None:
     output(*ctr, "images", "import", "--no-unpack", "--all-platforms", archive)
     lines = [line.split() for line in output(*ctr, "images", "list").splitlines()[1:]]
     found = {line[0]: line[2] for line in lines}
-    if name:
-        assert found == {name: str(case.manifest.digest)}
-    else:
-        assert list(found.values()) == [str(case.manifest.digest)]
+    assert found == {name: str(case.manifest.digest)}
     for each in found:
         output(*ctr, "images", "remove", each)
 
