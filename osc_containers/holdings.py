@@ -3,14 +3,13 @@
 Nothing that is found here is verified.
 """
 
-import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from osc_containers import archive, obscpio
+from osc_containers import archive, obscpio, tarball
 from osc_containers.bundle import Bundle
 from osc_containers.digest import Digest
 from osc_containers.files import Place
@@ -76,13 +75,10 @@ def _archives_in(path: Path, file: BinaryIO) -> Iterator[int]:
 def _files_in(file: BinaryIO, start: int) -> Iterator[tuple[str, int]]:
     """Yield name and offset of each file in a tar; what cannot be read holds nothing for us."""
     file.seek(start)
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                if member.isreg():
-                    yield member.name, member.offset_data
-    except (tarfile.TarError, OSError, ValueError):
-        return
+    with suppress(ValueError):
+        for member in tarball.members(file):
+            if member.isreg():
+                yield member.name, member.offset_data
 
 
 def _blob_of(name: str) -> Digest | None:

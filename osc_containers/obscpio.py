@@ -6,6 +6,7 @@ paths is in it once, as hard links of which the last one brings the content.
 Format: cpio(5), "New ASCII Format"; obs-build unpacks every `*.obscpio` with `cpio --extract` (build, section 2.1).
 """
 
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ SIZE_LIMIT = 0xFFFFFFFF
 
 _MAGIC = b"070701"
 _HEADER = 110
+_DIGITS = re.compile(rb"[0-9A-Fa-f]*")
 _TRAILER = "TRAILER!!!"
 _NAME_LIMIT = 4096
 
@@ -95,10 +97,9 @@ def members(file: BinaryIO) -> Iterator[Member]:
         header = file.read(_HEADER)
         if len(header) < _HEADER or not header.startswith(_MAGIC):
             return
-        try:
-            fields = [int(header[at : at + 8], 16) for at in range(len(_MAGIC), _HEADER, 8)]
-        except ValueError:
+        if not _DIGITS.fullmatch(header, len(_MAGIC)):  # `int` would take a sign, too
             return
+        fields = [int(header[at : at + 8], 16) for at in range(len(_MAGIC), _HEADER, 8)]
         mode, size, name_size = fields[1], fields[6], fields[11]
         path = file.read(min(name_size, _NAME_LIMIT)).rstrip(b"\0").decode("utf-8", "replace")
         if path == _TRAILER:

@@ -72,16 +72,18 @@ def prefetch(
         network = replace(network, latency=min((pin.latency for pin in new_pins if pin.latency), default=None))
         targets = _targets(new_pins, old, among=old.references if locked else ())
         provide = partial(_provide_bundle, pack) if pack else _provide
-        # The lock gets its name last, when the archives that it names have theirs.
-        with ExitStack() as last, provide(package, targets, network, outdir, strict=locked) as archives:
-            new = old if locked else _lock(targets, archives)
-            text = lock.dumps(new).encode()
-            own = package.directory / lock.FILE_NAME
-            if not own.is_file() or own.read_bytes() != text:
-                with files.naming(outdir / lock.FILE_NAME):
-                    files.write_all(last.enter_context(files.new_file(outdir / lock.FILE_NAME)), text, 0)
+        with ExitStack() as last:
+            with provide(package, targets, network, outdir, strict=locked) as archives:
+                new = old if locked else _lock(targets, archives)
+                text = lock.dumps(new).encode()
+                own = package.directory / lock.FILE_NAME
+                if not own.is_file() or own.read_bytes() != text:
+                    with files.naming(outdir / lock.FILE_NAME):
+                        files.write_all(last.enter_context(files.new_file(outdir / lock.FILE_NAME)), text, 0)
+            # The lock gets its name last, when the archives that it names have theirs, and those are gone that only
+            # the old one knows: a run that is killed in between leaves nothing that the next does not find.
+            _prune(package, old, new, bundled=pack is not None)
         _report(old, new)
-        _prune(package, old, new, bundled=pack is not None)
     return new
 
 

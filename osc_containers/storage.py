@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from osc_containers import tarball
 from osc_containers.errors import RegistryError
 
-_MEMBER_LIMIT = 100_000
 _LINK_LIMIT = 8
 
 
@@ -118,13 +118,11 @@ class Tar:
         self._pieces: dict[str, Piece] = {}
         self._links: dict[str, str] = {}
         try:
-            with os.fdopen(_open(path), "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-                for number, member in enumerate(tar):
-                    if number >= _MEMBER_LIMIT:
-                        raise RegistryError(f"{path}: got more than {_MEMBER_LIMIT} members")
+            with os.fdopen(_open(path), "rb") as file:
+                for member in tarball.members(file):
                     self._add(member)
-        except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-            raise RegistryError(f"{path}: not an uncompressed tar; {str(error)[:200]!r}") from None
+        except ValueError as error:
+            raise RegistryError(f"{path}: {error}") from None
 
     def _add(self, member: tarfile.TarInfo) -> None:
         name = os.path.normpath(member.name)

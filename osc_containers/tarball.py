@@ -1,4 +1,4 @@
-"""Byte-stable headers of tar archives.
+"""Byte-stable headers of tar archives, and the members of those that somebody else wrote.
 
 Format: POSIX.1-2001 pax, which is plain ustar wherever name and size fit it. They are made here and not by `tarfile`,
 whose bytes change with the version of Python (they did after 3.8): the lock has the hash of whole archives, and an
@@ -8,11 +8,16 @@ Spec: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header".
 """
 
 import struct
+import tarfile
+from collections.abc import Iterator
+from typing import BinaryIO, cast
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
 """What ends an archive: two blocks of zeros."""
 
+MEMBER_LIMIT = 100_000
+_READ_LIMIT = 1 << 20
 _NAME_LENGTH = 100
 _SIZE_LIMIT = 8**11
 _FILE, _EXTENDED = b"0", b"x"
@@ -46,3 +51,32 @@ def _block(name: bytes, size: int, mode: int, kind: bytes, owner: bytes) -> byte
 def padding(size: int) -> int:
     """Return the number of zero bytes that fill the last block of a content of `size` bytes."""
     return -size % BLOCK
+
+
+def members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of an uncompressed tar that begins where `file` is; offsets are those in `file`.
+
+    :raises ValueError: it is no such tar from here on, or has too many members.
+    """
+    try:
+        with tarfile.open(fileobj=cast(BinaryIO, _Headers(file)), mode="r:") as tar:
+            for number, member in enumerate(tar):
+                if number >= MEMBER_LIMIT:
+                    raise ValueError(f"got more than {MEMBER_LIMIT} members")
+                yield member
+    except (tarfile.TarError, OSError, OverflowError, EOFError, RecursionError) as error:
+        raise ValueError(f"not an uncompressed tar; {str(error)[:200]!r}") from None
+
+
+class _Headers:
+    """A file for `tarfile`, which reads a header that names more bytes than there are into memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.seek = file.seek
+        self.tell = file.tell
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _READ_LIMIT:
+            raise OverflowError(f"got a header of {size} bytes")
+        return self._file.read(size)

@@ -1,0 +1,13 @@
+"""Fuzz one target: `python harness.py TARGET [option of libFuzzer…] [corpus…]`."""
+
+import sys
+
+import atheris  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+with atheris.instrument_imports(include=["osc_containers"]):
+    import targets
+
+if __name__ == "__main__":
+    name = sys.argv.pop(1)
+    atheris.Setup(sys.argv, targets.TARGETS[name])
+    atheris.Fuzz()

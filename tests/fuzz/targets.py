@@ -1,0 +1,293 @@
+"""What is fuzzed: for each parser a function that takes any bytes, and may raise what the parser declares and no more.
+
+Beyond that each says what holds of whatever gets through.
+"""
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import images
+
+from osc_containers import archive, description, files, holdings, lock, names, obscpio, oci, servicefile
+from osc_containers.archive import Image
+from osc_containers.docker_archive import DockerArchive
+from osc_containers.errors import DescriptionError, LockError, RegistryError
+from osc_containers.layouts import OciLayout
+from osc_containers.lock import ArchiveFile, LockedImage
+from osc_containers.oci import Descriptor, Manifest
+from osc_containers.origin import Source, interpret
+from osc_containers.package import Package
+from osc_containers.reference import Reference
+from osc_containers.registry import auth, logins, registries, retries
+from osc_containers.storage import Tar
+from osc_containers.verify import check_archive
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
+_REFERENCE = Reference.parse("registry.example/team/app:1.0")
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _expect_printable(*texts: str) -> None:
+    assert texts
+    assert all(text.isprintable() for text in texts), texts
+
+
+def parse_description(data: bytes) -> None:
+    """Read a description with an include, which is the other half of the bytes."""
+    xml, _, included = data.partition(b"\0\0")
+
+    def load(name: str) -> bytes:
+        if name != "containers.xml":
+            raise FileNotFoundError
+        return included
+
+    try:
+        found = description.parse(xml, Path("appliance.kiwi"), load)
+    except DescriptionError as error:
+        _expect_printable(*error.problems)
+        return
+    for arch in ("x86_64", "aarch64"):
+        for container in found.of_architecture(arch):
+            assert (str(container.reference) + container.origin).isprintable()
+    edited = description.without_containers(xml)
+    assert description.containers_spans(edited) == ()
+
+
+def parse_reference(data: bytes) -> None:
+    """Read an image name, and make a file name of it."""
+    try:
+        reference = Reference.parse(_text(data))
+    except ValueError:
+        return
+    assert Reference.parse(str(reference)) == reference
+    assert _SAFE_NAME.fullmatch(names.archive(names.flatten([reference])[reference], "x86_64"))
+
+
+def parse_origin(data: bytes) -> None:
+    """Join the four attributes of a container."""
+    source, path, name, tag, *_ = (*_text(data).split("\n"), "", "", "", "")
+    try:
+        origin = interpret(source=Source.parse(source), path=path, name=name, tag=tag)
+    except ValueError as error:
+        _expect_printable(str(error))
+        return
+    assert (origin.place + origin.file_name + str(origin.reference)).isprintable()
+    assert not {"..", "."} & set(origin.file_name.split("/"))
+    assert not origin.file_name.startswith("/")
+
+
+def parse_manifest(data: bytes) -> None:
+    """Read a manifest or an index."""
+    kind, _, raw = data.partition(b"\n")
+    try:
+        found = oci.parse(raw, _text(kind), "registry.example/app:1")
+        if not isinstance(found, Manifest):
+            oci.select(found, images.AMD64, "app")
+            return
+    except ValueError as error:
+        _expect_printable(str(error))
+        return
+    archive.lay_out(
+        Image(
+            manifest=Descriptor(digest=found.digest, size=len(raw), media_type=found.media_type),
+            config=found.config,
+            layers=found.layers,
+        ),
+        _REFERENCE,
+    )
+
+
+def parse_config(data: bytes) -> None:
+    """Read a configuration."""
+    try:
+        platform, created = oci.platform_of(data, "config"), oci.created_of(data, "config")
+    except ValueError as error:
+        _expect_printable(str(error))
+        return
+    assert (str(platform) + created).isprintable()
+
+
+def parse_lock(data: bytes) -> None:
+    """Read a lock, and write it as it was."""
+    try:
+        found = lock.loads(data.decode())
+    except UnicodeDecodeError:
+        return
+    except LockError as error:
+        _expect_printable(*error.problems)
+        return
+    if not found.newer:
+        assert lock.loads(lock.dumps(found)) == found
+
+
+def read_tar(data: bytes) -> None:
+    """Look for blobs in what seems to be an archive."""
+    _read_blobs(data, "x.ociarchive")
+
+
+def read_cpio(data: bytes) -> None:
+    """Look for blobs in what seems to be a bundle."""
+    _read_blobs(data, obscpio.FILE_NAME)
+
+
+def _read_blobs(data: bytes, name: str) -> None:
+    path = _scratch() / name
+    path.write_bytes(data)
+    with ExitStack() as stack:
+        for digest, place in holdings.blobs([path], stack).items():
+            assert place.offset >= 0, digest
+
+
+@functools.cache
+def _scratch() -> Path:
+    """Return a directory in memory; the process that made it leaves it to whoever started it."""
+    directory = Path(os.environ["FUZZ_SCRATCH"])
+    directory.mkdir(exist_ok=True)
+    return directory
+
+
+@functools.cache
+def good_archive() -> tuple[bytes, LockedImage]:
+    """Return an archive and its lock."""
+    image = images.image(images.layer({"a": b"a"}, compression="gzip"))
+    manifest = oci.parse(image.raw, image.media_type, "image")
+    assert isinstance(manifest, Manifest)
+    described = Descriptor(digest=manifest.digest, size=len(image.raw), media_type=manifest.media_type)
+    pinned = Image(manifest=described, config=manifest.config, layers=manifest.layers)
+    layout = archive.lay_out(pinned, _REFERENCE)
+    content = bytearray(layout.size)
+    for offset, part in layout.frame():
+        content[offset : offset + len(part)] = part
+    for member in layout.blobs():
+        blob = next(b for b in (image.raw, *image.blobs) if member.digest.matches(b))
+        content[member.offset : member.offset + len(blob)] = blob
+    path = _scratch() / "good"
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        sha256 = files.Place(file.fileno(), 0).sha256(len(content))
+    locked = ArchiveFile(name="app.x86_64.ociarchive", size=len(content), sha256=sha256)
+    return bytes(content), LockedImage(image=pinned, created="", archive=locked)
+
+
+def verify_archive(data: bytes) -> None:
+    """Change an archive from an offset on (two bytes) to what follows them; only the right one is right."""
+    good, locked = good_archive()
+    offset = int.from_bytes(data[:2], "big") % (len(good) + 1)
+    changed = good[:offset] + data[2:] + good[offset + len(data[2:]) :]
+    package = _scratch() / "package"
+    package.mkdir(exist_ok=True)
+    (package / locked.archive.name).write_bytes(changed)
+    problems = check_archive(Package(package), _REFERENCE, "x86_64", locked)
+    assert (not problems) == (changed == good), problems
+    assert all(problem.isprintable() for problem in problems)
+
+
+def read_docker_archive(data: bytes) -> None:
+    """Read an archive of `docker save`."""
+    path = _scratch() / "save.tar"
+    path.write_bytes(data)
+    try:
+        source = DockerArchive(Tar(path), "")
+        source.manifest(_REFERENCE)
+    except RegistryError:
+        return
+
+
+def read_oci_archive(data: bytes) -> None:
+    """Read a tar of an OCI layout."""
+    path = _scratch() / "oci.tar"
+    path.write_bytes(data)
+    try:
+        source = OciLayout(Tar(path), "")
+        source.manifest(_REFERENCE)
+    except RegistryError:
+        return
+
+
+def parse_logins(data: bytes) -> None:
+    """Read a credential file."""
+    try:
+        logins.parse(data, "auth.json")
+    except ValueError as error:
+        _expect_printable(str(error))
+
+
+def parse_registries(data: bytes) -> None:
+    """Read a registries.conf, and look for an image."""
+    try:
+        found = registries.parse(data, "registries.conf")
+    except ValueError:
+        return
+    for by_digest in (True, False):
+        try:
+            found.places(_REFERENCE, by_digest=by_digest)
+        except RegistryError:
+            continue
+    try:
+        found.expand("app")
+    except ValueError:
+        return
+
+
+def parse_challenges(data: bytes) -> None:
+    """Read a `WWW-Authenticate`, and compose what is asked for then."""
+    for challenge in auth.parse_challenges(data.decode("latin-1")):
+        scope = auth.scope_of(challenge, "team/app")
+        assert scope.startswith("repository:")
+        assert auth.token_request(challenge, "https://a.example/token", scope, None).url.isprintable()
+
+
+def parse_token(data: bytes) -> None:
+    """Read a token server's reply."""
+    try:
+        token = auth.parse_token(data, "token")
+    except ValueError as error:
+        _expect_printable(str(error))
+        return
+    assert token.value.isprintable()
+    assert " " not in token.value
+
+
+def parse_services(data: bytes) -> None:
+    """Read a `_service` file."""
+    try:
+        servicefile.entries(data)
+    except DescriptionError as error:
+        _expect_printable(*error.problems)
+
+
+def parse_retry_after(data: bytes) -> None:
+    """Read a `Retry-After`."""
+    seconds = retries.parse_retry_after(data.decode("latin-1"), 0)
+    assert seconds is None or seconds >= 0
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "challenges": parse_challenges,
+    "config": parse_config,
+    "cpio": read_cpio,
+    "description": parse_description,
+    "docker-archive": read_docker_archive,
+    "lock": parse_lock,
+    "logins": parse_logins,
+    "manifest": parse_manifest,
+    "oci-archive": read_oci_archive,
+    "origin": parse_origin,
+    "reference": parse_reference,
+    "registries": parse_registries,
+    "retry-after": parse_retry_after,
+    "services": parse_services,
+    "tar": read_tar,
+    "token": parse_token,
+    "verify": verify_archive,
+}

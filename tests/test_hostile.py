@@ -1,0 +1,362 @@
+"""What descriptions, registries, trees and packages that mean harm can reach: nothing but a message."""
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import images
+import pytest
+from fake_source import FakeSource
+from fault_registry import FaultRegistry, serve
+from hypothesis import given
+from hypothesis import strategies as st
+from test_prefetch import APP, contents, run, want
+
+from osc_containers import cli, description, files, overlay, parts, prefetch, request, terminal
+from osc_containers.errors import DescriptionError, Error, RegistryError, VerificationError
+from osc_containers.package import Package
+from osc_containers.registry.retries import Policy
+from osc_containers.sources import Network
+from osc_containers.transports import Sources
+from osc_containers.units import TextFile
+
+WEAPONS = (
+    "../app",
+    "../../etc/cron.d/x",
+    "/etc/passwd",
+    "a/../../b",
+    "app\nExecStart=/bin/true",
+    "app\\\nUser=root",
+    "app\0",
+    "%n",
+    "%%",
+    "$HOME",
+    "$(id)",
+    "`id`",
+    "'; id; '",
+    '" id "',
+    "a b",
+    "-rf",
+    "--help",
+    "app\x1b[2J",
+    "app\x9b2J",
+    "аpp",  # Cyrillic а
+    "app\u202egnp",
+    "app\u2028x",
+    "a" * 300,
+    "app:1:2",
+    ".app",
+    "app.",
+    "..",
+    ".",
+    "app#x",
+    "app?x",
+    "app*",
+    "~",
+    "app|id",
+    "app&id",
+    "app<x>",
+    "APP",
+    "a//b",
+    "con",
+)
+_ATTRIBUTES = ("source", "path", "name", "tag", "profiles", "arch", "backend")
+_GOOD = {"source": "registry.example", "path": "team", "name": "app", "tag": "1.0", "backend": "podman"}
+_PLAIN = re.compile(r"[A-Za-z0-9_@:./-]+")
+_IN_IMAGE = re.compile(r"/(?:var/tmp|usr/lib|usr/libexec|etc)(?:/[A-Za-z0-9_.@:-]+)+")
+
+
+def xml(attributes: dict[str, str]) -> bytes:
+    """Write a description with one container; XML itself cannot hold some of the weapons."""
+    section, container = (
+        " ".join(
+            f"{name}={quoteattr(value, {chr(10): '&#10;'})}" for name, value in attributes.items() if name in names
+        )
+        for names in (("source", "backend", "profiles", "arch"), ("path", "name", "tag"))
+    )
+    profile = quoteattr(attributes.get("profiles", "p"))
+    text = f"""<image schemaversion="8.0" name="x">
+<profiles><profile name={profile} description="d"/></profiles>
+<containers {section}>
+<container {container}/>
+</containers></image>"""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def outcome(attributes: dict[str, str]) -> None:
+    """Take a description all the way to files of an image, or see it refused."""
+    try:
+        found = description.parse(xml(attributes), Path("a.kiwi"), lambda name: b"")
+        places = overlay.paths(found.of_architecture("x86_64"))
+        with tempfile.TemporaryDirectory() as name:
+            source = FakeSource({str(each.reference): images.small("app") for each in found.containers})
+            wanted = request.wanted(request.Request(descriptions=(found,), architectures=("x86_64",), profiles=()))
+            wanted = tuple(replace(each, origin=f"docker://{each.reference}") for each in wanted)
+            network = Network(open_source=source.open)
+            lock = prefetch.prefetch(Package(Path(name)), wanted, network, outdir=Path(name), locked=False)
+            for file in os.listdir(name):
+                assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", file)
+        placed = overlay.place(found.of_architecture("x86_64"), places, "x86_64", lock)
+        for directory in overlay.directories(placed):
+            assert "/" not in directory
+            assert directory.isprintable()
+            assert not directory.startswith(".")
+    except DescriptionError as error:
+        for problem in error.problems:
+            assert re.match(r"a\.kiwi:\d+: ", problem), problem
+            assert problem.isprintable()
+            assert len(problem) < 2000
+        return
+    for entry in overlay.plan(placed):
+        assert _IN_IMAGE.fullmatch(entry.path), entry.path
+        assert ".." not in entry.path.split("/")
+        if isinstance(entry, TextFile) and entry.path.endswith(".service"):
+            check_unit(entry.text)
+
+
+def check_unit(text: str) -> None:
+    """See that every line of a unit is one that our templates have, with plain names in it."""
+    for line in text.splitlines():
+        assert line.isprintable()
+        assert re.fullmatch(r"(#.*|\[[A-Z][a-z]+\]|[A-Z][A-Za-z]+=.*|)", line), line
+        assert not line.endswith("\\")
+        if line.startswith("Exec"):
+            for word in line.partition("=")[2].split():
+                assert _PLAIN.fullmatch(word.strip('"')), line
+
+
+@pytest.mark.parametrize("attribute", _ATTRIBUTES)
+@pytest.mark.parametrize("weapon", WEAPONS, ids=ascii)
+def test_a_name_that_means_harm_is_refused_with_its_line_or_harmless(attribute: str, weapon: str) -> None:
+    outcome(_GOOD | {attribute: weapon})
+
+
+@given(st.sampled_from(_ATTRIBUTES), st.text("aA1/.:@%-_ \n\\'\"$\x1b\u202e;", max_size=12))
+def test_any_name_is_refused_with_its_line_or_harmless(attribute: str, text: str) -> None:
+    outcome(_GOOD | {attribute: text})
+
+
+@given(st.text(max_size=30))
+def test_what_is_printed_cannot_drive_a_terminal(text: str) -> None:
+    assert all(line.isprintable() for line in terminal.printable(text).split("\n"))
+
+
+# Registries
+
+
+@pytest.fixture
+def registry() -> Iterator[FaultRegistry]:
+    with serve() as registry:
+        yield registry
+
+
+def said(registry: FaultRegistry, image: images.Image, directory: Path) -> Error | OSError:
+    """Prefetch an image that must not be had; return what is said."""
+    name = registry.push(image, "team/app:1")
+    policy = Policy(attempts=2, first_delay=0.01, deadline=5)
+    with Sources(directory, policy=policy) as sources:
+        network = Network(open_source=sources.open)
+        with pytest.raises((Error, OSError)) as caught:
+            prefetch.prefetch(Package(directory), want(name), network, outdir=directory, locked=False)
+    assert contents(directory) == {}
+    assert isinstance(caught.value, Error | OSError)
+    return caught.value
+
+
+def changed(image: images.Image, **changes: object) -> images.Image:
+    """Return an image whose manifest says something else."""
+    document = json.loads(image.raw)
+    return replace(image, raw=json.dumps(document | changes).encode())
+
+
+def test_an_index_that_contains_itself_is_refused(registry: FaultRegistry, tmp_path: Path) -> None:
+    index = images.index(images.small("app"))
+    entry = {"mediaType": index.media_type, "digest": "sha256:" + "0" * 64, "size": 5}
+    entry["platform"] = {"os": "linux", "architecture": "amd64"}
+    loop = changed(index, manifests=[entry])
+    registry.manifests["team/app", str(entry["digest"])] = (loop.raw, loop.media_type)
+    assert isinstance(said(registry, loop, tmp_path), VerificationError | RegistryError)
+    assert len(registry.requests) < 10
+
+
+def test_indexes_in_indexes_come_to_an_end(registry: FaultRegistry, tmp_path: Path) -> None:
+    made = images.small("app")
+    for _ in range(50):
+        made = replace(images.index(made), platform=images.AMD64)
+    assert "index inside" in str(said(registry, made, tmp_path))
+    assert len(registry.requests) < 20
+
+
+@pytest.mark.parametrize("size", [1 << 44, (1 << 63) - 1])
+@pytest.mark.parametrize("count", [1, 3])
+def test_layers_that_claim_terabytes_are_refused_before_anything_is_written(
+    registry: FaultRegistry, tmp_path: Path, size: int, count: int
+) -> None:
+    image = images.small("app")
+    layer = json.loads(image.raw)["layers"][0]
+    layers = [layer | {"size": size, "digest": f"sha256:{number:064x}"} for number in range(count)]
+    error = said(registry, changed(image, layers=layers), tmp_path)
+    assert isinstance(error, OSError)
+    assert error.filename is not None
+    assert not any(request.target.endswith(str(layers[0]["digest"])) for request in registry.requests)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"[" * 100_000,
+        b'{"schemaVersion": 2, "a": ' * 50_000,
+        b'{"schemaVersion": ' + b"9" * 100_000 + b"}",
+        b'{"schemaVersion": 2, "manifests": [], "manifests": []}',
+        b'{"schemaVersion": 2, "layers": {}, "config": []}',
+        b'{"schemaVersion": NaN}',
+        b'{"schemaVersion": 2, "config": {"digest": "sha256:../../etc", "size": -1}, "layers": []}',
+        b'{"schemaVersion": 2, "mediaType": "\\u001b[2J"}',
+        b"\xff\xfe{\0}\0",
+        b"null",
+        b" " * (5 << 20),
+    ],
+    ids=lambda raw: ascii(raw[:30]),
+)
+def test_a_manifest_that_is_a_bomb_is_said_in_a_line(registry: FaultRegistry, tmp_path: Path, raw: bytes) -> None:
+    image = replace(images.small("app"), raw=raw)
+    error = said(registry, image, tmp_path)
+    assert isinstance(error, RegistryError)
+    assert all(problem.isprintable() and len(problem) < 2000 for problem in error.problems)
+
+
+def test_a_config_that_is_not_for_the_manifest_is_refused(registry: FaultRegistry, tmp_path: Path) -> None:
+    image = images.small("app")
+    config = json.loads(image.raw)["config"]
+    for size in (0, 5, config["size"] + 1, 1 << 40):
+        said(registry, changed(image, config=config | {"size": size}), tmp_path)
+
+
+# Trees
+
+
+def _hostile_root(root: Path, outside: Path) -> None:
+    """Make a root tree in which every directory that we use leads out of it."""
+    (root / "usr/lib").mkdir(parents=True)
+    (root / "var").symlink_to("/" * 3 + str(outside))
+    (root / "usr/lib/systemd").symlink_to("../" * 12 + str(outside)[1:])
+    (root / "usr/lib/tmpfiles.d").symlink_to(outside)
+    (root / "usr/libexec").symlink_to("../../../../../.." + str(outside))
+
+
+def snapshot(directory: Path) -> dict[str, tuple[int, int, bytes]]:
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        status = path.lstat()
+        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        found[str(path)] = (status.st_mode, status.st_ino, content)
+    return found
+
+
+def test_injecting_into_a_hostile_tree_writes_nothing_outside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package, root, outside = tmp_path / "package", tmp_path / "root", tmp_path / "outside"
+    package.mkdir()
+    outside.mkdir()
+    (outside / "precious").write_text("x")
+    _hostile_root(root, outside)
+    run(FakeSource({APP: images.small("app")}), package, *want(APP))
+    (package / "a.kiwi").write_bytes(xml(_GOOD | {"source": "registry.example.com"}))
+    before = snapshot(outside)
+    status = cli.main(["inject", "--root", str(root), "--arch", "x86_64", str(package)])
+    assert snapshot(outside) == before
+    assert status == 0, capsys.readouterr().err
+    # Where the links lead in the image, which is below the root.
+    inside = root / str(outside)[1:]
+    assert sorted(inside.rglob("*.service"))
+    for path in (root, *root.rglob("*")):
+        assert path.lstat().st_uid == os.geteuid()
+
+
+# What the package itself holds
+
+
+@pytest.mark.parametrize("command", ["list", "verify", "prefetch", "inject --root out", "check", "outdated"])
+def test_a_package_cannot_slip_code_into_the_command(installed: Path, tmp_path: Path, command: str) -> None:
+    trap = tmp_path / "executed"
+    code = f"open({str(trap)!r}, 'w')\nraise SystemExit('executed')\n"
+    for module in ("requests", "lxml", "sitecustomize", "usercustomize", "json", "logging", "platformdirs", "rich"):
+        (tmp_path / f"{module}.py").write_text(code)
+    (tmp_path / "osc_containers").mkdir()
+    (tmp_path / "osc_containers/__init__.py").write_text(code)
+    (tmp_path / "evil.pth").write_text("import sitecustomize\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "a.kiwi").write_bytes(b"<image/>")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)}
+    environment |= {"PYTHONSTARTUP": str(tmp_path / "json.py"), "PYTHONUSERBASE": str(tmp_path)}
+    done = subprocess.run(
+        [installed / "bin/osc-containers", *command.split()],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert not trap.exists()
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("mask", [0, 0o022, 0o077, 0o777])
+def test_files_of_a_package_have_their_modes_whatever_the_umask(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        run(FakeSource({APP: images.small("app")}), tmp_path, *want(APP))
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o7777 for path in tmp_path.iterdir()} == {0o644}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_is_not_finished_is_for_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A half archive is not readable by other users, and its name cannot be guessed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    names = set()
+    for _ in range(20):
+        with parts.part(tmp_path / "x.ociarchive", "key", 10):
+            (path,) = (path for path in tmp_path.iterdir() if path.name != "x.ociarchive")
+            assert path.stat().st_mode & 0o7777 == 0o600
+            names.add(path.name)
+    assert len(names) == 20
+    with files.new_file(tmp_path / "y"):
+        (path,) = (path for path in tmp_path.iterdir() if path.name.startswith(".y"))
+        assert path.stat().st_mode & 0o7777 == 0o600
+
+
+def test_a_link_in_the_place_of_an_archive_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("x")
+    package = tmp_path / "package"
+    package.mkdir()
+    source = FakeSource({APP: images.small("app")})
+    run(source, package, *want(APP))
+    expected = contents(package)
+    for path in list(package.iterdir()):
+        path.unlink()
+        if path.name.endswith(".ociarchive"):
+            path.symlink_to(victim)
+    run(source, package, *want(APP))
+    assert victim.read_text() == "x"
+    assert contents(package) == expected
+    assert not any(path.is_symlink() for path in package.iterdir())
+
+
+def test_a_link_in_the_cache_is_not_written_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "cache/osc-containers").mkdir(parents=True)
+    (tmp_path / "cache/osc-containers/key.part").symlink_to(victim)
+    with pytest.raises(OSError, match=r"x\.ociarchive"), parts.part(tmp_path / "x.ociarchive", "key", 10):
+        pass
+    assert victim.read_text() == "precious"
