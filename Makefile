@@ -67,7 +67,7 @@ crash:
 
 fuzz:
 	@PYTHON="$(PYTHON)" scripts/setup check
-	@$(VENV) tests/fuzz/run.py $(SECONDS)
+	@$(VENV) tests/fuzz/campaign.py $(SECONDS)
 
 # The library goes into a directory of its own, not among the packages of one Python version: the scripts find it from
 # where they are, in DESTDIR too, whatever Python runs them, and nothing else is put on their path.
