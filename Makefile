@@ -67,12 +67,13 @@ crash:
 
 fuzz:
 	@PYTHON="$(PYTHON)" scripts/setup check
-	@$(VENV) tests/fuzz/run.py $(SECONDS)
+	@$(VENV) tests/fuzz/campaign.py $(SECONDS)
 
 # The library goes into a directory of its own, not among the packages of one Python version: the scripts find it from
 # where they are, in DESTDIR too, whatever Python runs them, and nothing else is put on their path.
 LIB = $(DESTDIR)$(PREFIX)/lib
 HOME_OF_LIBRARY = $(LIB)/osc-containers
+MANUAL = $(DESTDIR)$(PREFIX)/share/man/man1
 INSTALLED_SCRIPTS = "$(DESTDIR)$(PREFIX)/bin/osc-containers" \
 	"$(LIB)/obs/service/kiwi_containers" "$(LIB)/obs/service/kiwi_containers_inject"
 
@@ -86,6 +87,9 @@ install:
 	install -m 755 service/kiwi_containers service/kiwi_containers_inject "$(LIB)/obs/service"
 	install -m 644 service/*.service "$(LIB)/obs/service"
 	install -m 644 plugin/containers.py "$(LIB)/osc-plugins"
+	install -d "$(MANUAL)"
+	$(PYTHON) -IB scripts/manpage >"$(MANUAL)/osc-containers.1"
+	chmod 644 "$(MANUAL)/osc-containers.1"
 	install -D -m 644 plugin/osc-containers.bash "$(DESTDIR)$(SYSCONFDIR)/bash_completion.d/osc-containers"
 	sed -i "1s|^#!.*|#!$$($(PYTHON) -c 'import sys; print(sys.executable)') -I|" $(INSTALLED_SCRIPTS)
 

@@ -36,3 +36,12 @@ def test_help_loads_no_command_and_no_network_client() -> None:
     loaded = set(done.stderr.split())
     assert not {name for name in loaded if name.startswith("osc_containers.commands.")}
     assert not {"requests", "urllib3", "rich", "ssl", "osc_containers.description"} & loaded
+
+
+@pytest.mark.integration
+def test_the_manual_page_has_every_command_and_pleases_groff() -> None:
+    root = Path(__file__).resolve().parent.parent
+    page = subprocess.run([sys.executable, "-IB", root / "scripts/manpage"], capture_output=True, check=True).stdout
+    done = subprocess.run(["groff", "-man", "-ww", "-Tascii", "-P-cbou"], input=page, capture_output=True, check=True)
+    assert done.stderr == b""
+    assert [name for name in cli.COMMANDS if f"usage: osc-containers {name}".encode() not in done.stdout] == []

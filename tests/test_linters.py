@@ -12,6 +12,7 @@ SCRIPTS = [
     "service/kiwi_containers_inject",
     "scripts/osc-containers",
     "scripts/demo",
+    "scripts/manpage",
 ]
 """Python without a suffix, which the tools do not find by themselves."""
 

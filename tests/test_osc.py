@@ -1,19 +1,21 @@
 """The services as the osc of PyPI runs them, in a working copy, against a real registry."""
 
-import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import images
+import obs_stub
 import osc_program
+import packages
 import pytest
-from docker_registry import DockerRegistry
-from images import AMD64, ARM64, Image
+import service_program
+from docker_registry import DockerRegistry, Request
+from service_program import contents, snapshot
 
 pytestmark = pytest.mark.integration
 
@@ -22,115 +24,152 @@ _IMAGES = {
     "list": images.multi_platform("list", docker=True),
     "single": images.small("single"),
 }
-_PLATFORMS = {"x86_64": AMD64, "aarch64": ARM64}
-_DESCRIPTION = """\
-<?xml version="1.0"?>
-<image schemaversion="8.0" name="appliance">
-    <include from="this://./containers.xml"/>
-</image>
-"""
-_CONTAINERS = """\
-<image schemaversion="8.0" name="containers">
-    <containers source="HOST" backend="podman">
-        <container name="index" path="osc" tag="1.0"/>
-        <container name="list" path="osc" tag="1.0"/>
-        <container name="single" path="osc" tag="1.0" arch="x86_64"/>
-    </containers>
-</image>
-"""
-_SERVICE = """\
-<services>
-  <service name="kiwi_containers" mode="manual">
-    <param name="arch">x86_64</param>
-    <param name="arch">aarch64</param>
-  </service>
-  <service name="kiwi_containers_inject" mode="buildtime"/>
-</services>
-"""
-
-
-class _Api(BaseHTTPRequestHandler):
-    """As much of OBS as osc asks before it runs services: no project has services of its own."""
-
-    def do_POST(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b"<services/>")
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+_ARCHIVES = [f"{name}_1.0.{arch}" for name in ("index", "list") for arch in ("x86_64", "aarch64")] + [
+    "single_1.0.x86_64"
+]
 
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[str]:
     """Give the URL of an OBS that has nothing to say."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Api) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with obs_stub.serve() as url:
+        yield url
 
 
-@pytest.fixture
-def working_copy(api: str, docker_registry: DockerRegistry, tmp_path: Path) -> Path:
-    """Give a working copy of a package whose description names three containers; the home directory has osc's login."""
+@pytest.fixture(scope="module")
+def registry(docker_registry: DockerRegistry) -> DockerRegistry:
+    """Give a registry that serves an index with an attestation, a Docker manifest list and a single manifest."""
     for name, image in _IMAGES.items():
         docker_registry.push(image, f"osc/{name}:1.0")
-    osc_program.log_in(api)
-    package = tmp_path / "package"
-    store = {"_osclib_version": "2.0", "_apiurl": api, "_project": "home:ann", "_package": "appliance"}
-    (package / ".osc").mkdir(parents=True)
-    for name, text in store.items():
-        (package / ".osc" / name).write_text(f"{text}\n")
-    (package / ".osc/_files").write_text("<directory/>\n")
-    (package / "appliance.kiwi").write_text(_DESCRIPTION)
-    (package / "containers.xml").write_text(_CONTAINERS.replace("HOST", docker_registry.host))
-    (package / "_service").write_text(_SERVICE)
+    return docker_registry
+
+
+def make(directory: Path, registry: DockerRegistry, api: str, *, mode: str = "manual") -> Path:
+    """Make a working copy of a package whose description names the three images."""
+    containers = ('name="index" path="osc" tag="1.0"', 'name="list" path="osc" tag="1.0"')
+    single = 'name="single" path="osc" tag="1.0" arch="x86_64"'
+    package = packages.write(directory, packages.section(registry.host, *containers, single), mode=mode)
+    obs_stub.check_out(package, api)
     return package
 
 
-def run_osc(
-    package: Path, installed: Path, *arguments: str, umask: int = 0o022, environment: dict[str, str] | None = None
-) -> str:
+@pytest.fixture
+def working_copy(api: str, registry: DockerRegistry, tmp_path: Path) -> Path:
+    """Give a working copy; the home directory has osc's login."""
+    osc_program.log_in(api)
+    return make(tmp_path / "package", registry, api)
+
+
+def run_osc(package: Path, installed: Path, *arguments: str, umask: int = 0o022, **environment: str) -> str:
     done = osc_program.run(*arguments, prefix=installed, directory=package, umask=umask, environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def contents(package: Path) -> dict[str, str]:
-    """Return the digest of every file of a package."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in package.iterdir() if path.is_file()}
+def results(registry: DockerRegistry, prefix: str = "") -> set[str]:
+    """Return the names of what the service writes."""
+    host = registry.host.replace(":", "_")
+    return {f"{prefix}containers.lock", *(f"{prefix}{host}_osc_{name}.ociarchive" for name in _ARCHIVES)}
 
 
-def archive_of(package: Path, registry: DockerRegistry, name: str, arch: str) -> Path:
-    return package / f"{registry.host.replace(':', '_')}_osc_{name}_1.0.{arch}.ociarchive"
+def asked_since(registry: DockerRegistry, count: int) -> Sequence[Request]:
+    """Return the requests after the first `count`, having seen that none was for a blob."""
+    requests = registry.requests()[count:]
+    assert not [request for request in requests if request.is_blob]
+    return requests
 
 
-def manifest_of(image: Image, arch: str) -> Image:
-    return next(part for part in image.manifests() if part.platform == _PLATFORMS[arch])
-
-
-_ARCHIVES = [(name, arch) for name in _IMAGES for arch in _PLATFORMS if (name, arch) != ("single", "aarch64")]
-
-
-def test_runall_fetches_every_kind_of_image_and_touches_nothing_else(
-    working_copy: Path, installed: Path, docker_registry: DockerRegistry
+@pytest.mark.parametrize("command", ["runall", "manualrun"])
+def test_it_fetches_every_kind_of_image_once_and_touches_nothing_else(
+    working_copy: Path, installed: Path, registry: DockerRegistry, command: str
 ) -> None:
-    before = contents(working_copy)
-    said = run_osc(working_copy, installed, "service", "runall")
-    after = contents(working_copy)
-    assert {name: digest for name, digest in after.items() if name in before} == before
-    archives = {archive_of(working_copy, docker_registry, *item).name for item in _ARCHIVES}
-    assert set(after) - set(before) == {"containers.lock", *archives}
-    assert "not in a build root: 5 archives verified, nothing changed" in said
+    own = snapshot(working_copy)
+    said = run_osc(working_copy, installed, "service", command)
+    first = snapshot(working_copy)
+    assert {name: entry for name, entry in first.items() if name in own} == own
+    assert set(first) - set(own) == results(registry)
+    assert ("not in a build root: 5 archives verified, nothing changed" in said) == (command == "runall")
+    assert {entry.mode & 0o7777 for name, entry in first.items() if name in results(registry)} == {0o644}
 
-    asked = len(docker_registry.requests())
-    times = {path.name: path.stat().st_mtime_ns for path in working_copy.iterdir() if path.is_file()}
+    count = len(registry.requests())
+    run_osc(working_copy, installed, "service", command)
+    assert snapshot(working_copy) == first
+    assert len(asked_since(registry, count)) <= len(_IMAGES)
+
+
+def test_a_tag_that_moved_is_fetched_alone(working_copy: Path, installed: Path, registry: DockerRegistry) -> None:
+    run_osc(working_copy, installed, "service", "manualrun")
+    first = contents(working_copy)
+    registry.push(images.multi_platform("moved"), "osc/index:1.0")
+    try:
+        said = run_osc(working_copy, installed, "service", "manualrun")
+    finally:
+        registry.push(_IMAGES["index"], "osc/index:1.0")
+    second = contents(working_copy)
+    changed = {name for name in first if first[name] != second[name]}
+    assert changed == {name for name in results(registry) if "_index_" in name or name == "containers.lock"}
+    assert said.count(": moved from sha256:") == 2
+    assert said.count(": unchanged, sha256:") == 3
+
+
+def test_what_is_locked_stays_though_the_tag_moved(
+    working_copy: Path, installed: Path, registry: DockerRegistry
+) -> None:
+    run_osc(working_copy, installed, "service", "manualrun")
+    first = contents(working_copy)
+    service = working_copy / "_service"
+    service.write_text(service.read_text().replace("</param>", '</param> <param name="locked">yes</param>', 1))
+    registry.push(images.multi_platform("moved"), "osc/index:1.0")
+    try:
+        for archive in working_copy.glob("*_index_*.ociarchive"):
+            archive.unlink()
+        run_osc(working_copy, installed, "service", "manualrun")
+    finally:
+        registry.push(_IMAGES["index"], "osc/index:1.0")
+    assert {**contents(working_copy), "_service": first["_service"]} == first
+
+
+def test_automatic_runs_find_their_results_in_old(
+    working_copy: Path, installed: Path, registry: DockerRegistry
+) -> None:
+    """`osc service run NAME` gives results a prefix, and puts those of the run before into .old while it runs."""
+    own = snapshot(working_copy)
+    run_osc(working_copy, installed, "service", "run", "kiwi_containers")
+    first = snapshot(working_copy)
+    assert set(first) - set(own) == results(registry, "_service:kiwi_containers:")
+
+    count = len(registry.requests())
+    run_osc(working_copy, installed, "service", "run", "kiwi_containers")
+    assert unlocked(snapshot(working_copy)) == unlocked(first)
+    assert contents(working_copy) == {name: entry.content for name, entry in first.items() if entry.content}
+    assert "5 archives verified" in run_osc(working_copy, installed, "containers", "verify")
+
     run_osc(working_copy, installed, "service", "runall")
-    assert contents(working_copy) == after
-    assert {path.name: path.stat().st_mtime_ns for path in working_copy.iterdir() if path.is_file()} == times
-    assert not [request for request in docker_registry.requests()[asked:] if request.is_blob]
+    assert set(contents(working_copy)) - {name for name, entry in own.items() if entry.content} == results(registry)
+    asked_since(registry, count)
+
+
+def unlocked(entries: dict[str, service_program.Entry]) -> dict[str, service_program.Entry]:
+    """Return what is no lock: that is written anew where it had another name before."""
+    return {name: entry for name, entry in entries.items() if not name.endswith(".lock")}
+
+
+@pytest.mark.parametrize("mode", ["trylocal", "localonly", ""])
+def test_it_runs_in_every_mode_that_osc_has(
+    api: str, registry: DockerRegistry, installed: Path, tmp_path: Path, mode: str
+) -> None:
+    osc_program.log_in(api)
+    package = make(tmp_path / "package", registry, api, mode=mode)
+    if not mode:
+        (package / "_service").write_text((package / "_service").read_text().replace(' mode=""', ""))
+    own = contents(package)
+    run_osc(package, installed, "service", "run")
+    first = contents(package)
+    assert set(first) - set(own) == results(registry, "" if mode else "_service:kiwi_containers:")
+    count = len(registry.requests())
+    run_osc(package, installed, "service", "run")
+    assert contents(package) == first
+    asked_since(registry, count)
 
 
 def test_it_runs_on_debians_own_python(working_copy: Path, installed_for_debian: Path) -> None:
@@ -139,41 +178,42 @@ def test_it_runs_on_debians_own_python(working_copy: Path, installed_for_debian:
 
 
 def test_two_clones_get_the_same_bytes(working_copy: Path, installed: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(working_copy, other)
-    elsewhere = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONHASHSEED": "1"}
+    clones = [shutil.copytree(working_copy, tmp_path / name) for name in ("a", "b/another one/ä")]
+    elsewhere = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "LANG": "de_DE.UTF-8", "PYTHONHASHSEED": "1", "COLUMNS": "20"}
+    run_osc(clones[0], installed, "service", "manualrun", TZ="UTC", LC_ALL="C.UTF-8", PYTHONHASHSEED="0")
+    run_osc(clones[1], installed, "service", "manualrun", umask=0o077, **elsewhere)
+    assert fingerprint(clones[1]) == fingerprint(clones[0])
+
+
+def fingerprint(package: Path) -> dict[str, service_program.Entry]:
+    """Return everything about a package's files but which files they are, when they were made and whose they are."""
+    entries = snapshot(package).items()
+    return {
+        name: replace(entry, inode=0, modified=0, owner=(0, 0))
+        for name, entry in entries
+        if entry.content and not name.startswith(".osc/")
+    }
+
+
+_AS_ANOTHER_USER = """
+chown -R 65534:65534 "$1"
+mount --bind "$2/lib" /mnt
+cd "$1"
+exec setpriv --reuid=65534 --regid=65534 --clear-groups \
+    /mnt/obs/service/kiwi_containers --arch x86_64,aarch64 --outdir "$1"
+"""
+
+
+def test_another_user_gets_the_same_bytes(working_copy: Path, installed: Path, installed_for_debian: Path) -> None:
     run_osc(working_copy, installed, "service", "manualrun")
-    run_osc(other, installed, "service", "manualrun", umask=0o077, environment=elsewhere)
-    assert contents(other) == contents(working_copy)
-
-
-def test_osc_containers_verifies_what_the_service_wrote(working_copy: Path, installed: Path) -> None:
-    run_osc(working_copy, installed, "service", "manualrun")
-    assert "5 archives verified" in run_osc(working_copy, installed, "containers", "verify")
-
-
-@pytest.fixture
-def podman() -> Iterator[list[str]]:
-    """Give podman with a store of its own; its paths have to be short."""
-    with tempfile.TemporaryDirectory() as store:
-        yield ["podman", f"--root={store}/root", f"--runroot={store}/run", "--storage-driver=vfs"]
-
-
-def test_other_programs_read_the_archives(
-    working_copy: Path, installed: Path, docker_registry: DockerRegistry, tmp_path: Path, podman: list[str]
-) -> None:
-    run_osc(working_copy, installed, "service", "manualrun")
-    for name, arch in _ARCHIVES:
-        archive = archive_of(working_copy, docker_registry, name, arch)
-        image = manifest_of(_IMAGES[name], arch)
-        inspected = _output("skopeo", "inspect", "--format={{.Digest}}", f"oci-archive:{archive}")
-        assert inspected.strip() == str(image.digest)
-        _output("skopeo", "copy", f"docker-archive:{archive}", f"dir:{tmp_path / archive.name}")
-        loaded = _output(*podman, "load", "--input", str(archive))
-        assert f"{docker_registry.host}/osc/{name}:1.0" in loaded
-
-
-def _output(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    with tempfile.TemporaryDirectory() as home:
+        os.chmod(home, 0o755)
+        clone = Path(home, "clone")
+        clone.mkdir()
+        for name in ("appliance.kiwi", "containers.xml", "_service"):
+            shutil.copy(working_copy / name, clone)
+        command = ["unshare", "--mount", "sh", "-ec", _AS_ANOTHER_USER, "sh", str(clone), str(installed_for_debian)]
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(clone / "nowhere"), "LC_ALL": "C"}
+        done = subprocess.run(command, env=environment, umask=0o027, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert fingerprint(clone) == fingerprint(working_copy)

@@ -387,6 +387,15 @@ def test_a_slow_reader_does_not_make_the_registry_slow(registry: FaultRegistry, 
     assert len(registry.requests) == 1
 
 
+def test_what_is_no_manifest_is_asked_for_again(registry: FaultRegistry, source: ImageSource) -> None:
+    reference = Reference.parse(registry.push(IMAGE, "team/app:1.0"))
+    registry.script = faults.on(faults.web_page, lambda _: True, times=2)
+    assert source.manifest(reference).raw == IMAGE.raw
+    registry.script = faults.on(faults.web_page, lambda _: True)
+    with pytest.raises(RegistryError, match=rf"manifest from {registry.host}: not valid JSON; .*tried 3 times"):
+        source.manifest(Reference.parse(f"{registry.host}/team/other:1.0"))
+
+
 # Redirects
 
 
@@ -540,7 +549,8 @@ def test_a_registry_that_never_accepts_its_tokens_is_given_up_at_once(
     registry.script = faults.on(faults.expire_token, lambda request: "/v2/" in request.path)
     message = said(source, registry.push(IMAGE, "team/app:1.0"))
     assert "HTTP 401; it does not exist there or needs a login" in message
-    assert len(registry.requests) == 3
+    assert [request.path for request in registry.requests].count("/token") == 2
+    assert len(registry.requests) == 5
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 _USER_AGENT = f"osc-containers/{__version__}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECT_LIMIT = 10
+_PROOFS = 2  # once because we did not know, and once because a token can expire on its way
 _Result = TypeVar("_Result")
 _API_HOSTS = {"docker.io": "registry-1.docker.io"}
 
@@ -167,18 +168,21 @@ class Registry:
         raise Failure(f"{where}: {reply.refusal()}", is_final=True)
 
     def _authorized(self, method: str, path: str, repository: str, headers: Mapping[str, str]) -> Reply:
-        """Send a request; where the registry wants to know who we are, tell it and send again, once."""
+        """Send a request; where the registry wants to know who we are, tell it and send again."""
         authorization = self._tokens.authorization(repository, self._bases[0])
         reply = self._reach(method, path, headers, authorization)
-        if reply.status != 401 or hosts.origin(reply.url) != hosts.origin(self._bases[0]):
-            return reply
-        header = reply.headers.get("WWW-Authenticate", "")
-        refusal = f"{hosts.shown(reply.url)}: {reply.refusal()}"
-        self._tokens.learn(header, repository, rejected=authorization)
-        authorization = self._tokens.authorization(repository, self._bases[0])
-        if authorization is None:
-            raise self._tokens.denial(repository, refusal)
-        return self._reach(method, path, headers, authorization)
+        for _ in range(_PROOFS):
+            if reply.status != 401 or hosts.origin(reply.url) != hosts.origin(self._bases[0]):
+                break
+            header = reply.headers.get("WWW-Authenticate", "")
+            refusal = f"{hosts.shown(reply.url)}: {reply.refusal()}"
+            rejected = authorization
+            self._tokens.learn(header, repository, rejected=rejected)
+            authorization = self._tokens.authorization(repository, self._bases[0])
+            if authorization in (None, rejected):  # the same password again would only lock the account
+                raise self._tokens.denial(repository, refusal)
+            reply = self._reach(method, path, headers, authorization)
+        return reply
 
     def _fetch_token(self, request: TokenRequest) -> Reply:
         method = "POST" if request.form else "GET"

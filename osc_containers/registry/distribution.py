@@ -174,14 +174,17 @@ def _read_manifest(reply: Reply, host: str, reference: Reference, digest: Digest
         hint = "it may have been removed" if digest else "the tag or the repository does not exist there"
         raise Failure(f"no {wanted} at {host}: {reply.refusal()}; {hint}", is_final=True)
     raw = reply.read(oci.MANIFEST_LIMIT)
-    for expected in filter(None, (digest, _claim(reply))):
+    named = tuple(filter(None, (digest, _claim(reply))))
+    for expected in named:
         if not expected.matches(raw):
             got = Digest.of(raw, expected.algorithm)
             raise Failure(f"manifest from {host}: got {got}, expected {expected}", most=3)
     try:
         return oci.parse(raw, reply.headers.get("Content-Type", ""), str(reference))
     except ValueError as error:
-        raise RegistryError(str(error)) from None
+        # What has its digest is malformed for good; the rest may come from something between the registry and us.
+        problem = str(error).removeprefix(f"{reference}: ")
+        raise Failure(f"manifest from {host}: {problem}", most=3, is_final=bool(named)) from None
 
 
 def _claim(reply: Reply) -> Digest | None:

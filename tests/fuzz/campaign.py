@@ -1,6 +1,6 @@
 """Fuzz every target for some seconds, or some of them: `make fuzz`.
 
-    python tests/fuzz/run.py SECONDS [TARGET…]
+    python tests/fuzz/campaign.py SECONDS [TARGET…]
 
 What is found stays in build/fuzz/TARGET: give it a telling name in seeds/TARGET, and it is a test.
 """

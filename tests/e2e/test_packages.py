@@ -1,0 +1,119 @@
+"""Our packages: what is in them, what they need, and that they run where nothing else is installed."""
+
+import subprocess
+from pathlib import Path
+
+import images
+import pytest
+from docker_registry import DockerRegistry
+
+from e2e.debs import ROOT, CleanRoot, install, run
+from osc_containers import __version__
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("packages")]
+
+_SERVICES = "/usr/lib/obs/service"
+_FILES = {
+    "osc-containers": [
+        "/etc/bash_completion.d/osc-containers",
+        "/usr/bin/osc-containers",
+        "/usr/lib/osc-plugins/containers.py",
+        "/usr/share/man/man1/osc-containers.1.gz",
+    ],
+    "obs-service-kiwi_containers": [f"{_SERVICES}/kiwi_containers", f"{_SERVICES}/kiwi_containers.service"],
+    "obs-service-kiwi_containers_inject": [
+        f"{_SERVICES}/kiwi_containers_inject",
+        f"{_SERVICES}/kiwi_containers_inject.service",
+    ],
+}
+_PREFETCH = f"cd /package; {_SERVICES}/kiwi_containers --outdir /package --arch x86_64"
+_INJECT = f"cd /package; BUILD_ARCH=x86_64 {_SERVICES}/kiwi_containers_inject --outdir /tmp"
+
+
+def output(*command: str | Path) -> list[str]:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+@pytest.fixture
+def package(docker_registry: DockerRegistry, tmp_path: Path) -> Path:
+    """Give a package with a container, not yet prefetched."""
+    docker_registry.push(images.small("app"), "packages/app:1.0")
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "appliance.kiwi").write_text(
+        f'<image schemaversion="8.0" name="appliance"><containers source="{docker_registry.host}" backend="podman">'
+        '<container name="app" path="packages" tag="1.0"/></containers></image>\n'
+    )
+    return package
+
+
+def test_debian_packages_hold_what_obs_and_osc_look_for(our_debs: Path) -> None:
+    built = {path.name.partition("_")[0]: path for path in our_debs.glob("*.deb")}
+    wanted = {name.replace("_", "-"): files for name, files in _FILES.items()}
+    assert sorted(built) == sorted([*wanted, "python3-osc-containers"])
+    for name, files in wanted.items():
+        listed = [line.split() for line in output("dpkg-deb", "--contents", built[name])]
+        assert {owner for _, owner, *_ in listed} == {"root/root"}
+        found = [fields[5].removeprefix(".") for fields in listed if fields[0].startswith("-")]
+        assert [path for path in found if not path.startswith("/usr/share/doc/")] == files
+
+
+def test_the_debian_services_run_in_a_clean_root(clean_root: CleanRoot, package: Path) -> None:
+    shared = {"/package": package}
+    fetched = clean_root(install("obs-service-kiwi-containers") + _PREFETCH, shared)
+    assert fetched.returncode == 0, fetched.stderr
+    assert (package / "containers.lock").exists()
+    injected = clean_root(install("obs-service-kiwi-containers-inject") + _INJECT, shared)
+    assert injected.returncode == 0, injected.stderr
+    assert (package / "root/var/tmp/kiwi_containers/app_1.0").exists()
+    brought = {name for name in injected.stdout.split() if name.startswith("python3")}
+    versioned = {name for name in brought if name.startswith("python3.")}
+    assert brought - versioned == {"python3", "python3-minimal", "python3-osc-containers"}, "nothing but Python itself"
+
+
+def test_the_debian_command_and_its_plugin_are_installed_together(clean_root: CleanRoot) -> None:
+    done = clean_root(install("osc-containers") + "osc-containers --version; ls /usr/lib/osc-plugins", {})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == [f"osc-containers {__version__}", "containers.py"]
+
+
+@pytest.fixture(scope="module")
+def rpms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Give the RPM packages of this checkout by name."""
+    directory = tmp_path_factory.mktemp("rpms")
+    run(ROOT / "dist/build-rpm", directory)
+    return {path.name.rpartition(f"-{__version__}-")[0]: path for path in directory.glob("*.noarch.rpm")}
+
+
+def test_rpm_packages_hold_what_obs_and_osc_look_for(rpms: dict[str, Path]) -> None:
+    assert sorted(rpms) == sorted([*_FILES, "python3-osc-containers"])
+    for name, files in _FILES.items():
+        found = output("rpm", "--query", "--list", "--package", rpms[name])
+        # openSUSE's rpmbuild packs manual pages, Debian's leaves them.
+        assert {path.removesuffix(".gz") for path in files} <= {path.removesuffix(".gz") for path in found}
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("python3-osc-containers", {"python3"}),
+        ("obs-service-kiwi_containers_inject", {"python3-osc-containers"}),
+        ("obs-service-kiwi_containers", {"python3-osc-containers", "python3-platformdirs", "python3-requests"}),
+        ("osc-containers", {"python3-osc-containers", "python3-platformdirs", "python3-requests"}),
+    ],
+)
+def test_rpm_packages_need_what_debian_s_need(rpms: dict[str, Path], name: str, needs: set[str]) -> None:
+    found = {line.split()[0] for line in output("rpm", "--query", "--requires", "--package", rpms[name])}
+    assert {need for need in found if not need.startswith(("rpmlib(", "config(", "/"))} == needs
+
+
+def test_the_rpm_services_run_in_a_clean_root(
+    clean_root: CleanRoot, rpms: dict[str, Path], package: Path, tmp_path: Path
+) -> None:
+    files = tmp_path / "files"
+    for rpm in rpms.values():
+        run("rpm", "--install", "--nodeps", "--root", files, rpm)
+    lines = [install("python3-requests", "python3-platformdirs"), "cp -a /rpms/usr /", _PREFETCH, _INJECT]
+    done = clean_root("\n".join(lines), {"/package": package, "/rpms": files})
+    assert done.returncode == 0, done.stderr
+    assert (package / "root/var/tmp/kiwi_containers/app_1.0").exists()
