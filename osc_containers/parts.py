@@ -79,7 +79,17 @@ def remove_stale() -> None:
     with suppress(OSError):
         for path in (*cache.glob(f"*{_SUFFIX}"), *cache.glob("sums/*")):
             if path.stat().st_mtime < time.time() - _KEPT:
-                path.unlink()
+                _remove_unused(path)
+
+
+def _remove_unused(path: Path) -> None:
+    """Remove a file unless a run has it: the clock may have jumped since that began."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if _hold(descriptor, path):
+            path.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def _hold(descriptor: int, path: Path) -> bool:

@@ -13,7 +13,7 @@ from fake_source import FakeSource
 from fault_registry import serve
 from test_prefetch import APP, contents, run, want
 
-from osc_containers import description, inject, lock, oci, overlay
+from osc_containers import description, inject, lock, oci, overlay, parts
 from osc_containers.errors import RegistryError
 from osc_containers.package import Package
 from osc_containers.registry.retries import Policy
@@ -84,3 +84,13 @@ def test_the_clock_changes_nothing_that_is_written(tmp_path: Path, monkeypatch: 
     source.asked.clear()
     run(source, tmp_path / "now", *want(APP))
     assert source.asked == {"resolve": 1}
+
+
+def test_a_part_that_a_run_has_is_kept_whatever_the_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with parts.part(tmp_path / "x.ociarchive", "held", 10):
+        monkeypatch.setattr(time, "time", lambda: 4e9)
+        cache = Path(os.environ["HOME"], ".cache/osc-containers")
+        (cache / "abandoned.part").touch()
+        parts.remove_stale()
+        assert [path.name for path in cache.glob("*.part")] == ["held.part"]
+    assert (tmp_path / "x.ociarchive").stat().st_size == 10
