@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 from docker_registry import DockerRegistry, StartRegistry, serve
 
-pytest_plugins = ("e2e.debs",)
+pytest_plugins = ("e2e.debs", "e2e.builds")
 
 _FOREIGN = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "BUILD_ARCH")
 
