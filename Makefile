@@ -72,6 +72,7 @@ crash:
 
 fuzz:
 	@PYTHON="$(PYTHON)" scripts/setup check
+	@$(VENV) -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	@$(VENV) tests/fuzz/campaign.py $(SECONDS)
 
 # The library goes into a directory of its own, not among the packages of one Python version: the scripts find it from

@@ -23,8 +23,9 @@ SCRIPTS = [
         ["ruff", "check", "--output-format=concise", ".", *SCRIPTS],
         ["ruff", "format", "--check", ".", *SCRIPTS],
         ["mypy", "--scripts-are-modules", "osc_containers", "tests", "bench", *SCRIPTS],
+        ["bandit", "--quiet", "--configfile", "pyproject.toml", "--recursive", "osc_containers", "plugin", *SCRIPTS],
     ],
-    ids=["ruff check", "ruff format", "mypy"],
+    ids=["ruff check", "ruff format", "mypy", "bandit"],
 )
 def test_there_is_nothing_to_say_about(command: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
