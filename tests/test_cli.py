@@ -3,16 +3,18 @@
 import json
 import re
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+import fault_registry
+import faults
 import images
 import packages
 import pytest
 from docker_registry import DockerRegistry
+from fault_registry import Request
 from service_program import Done, snapshot
 
 pytestmark = pytest.mark.integration
@@ -192,24 +194,30 @@ def test_output_that_nobody_takes(installed: Path, package: Path, command: str, 
     assert len(done.stderr.splitlines()) <= 1
 
 
-@pytest.fixture
-def silence() -> Iterator[str]:
-    """Give a registry that takes connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"127.0.0.1:{server.getsockname()[1]}"
+def _is_blob(request: Request) -> bool:
+    return request.is_blob
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "matches", [lambda request: True, _is_blob, lambda request: request.number > 5], ids=["first", "blobs", "later"]
+)
 def test_an_interrupt_ends_it_at_once_and_quietly(
-    installed: Path, silence: str, tmp_path: Path, number: signal.Signals
+    installed: Path, tmp_path: Path, number: signal.Signals, matches: Callable[[Request], bool]
 ) -> None:
-    package = packages.write(tmp_path / "package", packages.section(silence, 'name="app"'))
-    before = snapshot(package)
-    command = [str(installed / "bin/osc-containers"), "prefetch"]
-    with subprocess.Popen(command, cwd=package, stderr=subprocess.PIPE, text=True) as process:
-        time.sleep(1.5)
-        assert process.poll() is None
-        process.send_signal(number)
-        _, said = process.communicate(timeout=5)
+    """Whatever it waits for: the registry says half of something, and then nothing."""
+    with fault_registry.serve() as registry:
+        registry.script = faults.on(faults.stall_in_body, matches)
+        registry.push(images.image(*(images.random_layer(f"interrupt {n}", 5000) for n in range(9))), "cli/app:latest")
+        package = packages.write(tmp_path / "package", packages.section(registry.host, 'name="app" path="cli"'))
+        before = snapshot(package)
+        command = [str(installed / "bin/osc-containers"), "prefetch", "--arch=x86_64", "--connections=2"]
+        with subprocess.Popen(command, cwd=package, stderr=subprocess.PIPE, text=True) as process:
+            while not any(map(matches, registry.requests)):
+                assert process.poll() is None
+                time.sleep(0.05)
+            time.sleep(0.2)
+            process.send_signal(number)
+            _, said = process.communicate(timeout=5)
     assert (process.returncode, said) == (130, "osc-containers: interrupted\n")
     assert snapshot(package) == before
