@@ -28,7 +28,7 @@ import images
 
 from osc_containers import cli, files, lock, package, prefetch, services, transports
 
-POINTS = 400
+POINTS = 1500
 HOST = "registry.example"
 _EVENTS = frozenset(
     {"os.rename", "os.remove", "os.link", "os.symlink", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "os.utime"}
