@@ -7,15 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from osc_containers import archive, obscpio, tarball
-from osc_containers.bundle import Bundle
 from osc_containers.digest import Digest
 from osc_containers.files import Place
 from osc_containers.lock import ArchiveFile, LockedImage
 from osc_containers.package import Package
 from osc_containers.reference import Reference
+
+if TYPE_CHECKING:
+    from osc_containers.bundle import Bundle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +102,7 @@ def is_archive(region: Region, locked: ArchiveFile) -> bool:
     return False
 
 
-def is_bundle(path: Path, bundle: Bundle, archives: Iterable[ArchiveFile]) -> bool:
+def is_bundle(path: Path, bundle: "Bundle", archives: Iterable[ArchiveFile]) -> bool:
     """Tell whether a file is a bundle, byte for byte, with the archives that a lock says."""
     if path.stat().st_size != bundle.layout.size:
         return False

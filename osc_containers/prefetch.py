@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from osc_containers import files, holdings, lock, names, obscpio, pins, sums, table, transfer
-from osc_containers.bundle import Bundle
 from osc_containers.errors import LockError
 from osc_containers.holdings import Region
 from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
@@ -23,13 +23,16 @@ from osc_containers.sources import Network
 from osc_containers.transfer import Order, Volume
 from osc_containers.tree import Tree
 
+if TYPE_CHECKING:
+    from osc_containers.bundle import Bundle
+
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 2
 """Archives that are hashed at a time."""
 
 
-Pack = Callable[[Lock], Bundle]
+Pack = Callable[[Lock], "Bundle"]
 """Lays out the bundle of what a lock has pinned."""
 
 

@@ -15,13 +15,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from osc_containers.docker_archive import DockerArchive
 from osc_containers.errors import RegistryError
-from osc_containers.layouts import DirLayout, OciLayout
 from osc_containers.registry.distribution import RegistryImages
 from osc_containers.registry.retries import Policy
 from osc_containers.sources import ImageSource
-from osc_containers.storage import Directory, Tar
 
 _SCRATCH = "/var/tmp"  # noqa: S108 - images do not fit into a /tmp in memory
 _ENGINE_TRANSPORTS = ("containers-storage", "docker-daemon")
@@ -65,6 +62,10 @@ class Sources:
             return self._opened[place]
 
     def _open(self, place: str) -> ImageSource:
+        from osc_containers.docker_archive import DockerArchive  # nearly all descriptions name registries alone
+        from osc_containers.layouts import DirLayout, OciLayout
+        from osc_containers.storage import Directory, Tar
+
         transport, _, rest = place.partition(":")
         if transport in _ENGINE_TRANSPORTS:
             return DirLayout(Directory(self._copy(place)))

@@ -18,8 +18,8 @@ LAYERS = (
     ("markup", "profiles", "origin", "sections", "description", "servicefile", "appliance"),
     ("archive", "lock", "obscpio", "package", "overlay", "bundle", "holdings", "workingcopy"),
     ("registry.hosts", "registry.failures", "registry.retries", "registry.auth", "registry.registries"),
-    ("registry.logins", "registry.certificates", "registry.connection", "registry.replies", "registry.tokens"),
-    ("registry.client", "registry.downloads", "registry.distribution"),
+    ("registry.logins", "registry.certificates", "registry.proxies", "registry.connection", "registry.replies"),
+    ("registry.tokens", "registry.client", "registry.downloads", "registry.distribution"),
     ("storage", "layouts", "docker_archive", "transports"),
     ("parts", "sums", "arrival", "pins", "transfer", "request"),
     ("verify", "listing", "prefetch", "inject", "layout", "differences", "changelog"),
@@ -31,10 +31,9 @@ LAYERS = (
 )
 ORDER = [module for layer in LAYERS for module in layer]
 
-CLIENT = {"registry.connection", "registry.failures", "registry.client", "registry.replies"}
 FOREIGN = {
-    "requests": CLIENT,
-    "urllib3": CLIENT,
+    "requests": {"registry.proxies"},
+    "urllib3": {f"registry.{name}" for name in ("client", "connection", "failures", "proxies", "replies")},
     "platformdirs": {"parts", "sums"},
     "rich": {"progress"},
     "argcomplete": {"cli"},
@@ -99,7 +98,7 @@ def test_the_offline_half_needs_no_network(module: str) -> None:
     assert not needs(module) & BUILD_ROOT_LACKS
 
 
-def test_the_command_line_loads_requests_only_when_it_fetches() -> None:
+def test_the_command_line_loads_the_network_only_when_it_fetches() -> None:
     script = "import sys, osc_containers.cli, osc_containers.services; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
-    assert not {"requests", "osc_containers.registry.client"} & set(loaded)
+    assert not {"requests", "urllib3", "osc_containers.registry.client"} & set(loaded)

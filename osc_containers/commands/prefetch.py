@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from osc_containers import bundle, obscpio, overlay, progress, request
-from osc_containers.bundle import Bundle
+from osc_containers import obscpio, progress, request
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.errors import DescriptionError
@@ -17,6 +17,9 @@ from osc_containers.package import Package
 from osc_containers.progress import Progress, Silence
 from osc_containers.request import Request
 from osc_containers.sources import Network
+
+if TYPE_CHECKING:
+    from osc_containers.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +114,10 @@ def prefetch_all(
         prefetch.prefetch(package, wanted, network, outdir=outdir, locked=locked, pack=pack)
 
 
-def _pack_for(found: Request) -> Callable[[Lock], Bundle]:
+def _pack_for(found: Request) -> "Callable[[Lock], Bundle]":
     """Return the function that lays out the overlay of the one image that a bundle is for."""
+    from osc_containers import bundle, overlay  # few ask for it
+
     described = next(iter(found.descriptions))
     architectures = found.architectures_of(described)
     if len(found.descriptions) > 1 or len(architectures) > 1:

@@ -7,17 +7,17 @@ origin. Spec: OCI distribution-spec v1.1; distribution's "Token Authentication S
 import logging
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
+from urllib.parse import urlencode
 
-import requests
-from requests.adapters import HTTPAdapter
-from requests.utils import get_environ_proxies
+from urllib3 import Timeout
 from urllib3.exceptions import HTTPError
 
 from osc_containers import __version__
 from osc_containers.errors import RegistryError
-from osc_containers.registry import connection, failures, hosts, retries
+from osc_containers.registry import failures, hosts, proxies, retries
 from osc_containers.registry.auth import Login, TokenRequest
+from osc_containers.registry.connection import Connections
 from osc_containers.registry.failures import Failure
 from osc_containers.registry.replies import Reply
 from osc_containers.registry.retries import Attempts, Policy
@@ -31,34 +31,6 @@ _REDIRECT_LIMIT = 10
 _PROOFS = 2  # once because we did not know, and once because a token can expire on its way
 _Result = TypeVar("_Result")
 _API_HOSTS = {"docker.io": "registry-1.docker.io"}
-
-
-class _Adapter(HTTPAdapter):
-    """Connections of the given pools, with one TLS context that is already complete."""
-
-    def __init__(self, pools: connection.Pools, context: ssl.SSLContext, size: int) -> None:
-        connection.adapt(context)
-        self._pools = pools
-        self._context = context
-        super().__init__(pool_connections=size, pool_maxsize=size)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = self._pools
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
-        manager.pool_classes_by_scheme = self._pools
-        return manager
-
-    def build_connection_pool_key_attributes(
-        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
-    ) -> Any:
-        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {"ssl_context": self._context}
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Leave the pool as it is: the library would load its own authorities for every connection."""
 
 
 class Registry:
@@ -81,8 +53,8 @@ class Registry:
         self._home = _API_HOSTS.get(host, host)
         self._policy = policy
         self._tokens = Tokens(host, self._home, login, self._fetch_token)
-        self._adapter = _Adapter(connection.POOLS, context, policy.connections)
-        self._outside = _Adapter(connection.OUTSIDE_POOLS, context, policy.connections)
+        self._connections = Connections(context, policy.connections)
+        self._outside = Connections(context, policy.connections, outside=True)
         schemes = ("https", "http") if insecure or hosts.is_loopback(host) else ("https",)
         self._bases = tuple(f"{scheme}://{self._home}" for scheme in schemes)
         self.is_down = False
@@ -131,7 +103,7 @@ class Registry:
 
     def close(self) -> None:
         """Close all idle connections."""
-        self._adapter.close()
+        self._connections.close()
         self._outside.close()
 
     def attempts(self, where: str) -> Attempts:
@@ -238,15 +210,20 @@ class Registry:
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], form: dict[str, str] | None) -> Reply:
         sent = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", **headers}
+        if form is not None:
+            sent["Content-Type"] = "application/x-www-form-urlencoded"
         host = hosts.origin(url)[1]
         is_home = host == hosts.origin(self._bases[0])[1] or hosts.is_internal(self._home)
-        adapter = self._adapter if is_home else self._outside
-        timeout = (self._policy.connect_timeout, self._policy.read_timeout)
         try:
-            prepared = requests.Request(method, url, headers=sent, data=form).prepare()
-            proxies = {} if hosts.is_loopback(host) else get_environ_proxies(url)
-            response = adapter.send(prepared, stream=True, timeout=timeout, proxies=proxies)
-        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+            response = (self._connections if is_home else self._outside).send(
+                method,
+                url,
+                headers=sent,
+                body=None if form is None else urlencode(form).encode(),
+                timeout=Timeout(connect=self._policy.connect_timeout, read=self._policy.read_timeout),
+                proxy=proxies.of_environment(url),
+            )
+        except (HTTPError, OSError, ValueError) as error:
             raise failures.of(error, hosts.shown(url)) from None
-        logger.debug("%s %s: %s", method, hosts.shown(url), response.status_code)
-        return Reply(response.raw, url)
+        logger.debug("%s %s: %s", method, hosts.shown(url), response.status)
+        return Reply(response, url)

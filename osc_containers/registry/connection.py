@@ -11,15 +11,16 @@ import ipaddress
 import logging
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import urllib3
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from osc_containers.registry import hosts
+from osc_containers.registry import hosts, proxies
 
 # Its messages hold whole URLs, and those may be signatures.
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)
@@ -151,14 +152,61 @@ def reply_on(connection: object) -> http.client.HTTPResponse | None:
     return getattr(connection, "reply", None)
 
 
-def adapt(context: ssl.SSLContext) -> None:
-    """Let urllib3 1 compare names with certificates itself: it gives `ssl` no name where a host is an address."""
-    if _IS_OLD and context.verify_mode != ssl.CERT_NONE:
-        context.check_hostname = False
+class Connections:
+    """The connections to the hosts of one kind: those that the user named, or, with `outside`, those a server named.
+
+    The latter are refused where they lead into this machine or its link. At most `count` are kept for each host.
+    """
+
+    def __init__(self, context: ssl.SSLContext, count: int, *, outside: bool = False) -> None:
+        if _IS_OLD and context.verify_mode != ssl.CERT_NONE:
+            context.check_hostname = (
+                False  # urllib3 1 gives `ssl` no name where a host is an address, and compares itself
+            )
+        self._settings: dict[str, Any] = {"num_pools": count, "maxsize": count, "ssl_context": context}
+        self._pools = _OUTSIDE_POOLS if outside else _POOLS
+        self._managers: dict[str, PoolManager] = {}
+        self._lock = threading.Lock()
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout: Timeout,
+        proxy: str | None,
+    ) -> Any:
+        """Send a request and return urllib3's response, its body still to come; nothing is followed or retried.
+
+        :raises HTTPError, OSError, ValueError: no response came.
+        """
+        return self._manager(proxy or "").urlopen(
+            method,
+            url,
+            body=body,
+            headers=dict(headers),
+            timeout=timeout,
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+        )
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        for manager in self._managers.values():
+            manager.clear()
+
+    def _manager(self, proxy: str) -> PoolManager:
+        with self._lock:
+            if proxy not in self._managers:
+                manager = proxies.manager(proxy, **self._settings) if proxy else PoolManager(**self._settings)
+                manager.pool_classes_by_scheme = self._pools
+                self._managers[proxy] = manager
+            return self._managers[proxy]
 
 
-Pools = dict[str, Callable[..., Any]]
-POOLS: Pools = {"http": _Pool, "https": _SecurePool}
-"""For hosts that the user named."""
-OUTSIDE_POOLS: Pools = {"http": _OutsidePool, "https": _OutsideSecurePool}
-"""For hosts that a server named: those inside this machine or on its link are refused."""
+_POOLS: dict[str, type] = {"http": _Pool, "https": _SecurePool}
+_OUTSIDE_POOLS: dict[str, type] = {"http": _OutsidePool, "https": _OutsideSecurePool}

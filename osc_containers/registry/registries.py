@@ -5,7 +5,6 @@ the vendor's below /usr/share (containers-config(5)).
 """
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,6 +132,8 @@ def parse(text: bytes, where: str) -> Configuration:
 
     :raises ValueError: it is malformed, or of version 1.
     """
+    import tomllib  # many machines have no such file
+
     try:
         document = Fields.of(tomllib.loads(text.decode()), where)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
