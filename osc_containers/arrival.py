@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from osc_containers import files, parts
-from osc_containers.digest import Digest
 from osc_containers.errors import VerificationError
 from osc_containers.files import Place
 from osc_containers.oci import Descriptor
@@ -50,16 +50,26 @@ class Shipment:
         return f"{self.reference}: blob {self.blob.digest}"
 
 
-def receive(shipments: Sequence[Shipment], network: Network, delivered: Callable[[Digest], None]) -> None:
+class Follower(Protocol):
+    """Who wants to know how far blobs have come; called from any thread."""
+
+    def arrived(self, place: Place, count: int, /) -> None:
+        """Take note that the first `count` bytes of a blob are at `place`; they are not verified yet."""
+
+    def spoiled(self) -> None:
+        """Take note that a blob which came was not what it must be, and comes anew."""
+
+
+def receive(shipments: Sequence[Shipment], network: Network, follower: Follower) -> None:
     """Bring all shipments to their places and verify them; the first error ends all of it.
 
-    `delivered` is called with each blob that is where it goes, from any thread.
+    When it returns, `follower` was told of every blob at every place.
 
     :raises RegistryError: a blob could not be had.
     :raises VerificationError: a blob is not what its digest says.
     """
     network.progress.expect(sum(shipment.blob.size for shipment in shipments))
-    work = _Work(shipments, network, delivered)
+    work = _Work(shipments, network, follower)
     pool = ThreadPoolExecutor(network.width)
     is_interrupted = False
     try:
@@ -81,8 +91,8 @@ class _Work:
     share or a blob does. The largest piece is next, so that all workers end at about the same time.
     """
 
-    def __init__(self, shipments: Sequence[Shipment], network: Network, delivered: Callable[[Digest], None]) -> None:
-        self._delivered = delivered
+    def __init__(self, shipments: Sequence[Shipment], network: Network, follower: Follower) -> None:
+        self._follower = follower
         large = sum(shipment.blob.size for shipment in shipments if shipment.blob.size > _SEGMENT)
         self._share = max(_SEGMENT, -(-large // network.width)) if network.is_far else _ENDLESS
         self._waiting: deque[tuple[Shipment, int]] = deque()
@@ -107,7 +117,7 @@ class _Work:
         while piece := self._next():
             if isinstance(piece[0], Shipment):
                 shipment, position = piece
-                arrival = _Arrival(shipment, progress, self._delivered)
+                arrival = _Arrival(shipment, progress, self._follower)
                 segments = arrival.begin(position, self._share)
             else:
                 arrival, segment = piece
@@ -136,8 +146,8 @@ class _Work:
 class _Arrival:
     """One blob while it arrives."""
 
-    def __init__(self, shipment: Shipment, progress: Progress, delivered: Callable[[Digest], None]) -> None:
-        self._delivered = delivered
+    def __init__(self, shipment: Shipment, progress: Progress, follower: Follower) -> None:
+        self._follower = follower
         self._shipment = shipment
         self._size = shipment.blob.size
         self._place = shipment.places[0]
@@ -209,6 +219,7 @@ class _Arrival:
                 if self._hashed == position:  # then nobody else can hash before this chunk is
                     self._hasher.update(buffer[:count])
                     self._hashed += count
+                    self._follower.arrived(self._place, self._hashed)
                 position += count
                 self._advance(count)
         self._fill((segment[0], position))
@@ -227,6 +238,7 @@ class _Arrival:
                 for chunk in self._place.chunks(self._hashed, max(reached)):
                     self._hasher.update(chunk)
                 self._hashed = max(reached)
+                self._follower.arrived(self._place, self._hashed)
 
     def _deliver(self) -> bool:
         """Bring the whole blob to its other places if it is right, else forget it; False asks for another attempt."""
@@ -234,9 +246,11 @@ class _Arrival:
         if got == shipment.blob.digest.hex:
             for other in shipment.places[1:]:
                 self._place.copy(other, self._size)
+            for place in shipment.places:
+                self._follower.arrived(place, self._size)
             self._shown.close()
-            self._delivered(shipment.blob.digest)
             return True
+        self._follower.spoiled()
         if self._attempts == _ATTEMPTS:
             raise VerificationError(
                 f"{shipment.where}: got {self._size} bytes of {shipment.blob.digest.algorithm}:{got}, "

@@ -10,13 +10,13 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from osc_containers import archive, arrival, files, holdings, parts
-from osc_containers.archive import Image, Layout
+from osc_containers.archive import Image, Layout, Member
 from osc_containers.arrival import Shipment
 from osc_containers.digest import Digest
 from osc_containers.errors import VerificationError
@@ -25,6 +25,9 @@ from osc_containers.lock import ArchiveFile
 from osc_containers.oci import Descriptor
 from osc_containers.reference import Reference
 from osc_containers.sources import Network
+
+_HASHERS = 2
+"""Archives that are hashed at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +107,7 @@ def transfer(
             _write(berth.place, berth.layout.frame())
         shipments = _shipments(berths, network, holdings.blobs(archives, old))
         with _Hashing(berths) as hashing:
-            arrival.receive(shipments, network, hashing.delivered)
+            arrival.receive(shipments, network, hashing)
             made = hashing.result()
         _compare([berth.order for berth in berths], made)
         for volume in volumes:
@@ -152,7 +155,7 @@ def _check_outdir(outdir: Path, needed: int) -> None:
 
 
 def _shipments(berths: Sequence[_Berth], network: Network, here: Mapping[Digest, Place]) -> list[Shipment]:
-    """Collect the distinct blobs, the largest first so that the last to end is a small one."""
+    """Collect the distinct blobs, first what fills most, so that the last to end is small and what all need is here."""
     places: dict[Digest, list[Place]] = {}
     first: dict[Digest, tuple[Descriptor, Order]] = {}
     for berth in berths:
@@ -177,7 +180,7 @@ def _shipments(berths: Sequence[_Berth], network: Network, here: Mapping[Digest,
         )
         for digest, (blob, order) in first.items()
     ]
-    return sorted(shipments, key=lambda shipment: (-shipment.blob.size, shipment.blob.digest))
+    return sorted(shipments, key=lambda shipment: (-shipment.blob.size * len(shipment.places), shipment.blob.digest))
 
 
 def _compare(orders: Iterable[Order], made: Mapping[str, ArchiveFile]) -> None:
@@ -192,21 +195,22 @@ def _compare(orders: Iterable[Order], made: Mapping[str, ArchiveFile]) -> None:
 
 
 class _Hashing:
-    """The SHA-256 of archives, in a thread of its own that follows the blobs as they are delivered.
+    """The SHA-256 of archives, in threads of their own that follow the blobs as they arrive.
 
     A beginning that several archives have in common is read once.
     """
 
     def __init__(self, berths: Sequence[_Berth]) -> None:
         self._berths = berths
-        self._states: dict[bytes, hashlib._Hash] = {}
-        self._here: set[Digest] = set()
+        self._states: dict[bytes, Future[hashlib._Hash]] = {}
+        self._counts: dict[Place, int] = {}
+        self._is_spoiled = False
         self._is_stopped = False
         self._changed = threading.Condition()
-        self._pool = ThreadPoolExecutor(1)
+        self._pool = ThreadPoolExecutor(_HASHERS)
 
     def __enter__(self) -> "_Hashing":
-        self._sums = self._pool.submit(lambda: [self._hash(berth) for berth in self._berths])
+        self._sums = [self._pool.submit(self._hash, berth) for berth in self._berths]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -215,17 +219,24 @@ class _Hashing:
             self._changed.notify_all()
         self._pool.shutdown()
 
-    def delivered(self, digest: Digest) -> None:
-        """Take note that a blob is in all its archives."""
+    def arrived(self, place: Place, count: int) -> None:
+        """Let the thread go on to there; see `arrival.Follower`."""
         with self._changed:
-            self._here.add(digest)
+            self._counts[place] = count
             self._changed.notify_all()
 
+    def spoiled(self) -> None:
+        """Hash all anew in the end: what was hashed so far may be what is fetched again."""
+        self._is_spoiled = True
+
     def result(self) -> dict[str, ArchiveFile]:
-        """Return the archives by name, when all blobs are delivered."""
+        """Return the archives by name, when all blobs have arrived."""
+        sums = [each.result() for each in self._sums]
+        if self._is_spoiled:
+            sums = [berth.place.sha256(berth.layout.size) for berth in self._berths]
         return {
             berth.order.name: ArchiveFile(name=berth.order.name, size=berth.layout.size, sha256=sha256)
-            for berth, sha256 in zip(self._berths, self._sums.result(), strict=True)
+            for berth, sha256 in zip(self._berths, sums, strict=True)
         }
 
     def _hash(self, berth: _Berth) -> str:
@@ -233,21 +244,38 @@ class _Hashing:
         key = b""
         for member in berth.layout.members:
             key = hashlib.sha256(key + member.header + member.digest.hex.encode()).digest()
-            if key not in self._states:
-                if member.content is None and not self._wait_for(member.digest):
-                    return ""
-                _update(hasher, berth.place, member.start, member.end)
-                self._states[key] = hasher.copy()
-            hasher = self._states[key].copy()
-        _update(hasher, berth.place, berth.layout.members[-1].end, berth.layout.size)
-        return hasher.hexdigest()
+            with self._changed:
+                is_first = key not in self._states
+                state = self._states.setdefault(key, Future())
+            if is_first:
+                try:
+                    state.set_result(self._extend(hasher, berth, self._ranges(berth, member)))
+                except BaseException as error:
+                    state.set_exception(error)
+            hasher = state.result()
+        return self._extend(hasher, berth, [(berth.layout.members[-1].end, berth.layout.size)]).hexdigest()
 
-    def _wait_for(self, digest: Digest) -> bool:
+    @staticmethod
+    def _extend(hasher: "hashlib._Hash", berth: _Berth, ranges: Iterable[tuple[int, int]]) -> "hashlib._Hash":
+        extended = hasher.copy()
+        for start, stop in ranges:
+            for chunk in berth.place.chunks(start, stop):
+                extended.update(chunk)
+        return extended
+
+    def _ranges(self, berth: _Berth, member: Member) -> Iterator[tuple[int, int]]:
+        """Yield the parts of a member as they are there; not all where nobody waits for the result any more."""
+        start = member.start
+        if member.content is None:
+            place = berth.place.at(member.offset)
+            while start < member.offset + member.size and not self._is_stopped:
+                stop = member.offset + self._wait_for_more(place, start - member.offset)
+                yield start, stop
+                start = stop
+        yield start, member.end
+
+    def _wait_for_more(self, place: Place, count: int) -> int:
+        """Return how many bytes of a blob are at `place`, when it is more than `count` or nobody waits any more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_stopped or digest in self._here)
-            return not self._is_stopped
-
-
-def _update(hasher: "hashlib._Hash", place: Place, start: int, end: int) -> None:
-    for chunk in place.chunks(start, end):
-        hasher.update(chunk)
+            self._changed.wait_for(lambda: self._is_stopped or self._counts.get(place, -1) > count)
+            return self._counts.get(place, 0)
