@@ -1,6 +1,7 @@
 """A package with a kiwi description that uses all there is, and a root.tar.gz of its own: what the builds build."""
 
 import io
+import re
 import subprocess
 import tarfile
 from dataclasses import dataclass, field
@@ -64,6 +65,9 @@ DESCRIPTION = """\
     </packages>
 </image>
 """
+_KERNEL = "linux-image|initramfs|udev"
+_SIZE = 32 << 20
+"""Bytes in the larger layers."""
 OWN_FILE = "etc/packagers-own"
 
 
@@ -83,16 +87,18 @@ class Appliance:
         }
 
 
-def make(directory: Path, registry: DockerRegistry, debs: Path, *, repository: str, size: int = 20 << 20) -> Appliance:
-    """Write the package as it is before we come, and push what it names; its larger layers have `size` bytes."""
+def make(directory: Path, registry: DockerRegistry, debs: Path, *, repository: str, kernel: bool = True) -> Appliance:
+    """Write the package as it is before we come, and push what it names; without `kernel` it is built sooner."""
     directory.mkdir()
     text = DESCRIPTION.replace("REGISTRY", registry.host).replace("REPOSITORY", repository)
+    if not kernel:
+        text = "".join(line for line in text.splitlines(keepends=True) if not re.search(_KERNEL, line))
     (directory / "appliance.kiwi").write_text(text)
     _write_root_archive(directory / "root.tar.gz")
     shell = images.layer({"bin/sh": busybox(debs)})
     made = {
-        "app:1.0": images.image(shell, images.random_layer("app", size)),
-        "data:1.0": images.image(images.random_layer("data", size)),
+        "app:1.0": images.image(shell, images.random_layer("app", _SIZE)),
+        "data:1.0": images.image(images.random_layer("data", _SIZE)),
         "tools:2.0": images.image(shell, images.layer({"etc/tools": b"tools\n"}), docker=True),
         "never:1.0": images.small("never"),
     }

@@ -1,0 +1,121 @@
+"""kiwi itself, offline, on a package of ours: the tree that it prepares, and how much we wrote for it."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from docker_registry import DockerRegistry
+from test_parity import environment, interpreters
+
+from e2e import appliance
+from e2e.appliance import OWN_FILE, Appliance
+from e2e.builds import run_ours
+from e2e.debs import HERE
+
+pytestmark = pytest.mark.integration
+
+_PROFILES = ("main", "extra")
+_UNITS = "usr/lib/systemd/system"
+_OURS = {
+    f"{_UNITS}/kiwi_containers.service": "-rw-r--r--",
+    f"{_UNITS}/kiwi_containers-docker-app_1.0.service": "-rw-r--r--",
+    f"{_UNITS}/kiwi_containers-podman-app_1.0.service": "-rw-r--r--",
+    f"{_UNITS}/kiwi_containers-podman-tools_2.0.service": "-rw-r--r--",
+    f"{_UNITS}/kiwi_containers.service.wants": "drwxr-xr-x",
+    f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-docker-app_1.0.service": "lrwxrwxrwx",
+    f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-podman-app_1.0.service": "lrwxrwxrwx",
+    f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-podman-tools_2.0.service": "lrwxrwxrwx",
+    f"{_UNITS}/multi-user.target.wants/kiwi_containers.service": "lrwxrwxrwx",
+    "usr/lib/tmpfiles.d/kiwi_containers.conf": "-rw-r--r--",
+    "usr/libexec": "drwxr-xr-x",
+    "usr/libexec/kiwi_containers": "drwxr-xr-x",
+    "usr/libexec/kiwi_containers/load": "-rwxr-xr-x",
+    "var/tmp/kiwi_containers": "drwxr-xr-x",
+    "var/tmp/kiwi_containers/app_1.0": "-rw-r--r--",
+    "var/tmp/kiwi_containers/data_1.0": "-rw-r--r--",
+    "var/tmp/kiwi_containers/tools_2.0": "-rw-r--r--",
+}
+"""What README lists, for the profiles that are built, and the directories that it takes."""
+
+
+@pytest.fixture(scope="module", params=interpreters())
+def kiwi(request: pytest.FixtureRequest) -> Path:
+    """Give the kiwi of an environment that the comparison of descriptions uses, too."""
+    python = environment(request.param) if "/" not in request.param else request.param
+    return Path(python).with_name("kiwi-ng")
+
+
+@pytest.fixture
+def package(docker_registry: DockerRegistry, debs: Path, tmp_path: Path) -> Appliance:
+    """Give the package as its packager wrote it."""
+    return appliance.make(tmp_path / "package", docker_registry, debs, repository=f"dir://{debs}", kernel=False)
+
+
+def prepare(kiwi: Path, package: Path, target: Path) -> dict[str, tuple[str, int, int]]:
+    """Let kiwi make the tree of an image, offline; return type and mode, owner and group of all that is in it."""
+    command: list[str | Path] = [HERE / "offline", kiwi, *(f"--profile={name}" for name in _PROFILES)]
+    done = subprocess.run(
+        [*command, "system", "prepare", "--description", package, "--root", target],
+        env={"PATH": f"{kiwi.parent}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": os.environ["HOME"]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    found = {}
+    for entry in target.rglob("*"):
+        status = entry.lstat()
+        found[str(entry.relative_to(target))] = (stat.filemode(status.st_mode), status.st_uid, status.st_gid)
+    shutil.rmtree(target)
+    return found
+
+
+def inject(service: Path, sources: Path, outdir: Path) -> int:
+    """Run our service as a build would; return how many bytes it and what it started wrote."""
+    outdir.mkdir()
+    done = subprocess.run(
+        ["unshare", "--net", "bash", "-ec", '"$0" --outdir "$1" && cat /proc/$$/io', service, outdir],
+        cwd=sources,
+        env={"PATH": "/usr/bin:/bin", "BUILD_ARCH": "x86_64", "LC_ALL": "POSIX"},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    # Not write_bytes: what the file system writes for itself is in it, too.
+    (written,) = re.findall(r"^wchar: (\d+)$", done.stdout, re.MULTILINE)
+    return int(written)
+
+
+def without_containers(package: Path, target: Path) -> Path:
+    """Copy a package that never had any containers."""
+    shutil.copytree(package, target)
+    path = target / "appliance.kiwi"
+    path.write_text(re.sub(r"<containers.*</containers>", "", path.read_text(), flags=re.DOTALL))
+    return target
+
+
+def test_the_tree_is_kiwi_s_and_what_readme_lists(
+    kiwi: Path, package: Appliance, installed: Path, installed_for_debian: Path, tmp_path: Path
+) -> None:
+    plain = prepare(kiwi, without_containers(package.directory, tmp_path / "plain"), tmp_path / "root")
+    run_ours(installed, package, "init", "--arch", "x86_64")
+    archives = {path.stat().st_ino: path.stat().st_size for path in package.directory.glob("*.ociarchive")}
+    service = installed_for_debian / "lib/obs/service/kiwi_containers_inject"
+    written = inject(service, package.directory, tmp_path / "out")
+    print(f"{written} bytes written for archives of {sum(archives.values())}")
+    assert written < sum(archives.values()) / 100
+    links = [path.stat() for path in package.directory.glob("*/var/tmp/kiwi_containers/*")]
+    assert {status.st_ino for status in links} == set(archives)
+
+    injected = prepare(kiwi, package.directory, tmp_path / "root")
+    assert OWN_FILE in injected, "root.tar.gz of the packager is kept"
+    new = {path: entry for path, entry in injected.items() if path not in plain}
+    assert {path: mode for path, (mode, *_) in new.items()} == {
+        path: _OURS[path] for path in _OURS if path not in plain
+    }
+    assert {(uid, gid) for _, uid, gid in new.values()} == {(0, 0)}
+    assert {path: entry for path, entry in injected.items() if path in plain} == plain
