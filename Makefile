@@ -14,7 +14,7 @@ SECONDS = 60
 SEED = 1
 EXAMPLES = 2000
 
-.PHONY: help setup check lint test parity images demo bench faults crash fuzz install clean
+.PHONY: help setup check lint test parity boot demo bench faults crash fuzz install clean
 
 help:
 	@echo "make setup    install what is missing, make .venv"
@@ -23,7 +23,7 @@ help:
 	@echo "make test     the same and all tests; as root"
 	@echo "make demo     both services on a copy of example/, with a registry on this machine"
 	@echo "make parity   $(EXAMPLES) generated descriptions against each of kiwi 10.3 and 11, twenty minutes"
-	@echo "make images   whole images by obs-build, offline, until they are booted; a quarter of an hour"
+	@echo "make boot     whole images by obs-build, offline, until qemu has booted one; five minutes"
 	@echo "make bench    us and skopeo side by side, ten minutes: PAIRS=$(PAIRS) CASES='suite single …'"
 	@echo "make faults   every fault at every request of a prefetch: RUNS=$(RUNS)"
 	@echo "make crash    kill -9 at every step of a prefetch and at random moments: POINTS=$(POINTS)"
@@ -44,15 +44,15 @@ lint:
 
 test:
 	@PYTHON="$(PYTHON)" scripts/setup test
-	scripts/own-mounts $(VENV) -m pytest --numprocesses auto
+	scripts/own-mounts $(VENV) -m pytest --numprocesses auto --dist loadgroup
 
 parity:
 	@PYTHON="$(PYTHON)" scripts/setup check
 	PARITY_EXAMPLES=$(EXAMPLES) $(VENV) -m pytest --numprocesses 2 -rP tests/test_parity.py
 
-images:
+boot:
 	@PYTHON="$(PYTHON)" scripts/setup test
-	IMAGES=1 scripts/own-mounts $(VENV) -m pytest tests/e2e/test_obs_build.py
+	scripts/own-mounts $(VENV) -m pytest tests/e2e/test_obs_build.py tests/e2e/test_qemu.py
 
 demo:
 	@PYTHON="$(PYTHON)" scripts/setup demo

@@ -95,7 +95,7 @@ def make(directory: Path, registry: DockerRegistry, debs: Path, *, repository: s
         text = "".join(line for line in text.splitlines(keepends=True) if not re.search(_KERNEL, line))
     (directory / "appliance.kiwi").write_text(text)
     _write_root_archive(directory / "root.tar.gz")
-    shell = images.layer({"bin/sh": busybox(debs)})
+    shell = images.layer({"bin/sh": busybox(debs), "bin/hello": b"#!/bin/sh\necho it runs\n"})
     made = {
         "app:1.0": images.image(shell, images.random_layer("app", _SIZE)),
         "data:1.0": images.image(images.random_layer("data", _SIZE)),

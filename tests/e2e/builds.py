@@ -90,7 +90,7 @@ def _build(work: Path, package: Appliance, configuration: str, *repositories: Pa
         environment["OBS_BUILD"] = os.environ["OBS_BUILD"]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout[-8000:]
-    (built,) = (root / "usr/src/packages").glob("KIWI*/**/*.ext4")
+    built = next((root / "usr/src/packages").glob("KIWI*/*.ext4"))  # bundled, it is there under two names
     image = built.rename(work / "image.ext4")
     shutil.rmtree(root)
     return Built(image=image, log=done.stdout, package=package)
