@@ -119,23 +119,14 @@ def test_a_blocked_image_is_said_with_the_file() -> None:
         places(registries.parse(MANUAL.encode(), "conf"), "example.com/foo/secret/x:1")
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("tumbleweed", ["registry.opensuse.org/opensuse/tumbleweed:latest"]),
-        ("tumbleweed:20260101", ["registry.opensuse.org/opensuse/tumbleweed:20260101"]),
-        (f"team/app@{DIGEST}", [f"registry.example/team/app@{DIGEST}"]),
-        ("other:1", ["example.com/other:1", "docker.io/library/other:1"]),
-        ("quay.io/other", ["quay.io/other:latest"]),
-        ("localhost/other", ["localhost/other:latest"]),
-    ],
-)
-def test_short_names_are_expanded(name: str, expected: list[str]) -> None:
-    assert [str(reference) for reference in registries.parse(MANUAL.encode(), "conf").expand(name)] == expected
-
-
-def test_a_short_name_is_docker_hubs_without_configuration() -> None:
-    assert Configuration().expand("busybox") == (Reference.parse("docker.io/library/busybox:latest"),)
+def test_short_names_mean_what_they_mean_to_skopeo() -> None:
+    """Neither aliases nor registries to search turn one image into another that kiwi would not pull."""
+    configuration = registries.parse(MANUAL.encode(), "conf")
+    assert places(configuration, "tumbleweed") == [
+        "hub-mirror.example:5000/library/tumbleweed",
+        "docker.io/library/tumbleweed",
+    ]
+    assert places(Configuration(), "team/app") == ["docker.io/team/app"]
 
 
 def write(path: Path, text: str) -> None:
@@ -146,18 +137,12 @@ def write(path: Path, text: str) -> None:
 def test_later_files_replace_lists_and_tables_of_the_same_prefix(tmp_path: Path) -> None:
     home = tmp_path / ".config/containers"
     write(home / "registries.conf", MANUAL)
-    write(
-        home / "registries.conf.d/10-a.conf",
-        'unqualified-search-registries = ["a.example"]\n[[registry]]\nlocation = "registry.com"\n',
-    )
-    write(home / "registries.conf.d/20-b.conf", '[aliases]\ntumbleweed = ""\nnew = "b.example/new"\n')
+    write(home / "registries.conf.d/10-a.conf", '[[registry]]\nlocation = "registry.com"\n')
+    write(home / "registries.conf.d/20-b.conf", 'credential-helpers = ["containers-auth.json"]\n')
     write(home / "registries.conf.d/30-c.txt", "nonsense")
     configuration = registries.load({"HOME": str(tmp_path)})
-    assert configuration.search == ("a.example",)
-    assert configuration.helpers == ("containers-auth.json", "secretservice")
+    assert configuration.helpers == ("containers-auth.json",)
     assert places(configuration, "registry.com/image") == ["registry.com/image"]
-    assert [str(found) for found in configuration.expand("tumbleweed")] == ["a.example/tumbleweed:latest"]
-    assert [str(found) for found in configuration.expand("new")] == ["b.example/new:latest"]
 
 
 def test_the_environment_names_the_first_file(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """Where an image really is: mirrors, other locations, and what the administrator forbids.
 
 Spec: containers-registries.conf(5), version 2, and containers-registries.conf.d(5); the search order of files also has
-the vendor's below /usr/share (containers-config(5)).
+the vendor's below /usr/share (containers-config(5)). Aliases of short names and registries to search have no say: what
+is named has its registry, or is Docker Hub's, as for skopeo's `docker://`, by which kiwi pulls.
 """
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from osc_containers.errors import RegistryError
@@ -80,9 +81,7 @@ class Configuration:
     """What one or more files say."""
 
     tables: tuple[Table, ...] = ()
-    search: tuple[str, ...] = ()
     helpers: tuple[str, ...] = ()
-    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def places(self, reference: Reference, *, by_digest: bool) -> tuple[Place, ...]:
         """Return where to look for an image, in this order.
@@ -101,34 +100,14 @@ class Configuration:
         except ValueError as error:
             raise RegistryError(f"{table.where}: {reference} cannot be moved: {error}") from None
 
-    def expand(self, name: str) -> tuple[Reference, ...]:
-        """Return the images that `name` may mean: more than one where it has no registry and no alias.
-
-        :raises ValueError: it is no image name.
-        """
-        first, slash, _ = name.partition("/")
-        if slash and ("." in first or ":" in first or first == "localhost"):
-            return (Reference.parse(name),)
-        start = len(name.partition("@")[0].partition(":")[0])
-        short, version = name[:start], name[start:]
-        if short in self.aliases:
-            return (Reference.parse(self.aliases[short] + version),)
-        return tuple(Reference.parse(f"{registry}/{name}") for registry in self.search) or (Reference.parse(name),)
-
     def updated(self, later: "Configuration") -> "Configuration":
         """Return this with what a later file says: it replaces lists, and tables of the same prefix."""
         tables = {table.prefix: table for table in (*self.tables, *later.tables)}
-        aliases = {**self.aliases, **later.aliases}
-        return Configuration(
-            tables=tuple(tables.values()),
-            search=later.search or self.search,
-            helpers=later.helpers or self.helpers,
-            aliases={short: name for short, name in aliases.items() if name},
-        )
+        return Configuration(tables=tuple(tables.values()), helpers=later.helpers or self.helpers)
 
 
 def parse(text: bytes, where: str) -> Configuration:
-    """Read one file; an alias of an empty name takes one of an earlier file away.
+    """Read one file.
 
     :raises ValueError: it is malformed, or of version 1.
     """
@@ -142,12 +121,9 @@ def parse(text: bytes, where: str) -> Configuration:
         raise ValueError(
             f"{where}: version 1 of registries.conf; write it as version 2 (containers-registries.conf(5))"
         )
-    aliases = document.member("aliases") if "aliases" in document else Fields({}, where)
     return Configuration(
         tables=tuple(_table(item) for item in document.members("registry")),
-        search=document.lines("unqualified-search-registries"),
         helpers=document.lines("credential-helpers"),
-        aliases={short: aliases.line(short) for short in aliases.values},
     )
 
 

@@ -233,10 +233,6 @@ def parse_registries(data: bytes) -> None:
             found.places(_REFERENCE, by_digest=by_digest)
         except RegistryError:
             continue
-    try:
-        found.expand("app")
-    except ValueError:
-        return
 
 
 def parse_challenges(data: bytes) -> None:
