@@ -37,12 +37,14 @@ def console() -> NoReturn:
 
 def main(arguments: Sequence[str]) -> int:
     """Run `osc-containers` with arguments and return its exit status."""
-    try:
-        options = parser(COMMANDS.keys() & set(arguments)).parse_args(arguments)
-    except SystemExit as error:
-        status = int(error.code or 0)  # help or a version may not have been written yet
-        return program.run("osc-containers", 0, lambda: status)
-    return program.run("osc-containers", options.verbosity, lambda: options.run(options))
+    return program.run("osc-containers", lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    options = parser(COMMANDS.keys() & set(arguments)).parse_args(arguments)
+    program.speak(options.verbosity)
+    status: int = options.run(options)
+    return status
 
 
 def _complete() -> NoReturn:

@@ -25,14 +25,17 @@ class _Printable(logging.Formatter):
         return terminal.printable(super().format(record))
 
 
-def run(name: str, verbosity: int, handler: Callable[[], int]) -> int:
-    """Call a handler, and turn what a user, a registry or a disk can cause into a message and an exit status."""
+def run(name: str, handler: Callable[[], int]) -> int:
+    """Call a handler, and turn what a user, a registry or a disk can cause into a message and an exit status.
+
+    What `argparse` ends with is a status, too: the handler may parse arguments.
+    """
     output = logging.StreamHandler()
     output.setFormatter(_Printable(f"{name}: %(message)s"))
-    logging.basicConfig(handlers=[output], level=logging.INFO - 10 * verbosity, force=True)
+    logging.basicConfig(handlers=[output], level=logging.INFO, force=True)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return _written(handler())
+        return _written(_status(handler))
     except Error as error:
         for problem in error.problems:
             logger.error("%s", problem)
@@ -40,11 +43,25 @@ def run(name: str, verbosity: int, handler: Callable[[], int]) -> int:
         pass  # nobody reads on; nothing to say
     except OSError as error:
         logger.error("%s: %s", error.filename or "system", error.strerror or error)
+    except ImportError as error:
+        logger.error("%s; %s needs what the README of osc-containers lists", error, sys.executable)
     except KeyboardInterrupt:
         logger.error("interrupted")
         _end_now(130)
     _drop_output()
     return 1
+
+
+def speak(verbosity: int) -> None:
+    """Say less than usual (-1) or more (1) from here on."""
+    logging.getLogger().setLevel(logging.INFO - 10 * verbosity)
+
+
+def _status(handler: Callable[[], int]) -> int:
+    try:
+        return handler()
+    except SystemExit as end:
+        return int(end.code or 0)
 
 
 def _written(status: int) -> int:

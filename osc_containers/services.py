@@ -19,16 +19,16 @@ logger = logging.getLogger(__name__)
 
 def prefetch(parameters: Sequence[str]) -> int:
     """Run `kiwi_containers` in the package's directory."""
+    return program.run("kiwi_containers", lambda: _prefetch(parameters))
+
+
+def _prefetch(parameters: Sequence[str]) -> int:
     parser = _parser("kiwi_containers")
     for name in ("description", "arch", "profile"):
         parser.add_argument(f"--{name}", action="append", default=[])
     parser.add_argument("--locked", default="no", choices=("yes", "no", "", "0"))
     parser.add_argument("--inject", default="buildtime", choices=("buildtime", "source", "", "0"))
     options = parser.parse_args(parameters)
-    return program.run("kiwi_containers", 0, lambda: _prefetch(options))
-
-
-def _prefetch(options: argparse.Namespace) -> int:
     package, words = Package(Path()), arguments.words
     found = request.read(package, words(options.description), words(options.arch), words(options.profile))
     prefetch_all(
@@ -43,13 +43,13 @@ def _prefetch(options: argparse.Namespace) -> int:
 
 def inject(parameters: Sequence[str]) -> int:
     """Run `kiwi_containers_inject`; outside a build root it verifies and changes nothing."""
+    return program.run("kiwi_containers_inject", lambda: _inject(parameters))
+
+
+def _inject(parameters: Sequence[str]) -> int:
     parser = _parser("kiwi_containers_inject")
     parser.add_argument("--description", action="append", default=[])
     options = parser.parse_args(parameters)
-    return program.run("kiwi_containers_inject", 0, lambda: _inject(options))
-
-
-def _inject(options: argparse.Namespace) -> int:
     package, names = Package(Path()), arguments.words(options.description)
     if not _is_build_root():
         count = verify_all(package, names, [], [])
