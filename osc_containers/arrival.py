@@ -20,10 +20,8 @@ from osc_containers.oci import Descriptor
 from osc_containers.parts import Range
 from osc_containers.progress import Progress
 from osc_containers.reference import Reference
-from osc_containers.sources import ImageSource, Network
+from osc_containers.sources import ATTEMPTS, ImageSource, Network
 
-_ATTEMPTS = 3
-"""How often a blob that arrives damaged is asked for."""
 _ENDLESS = 1 << 63
 _SEGMENT = 4 << 20
 """Bytes of a share at least: a request for less costs more than it brings."""
@@ -251,10 +249,10 @@ class _Arrival:
             self._shown.close()
             return True
         self._follower.spoiled()
-        if self._attempts == _ATTEMPTS:
+        if self._attempts == ATTEMPTS:
             raise VerificationError(
                 f"{shipment.where}: got {self._size} bytes of {shipment.blob.digest.algorithm}:{got}, "
-                f"{_ATTEMPTS} times; the registry or something before it damages it"
+                f"{ATTEMPTS} times; the registry or something before it damages it"
             )
         self._hasher, self._hashed, self._filled = shipment.blob.digest.hasher(), 0, []
         return False

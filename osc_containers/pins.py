@@ -15,7 +15,7 @@ from osc_containers.errors import Error, LockError, RegistryError, VerificationE
 from osc_containers.lock import Lock, LockedReference
 from osc_containers.oci import Descriptor, Index, Manifest
 from osc_containers.reference import Reference
-from osc_containers.sources import ImageSource, Stream
+from osc_containers.sources import ATTEMPTS, ImageSource, Stream
 
 _INDEX_DEPTH = 4
 _AT_ONCE = 4
@@ -136,20 +136,21 @@ def _image(manifest: Manifest) -> Image:
 
 
 def read_blob(source: ImageSource, reference: Reference, blob: Descriptor) -> bytes:
-    """Read a small blob whole and verify it.
+    """Read a small blob whole and verify it; one that arrives damaged is asked for again.
 
     :raises VerificationError: its bytes are not those of the descriptor.
     """
     buffer = memoryview(bytearray(blob.size + 1))
-    with source.blob(reference, blob) as stream:
-        length = _fill(stream, buffer)
-    content = bytes(buffer[:length])
-    if length != blob.size or not blob.digest.matches(content):
-        raise VerificationError(
-            f"{reference}: blob {blob.digest}: got {length} bytes of {Digest.of(content, blob.digest.algorithm)}, "
-            f"expected {blob.size} bytes; the registry or something before it damages it"
-        )
-    return content
+    for _ in range(ATTEMPTS):
+        with source.blob(reference, blob) as stream:
+            length = _fill(stream, buffer)
+        content = bytes(buffer[:length])
+        if length == blob.size and blob.digest.matches(content):
+            return content
+    raise VerificationError(
+        f"{reference}: blob {blob.digest}: got {length} bytes of {Digest.of(content, blob.digest.algorithm)}, "
+        f"expected {blob.size}, {ATTEMPTS} times; the registry or something before it damages it"
+    )
 
 
 def _fill(stream: Stream, buffer: memoryview) -> int:

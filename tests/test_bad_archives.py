@@ -15,7 +15,7 @@ from service_program import last_line, snapshot
 
 pytestmark = pytest.mark.integration
 
-_BUILD = {"BUILD_ARCH": "x86_64", "LC_ALL": "POSIX", "HOME": "/root"}
+_BUILD = {"BUILD_ARCH": "x86_64", "LC_ALL": "POSIX", "HOME": "/nonexistent"}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,12 @@ def prefetched(installed: Path, docker_registry: DockerRegistry, tmp_path_factor
         docker_registry.push(images.multi_platform(name), f"archives/{name}:1.0")
     containers = ('name="one" path="archives" tag="1.0"', 'name="two" path="archives" tag="1.0"')
     package = packages.write(tmp_path_factory.mktemp("any") / "p", packages.section(docker_registry.host, *containers))
-    done = service_program.run(installed / "lib/obs/service/kiwi_containers", package, "--arch=x86_64,aarch64")
+    done = service_program.run(
+        installed / "lib/obs/service/kiwi_containers",
+        package,
+        "--arch=x86_64,aarch64",
+        environment={"HOME": str(package.parent)},
+    )
     assert done.returncode == 0, done.stderr
     return package
 

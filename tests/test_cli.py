@@ -46,7 +46,9 @@ def package(installed: Path, docker_registry: DockerRegistry, tmp_path_factory: 
             profiles="big",
         ),
     )
-    done = run(installed, "prefetch", "--arch=x86_64,aarch64", package=package)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(package.parent))
+        done = run(installed, "prefetch", "--arch=x86_64,aarch64", package=package)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     return package

@@ -39,7 +39,12 @@ def prefetched(installed: Path, docker_registry: DockerRegistry, tmp_path_factor
         packages.section(host, container("list"), backend="docker", profiles="big"),
         packages.section(host, container("both"), profiles="small,big"),
     )
-    done = service_program.run(installed / "lib/obs/service/kiwi_containers", package, "--arch=x86_64,aarch64")
+    done = service_program.run(
+        installed / "lib/obs/service/kiwi_containers",
+        package,
+        "--arch=x86_64,aarch64",
+        environment={"HOME": str(package.parent)},
+    )
     assert done.returncode == 0, done.stderr
     return package
 

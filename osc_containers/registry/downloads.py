@@ -177,7 +177,7 @@ def _body_of(reply: Reply, length: int) -> _Body:
             raise Failure(f"got encoding {reply.encoding[:40]!r}, expected none", is_final=True)
         return _Unpacked(reply)
     if reply.length not in (None, length):
-        raise Failure(f"got a reply of {reply.length} bytes, expected {length}")
+        raise Failure(f"got a reply of {reply.length} bytes, expected {length}", most=3)
     return reply
 
 
