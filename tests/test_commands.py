@@ -1,6 +1,7 @@
 """The list of commands and the modules that they are."""
 
 import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,15 @@ def test_help_loads_no_command_and_no_network_client() -> None:
     loaded = set(done.stderr.split())
     assert not {name for name in loaded if name.startswith("osc_containers.commands.")}
     assert not {"requests", "urllib3", "rich", "ssl", "osc_containers.description"} & loaded
+
+
+def test_what_is_missing_is_said_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "a.kiwi").write_text('<image schemaversion="8.0" name="a"/>')
+    without = "import sys; sys.modules['platformdirs'] = None; from osc_containers import cli; "
+    command = [sys.executable, "-c", without + "sys.exit(cli.main(['prefetch']))"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"osc-containers: .*platformdirs.*; \S+ needs what the README .* lists\n", done.stderr)
 
 
 @pytest.mark.integration

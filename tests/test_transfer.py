@@ -88,6 +88,24 @@ def test_a_blob_that_is_damaged_in_all_attempts_is_refused(tmp_path: Path) -> No
     assert contents(tmp_path) == {}
 
 
+class Once(dict[Digest, bytes]):
+    """What is served in place of a blob the first time that it is asked for."""
+
+    def get(self, key: Digest, default: object = None) -> bytes | None:  # type: ignore[override]
+        return self.pop(key, None)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_blob_that_is_damaged_once_is_asked_for_again_and_the_archive_hashed_anew(
+    number: int, tmp_path: Path
+) -> None:
+    blob = BIG.blobs[number]
+    damaged = Once({Digest.of(blob): bytes([blob[0] ^ 1]) + blob[1:]})
+    transfer(RecordingSource({APP: BIG}, damaged=damaged), tmp_path, connections=1)
+    assert not damaged
+    assert contents(tmp_path) == contents_of_clean_run(tmp_path)
+
+
 @pytest.mark.parametrize("connections", [1, 4])
 def test_a_run_that_broke_off_is_gone_on_with(connections: int, tmp_path: Path) -> None:
     source = RecordingSource({APP: BIG}, gives=12_000_000)
