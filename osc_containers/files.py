@@ -149,8 +149,18 @@ class Place:
 def copy_range(source: int, source_offset: int, target: int, target_offset: int, size: int) -> None:
     """Copy `size` bytes between two open files, in the kernel where it can.
 
+    Whole blocks at the same place of a block are shared where the file system does that (btrfs, XFS).
+
     :raises OSError: also when the source ends early.
     """
+    block = os.fstat(target).st_blksize
+    head = min(-source_offset % block, size) if source_offset % block == target_offset % block else size
+    body = (size - head) // block * block
+    for start, stop in ((0, head), (head, head + body), (head + body, size)):
+        _copy(source, source_offset + start, target, target_offset + start, stop - start)
+
+
+def _copy(source: int, source_offset: int, target: int, target_offset: int, size: int) -> None:
     by_kernel = True
     while size:
         if by_kernel:

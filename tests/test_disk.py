@@ -156,3 +156,24 @@ except OSError as error:
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "[Errno 30] Read-only file system: 'package'\n"), done.stderr
+
+
+@pytest.mark.integration
+def test_a_file_system_that_shares_blocks_has_a_common_layer_once(tmp_path: Path) -> None:
+    """Of two archives on one base of 30 MB, on btrfs."""
+    shared = images.random_layer("base", 30_000_000)
+    both = {APP: images.image(shared, images.random_layer("one", 1000)), WEB: images.image(shared)}
+    disk, directory = tmp_path / "disk", tmp_path / "mounted"
+    with disk.open("wb") as file:
+        file.truncate(256 << 20)
+    subprocess.run(["mkfs.btrfs", "--quiet", disk], check=True)
+    directory.mkdir()
+    subprocess.run(["mount", "-o", "loop", disk, directory], check=True)
+    try:
+        before = os.statvfs(directory)
+        run(FakeSource(both), directory, *want(APP, WEB))
+        subprocess.run(["sync", "--file-system", directory], check=True)
+        after = os.statvfs(directory)
+    finally:
+        subprocess.run(["umount", directory], check=True)
+    assert 30_000_000 < (before.f_bfree - after.f_bfree) * after.f_frsize < 35_000_000

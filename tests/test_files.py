@@ -197,7 +197,15 @@ def test_a_large_range_comes_in_chunks_of_one_buffer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("here", [True, False], ids=["in one file system", "between two"])
 @pytest.mark.parametrize(
     ("source_offset", "target_offset", "size"),
-    [(0, 0, 0), (0, 0, 1), (5, 700, 2_000_000), (2_500_000 - 1, 0, 1), (0, 1, 2_500_000)],
+    [
+        (0, 0, 0),
+        (0, 0, 1),
+        (5, 700, 2_000_000),
+        (2_500_000 - 1, 0, 1),
+        (0, 1, 2_500_000),
+        (5, 4101, 99),
+        (5, 4101, 9000),
+    ],
 )
 def test_a_range_is_copied(tmp_path: Path, here: bool, source_offset: int, target_offset: int, size: int) -> None:
     content = os.urandom(2_500_000)
