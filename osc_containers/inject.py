@@ -4,7 +4,9 @@ kiwi copies the directory `root/` beside the description into every image, and `
 (kiwi/system/setup.py, import_overlay_files). Only the standard library is needed here.
 """
 
+import errno
 import logging
+import os
 import shutil
 import subprocess
 from collections.abc import Collection, Sequence
@@ -55,8 +57,21 @@ def inject_root(package: Package, found: Description, arch: str, profiles: Colle
 
     :raises LockError: the lock is not there, is broken or does not cover the description.
     :raises VerificationError: an archive is not what the lock says.
+    :raises OSError: also where the archives have to be copied and there is no room; then nothing is written.
     """
-    _write(package, _verified(package, found, found.select(arch, profiles), arch), Tree(root), own=True)
+    placed = _verified(package, found, found.select(arch, profiles), arch)
+    _check_room(package, placed, root)
+    _write(package, placed, Tree(root), own=True)
+
+
+def _check_room(package: Package, placed: Sequence[Placed], root: Path) -> None:
+    with files.naming(root):
+        info = os.statvfs(root)
+        is_copied = root.stat().st_dev != package.directory.stat().st_dev
+    needed = sum({item.path: item.locked.archive.size for item in placed}.values())
+    free = info.f_bavail * info.f_frsize
+    if is_copied and needed > free:
+        raise OSError(errno.ENOSPC, f"no space left; the archives need {needed} bytes, {free} are free", str(root))
 
 
 def _verified(package: Package, found: Description, containers: Sequence[Container], arch: str) -> tuple[Placed, ...]:
