@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import images
@@ -44,10 +44,11 @@ CLEAN = {"a.kiwi": KIWI, "containers.xml": CONTAINERS, "_service": SERVICE}
 APP = {"registry.example.com/team/app:1.0": 10 * MIB}
 
 
-def make_lock(sizes: Mapping[str, int], arch: str = "x86_64") -> Lock:
+def make_lock(sizes: Mapping[str, int], arch: str = "x86_64", layers: Sequence[str] = ()) -> Lock:
     """Make a lock with an archive of each size."""
     blob = Descriptor(digest=Digest.of(b""), size=0, media_type="")
-    image = Image(manifest=blob, config=blob, layers=())
+    made = tuple(Descriptor(digest=blob.digest, size=0, media_type=media_type) for media_type in layers)
+    image = Image(manifest=blob, config=blob, layers=made)
     references = {}
     for name, size in sizes.items():
         file = ArchiveFile(name=f"{name.replace('/', '_').replace(':', '_')}.ociarchive", size=size, sha256="0" * 64)
@@ -193,6 +194,14 @@ CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
     "an archive that is not locked": ({"stray.ociarchive": "x"}, APP),
     "an archive of another size": ({NAME: "x"}, APP),
     "an archive that is too large for cpio": ({}, {"registry.example.com/team/app:1.0": 5 << 30}),
+    "layers of zstd for docker": (
+        {
+            "a.kiwi": KIWI.replace("podman", "docker"),
+            "containers.xml": CONTAINERS.replace("podman", "docker"),
+            "containers.lock": lock.dumps(make_lock(APP, layers=("application/vnd.oci.image.layer.v1.tar+zstd",))),
+        },
+        APP,
+    ),
     "no podman": ({"a.kiwi": KIWI.replace(PODMAN, "")}, APP),
     "no podman, but a pattern": ({"a.kiwi": KIWI.replace(PODMAN, '<namedCollection name="containers"/>')}, APP),
     "podman is deleted": (

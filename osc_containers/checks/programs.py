@@ -1,4 +1,4 @@
-"""Whether an image has the programs that load its containers."""
+"""Whether an image has the programs that load its containers, and whether they can."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -28,6 +28,20 @@ def check(subject: Subject) -> Iterator[Finding]:
             yield from _removals(image, program)
     for (container, program, has_patterns), images in lacking.items():
         yield _finding(container, program, images, has_patterns=has_patterns)
+    for container in dict.fromkeys(_for_new_docker(subject)):
+        why = f"{container.reference} has layers packed with zstd, which Docker can load from version 23.0 on"
+        yield Finding(severity=Severity.INFO, check="package", file=container.file, line=container.line, why=why)
+
+
+def _for_new_docker(subject: Subject) -> Iterator[Container]:
+    if subject.lock is None:
+        return
+    for image in subject.images():
+        for container in image.containers:
+            locked = subject.lock.image_for(container.reference, image.arch)
+            is_packed = locked and any(layer.media_type.endswith("zstd") for layer in locked.image.layers)
+            if is_packed and container.backend == "docker" and not container.fetch_only:
+                yield container
 
 
 def _needs(containers: Sequence[Container]) -> Iterator[tuple[Container, str]]:
