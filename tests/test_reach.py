@@ -3,12 +3,14 @@
 import json
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import fault_registry
 import faults
 import images
+import proxy
 import pytest
 from docker_registry import DockerRegistry, StartRegistry, serve
 from fault_registry import FaultRegistry
@@ -16,6 +18,7 @@ from fault_registry import FaultRegistry
 from osc_containers.errors import RegistryError
 from osc_containers.oci import Manifest
 from osc_containers.reference import Reference
+from osc_containers.registry import proxies
 from osc_containers.registry.retries import Policy
 from osc_containers.transports import Sources
 
@@ -213,3 +216,67 @@ def test_a_registry_of_tls_is_not_spoken_to_in_plain_text(
         monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "registries.conf"))
         monkeypatch.delenv("SSL_CERT_FILE")
         assert pull(name) == EXPECTED
+
+
+def test_a_proxy_of_the_environment_is_used_with_its_login(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificates.sign("server", ".crt", "subjectAltName=DNS:registry.example"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
+    with fault_registry.serve(context) as registry, proxy.serve(registry.host) as tunnel:
+        registry.push(IMAGE, "team/app:1.0")
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:se%2Fcret@{tunnel.host}")
+        assert pull("registry.example/team/app:1.0") == EXPECTED
+        assert tunnel.asked
+        for head in tunnel.asked:
+            assert head.startswith("CONNECT registry.example:443 ")
+            assert "proxy-authorization: basic bwu6c2uvy3jlda==" in head.lower()
+        assert not any("proxy-authorization" in request.headers for request in registry.requests)
+
+
+@pytest.mark.parametrize(
+    ("url", "exceptions", "expected"),
+    [
+        ("https://registry.example/v2/", "", "http://tls.example:3128"),
+        ("http://registry.example/v2/", "", "http://plain.example"),
+        ("https://registry.example/v2/", "example", None),
+        ("https://registry.example/v2/", ".example", None),
+        ("https://registry.example:5000/v2/", "registry.example:5000", None),
+        ("https://registry.example:5000/v2/", "registry.example:5001", "http://tls.example:3128"),
+        ("https://10.1.2.3/v2/", "10.1.0.0/16", None),
+        ("https://10.2.2.3/v2/", "10.1.0.0/16", "http://tls.example:3128"),
+        ("https://registry.example/v2/", "*", None),
+        ("https://127.0.0.1:5000/v2/", "", None),
+        ("http://localhost:5000/v2/", "", None),
+    ],
+)
+def test_what_needs_no_proxy_has_none(
+    monkeypatch: pytest.MonkeyPatch, url: str, exceptions: str, expected: str | None
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://tls.example:3128")
+    monkeypatch.setenv("http_proxy", "plain.example")
+    monkeypatch.setenv("no_proxy", exceptions)
+    assert proxies.of_environment(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("proxy_url", "problem"),
+    [
+        (
+            "socks5://me:secret@127.0.0.1:1",
+            "socks5://127.0.0.1:1: a proxy of this kind needs the Python package PySocks",
+        ),
+        ("http://me:secret@[half", "http://[half: no proxy that can be used, LocationParseError; correct https_proxy"),
+        (
+            "ftp://me:secret@127.0.0.1",
+            "ftp://127.0.0.1: no proxy that can be used, ProxySchemeUnknown; correct https_proxy",
+        ),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_said(monkeypatch: pytest.MonkeyPatch, proxy_url: str, problem: str) -> None:
+    monkeypatch.setenv("https_proxy", proxy_url)
+    monkeypatch.setitem(sys.modules, "socks", None)
+    with pytest.raises(RegistryError) as caught:
+        pull("registry.example/team/app:1.0")
+    assert str(caught.value) == f"registry.example/team/app:1.0: {problem}"
