@@ -14,7 +14,7 @@ SECONDS = 60
 SEED = 1
 EXAMPLES = 2000
 
-.PHONY: help setup check lint test parity boot demo bench faults crash fuzz install clean
+.PHONY: help setup check lint test parity boot demo bench faults crash large fuzz install clean
 
 help:
 	@echo "make setup    install what is missing, make .venv"
@@ -27,6 +27,7 @@ help:
 	@echo "make bench    us and skopeo side by side, ten minutes: PAIRS=$(PAIRS) CASES='suite single …'"
 	@echo "make faults   every fault at every request of a prefetch: RUNS=$(RUNS)"
 	@echo "make crash    kill -9 at every step of a prefetch and at random moments: POINTS=$(POINTS)"
+	@echo "make large    a layer of 6 GiB: time and memory; 7 GB in /var/tmp"
 	@echo "make fuzz     every parser against a fuzzer, for SECONDS=$(SECONDS) each"
 	@echo "make install  DESTDIR= PREFIX=$(PREFIX) PYTHON=$(PYTHON)"
 	@echo "make clean    remove what these have made"
@@ -69,6 +70,10 @@ faults:
 crash:
 	@PYTHON="$(PYTHON)" scripts/setup check
 	@$(VENV) tests/crash.py --seed "$(SEED)" $(POINTS)
+
+large:
+	@PYTHON="$(PYTHON)" scripts/setup test
+	@$(VENV) tests/large.py
 
 fuzz:
 	@PYTHON="$(PYTHON)" scripts/setup check

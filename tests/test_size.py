@@ -3,11 +3,14 @@
 import json
 import os
 import resource
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import images
+import large
 import pytest
 from fake_source import FakeSource
 from fault_registry import serve
@@ -50,6 +53,13 @@ def test_an_image_of_five_hundred_layers_is_had(tmp_path: Path) -> None:
     run(source, tmp_path, *want(APP))
     assert len(contents(tmp_path)) == 2
     assert source.asked["blob"] == 501
+
+
+@pytest.mark.integration
+def test_a_large_layer_takes_no_more_memory_than_another() -> None:
+    """As large as a test has time for; `make large` has more."""
+    done = subprocess.run([sys.executable, large.__file__, str(300 << 20)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("excess", "fits"), [(0, True), (1, False)])
