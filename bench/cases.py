@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from link import Link
 from measure import measure
 from samples import MIB, OURS, SKOPEO, Samples, Target
 from workshop import Workshop, sizes
+
+_SETTLED = 2.5
+"""Seconds after which the sum of an archive may be remembered."""
 
 _Say: TypeAlias = Callable[[str], None]
 
@@ -61,13 +65,14 @@ def _check_rival(samples: Samples, archives: Mapping[str, int]) -> None:
 
 
 def _unchanged(case: Case, workshop: Workshop, pairs: int, say: _Say) -> Samples:
-    """Run again on a package that has everything."""
+    """Run again on a package that has everything, and has had it for some seconds: the first run reads all of it."""
     samples = Samples()
     names = workshop.push(case.images())
     directory = workshop.scratch / "out"
     with case.link(workshop.host) as link:
         workshop.make_package(link.host if link else workshop.host, names, directory)
         workshop.prefetch(directory)
+        time.sleep(_SETTLED)
         before = _identities(directory)
         for n in range(pairs):
             say(f"{n + 1}/{pairs}")

@@ -5,7 +5,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -647,19 +647,24 @@ def test_a_login_is_for_its_own_host_only(
 # Mirrors
 
 
-def configure(monkeypatch: pytest.MonkeyPatch, directory: Path, text: str) -> ImageSource:
-    file = directory / "registries.conf"
-    file.write_text(text)
-    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(file))
-    return Sources(Path(), policy=PATIENT).open("docker://")
+@pytest.fixture
+def configure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], ImageSource]]:
+    """Give a function that returns a source for a registries.conf."""
+    with Sources(Path(), policy=PATIENT) as sources:
+
+        def write(text: str) -> ImageSource:
+            file = tmp_path / "registries.conf"
+            file.write_text(text)
+            monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(file))
+            return sources.open("docker://")
+
+        yield write
 
 
 def test_mirrors_come_first_and_the_registry_last(
-    registry: FaultRegistry, elsewhere: FaultRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    registry: FaultRegistry, elsewhere: FaultRegistry, configure: Callable[[str], ImageSource]
 ) -> None:
     source = configure(
-        monkeypatch,
-        tmp_path,
         f"""
         [[registry]]
         prefix = "registry.example/team"
@@ -678,11 +683,9 @@ def test_mirrors_come_first_and_the_registry_last(
 
 
 def test_a_mirror_that_is_down_is_asked_for_one_image_only(
-    registry: FaultRegistry, elsewhere: FaultRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    registry: FaultRegistry, elsewhere: FaultRegistry, configure: Callable[[str], ImageSource]
 ) -> None:
     source = configure(
-        monkeypatch,
-        tmp_path,
         f'[[registry]]\nlocation = "{registry.host}"\n[[registry.mirror]]\nlocation = "{elsewhere.host}"\n',
     )
     elsewhere.script = faults.on(faults.status(503), lambda _: True)
@@ -692,11 +695,9 @@ def test_a_mirror_that_is_down_is_asked_for_one_image_only(
 
 
 def test_a_blob_that_breaks_off_at_a_mirror_goes_on_at_the_registry(
-    registry: FaultRegistry, elsewhere: FaultRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    registry: FaultRegistry, elsewhere: FaultRegistry, configure: Callable[[str], ImageSource]
 ) -> None:
     source = configure(
-        monkeypatch,
-        tmp_path,
         f'[[registry]]\nlocation = "{registry.host}"\n[[registry.mirror]]\nlocation = "{elsewhere.host}"\n',
     )
     reference, blob = put(registry, BIG)
@@ -707,9 +708,7 @@ def test_a_blob_that_breaks_off_at_a_mirror_goes_on_at_the_registry(
     assert "range" in registry.requests[0].headers
 
 
-def test_a_blocked_registry_is_not_asked(
-    registry: FaultRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    source = configure(monkeypatch, tmp_path, f'[[registry]]\nlocation = "{registry.host}"\nblocked = true\n')
+def test_a_blocked_registry_is_not_asked(registry: FaultRegistry, configure: Callable[[str], ImageSource]) -> None:
+    source = configure(f'[[registry]]\nlocation = "{registry.host}"\nblocked = true\n')
     assert "is blocked by " in said(source, registry.push(IMAGE, "team/app:1.0"))
     assert registry.requests == []
