@@ -12,6 +12,8 @@ from osc_containers import __version__
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("packages")]
 
+_FOR_THE_NETWORK = ("python3-platformdirs", "python3-requests", "python3-urllib3")
+
 _SERVICES = "/usr/lib/obs/service"
 _FILES = {
     "osc-containers": [
@@ -98,8 +100,8 @@ def test_rpm_packages_hold_what_obs_and_osc_look_for(rpms: dict[str, Path]) -> N
     [
         ("python3-osc-containers", {"python3"}),
         ("obs-service-kiwi_containers_inject", {"python3-osc-containers"}),
-        ("obs-service-kiwi_containers", {"python3-osc-containers", "python3-platformdirs", "python3-requests"}),
-        ("osc-containers", {"python3-osc-containers", "python3-platformdirs", "python3-requests"}),
+        ("obs-service-kiwi_containers", {"python3-osc-containers", *_FOR_THE_NETWORK}),
+        ("osc-containers", {"python3-osc-containers", *_FOR_THE_NETWORK}),
     ],
 )
 def test_rpm_packages_need_what_debian_s_need(rpms: dict[str, Path], name: str, needs: set[str]) -> None:
@@ -113,7 +115,7 @@ def test_the_rpm_services_run_in_a_clean_root(
     files = tmp_path / "files"
     for rpm in rpms.values():
         run("rpm", "--install", "--nodeps", "--root", files, rpm)
-    lines = [install("python3-requests", "python3-platformdirs"), "cp -a /rpms/usr /", _PREFETCH, _INJECT]
+    lines = [install(*_FOR_THE_NETWORK), "cp -a /rpms/usr /", _PREFETCH, _INJECT]
     done = clean_root("\n".join(lines), {"/package": package, "/rpms": files})
     assert done.returncode == 0, done.stderr
     assert (package / "root/var/tmp/kiwi_containers/app_1.0").exists()
