@@ -37,6 +37,7 @@ setup:
 
 check:
 	@PYTHON="$(PYTHON)" scripts/setup check
+	@$(VENV) scripts/audit
 	$(VENV) -m pytest --quiet --numprocesses auto -m "not integration"
 
 lint:
@@ -45,6 +46,7 @@ lint:
 
 test:
 	@PYTHON="$(PYTHON)" scripts/setup test
+	@$(VENV) scripts/audit
 	scripts/own-mounts $(VENV) -m pytest --numprocesses auto --dist loadgroup
 
 parity:

@@ -13,6 +13,7 @@ SCRIPTS = [
     "scripts/osc-containers",
     "scripts/demo",
     "scripts/manpage",
+    "scripts/audit",
 ]
 """Python without a suffix, which the tools do not find by themselves."""
 
