@@ -28,6 +28,8 @@ from osc_containers.sources import Network
 
 _HASHERS = 2
 """Archives that are hashed at a time."""
+_STRIDE = 64 << 20
+"""Bytes that are hashed without a look at whether it is still of use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,14 +267,14 @@ class _Hashing:
 
     def _ranges(self, berth: _Berth, member: Member) -> Iterator[tuple[int, int]]:
         """Yield the parts of a member as they are there; not all where nobody waits for the result any more."""
-        start = member.start
-        if member.content is None:
-            place = berth.place.at(member.offset)
-            while start < member.offset + member.size and not self._is_stopped:
-                stop = member.offset + self._wait_for_more(place, start - member.offset)
-                yield start, stop
-                start = stop
-        yield start, member.end
+        start, arriving = member.start, member.offset + member.size if member.content is None else member.start
+        place = berth.place.at(member.offset)
+        while start < member.end and not self._is_stopped:
+            stop = member.end
+            if start < arriving:
+                stop = min(member.offset + self._wait_for_more(place, start - member.offset), start + _STRIDE)
+            yield start, stop
+            start = stop
 
     def _wait_for_more(self, place: Place, count: int) -> int:
         """Return how many bytes of a blob are at `place`, when it is more than `count` or nobody waits any more."""
