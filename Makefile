@@ -47,7 +47,7 @@ lint:
 test:
 	@PYTHON="$(PYTHON)" scripts/setup test
 	@$(VENV) scripts/audit
-	scripts/own-mounts $(VENV) -m pytest --numprocesses auto --dist loadgroup
+	scripts/own-mounts $(VENV) -m pytest --numprocesses auto
 
 parity:
 	@PYTHON="$(PYTHON)" scripts/setup check
@@ -55,7 +55,7 @@ parity:
 
 boot:
 	@PYTHON="$(PYTHON)" scripts/setup test
-	scripts/own-mounts $(VENV) -m pytest tests/e2e/test_obs_build.py tests/e2e/test_qemu.py
+	scripts/own-mounts $(VENV) -m pytest tests/e2e/test_obs_build.py
 
 demo:
 	@PYTHON="$(PYTHON)" scripts/setup demo

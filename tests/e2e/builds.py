@@ -1,12 +1,13 @@
-"""Images that obs-build builds: once with our service in the build root, once without it."""
+"""Images that obs-build builds."""
 
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from docker_registry import DockerRegistry
@@ -16,7 +17,7 @@ from e2e.appliance import Appliance
 from e2e.debs import HERE, kiwi_debs
 
 _REPOSITORY = "obs://debian/main"
-_OURS = "obs-service-kiwi-containers-inject"
+_IMAGE = "image.ext4"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,38 +39,24 @@ class Built:
             subprocess.run(["umount", "--lazy", directory], check=True)
 
 
-@pytest.fixture(scope="session")
-def built_with_service(
-    installed: Path,
-    docker_registry: DockerRegistry,
-    debs: Path,
-    our_debs: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Built]:
-    """Give an image into which the service put the containers, in the build root."""
-    work = tmp_path_factory.mktemp("with-service")
-    package = appliance.make(work / "package", docker_registry, debs, repository=_REPOSITORY)
-    run_ours(installed, package, "init")
-    yield _build(work, package, f"Support: {_OURS}\n", debs, kiwi_debs("11.*"), our_debs)
-    shutil.rmtree(work)
+class Build(Protocol):
+    """What the fixture `build` gives."""
+
+    def __call__(self, *command: str, kiwi: str, configuration: str = "", more: Sequence[Path] = ()) -> Built:
+        """Prepare the package by a command of ours, and build it by this kiwi; packages in `more` are offered, too."""
 
 
-@pytest.fixture(scope="session")
-def built_without_service(
-    installed: Path, docker_registry: DockerRegistry, debs: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Built]:
-    """Give an image that gets the containers from kiwi_containers.obscpio, with nothing of ours in the build root."""
-    work = tmp_path_factory.mktemp("without-service")
-    package = appliance.make(work / "package", docker_registry, debs, repository=_REPOSITORY)
-    run_ours(installed, package, "split")
-    description = package.directory / "appliance.kiwi"
-    lines = description.read_text().splitlines(keepends=True)
-    description.write_text("".join(line for line in lines if "<include" not in line))
-    run_ours(
-        installed, package, "prefetch", "--description", "containers.xml", "--inject", "source", "--arch", "x86_64"
-    )
-    yield _build(work, package, "", debs, kiwi_debs("10.3.*"))
-    shutil.rmtree(work)
+@pytest.fixture
+def build(installed: Path, docker_registry: DockerRegistry, debs: Path, tmp_path: Path) -> Iterator[Build]:
+    """Give a function that builds an image as OBS would: in a chroot, offline."""
+
+    def make(*command: str, kiwi: str, configuration: str = "", more: Sequence[Path] = ()) -> Built:
+        package = appliance.make(tmp_path / "package", docker_registry, debs, repository=_REPOSITORY)
+        run_ours(installed, package, *command)
+        return _build(tmp_path, package, configuration, debs, kiwi_debs(kiwi), *more)
+
+    yield make
+    (tmp_path / _IMAGE).unlink(missing_ok=True)  # a gigabyte, which pytest would keep
 
 
 def run_ours(installed: Path, package: Appliance, command: str, *arguments: str) -> None:
@@ -91,6 +78,6 @@ def _build(work: Path, package: Appliance, configuration: str, *repositories: Pa
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout[-8000:]
     built = next((root / "usr/src/packages").glob("KIWI*/*.ext4"))  # bundled, it is there under two names
-    image = built.rename(work / "image.ext4")
+    image = built.rename(work / _IMAGE)
     shutil.rmtree(root)
     return Built(image=image, log=done.stdout, package=package)

@@ -1,15 +1,18 @@
 """A whole package, through obs-build, offline: with our service in the build root and without, until it is booted."""
 
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from e2e.appliance import OWN_FILE
-from e2e.builds import Built
+from e2e.builds import Build, Built
+from e2e.debs import HERE
 from e2e.machine import make_machine
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("images")]
+pytestmark = pytest.mark.integration
 
 _UNITS = "usr/lib/systemd/system"
 _MODES = {
@@ -31,16 +34,30 @@ _MODES = {
 """What README lists, for the profile that is built."""
 
 
-@pytest.fixture(params=["with_service", "without_service"])
-def built(request: pytest.FixtureRequest) -> Built:
-    """Give an image that was built in one of the ways."""
-    image = request.getfixturevalue(f"built_{request.param}")
-    assert isinstance(image, Built)
-    return image
+_LIMIT = 600
+"""Seconds for a boot in qemu; on an idle machine it takes one minute."""
 
 
-def test_the_image_gets_what_readme_lists_and_keeps_what_it_had(built: Built, tmp_path: Path) -> None:
-    with built.mounted(tmp_path / "image") as root:
+def test_with_our_service_in_the_build_root(build: Build, our_debs: Path, tmp_path: Path) -> None:
+    support = "Support: obs-service-kiwi-containers-inject\n"
+    built = build("init", kiwi="11.*", configuration=support, more=[our_debs])
+    assert "<containers> taken out" in built.log
+    assert "kiwi_containers.obscpio" not in built.log
+    expect_what_readme_lists(built, tmp_path)
+    expect_two_boots(built, tmp_path)
+
+
+def test_with_the_archive_of_files_and_nothing_of_ours_in_the_build_root(build: Build, tmp_path: Path) -> None:
+    built = build("init", "--inject", "source", "--arch", "x86_64", kiwi="10.3.*")
+    assert "kiwi_containers_inject" not in built.log
+    expect_what_readme_lists(built, tmp_path)
+    expect_two_boots(built, tmp_path)
+    expect_a_container_runs_in_its_own_kernel(built, tmp_path)
+
+
+def expect_what_readme_lists(built: Built, directory: Path) -> None:
+    """Compare the image with README, and look for what it had without us."""
+    with built.mounted(directory / "listed") as root:
         ours = {path: path.lstat() for path in root.rglob("*") if "kiwi_containers" in str(path.relative_to(root))}
         assert {str(path.relative_to(root)): stat.filemode(status.st_mode) for path, status in ours.items()} == _MODES
         assert {(status.st_uid, status.st_gid) for status in ours.values()} == {(0, 0)}
@@ -49,8 +66,9 @@ def test_the_image_gets_what_readme_lists_and_keeps_what_it_had(built: Built, tm
         assert not list(root.glob("usr/lib/obs")), "our service is in the build root, not in the image"
 
 
-def test_the_containers_are_loaded_at_the_first_boot(built: Built, tmp_path: Path) -> None:
-    with built.mounted(tmp_path / "image") as root, make_machine(root, tmp_path / "machine") as machine:
+def expect_two_boots(built: Built, directory: Path) -> None:
+    """Boot the image in a container: the first time all is loaded, the second time nothing."""
+    with built.mounted(directory / "booted") as root, make_machine(root, directory / "machine") as machine:
         first = machine.boot()
         wanted = built.package.in_podman("app:", "tools:")
         assert {line.rpartition(" ")[0] + " " for line in first.images} == wanted
@@ -61,7 +79,17 @@ def test_the_containers_are_loaded_at_the_first_boot(built: Built, tmp_path: Pat
         assert second.journal == ()
 
 
-def test_only_the_build_that_has_our_service_runs_it(built_with_service: Built, built_without_service: Built) -> None:
-    assert "<containers> taken out" in built_with_service.log
-    assert "kiwi_containers.obscpio" not in built_with_service.log
-    assert "kiwi_containers_inject" not in built_without_service.log
+def expect_a_container_runs_in_its_own_kernel(built: Built, directory: Path) -> None:
+    """Boot the image in qemu by the kernel that it has, and run a container that was loaded."""
+    with built.mounted(directory / "kernel") as root:
+        for name in ("vmlinuz", "initrd.img"):
+            (found,) = (root / "boot").glob(f"{name}-*")
+            shutil.copy(found, directory / name)
+    app = next(name for name in built.package.images if name.endswith("/app:1.0"))
+    script = f"systemctl start multi-user.target && podman run --network=none {app} /bin/hello"
+    command: list[str | Path] = [HERE / "qemu", built.image, directory, f"/bin/sh -c '{script}'"]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=_LIMIT
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert any(line.rstrip().endswith("it runs") for line in done.stdout.splitlines()), done.stdout[-4000:]
