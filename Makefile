@@ -47,7 +47,7 @@ lint:
 test:
 	@PYTHON="$(PYTHON)" scripts/setup test
 	@$(VENV) scripts/audit
-	scripts/own-mounts $(VENV) -m pytest --numprocesses auto
+	scripts/own-mounts $(VENV) -m pytest --numprocesses auto --dist worksteal
 
 parity:
 	@PYTHON="$(PYTHON)" scripts/setup check
