@@ -25,6 +25,8 @@ from osc_containers.sources import ATTEMPTS, ImageSource, Network
 _ENDLESS = 1 << 63
 _SEGMENT = 4 << 20
 """Bytes of a share at least: a request for less costs more than it brings."""
+_REQUEST = 1 << 20
+"""Bytes that would come in the time that a request costs: a share that ends in another blob is so much smaller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +93,12 @@ class _Work:
 
     def __init__(self, shipments: Sequence[Shipment], network: Network, follower: Follower) -> None:
         self._follower = follower
-        large = sum(shipment.blob.size for shipment in shipments if shipment.blob.size > _SEGMENT)
-        self._share = max(_SEGMENT, -(-large // network.width)) if network.is_far else _ENDLESS
         self._waiting: deque[tuple[Shipment, int]] = deque()
         position = 0
         for shipment in shipments:
             self._waiting.append((shipment, position))
-            position += shipment.blob.size if shipment.blob.size > _SEGMENT else 0
+            position += shipment.blob.size + _REQUEST if shipment.blob.size > _SEGMENT else 0
+        self._share = max(_SEGMENT, -(-position // network.width)) if network.is_far else _ENDLESS
         self._segments: list[tuple[int, int, _Arrival, Range]] = []
         self._number = 0
         self._beginning = 0
@@ -233,10 +234,10 @@ class _Arrival:
         with self._lock:
             self._filled.extend(ranges)
             while reached := [stop for first, stop in self._filled if first <= self._hashed < stop]:
+                self._follower.arrived(self._place, max(reached))
                 for chunk in self._place.chunks(self._hashed, max(reached)):
                     self._hasher.update(chunk)
                 self._hashed = max(reached)
-                self._follower.arrived(self._place, self._hashed)
 
     def _deliver(self) -> bool:
         """Bring the whole blob to its other places if it is right, else forget it; False asks for another attempt."""
