@@ -4,7 +4,6 @@ import errno
 import hashlib
 import os
 import resource
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ def new_file(path: Path | str, mode: int = 0o644, directory: int | None = None) 
 def temporary_name(path: Path | str) -> str:
     """Return a name beside `path` that nobody can guess, and that `remove_abandoned` knows."""
     parent, name = os.path.split(path)
-    return os.path.join(parent, f".{name[:48]}.{secrets.token_hex(8)}{_TEMPORARY}")
+    return os.path.join(parent, f".{name[:48]}.{os.urandom(8).hex()}{_TEMPORARY}")
 
 
 def remove_abandoned(directory: Path) -> None:

@@ -6,7 +6,7 @@ kiwi pulls (containers/image, internal/pkg/platform), and amd64's first level un
 (platforms/database.go).
 """
 
-import platform
+import os
 from dataclasses import dataclass
 
 
@@ -69,7 +69,7 @@ def of_architecture(arch: str) -> Platform:
 
 def of_this_machine() -> str:
     """Return the architecture that kiwi sees on this machine: `uname -m`."""
-    return platform.machine()
+    return os.uname().machine
 
 
 def rank(wanted: Platform, offered: Platform) -> int | None:

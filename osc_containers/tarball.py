@@ -8,9 +8,11 @@ Spec: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header".
 """
 
 import struct
-import tarfile
 from collections.abc import Iterator
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+if TYPE_CHECKING:
+    from tarfile import TarInfo
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -53,11 +55,13 @@ def padding(size: int) -> int:
     return -size % BLOCK
 
 
-def members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+def members(file: BinaryIO) -> Iterator["TarInfo"]:
     """Yield the members of an uncompressed tar that begins where `file` is; offsets are those in `file`.
 
     :raises ValueError: it is no such tar from here on, or has too many members.
     """
+    import tarfile  # only what somebody else wrote has to be read
+
     try:
         with tarfile.open(fileobj=cast(BinaryIO, _Headers(file)), mode="r:") as tar:
             for number, member in enumerate(tar):
