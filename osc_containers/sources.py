@@ -17,7 +17,7 @@ _FAR = 0.01
 """Seconds for a small answer from which on a source counts as far: what one connection brings is then little."""
 ATTEMPTS = 3
 """How often a blob that arrives damaged is asked for."""
-_CONNECTIONS_NEAR, _CONNECTIONS_FAR = 4, 16
+_CONNECTIONS_NEAR, _CONNECTIONS_FAR = 4, 20
 
 
 class Stream(Protocol):
