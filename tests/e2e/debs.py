@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -58,7 +59,10 @@ def debs() -> Path:
 def kiwi_debs(versions: str) -> Path:
     """Return a repository that has this kiwi alone."""
     script = HERE / "kiwi-deb"
-    return once(f"kiwi-deb-{versions[:2]}", lambda directory: run(script, versions, directory), script, versions)
+    python = f"PYTHON={sys.executable}"
+    return once(
+        f"kiwi-deb-{versions[:2]}", lambda directory: run("env", python, script, versions, directory), script, versions
+    )
 
 
 @pytest.fixture(scope="session")
