@@ -31,10 +31,17 @@ class Silence:
 
 @contextmanager
 def on_terminal() -> Iterator[Progress]:
-    """Show a line for each running blob and one for all of them, with rate and time left, on standard error."""
-    from rich.console import Console  # slow to load, and only wanted at a terminal
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
+    """Show a line for each running blob and one for all of them, with rate and time left, on standard error.
+
+    Nothing is shown where the library that draws is not installed: packages only recommend it.
+    """
+    try:
+        from rich.console import Console  # slow to load, and only wanted at a terminal
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import Progress as Bars
+    except ImportError:
+        yield Silence()
+        return
 
     columns = (
         TextColumn("{task.description}", markup=False),

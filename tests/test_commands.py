@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from osc_containers import cli, commands
+from osc_containers import cli, commands, progress
 
 MODULES = {path.stem for path in Path(commands.__file__).parent.glob("*.py")} - {"__init__", "arguments"}
 
@@ -46,6 +46,12 @@ def test_what_is_missing_is_said_without_a_traceback(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert re.fullmatch(r"osc-containers: .*platformdirs.*; \S+ needs what the README .* lists\n", done.stderr)
+
+
+def test_progress_is_not_shown_where_nothing_can_draw_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    with progress.on_terminal() as watcher, watcher.blob("app", 10) as advance:
+        advance(10)
 
 
 @pytest.mark.integration
