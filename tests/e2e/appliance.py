@@ -69,6 +69,27 @@ _KERNEL = "linux-image|initramfs|udev"
 _SIZE = 32 << 20
 """Bytes in the larger layers."""
 OWN_FILE = "etc/packagers-own"
+_UNITS = "usr/lib/systemd/system"
+LISTED = {
+    f"{_UNITS}/kiwi_containers.service": "-rw-r--r--",
+    f"{_UNITS}/kiwi_containers-docker-app_1.0.service": "-rw-r--r--",
+    f"{_UNITS}/kiwi_containers-podman-app_1.0.service": "-rw-r--r--",
+    f"{_UNITS}/kiwi_containers-podman-tools_2.0.service": "-rw-r--r--",
+    f"{_UNITS}/kiwi_containers.service.wants": "drwxr-xr-x",
+    f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-docker-app_1.0.service": "lrwxrwxrwx",
+    f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-podman-app_1.0.service": "lrwxrwxrwx",
+    f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-podman-tools_2.0.service": "lrwxrwxrwx",
+    f"{_UNITS}/multi-user.target.wants/kiwi_containers.service": "lrwxrwxrwx",
+    "usr/lib/tmpfiles.d/kiwi_containers.conf": "-rw-r--r--",
+    "usr/libexec": "drwxr-xr-x",
+    "usr/libexec/kiwi_containers": "drwxr-xr-x",
+    "usr/libexec/kiwi_containers/load": "-rwxr-xr-x",
+    "var/tmp/kiwi_containers": "drwxr-xr-x",
+    "var/tmp/kiwi_containers/app_1.0": "-rw-r--r--",
+    "var/tmp/kiwi_containers/data_1.0": "-rw-r--r--",
+    "var/tmp/kiwi_containers/tools_2.0": "-rw-r--r--",
+}
+"""Type and mode of what README lists, for the profiles `main` and `extra`, and of the directories that it takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,34 +12,13 @@ from docker_registry import DockerRegistry
 from test_parity import environment, interpreters
 
 from e2e import appliance
-from e2e.appliance import OWN_FILE, Appliance
+from e2e.appliance import LISTED, OWN_FILE, Appliance
 from e2e.builds import run_ours
 from e2e.debs import HERE
 
 pytestmark = pytest.mark.integration
 
 _PROFILES = ("main", "extra")
-_UNITS = "usr/lib/systemd/system"
-_OURS = {
-    f"{_UNITS}/kiwi_containers.service": "-rw-r--r--",
-    f"{_UNITS}/kiwi_containers-docker-app_1.0.service": "-rw-r--r--",
-    f"{_UNITS}/kiwi_containers-podman-app_1.0.service": "-rw-r--r--",
-    f"{_UNITS}/kiwi_containers-podman-tools_2.0.service": "-rw-r--r--",
-    f"{_UNITS}/kiwi_containers.service.wants": "drwxr-xr-x",
-    f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-docker-app_1.0.service": "lrwxrwxrwx",
-    f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-podman-app_1.0.service": "lrwxrwxrwx",
-    f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-podman-tools_2.0.service": "lrwxrwxrwx",
-    f"{_UNITS}/multi-user.target.wants/kiwi_containers.service": "lrwxrwxrwx",
-    "usr/lib/tmpfiles.d/kiwi_containers.conf": "-rw-r--r--",
-    "usr/libexec": "drwxr-xr-x",
-    "usr/libexec/kiwi_containers": "drwxr-xr-x",
-    "usr/libexec/kiwi_containers/load": "-rwxr-xr-x",
-    "var/tmp/kiwi_containers": "drwxr-xr-x",
-    "var/tmp/kiwi_containers/app_1.0": "-rw-r--r--",
-    "var/tmp/kiwi_containers/data_1.0": "-rw-r--r--",
-    "var/tmp/kiwi_containers/tools_2.0": "-rw-r--r--",
-}
-"""What README lists, for the profiles that are built, and the directories that it takes."""
 
 
 @pytest.fixture(scope="module", params=interpreters())
@@ -115,7 +94,7 @@ def test_the_tree_is_kiwi_s_and_what_readme_lists(
     assert OWN_FILE in injected, "root.tar.gz of the packager is kept"
     new = {path: entry for path, entry in injected.items() if path not in plain}
     assert {path: mode for path, (mode, *_) in new.items()} == {
-        path: _OURS[path] for path in _OURS if path not in plain
+        path: mode for path, mode in LISTED.items() if path not in plain
     }
     assert {(uid, gid) for _, uid, gid in new.values()} == {(0, 0)}
     assert {path: entry for path, entry in injected.items() if path in plain} == plain

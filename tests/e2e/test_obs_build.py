@@ -7,30 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from e2e.appliance import OWN_FILE
+from e2e.appliance import LISTED, OWN_FILE
 from e2e.builds import Build, Built
 from e2e.debs import HERE
 from e2e.machine import make_machine
 
 pytestmark = pytest.mark.integration
 
-_UNITS = "usr/lib/systemd/system"
-_MODES = {
-    f"{_UNITS}/kiwi_containers.service": "-rw-r--r--",
-    f"{_UNITS}/kiwi_containers-podman-app_1.0.service": "-rw-r--r--",
-    f"{_UNITS}/kiwi_containers-podman-tools_2.0.service": "-rw-r--r--",
-    f"{_UNITS}/kiwi_containers.service.wants": "drwxr-xr-x",
-    f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-podman-app_1.0.service": "lrwxrwxrwx",
-    f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-podman-tools_2.0.service": "lrwxrwxrwx",
-    f"{_UNITS}/multi-user.target.wants/kiwi_containers.service": "lrwxrwxrwx",
-    "usr/lib/tmpfiles.d/kiwi_containers.conf": "-rw-r--r--",
-    "usr/libexec/kiwi_containers": "drwxr-xr-x",
-    "usr/libexec/kiwi_containers/load": "-rwxr-xr-x",
-    "var/tmp/kiwi_containers": "drwxr-xr-x",
-    "var/tmp/kiwi_containers/app_1.0": "-rw-r--r--",
-    "var/tmp/kiwi_containers/data_1.0": "-rw-r--r--",
-    "var/tmp/kiwi_containers/tools_2.0": "-rw-r--r--",
-}
+_MODES = {path: mode for path, mode in LISTED.items() if "kiwi_containers" in path and "docker" not in path}
 """What README lists, for the profile that is built."""
 
 
