@@ -23,7 +23,7 @@ class Installed:
     """Our programs as a user has them: compiled, and run by a Python that has nothing else to look through."""
 
     program: Path
-    library: Path
+    home: Path
     python: Path
 
 
@@ -41,7 +41,7 @@ def install(directory: Path) -> Installed:
     command = ["make", "--silent", "install", f"PREFIX={directory}", "DESTDIR=", f"PYTHON={python}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     subprocess.run(command, cwd=_ROOT, check=True, env=environment)
-    return Installed(program=directory / "bin/osc-containers", library=directory / "lib/osc-containers", python=python)
+    return Installed(program=directory / "bin/osc-containers", home=directory / "lib/osc-containers", python=python)
 
 
 class Workshop:
