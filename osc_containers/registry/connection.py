@@ -160,9 +160,8 @@ class Connections:
 
     def __init__(self, context: ssl.SSLContext, count: int, *, outside: bool = False) -> None:
         if _IS_OLD and context.verify_mode != ssl.CERT_NONE:
-            context.check_hostname = (
-                False  # urllib3 1 gives `ssl` no name where a host is an address, and compares itself
-            )
+            # urllib3 1 gives `ssl` no name where a host is an address: it compares names with certificates itself.
+            context.check_hostname = False
         self._settings: dict[str, Any] = {"num_pools": count, "maxsize": count, "ssl_context": context}
         self._pools = _OUTSIDE_POOLS if outside else _POOLS
         self._managers: dict[str, PoolManager] = {}

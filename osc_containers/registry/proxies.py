@@ -1,7 +1,6 @@
 """The proxies of the environment (`https_proxy`, `no_proxy`, …), in the way that requests reads them."""
 
 import os
-from importlib import import_module
 from typing import Any
 from urllib.parse import unquote
 
@@ -29,27 +28,14 @@ def of_environment(url: str) -> str | None:
 def manager(proxy: str, **settings: Any) -> PoolManager:
     """Return what makes connections through a proxy, with the login that its URL has.
 
-    :raises Failure: it is no URL of a proxy that can be used.
+    :raises Failure: it is no URL of an HTTP proxy; SOCKS is not spoken.
     """
     try:
-        if proxy.startswith("socks"):
-            return _socks(proxy, **settings)
         login = parse_url(proxy).auth
         headers = make_headers(proxy_basic_auth=unquote(login)) if login else None
         return ProxyManager(proxy, proxy_headers=headers, **settings)
     except (HTTPError, ValueError) as error:
         shown = hosts.shown(proxy)
         raise Failure(
-            f"{shown}: no proxy that can be used, {type(error).__name__}; correct https_proxy", is_final=True
+            f"{shown}: no HTTP proxy, {type(error).__name__}; correct https_proxy and its like", is_final=True
         ) from None
-
-
-def _socks(proxy: str, **settings: Any) -> PoolManager:
-    try:
-        import_module("socks")  # urllib3 would warn before it raises
-        from urllib3.contrib.socks import SOCKSProxyManager
-    except ImportError:
-        raise Failure(
-            f"{hosts.shown(proxy)}: a proxy of this kind needs the Python package PySocks", is_final=True
-        ) from None
-    return SOCKSProxyManager(proxy, **settings)
