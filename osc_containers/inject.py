@@ -60,18 +60,19 @@ def inject_root(package: Package, found: Description, arch: str, profiles: Colle
     :raises OSError: also where the archives have to be copied and there is no room; then nothing is written.
     """
     placed = _verified(package, found, found.select(arch, profiles), arch)
-    _check_room(package, placed, root)
+    _check_room(package, placed, Tree(root))
     _write(package, placed, Tree(root), own=True)
 
 
-def _check_room(package: Package, placed: Sequence[Placed], root: Path) -> None:
-    with files.naming(root):
-        info = os.statvfs(root)
-        is_copied = root.stat().st_dev != package.directory.stat().st_dev
-    needed = sum({item.path: item.locked.archive.size for item in placed}.values())
-    free = info.f_bavail * info.f_frsize
-    if is_copied and needed > free:
-        raise OSError(errno.ENOSPC, f"no space left; the archives need {needed} bytes, {free} are free", str(root))
+def _check_room(package: Package, placed: Sequence[Placed], tree: Tree) -> None:
+    with files.naming(tree.root):
+        info = os.statvfs(tree.root)
+    sources = {item.path: package.find(item.locked.archive.name) for item in placed}
+    copied = [source for source in sources.values() if source and not tree.can_link(source, own=True)]
+    needed, free = sum(source.stat().st_size for source in copied), info.f_bavail * info.f_frsize
+    if needed > free:
+        problem = f"no space left; the archives need {needed} bytes, {free} are free"
+        raise OSError(errno.ENOSPC, problem, str(tree.root))
 
 
 def _verified(package: Package, found: Description, containers: Sequence[Container], arch: str) -> tuple[Placed, ...]:

@@ -49,12 +49,16 @@ class Tree:
         real = source.resolve(strict=True)
         with real.open("rb") as file, self._parent(path) as (parent, name):
             status = os.fstat(file.fileno())
-            is_alike = stat.S_IMODE(status.st_mode) == 0o644 and (not own or status.st_uid == os.geteuid())
-            if is_alike and _hard_link(real, name, parent):
+            if _is_alike(status, own=own) and _hard_link(real, name, parent):
                 return True
             with files.new_file(name, 0o644, parent) as copy:
                 files.copy_range(file.fileno(), 0, copy, 0, status.st_size)
         return False
+
+    def can_link(self, source: Path, *, own: bool = False) -> bool:
+        """Tell whether `link` needs no room for `source`, as far as file systems, mode and owner tell."""
+        status = source.stat()
+        return _is_alike(status, own=own) and status.st_dev == self.root.stat().st_dev
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
@@ -91,6 +95,10 @@ def _walk(root: int, directory: PurePosixPath, stack: ExitStack) -> int:
             opened = opened[:1]
         pending += [part for part in reversed(target.split("/")) if part not in ("", ".")]
     return opened[-1][1]
+
+
+def _is_alike(status: os.stat_result, *, own: bool) -> bool:
+    return stat.S_IMODE(status.st_mode) == 0o644 and (not own or status.st_uid == os.geteuid())
 
 
 def _hard_link(real: Path, name: str, parent: int) -> bool:

@@ -212,6 +212,32 @@ def test_a_root_tree_that_does_not_take_it(
     assert snapshot(package) == before
 
 
+def test_a_root_tree_beside_archives_of_somebody_else_that_has_no_room_for_copies(
+    installed: Path, package: Path, tmp_path: Path
+) -> None:
+    """Root does not link what another user could still write to."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    space = sum(-(-path.stat().st_size // 4096) * 4 for path in package.iterdir())
+    script = f"""
+mount -t tmpfs -o size={space + 16}k disk "$1"
+cp -r "$2" "$1/package"
+chown -R 1:1 "$1/package"
+mkdir "$1/root"
+cd "$1/package"
+"$3" inject --root ../root --arch x86_64 || status=$?
+ls -A ../root
+exit $status
+"""
+    names = (str(disk), str(package), str(installed / "bin/osc-containers"))
+    command = ["unshare", "--mount", "sh", "-ec", script, "sh", *names]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(
+        r"osc-containers: ../root: no space left; the archives need \d+ bytes, \d+ are free", last_line(done)
+    )
+
+
 def test_a_build_root_that_is_full_is_left_as_it_was(installed: Path, package: Path, tmp_path: Path) -> None:
     """Every block is taken, but links need none: the first unit is what fails."""
     sources = tmp_path / "sources"
