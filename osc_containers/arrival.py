@@ -22,6 +22,8 @@ from osc_containers.progress import Progress
 from osc_containers.reference import Reference
 from osc_containers.sources import ATTEMPTS, ImageSource, Network
 
+_NEAR, _FAR = 4, 20
+"""Requests for blobs at a time, unless the user wants another number."""
 _ENDLESS = 1 << 63
 _SEGMENT = 4 << 20
 """Bytes of a share at least: a request for less costs more than it brings."""
@@ -69,11 +71,13 @@ def receive(shipments: Sequence[Shipment], network: Network, follower: Follower)
     :raises VerificationError: a blob is not what its digest says.
     """
     network.progress.expect(sum(shipment.blob.size for shipment in shipments))
-    work = _Work(shipments, network, follower)
-    pool = ThreadPoolExecutor(network.width)
+    is_split = network.connections is not None or any(shipment.source.is_far for shipment in shipments)
+    width = network.connections or (_FAR if is_split else _NEAR)
+    work = _Work(shipments, follower, shares=width if is_split else 0)
+    pool = ThreadPoolExecutor(width)
     is_interrupted = False
     try:
-        workers = [pool.submit(work.run, network.progress) for _ in range(network.width)]
+        workers = [pool.submit(work.run, network.progress) for _ in range(width)]
         for worker in as_completed(workers):
             worker.result()
     except KeyboardInterrupt:
@@ -87,18 +91,19 @@ def receive(shipments: Sequence[Shipment], network: Network, follower: Follower)
 class _Work:
     """What is left to do, for workers that each take the next piece of it.
 
-    Over a long way every worker gets an equal share of all large blobs, one behind the other; a piece ends where a
-    share or a blob does. The largest piece is next, so that all workers end at about the same time.
+    All large blobs, one behind the other, make so many equal `shares`, one for each worker; a piece ends where a share
+    or a blob does. With none a piece is a whole blob. The largest is next, so that all workers end at about the same
+    time.
     """
 
-    def __init__(self, shipments: Sequence[Shipment], network: Network, follower: Follower) -> None:
+    def __init__(self, shipments: Sequence[Shipment], follower: Follower, *, shares: int) -> None:
         self._follower = follower
         self._waiting: deque[tuple[Shipment, int]] = deque()
         position = 0
         for shipment in shipments:
             self._waiting.append((shipment, position))
             position += shipment.blob.size + _REQUEST if shipment.blob.size > _SEGMENT else 0
-        self._share = max(_SEGMENT, -(-position // network.width)) if network.is_far else _ENDLESS
+        self._share = max(_SEGMENT, -(-position // shares)) if shares else _ENDLESS
         self._segments: list[tuple[int, int, _Arrival, Range]] = []
         self._number = 0
         self._beginning = 0

@@ -27,6 +27,8 @@ _CHUNK = 1 << 20
 class DockerArchive:
     """The image tagged `name` in an archive, or the only one (`sources.ImageSource`)."""
 
+    is_far = False
+
     def __init__(self, storage: Storage, name: str) -> None:
         """Find the image.
 

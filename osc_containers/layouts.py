@@ -20,6 +20,8 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 class OciLayout:
     """The image called `name` in an OCI image layout, or the only one (`sources.ImageSource`)."""
 
+    is_far = False
+
     def __init__(self, storage: Storage, name: str) -> None:
         """Find the image.
 
@@ -77,6 +79,8 @@ def _name(item: Fields) -> str:
 
 class DirLayout:
     """The image in a directory of the `dir:` transport (`sources.ImageSource`)."""
+
+    is_far = False
 
     def __init__(self, storage: Storage) -> None:
         """Find the image.

@@ -3,7 +3,6 @@
 Nothing is fetched here but manifests, indexes and configurations.
 """
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,8 +48,6 @@ class Pin:
     digest: Digest
     media_type: str
     images: Mapping[str, PinnedImage]
-    latency: float | None = None
-    """Seconds that the quickest answer to a question took, if any was asked."""
 
 
 def pin(wanted: Sequence[Wanted], open_source: Callable[[str], ImageSource], lock: Lock) -> tuple[Pin, ...]:
@@ -81,7 +78,6 @@ def _pin_one(wanted: Wanted, open_source: Callable[[str], ImageSource], locked: 
         if locked.digest == digest and (known := _from_lock(wanted, locked)):
             return known
     top = source.manifest(wanted.reference, digest)
-    began = time.monotonic()
     try:
         images = {arch: _pin_image(wanted.reference, top, arch, source) for arch in wanted.architectures}
     except ValueError as error:
@@ -92,7 +88,6 @@ def _pin_one(wanted: Wanted, open_source: Callable[[str], ImageSource], locked: 
         digest=digest or top.digest,
         media_type=top.media_type,
         images=images,
-        latency=(time.monotonic() - began) / len(images),
     )
 
 

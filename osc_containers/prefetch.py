@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,7 +72,6 @@ def prefetch(
         if locked and not found:
             raise LockError(f"{lock.FILE_NAME}: not there, but this run is locked; run it once without 'locked'")
         new_pins = pins.from_lock(wanted, old) if locked else pins.pin(wanted, network.open_source, old)
-        network = replace(network, latency=min((pin.latency for pin in new_pins if pin.latency), default=None))
         targets = _targets(new_pins, old, among=old.references if locked else ())
         provide = partial(_provide_bundle, pack) if pack else _provide
         with ExitStack() as last:

@@ -13,11 +13,8 @@ from osc_containers.oci import Descriptor, Index, Manifest
 from osc_containers.progress import Progress, Silence
 from osc_containers.reference import Reference
 
-_FAR = 0.01
-"""Seconds for a small answer from which on a source counts as far: what one connection brings is then little."""
 ATTEMPTS = 3
 """How often a blob that arrives damaged is asked for."""
-_CONNECTIONS_NEAR, _CONNECTIONS_FAR = 4, 20
 
 
 class Stream(Protocol):
@@ -36,6 +33,10 @@ class ImageSource(Protocol):
 
     All of them raise `RegistryError` when the source fails or refuses, after the retries that are worth making.
     """
+
+    @property
+    def is_far(self) -> bool:
+        """Whether one connection brings little, as far as is known by now: large blobs then pay to be split."""
 
     def resolve(self, reference: Reference) -> Digest:
         """Return the digest of the manifest or index that `reference` names now, by the cheapest request.
@@ -60,20 +61,9 @@ class Network:
     """How to get at images: a source for each origin, and who watches.
 
     `connections` is how many requests for blobs run at a time, to all registries together, and large blobs are then
-    split over them; None leaves both to `latency`, the seconds that the quickest small answer took (None: none yet).
+    split over them; None leaves both to how far the sources are.
     """
 
     open_source: Callable[[str], ImageSource]
     progress: Progress = field(default_factory=Silence)
     connections: int | None = None
-    latency: float | None = None
-
-    @property
-    def is_far(self) -> bool:
-        """Whether one connection brings little, so that large blobs are fetched over several."""
-        return self.connections is not None or self.latency is None or self.latency >= _FAR
-
-    @property
-    def width(self) -> int:
-        """The number of requests for blobs that run at a time."""
-        return self.connections or (_CONNECTIONS_FAR if self.is_far else _CONNECTIONS_NEAR)

@@ -36,6 +36,8 @@ class FakeSource:
     damaged: Mapping[Digest, bytes] = field(default_factory=dict)
     """What is served in place of a blob."""
 
+    is_far = True
+
     def open(self, origin: str) -> "FakeSource":
         """Stand in for the function that opens an origin."""
         assert origin.startswith("docker://")

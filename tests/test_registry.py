@@ -94,6 +94,28 @@ def test_pulls_an_image_in_one_request_for_each_part(registry: FaultRegistry, so
     assert all(request.headers["user-agent"].startswith("osc-containers/") for request in registry.requests)
 
 
+def test_a_registry_is_far_until_it_answers_quickly(
+    registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource
+) -> None:
+    slow, quick = (Reference.parse(each.push(IMAGE, "team/app:1.0")) for each in (registry, elsewhere))
+    registry.script = lambda request: _late
+    assert source.is_far
+    for _ in range(3):
+        source.resolve(slow)
+    assert source.is_far
+    registry.script = lambda request: None
+    # On a busy machine not each answer is quick, but one of so many is.
+    assert any(source.resolve(slow) and not source.is_far for _ in range(200))
+    elsewhere.script = lambda request: _late
+    source.resolve(quick)
+    assert source.is_far, "one of two is"
+
+
+def _late(exchange: Exchange) -> None:
+    exchange.pause(0.02)
+    exchange.send(exchange.answer())
+
+
 def test_a_manifest_that_was_fetched_by_name_is_not_fetched_again_by_digest(
     registry: FaultRegistry, source: ImageSource
 ) -> None:

@@ -59,7 +59,7 @@ class _Failing:
         return count
 
 
-def transfer(source: FakeSource, directory: Path, connections: int = 4) -> None:
+def transfer(source: FakeSource, directory: Path, connections: int | None = 4) -> None:
     network = Network(open_source=source.open, connections=connections)
     prefetch(Package(directory), want(APP), network, outdir=directory, locked=False)
 
@@ -77,6 +77,14 @@ def test_a_large_blob_comes_in_segments_that_make_the_same_archive(tmp_path: Pat
     bounds = sorted(split.ranges)
     assert [start for start, _ in bounds] == [0, *(stop for _, stop in bounds[:-1])]
     assert contents(tmp_path / "whole") == contents(tmp_path / "split")
+
+
+@pytest.mark.parametrize("is_far", [False, True])
+def test_blobs_are_split_where_the_source_is_far(is_far: bool, tmp_path: Path) -> None:
+    source = RecordingSource({APP: BIG})
+    source.is_far = is_far
+    transfer(source, tmp_path, connections=None)
+    assert (len(source.ranges) > 1) is is_far
 
 
 def test_a_blob_that_is_damaged_in_all_attempts_is_refused(tmp_path: Path) -> None:

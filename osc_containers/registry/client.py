@@ -59,6 +59,8 @@ class Registry:
         self._bases = tuple(f"{scheme}://{self._home}" for scheme in schemes)
         self.is_down = False
         """Whether it has failed to answer in all attempts at some request."""
+        self.latency: float | None = None
+        """The seconds of its quickest reply so far, connecting not counted; None: there was none."""
 
     def request(
         self,
@@ -226,4 +228,7 @@ class Registry:
         except (HTTPError, OSError, ValueError) as error:
             raise failures.of(error, hosts.shown(url)) from None
         logger.debug("%s %s: %s", method, hosts.shown(url), response.status)
-        return Reply(response, url)
+        reply = Reply(response, url)
+        if is_home:
+            self.latency = min(self.latency or reply.latency, reply.latency)
+        return reply

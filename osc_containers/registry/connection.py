@@ -9,6 +9,7 @@ import http.client
 import io
 import ipaddress
 import logging
+import math
 import socket
 import ssl
 import threading
@@ -77,8 +78,10 @@ class _Incoming(io.RawIOBase):
         super().close()
 
 
-class _Reply(http.client.HTTPResponse):
-    """A reply that is read through `_Incoming`."""
+class IncomingReply(http.client.HTTPResponse):
+    """A reply that is read through `_Incoming`; `latency` is how long its headers took, in seconds."""
+
+    latency = math.inf
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -86,21 +89,24 @@ class _Reply(http.client.HTTPResponse):
         self.fp = io.BufferedReader(self._incoming, _BUFFER)
 
     def begin(self) -> None:
+        """Receive the headers."""
+        began = time.monotonic()
         super().begin()
+        self.latency = time.monotonic() - began
         self._incoming.begin_body()
 
 
 class _Connection(HTTPConnection):
-    reply: _Reply | None = None
+    reply: IncomingReply | None = None
 
-    def response_class(self, *args: Any, **kwargs: Any) -> _Reply:  # type: ignore[override]
+    def response_class(self, *args: Any, **kwargs: Any) -> IncomingReply:  # type: ignore[override]
         """Begin a reply; `http.client` calls this as the class that it usually is."""
-        self.reply = _Reply(*args, **kwargs)
+        self.reply = IncomingReply(*args, **kwargs)
         return self.reply
 
 
 class _SecureConnection(HTTPSConnection):
-    reply: _Reply | None = None
+    reply: IncomingReply | None = None
     response_class = _Connection.response_class  # type: ignore[assignment]
 
     def connect(self) -> None:
@@ -147,7 +153,7 @@ class _OutsideSecurePool(HTTPSConnectionPool):
     ConnectionCls = _OutsideSecureConnection
 
 
-def reply_on(connection: object) -> http.client.HTTPResponse | None:
+def reply_on(connection: object) -> IncomingReply | None:
     """Return the reply that a connection brings: it gives bytes straight from the socket, urllib3 only by a copy."""
     return getattr(connection, "reply", None)
 

@@ -29,6 +29,8 @@ _ACCEPT = {"Accept": ", ".join((*oci.MANIFEST_TYPES, *oci.INDEX_TYPES))}
 _GET_STATUSES = frozenset({200, 404})
 _HEAD_STATUSES = frozenset({200, 400, 404, 405, 501})  # some registries answer HEAD with an error, and GET well
 _KEPT = 64
+_FAR = 0.01
+"""Seconds: a registry is far if it answers nothing in less."""
 _MIRROR_ATTEMPTS = 2  # there is another place to ask
 
 _Answer = TypeVar("_Answer")
@@ -41,6 +43,11 @@ class RegistryImages:
         self._registries = _Registries(policy, environ)
         self._lock = threading.Lock()
         self._manifests: dict[Digest, Manifest | Index] = {}
+
+    @property
+    def is_far(self) -> bool:
+        """Whether a registry answered slowly, or none at all yet."""
+        return self._registries.is_far
 
     def resolve(self, reference: Reference) -> Digest:
         """Return the digest that `reference` names now, by HEAD where the registry answers that with one."""
@@ -119,6 +126,11 @@ class _Registries:
     @cached_property
     def _logins(self) -> Logins:
         return Logins(self._configuration.helpers, self._environ)
+
+    @property
+    def is_far(self) -> bool:
+        waits = [registry.latency for registry in self._open.values() if registry.latency is not None]
+        return max(waits, default=_FAR) >= _FAR
 
     def places(self, reference: Reference, *, by_digest: bool) -> tuple[tuple[Registry, str], ...]:
         """Return the registries that may have the image, and what it is called there; never none."""

@@ -1,5 +1,6 @@
 """A reply on its way in: bounded, its length checked, its refusal in words."""
 
+import math
 import zlib
 from collections.abc import Mapping
 from http.client import HTTPException
@@ -25,6 +26,11 @@ class Reply:
         self.url = url
         self.status: int = raw.status
         self.headers: Mapping[str, str] = raw.headers
+
+    @property
+    def latency(self) -> float:
+        """The seconds from the request to the end of the headers."""
+        return self._body.latency if self._body else math.inf
 
     @property
     def length(self) -> int | None:
