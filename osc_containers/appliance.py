@@ -6,8 +6,8 @@ What kiwi's schema refuses is passed over here; kiwi says it.
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from osc_containers import markup, profiles
 from osc_containers.description import Description
@@ -22,8 +22,7 @@ _SMALLEST_VOLUME = {"btrfs": 120, "xfs": 300}
 """MiB that kiwi leaves free in a volume without a size, by file system; 30 in others (kiwi/defaults.py)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packages:
+class Packages(NamedTuple):
     """A `<packages>`: names by kind of element, those that are for some architectures only with them."""
 
     kind: str
@@ -46,8 +45,7 @@ class Packages:
         return frozenset(name for name, wanted in self.collections if profiles.is_for(arch, wanted))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limit:
+class Limit(NamedTuple):
     """How large something may get: as a whole, or beyond what is in it when the image is made. In bytes."""
 
     size: int
@@ -57,8 +55,7 @@ class Limit:
     """The element, for messages."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageType:
+class ImageType(NamedTuple):
     """A `<type>`: the limits of its root file system and of others by mount point; None is no limit."""
 
     image: str
@@ -74,8 +71,7 @@ class ImageType:
         return _is_used(self.profiles, used) and profiles.is_for(arch, self.arch)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Appliance:
+class Appliance(NamedTuple):
     """Everything of a description that is of interest here, and the profiles of each build that there is."""
 
     packages: tuple[Packages, ...]

@@ -16,7 +16,7 @@ Spec: OCI image-spec v1.1, image-layout.md; Docker image-spec v1.2, "Combined Im
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osc_containers import tarball
 from osc_containers.digest import Digest
@@ -26,8 +26,7 @@ from osc_containers.reference import Reference
 NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
+class Image(NamedTuple):
     """What is pinned of one image for one architecture: descriptors, in the order of the manifest."""
 
     manifest: Descriptor
@@ -40,8 +39,7 @@ class Image:
         return tuple({blob.digest: blob for blob in (*self.layers, self.config, self.manifest)}.values())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(NamedTuple):
     """One file in the archive; `start` is the offset of its header, `offset` that of its content, all in bytes."""
 
     name: str
@@ -64,8 +62,7 @@ class Member:
         return self.offset + self.size + tarball.padding(self.size)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class Layout(NamedTuple):
     """Where everything lies in an archive of `size` bytes."""
 
     members: tuple[Member, ...]

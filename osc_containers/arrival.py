@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from osc_containers import files, parts
 from osc_containers.errors import VerificationError
@@ -31,8 +30,7 @@ _REQUEST = 1 << 20
 """Bytes that would come in the time that a request costs: a share that ends in another blob is so much smaller."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shipment:
+class Shipment(NamedTuple):
     """A blob, whom to ask for it, all the places it goes to, and where it may be already.
 
     `content` has its bytes if they are in memory, `old` a place where it seems to be; neither is verified.

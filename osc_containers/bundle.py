@@ -7,7 +7,7 @@ depend on what they say.
 
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osc_containers import obscpio, overlay, tree
 from osc_containers.errors import DescriptionError
@@ -16,8 +16,7 @@ from osc_containers.overlay import Archive, Placed
 from osc_containers.units import Symlink, TextFile
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bundle:
+class Bundle(NamedTuple):
     """A cpio archive: its form, and the texts that go into it by their place."""
 
     layout: Layout

@@ -16,8 +16,8 @@ import os
 import re
 import stat
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from osc_containers import markup, profiles, sections
 from osc_containers.errors import DescriptionError
@@ -34,8 +34,7 @@ PROBLEM_LIMIT = 100
 _INCLUDED = re.compile(r"(?:this://)?(?!/)([A-Za-z0-9._+=,~@/-]+)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Include:
+class Include(NamedTuple):
     """An `<include>`: the file it means, and where it stands; kiwi ignores those that are nested."""
 
     name: str
@@ -44,8 +43,7 @@ class Include:
     is_nested: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Description:
+class Description(NamedTuple):
     """A description with everything that it includes, in the order of the document.
 
     `exclusive_archs` and `obs_profiles` are what obs-build reads from the comments `OBS-ExclusiveArch` and
@@ -142,7 +140,7 @@ def parse(xml: bytes, path: Path, load: Callable[[str], bytes]) -> Description:
 
     :raises DescriptionError: as `read`.
     """
-    reader = _Reader(load=load)
+    reader = _Reader(load)
     containers: list[Container] = []
     declared: list[Profile] = []
     for file, element in reader.elements(path.name, xml):
@@ -173,14 +171,14 @@ def _directive(name: bytes, xml: bytes) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(match[1].decode("utf-8", "replace").split())) if match and match[1] else None
 
 
-@dataclass(slots=True, kw_only=True)
 class _Reader:
     """The way through a description and its includes."""
 
-    load: Callable[[str], bytes]
-    includes: list[Include] = field(default_factory=list)
-    problems: Problems = field(default_factory=Problems)
-    open_files: list[str] = field(default_factory=list)
+    def __init__(self, load: Callable[[str], bytes]) -> None:
+        self.load = load
+        self.includes: list[Include] = []
+        self.problems = Problems()
+        self.open_files: list[str] = []
 
     def elements(self, file: str, xml: bytes) -> Iterator[tuple[str, Element]]:
         """Yield the sections of a file with the file they are in; those of an include in its place."""

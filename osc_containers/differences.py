@@ -1,8 +1,7 @@
 """What changed between two states of the containers of a package: locked ones, or what their tags name now."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from osc_containers.archive import Image
 from osc_containers.digest import Digest
@@ -34,8 +33,7 @@ class Pinned(Protocol):
         """The images by architecture."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageChange:
+class ImageChange(NamedTuple):
     """One image for one architecture; a side is None where there was or is none. `fetched` counts bytes."""
 
     arch: str
@@ -67,8 +65,7 @@ def _layers(version: Version | None, among: Iterable[Digest] | None = None) -> t
     return layers if among is None else tuple(layer for layer in layers if layer.digest in among)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(NamedTuple):
     """A reference of which at least one image changed, with those images."""
 
     reference: Reference
@@ -106,7 +103,7 @@ def moved(locked: Mapping[Reference, Pinned], now: Mapping[Reference, Pinned]) -
     for change in compare(locked, now):
         images = tuple(image for image in change.images if image.new)
         if images:
-            changes.append(replace(change, images=images))
+            changes.append(change._replace(images=images))
     return tuple(changes)
 
 

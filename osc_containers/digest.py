@@ -5,14 +5,13 @@ Spec: OCI image-spec v1.1, descriptor.md, section "Digests".
 
 import hashlib
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _SHAPE = re.compile(r"(?P<algorithm>[a-z0-9]+(?:[+._-][a-z0-9]+)*):(?P<hex>[A-Za-z0-9=_-]+)")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
+class Digest(NamedTuple):
     """A registered algorithm and the lower-case hexadecimal hash of some content."""
 
     algorithm: str

@@ -8,8 +8,7 @@ here, once; so is what an error repeats of the document.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -44,12 +43,12 @@ def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-@dataclass(frozen=True, slots=True)
 class Fields:
     """A JSON object together with where it stands."""
 
-    values: dict[str, object]
-    where: str
+    def __init__(self, values: Mapping[str, object], where: str) -> None:
+        self.values = values
+        self.where = where
 
     @classmethod
     def of(cls, value: object, where: str) -> "Fields":

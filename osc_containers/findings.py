@@ -3,8 +3,8 @@
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from osc_containers import terminal
 from osc_containers.table import WIDTH
@@ -23,8 +23,7 @@ class Severity(Enum):
 _STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(NamedTuple):
     """One finding; `check` names its kind for programs, `fix` is the line to add or change, or a command.
 
     `line` is 0 where it is about the file as a whole.
@@ -33,8 +32,8 @@ class Finding:
     severity: Severity
     check: str
     file: str
-    line: int = 0
     why: str
+    line: int = 0
     fix: str = ""
 
     @property

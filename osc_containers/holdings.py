@@ -5,9 +5,8 @@ Nothing that is found here is verified.
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from osc_containers import archive, obscpio, tarball
 from osc_containers.digest import Digest
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from osc_containers.bundle import Bundle
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Region:
+class Region(NamedTuple):
     """`size` bytes of a file from `offset` on."""
 
     path: Path

@@ -9,8 +9,8 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from osc_containers import description, files, markup
 from osc_containers.description import Description
@@ -44,15 +44,14 @@ _DIRECTIVE = re.compile(r"<!--\s*OBS-", re.IGNORECASE)
 _FIT_FOR_INCLUDE = re.compile(r"[A-Za-z0-9._+=,~@-]+")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
+class Split(NamedTuple):
     """What moves the `<containers>` of one description: the new content of two files."""
 
     description: Path
     included: Path
     edited: bytes
     moved: bytes
-    count: int
+    sections: int
 
 
 def plan(descriptions: Sequence[Description]) -> tuple[Split, ...]:
@@ -134,7 +133,7 @@ def _split(found: Description, descriptions: Sequence[Description], *, alone: bo
     included = _free_name(found, moved, descriptions, alone=alone)
     edited = source.encode(_edited_text(source, spans, included.name))
     _check(found, edited, {included.name: moved})
-    return Split(description=found.path, included=included, edited=edited, moved=moved, count=len(spans))
+    return Split(description=found.path, included=included, edited=edited, moved=moved, sections=len(spans))
 
 
 def _with_comments(source: XmlText, start: int) -> int:
@@ -211,4 +210,4 @@ def _load(directory: Path, name: str) -> bytes:
 
 
 def _content(container: Container) -> Container:
-    return replace(container, file="", line=0)
+    return container._replace(file="", line=0)

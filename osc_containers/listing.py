@@ -1,7 +1,7 @@
 """The containers of a package as `list` shows them, to people and to programs."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osc_containers import overlay, table
 from osc_containers.description import Description
@@ -9,8 +9,7 @@ from osc_containers.lock import Lock, LockedImage
 from osc_containers.sections import Container
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(NamedTuple):
     """A container, its path in the image, and what is locked for it by architecture."""
 
     container: Container

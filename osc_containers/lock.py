@@ -14,7 +14,7 @@ JSON that diffs well: sorted keys, two spaces, a final newline. Architectures ar
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osc_containers import fields, platforms
 from osc_containers.archive import Image
@@ -35,8 +35,7 @@ _MAJOR, _MINOR = 1, 0
 _ARCHIVE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveFile:
+class ArchiveFile(NamedTuple):
     """An archive as a file in the package; `size` in bytes, `sha256` in hexadecimal, both of the whole file."""
 
     name: str
@@ -44,8 +43,7 @@ class ArchiveFile:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LockedImage:
+class LockedImage(NamedTuple):
     """One image for one architecture, and the archive that holds it."""
 
     image: Image
@@ -54,8 +52,7 @@ class LockedImage:
     archive: ArchiveFile
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LockedReference:
+class LockedReference(NamedTuple):
     """What a reference named when it was pinned, and its image for each architecture."""
 
     digest: Digest
@@ -70,8 +67,7 @@ class LockedReference:
         return next((self.images[a] for a in sorted(self.images) if platforms.of_architecture(a) == wanted), None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lock:
+class Lock(NamedTuple):
     """Everything that is pinned."""
 
     references: Mapping[Reference, LockedReference]

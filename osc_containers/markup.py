@@ -11,7 +11,7 @@ import re
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import NamedTuple
 from xml.parsers import expat
 
 SIZE_LIMIT = 4 << 20
@@ -31,8 +31,7 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _REFERENCE = re.compile(r"&([^;#&]+);")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Element:
+class Element(NamedTuple):
     """An element with its attributes; `name` is `namespace local` where it has a namespace.
 
     `start` is the byte of its `<`; `stop` that of the `<` of its end tag, or the byte after it where it has none.
@@ -87,11 +86,11 @@ class Element:
             raise ValueError(f"{self.name}: got text in it, expected {expected}")
 
 
-@dataclass(frozen=True, slots=True)
 class Problems:
     """What is wrong with the elements of some files; reading goes on behind each, so that one run says all."""
 
-    found: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.found: list[str] = []
 
     @contextmanager
     def at(self, file: str, element: Element) -> Iterator[None]:
@@ -112,8 +111,8 @@ def parse(xml: bytes, file: str, keep: Collection[str] = ()) -> Element:
         raise ValueError(f"{file}: has more than {SIZE_LIMIT} bytes, too many for a description")
     parser = expat.ParserCreate(_forced_encoding(xml), " ")
     parser.specified_attributes = True  # kiwi's parser ignores the defaults that a DTD declares
-    builder = _Builder(parser=parser, keep=frozenset(keep))
-    dtd = _Dtd(references=xml.count(b"&"))
+    builder = _Builder(parser, keep)
+    dtd = _Dtd(xml.count(b"&"))
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.text
@@ -196,28 +195,27 @@ class _RefusedError(ValueError):
     """Something in the file that we do not act on; the line is known to the parser."""
 
 
-@dataclass(slots=True, kw_only=True)
-class _Open:
-    """An element whose end tag is still to come."""
+class _Open(NamedTuple):
+    """An element whose end tag is still to come; `children` and `text` grow."""
 
     name: str
     attributes: dict[str, str]
     line: int
     start: int
-    children: list[Element] = field(default_factory=list)
-    text: list[str] = field(default_factory=list)
+    children: list[Element]
+    text: list[str]
 
 
-@dataclass(slots=True, kw_only=True)
 class _Builder:
     """Elements in the making, from the events of expat."""
 
-    parser: expat.XMLParserType
-    keep: frozenset[str]
-    depth: int = 0
-    kept: int = 0
-    open: list[_Open] = field(default_factory=list)
-    done: Element | None = None
+    def __init__(self, parser: expat.XMLParserType, keep: Collection[str]) -> None:
+        self.parser = parser
+        self.keep = frozenset(keep)
+        self.depth = 0
+        self.kept = 0
+        self.open: list[_Open] = []
+        self.done: Element | None = None
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         self.depth += 1
@@ -229,7 +227,7 @@ class _Builder:
         if self.kept > ELEMENT_LIMIT:
             raise _RefusedError(f"more than {ELEMENT_LIMIT} elements")
         line, start = self.parser.CurrentLineNumber, self.parser.CurrentByteIndex
-        self.open.append(_Open(name=name, attributes=attributes, line=line, start=start))
+        self.open.append(_Open(name=name, attributes=attributes, line=line, start=start, children=[], text=[]))
 
     def end(self, _name: str) -> None:
         if len(self.open) == self.depth:
@@ -257,15 +255,15 @@ class _Builder:
         return self.done
 
 
-@dataclass(slots=True, kw_only=True)
 class _Dtd:
     """What the internal DTD declares, checked before expat acts on it.
 
     Expat has a brake of its own since 2.4.0, and distributions have older ones.
     """
 
-    references: int
-    values: dict[str, str] = field(default_factory=dict)
+    def __init__(self, references: int) -> None:
+        self.references = references
+        self.values: dict[str, str] = {}
 
     def start(self, _name: str, system_id: str | None, public_id: str | None, _internal: int) -> None:
         if system_id is not None or public_id is not None:

@@ -10,8 +10,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 FILE_NAME = "kiwi_containers.obscpio"
 SIZE_LIMIT = 0xFFFFFFFF
@@ -24,8 +23,7 @@ _TRAILER = "TRAILER!!!"
 _NAME_LIMIT = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """A member to be written: `mode` has the type of file too; what has the same `content` name is one file.
 
     `size` is that of the content, in bytes.
@@ -37,8 +35,7 @@ class Entry:
     content: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class Layout(NamedTuple):
     """Where everything lies: headers by offset, the place of each content by its name, and the size of it all."""
 
     frame: tuple[tuple[int, bytes], ...]
@@ -80,8 +77,7 @@ def _header(path: str, mode: int, inode: int, links: int, size: int) -> bytes:
     return header + bytes(-len(header) % 4)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(NamedTuple):
     """A regular file with a content, and where that is."""
 
     path: str

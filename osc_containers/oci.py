@@ -7,7 +7,7 @@ Schema 2".
 """
 
 import re
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from osc_containers import fields, platforms
 from osc_containers.digest import Digest
@@ -42,16 +42,27 @@ _DATE = re.compile(
 _ATTESTATION = "vnd.docker.reference.type"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Descriptor:
-    """What a manifest says about a blob before it is read; `size` is in bytes."""
+class Descriptor(NamedTuple):
+    """What a manifest says about a blob before it is read; `size` is in bytes.
+
+    Two are equal if they mean the same blob, wherever it is and whatever it is for.
+    """
 
     digest: Digest
     size: int
     media_type: str
-    platform: Platform | None = field(default=None, compare=False)
-    is_attestation: bool = field(default=False, compare=False)
-    urls: tuple[str, ...] = field(default=(), compare=False)
+    platform: Platform | None = None
+    is_attestation: bool = False
+    urls: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Descriptor) and self[:3] == other[:3]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:3])
 
     @classmethod
     def of(cls, item: Fields) -> "Descriptor":
@@ -82,8 +93,7 @@ class Descriptor:
             raise ValueError(f"{item.path('digest')}: {error}") from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class Manifest(NamedTuple):
     """The manifest of one image for one platform."""
 
     raw: bytes
@@ -102,8 +112,7 @@ class Manifest:
         return tuple({blob.digest: blob for blob in (self.config, *self.layers)}.values())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Index:
+class Index(NamedTuple):
     """An OCI index or a Docker manifest list."""
 
     raw: bytes

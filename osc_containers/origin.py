@@ -9,7 +9,7 @@ Spec: containers-transports(5); distribution/reference.
 
 import posixpath
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osc_containers.digest import Digest
 from osc_containers.reference import Reference
@@ -25,8 +25,7 @@ _TRANSPORT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?!\d{1,5}(?:/|$))(.*)", re.
 _DIGEST = re.compile(r"[a-z0-9]+:[A-Za-z0-9]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """The `source` of a section: as written, and taken apart into a transport and what it begins with."""
 
     text: str
@@ -64,8 +63,7 @@ class Source:
         return cls(text, transport, rest)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class Origin(NamedTuple):
     """Where an image is got (`place`, in the form of containers-transports(5)), and what it is called from then on.
 
     `endpoint` is the text that kiwi gives to skopeo and `file_name` the path that it writes to, below

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osc_containers import names, units
 from osc_containers.errors import DescriptionError
@@ -18,16 +18,14 @@ _TAKEN = {ROOT, "repos", "containers", "images"}
 """Directories that mean something else to kiwi or obs-build, and so cannot be a profile's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Archive:
+class Archive(NamedTuple):
     """An archive in the image: the file `name` of the package at `path`."""
 
     path: str
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class Placed(NamedTuple):
     """A container, what is locked for it, and its path in the image."""
 
     container: Container

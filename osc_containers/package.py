@@ -10,8 +10,8 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from osc_containers import files, lock, obscpio
 from osc_containers.errors import Error, LockError
@@ -23,8 +23,7 @@ _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _PREFIX = re.compile(r"_service:(?:[^:/]+:)*")
 
 
-@dataclass(frozen=True, slots=True)
-class Package:
+class Package(NamedTuple):
     """A package in `directory`."""
 
     directory: Path

@@ -5,7 +5,7 @@ Nothing is fetched here but manifests, indexes and configurations.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osc_containers import oci, platforms
 from osc_containers.archive import Image
@@ -20,8 +20,7 @@ _INDEX_DEPTH = 4
 _AT_ONCE = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A reference, where to get it, and for which architectures; `where` is the place in the description."""
 
     reference: Reference
@@ -30,8 +29,7 @@ class Wanted:
     where: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PinnedImage:
+class PinnedImage(NamedTuple):
     """The image that a reference has for one architecture; `small` has the bytes of its manifest and configuration."""
 
     image: Image
@@ -39,8 +37,7 @@ class PinnedImage:
     small: Mapping[Digest, bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pin:
+class Pin(NamedTuple):
     """What a reference named just now, with its image for each architecture."""
 
     reference: Reference

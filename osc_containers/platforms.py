@@ -7,11 +7,10 @@ kiwi pulls (containers/image, internal/pkg/platform), and amd64's first level un
 """
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Platform:
+class Platform(NamedTuple):
     """Operating system, architecture and variant in the words of Go; the variant is empty where there is only one."""
 
     os: str

@@ -7,10 +7,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from osc_containers import files, holdings, lock, names, obscpio, pins, sums, table, transfer
 from osc_containers.errors import LockError
@@ -36,8 +35,7 @@ Pack = Callable[[Lock], "Bundle"]
 """Lays out the bundle of what a lock has pinned."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Target:
+class _Target(NamedTuple):
     """An image and the archive it shall have; `locked` is that archive as the old lock knows it."""
 
     pin: Pin

@@ -5,22 +5,20 @@ with `import="true"` are used when none is asked for.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osc_containers import platforms
 from osc_containers.markup import BLANKS, Element
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Requirement:
+class Requirement(NamedTuple):
     """Another profile that comes with a profile, on these architectures (a comma list; None is all)."""
 
     profile: str
     arch: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class Profile(NamedTuple):
     """A `<profile>` as declared."""
 
     name: str

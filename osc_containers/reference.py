@@ -5,7 +5,7 @@ docker share.
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osc_containers.digest import Digest
 
@@ -23,8 +23,7 @@ _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Reference:
+class Reference(NamedTuple):
     """A complete image name: with registry, and with a tag, a digest or both."""
 
     registry: str

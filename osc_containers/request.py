@@ -1,7 +1,7 @@
 """What a run is about: the descriptions of a package, and the images that they ask for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osc_containers import description, platforms
 from osc_containers.description import Description
@@ -12,8 +12,7 @@ from osc_containers.reference import Reference
 from osc_containers.sections import Container
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """Descriptions, and what narrows them down; empty `architectures` and `profiles` leave it to the descriptions."""
 
     descriptions: tuple[Description, ...]

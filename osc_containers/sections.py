@@ -1,7 +1,7 @@
 """The `<containers>` of a description and what each `<container>` in them asks for."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osc_containers import origin, profiles
 from osc_containers.markup import BLANKS, Element, Problems
@@ -14,8 +14,7 @@ _SECTION = ("source", "backend", "profiles", "arch")
 _CONTAINER = ("name", "path", "tag", "arch", "fetch_only")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
+class Container(NamedTuple):
     """One `<container>`, as asked for.
 
     `endpoint` is the text that kiwi builds, `origin` says where to get the image (as in containers-transports(5); a
@@ -51,14 +50,14 @@ class Container:
         return profiles.is_for(arch, self.section_arch) and profiles.is_for(arch, self.container_arch)
 
 
-@dataclass(slots=True, kw_only=True)
 class _Section:
     """The attributes of a `<containers>`; those that are wrong are None."""
 
-    source: Source | None = None
-    backend: str = ""
-    arch: str | None = None
-    profiles: str | None = None
+    def __init__(self) -> None:
+        self.source: Source | None = None
+        self.backend = ""
+        self.arch: str | None = None
+        self.profiles: str | None = None
 
 
 def containers_of(section: Element, file: str, problems: Problems) -> Iterator[Container]:

@@ -4,7 +4,7 @@ Modes and what they mean: osc (`obs_scm/serviceinfo.py`), the source server (bs_
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osc_containers import markup
 from osc_containers.errors import DescriptionError
@@ -19,8 +19,7 @@ _PREFETCH_KNOWS = ("description", "arch", "profile", "locked", "inject")
 _INJECT_KNOWS = ("description",)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """A `<service>`; `mode` is empty where it has none, `parameters` are name and value in their order."""
 
     name: str

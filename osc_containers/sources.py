@@ -5,8 +5,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from osc_containers.digest import Digest
 from osc_containers.oci import Descriptor, Index, Manifest
@@ -56,8 +55,7 @@ class ImageSource(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
+class Network(NamedTuple):
     """How to get at images: a source for each origin, and who watches.
 
     `connections` is how many requests for blobs run at a time, to all registries together, and large blobs are then
@@ -65,5 +63,5 @@ class Network:
     """
 
     open_source: Callable[[str], ImageSource]
-    progress: Progress = field(default_factory=Silence)
+    progress: Progress = Silence()
     connections: int | None = None

@@ -8,9 +8,8 @@ import stat
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from osc_containers import tarball
 from osc_containers.errors import RegistryError
@@ -43,8 +42,7 @@ class PieceStream:
         return count
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class Piece(NamedTuple):
     """Where the bytes of a name are: `size` of them from `offset` of a file."""
 
     path: Path

@@ -1,6 +1,7 @@
 """From pinned images to archives: every byte once over the network, once onto the disk.
 
 A blob is written straight to its place in the first archive that needs it and hashed on the way; other archives get it
+from typing import NamedTuple
 from there, in the kernel where it can. A large one comes in segments over several connections. An archive gets its name
 only when all of it is verified; what is verified of one that fails is not fetched again (see `parts`).
 """
@@ -12,8 +13,8 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from osc_containers import archive, arrival, files, holdings, parts
 from osc_containers.archive import Image, Layout, Member
@@ -32,8 +33,7 @@ _STRIDE = 64 << 20
 """Bytes that are hashed without a look at whether it is still of use."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(NamedTuple):
     """One archive to be made; `small` has the bytes of blobs that are already in memory."""
 
     name: str
@@ -54,8 +54,7 @@ Frame = Iterable[tuple[int, bytes]]
 """Bytes by the offset that they go to."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Volume:
+class Volume(NamedTuple):
     """A file of `size` bytes that archives go into: one alone, or several at their offsets with something around them.
 
     `finish` is given the archives when they are complete, and returns what is around them.
@@ -117,8 +116,7 @@ def transfer(
         yield made
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Berth:
+class _Berth(NamedTuple):
     """Where an archive comes to lie."""
 
     order: Order

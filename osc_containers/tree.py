@@ -9,8 +9,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from osc_containers import files
 
@@ -21,8 +21,7 @@ _NO_HARD_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOP
 _MODES = {"/tmp": 0o1777, "/var/tmp": 0o1777}  # noqa: S108 - where they are made, they get the mode that they always have
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(NamedTuple):
     """The tree below `root`; paths in it are absolute.
 
     An `OSError` of any method names the path in the tree, not what was in the way of it.

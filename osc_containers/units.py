@@ -23,8 +23,8 @@ Spec: systemd.unit(5), systemd.service(5) ("Command lines"), tmpfiles.d(5); trie
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from osc_containers.digest import Digest
 from osc_containers.reference import Reference
@@ -45,14 +45,11 @@ BACKENDS = tuple(STORES)
 _ID_LENGTH = 160  # with a prefix and a suffix in it, a file name of an ID has less than 255 bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class Load(NamedTuple):
     """One container that one engine shall load; sizes are in bytes.
 
     Loads of one `path` share the archive: the engine that loads it last removes it. `unpacked` is the size of the
     layers in the engine's store, None if it is not known; the check for free space then expects at least `size`.
-
-    :raises ValueError: the backend is not one of `BACKENDS`.
     """
 
     backend: str
@@ -64,18 +61,13 @@ class Load:
     image_id: Digest
     unpacked: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.backend not in STORES:
-            raise ValueError(f"got backend {self.backend[:80]!r}, expected one of {', '.join(BACKENDS)}")
-
     @property
     def unit(self) -> str:
         """The name of the unit."""
         return f"kiwi_containers-{self.backend}-{load_id(self.path)}.service"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextFile:
+class TextFile(NamedTuple):
     """A text file of the image."""
 
     path: str
@@ -83,8 +75,7 @@ class TextFile:
     mode: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Symlink:
+class Symlink(NamedTuple):
     """A symbolic link of the image; `target` is relative to the link's directory."""
 
     path: str
@@ -96,11 +87,13 @@ def render(loads: Iterable[Load]) -> tuple[TextFile | Symlink, ...]:
 
     Without loads that is the tmpfiles.d entry, which archives that are only fetched need too.
 
-    :raises ValueError: one engine would load two containers in units of the same name.
+    :raises ValueError: a backend is not one of `BACKENDS`, or one would load two containers in units of the same name.
     """
     files: list[TextFile | Symlink] = [TextFile(path=TMPFILES, text=_TMPFILES, mode=0o644)]
     units: dict[str, Load] = {}
     for load in loads:
+        if load.backend not in STORES:
+            raise ValueError(f"got backend {load.backend[:80]!r}, expected one of {', '.join(BACKENDS)}")
         if units.setdefault(load.unit, load) != load:
             raise ValueError(f"{load.unit}: got two containers, {units[load.unit].reference} and {load.reference}")
     if units:

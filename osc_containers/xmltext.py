@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _HEAD = re.compile(r"(\ufeff|\xef\xbb\xbf)?(<\?xml\s.*?\?>)?", re.DOTALL)
 _REST_OF_LINE = re.compile(r"[ \t]*\r?\n")
@@ -22,8 +22,7 @@ def escape(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
-@dataclass(frozen=True, slots=True)
-class XmlText:
+class XmlText(NamedTuple):
     """A file in letters that go back to the same bytes; those beyond ASCII may stand for something else.
 
     In every encoding that XML parsers read, markup is written in ASCII or in UTF-16. So the file is taken apart as

@@ -40,7 +40,7 @@ from osc_containers.sources import Network
 from osc_containers.transports import Sources
 
 HASTY = Policy(connect_timeout=2, read_timeout=0.15, deadline=2, attempts=4, first_delay=0.01, longest_delay=0.03)
-CLEAN = replace(HASTY, read_timeout=30, deadline=60)
+CLEAN = HASTY._replace(read_timeout=30, deadline=60)
 RUNS = 3000
 LONGEST = 10.0
 """Seconds that a run may take: for each of the two steps, pinning and fetching, the deadline, and as much for a busy

@@ -97,7 +97,7 @@ def outcome(attributes: dict[str, str]) -> None:
         with tempfile.TemporaryDirectory() as name:
             source = FakeSource({str(each.reference): images.small("app") for each in found.containers})
             wanted = request.wanted(request.Request(descriptions=(found,), architectures=("x86_64",), profiles=()))
-            wanted = tuple(replace(each, origin=f"docker://{each.reference}") for each in wanted)
+            wanted = tuple(each._replace(origin=f"docker://{each.reference}") for each in wanted)
             network = Network(open_source=source.open)
             lock = prefetch.prefetch(Package(Path(name)), wanted, network, outdir=Path(name), locked=False)
             for file in os.listdir(name):

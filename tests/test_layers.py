@@ -82,6 +82,11 @@ def test_foreign_packages_stay_in_their_module(module: str) -> None:
     assert foreign == {name for name in foreign if module in FOREIGN.get(name, ())}
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_values_are_quick_to_define(module: str) -> None:
+    assert "dataclasses" not in set(imports(module))
+
+
 def needs(module: str) -> set[str]:
     """Return everything that `module` imports, directly or not."""
     found: set[str] = set()
@@ -101,4 +106,4 @@ def test_the_offline_half_needs_no_network(module: str) -> None:
 def test_the_command_line_loads_the_network_only_when_it_fetches() -> None:
     script = "import sys, osc_containers.cli, osc_containers.services; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
-    assert not {"requests", "urllib3", "osc_containers.registry.client"} & set(loaded)
+    assert not {"requests", "urllib3", "osc_containers.registry.client", "dataclasses"} & set(loaded)

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import faults
@@ -24,7 +23,7 @@ from osc_containers.sources import ImageSource
 from osc_containers.transports import Sources
 
 HASTY = Policy(connect_timeout=2, read_timeout=0.3, deadline=3, attempts=4, first_delay=0.02, longest_delay=0.05)
-PATIENT = replace(HASTY, read_timeout=20, deadline=60)
+PATIENT = HASTY._replace(read_timeout=20, deadline=60)
 IMAGE = images.image(images.random_layer("first", 40_000), images.random_layer("second", 3_000, compression="gzip"))
 OTHER = images.image(images.random_layer("other", 500))
 EXPECTED = [IMAGE.raw, *IMAGE.blobs]
@@ -77,7 +76,7 @@ def put(registry: FaultRegistry, content: bytes, **changes: object) -> tuple[Ref
     """Store a blob; return what to ask for it with."""
     digest = Digest.parse(registry.put_blob(content))
     blob = Descriptor(digest=digest, size=len(content), media_type="application/vnd.oci.image.layer.v1.tar")
-    return Reference.parse(f"{registry.host}/team/app:1.0"), replace(blob, **changes)  # type: ignore[arg-type]
+    return Reference.parse(f"{registry.host}/team/app:1.0"), blob._replace(**changes)  # type: ignore[arg-type]
 
 
 def said(source: ImageSource, name: str) -> str:

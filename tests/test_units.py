@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import time
-from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -29,8 +28,8 @@ LOAD = Load(
     manifest=Digest("sha256", "b" * 64),
     image_id=Digest("sha256", "c" * 64),
 )
-DOCKER = replace(LOAD, backend="docker", unpacked=9999)
-OTHER = replace(LOAD, reference=Reference.parse("docker.io/library/other"), path=f"{ARCHIVES}/other_latest")
+DOCKER = LOAD._replace(backend="docker", unpacked=9999)
+OTHER = LOAD._replace(reference=Reference.parse("docker.io/library/other"), path=f"{ARCHIVES}/other_latest")
 
 # What names would have to get past the parser of references to do harm here.
 WEAPONS = ("%n%%", "$HOME ${HOME}", '"', "'", "\\", "a\\", "a\nExecStart=/bin/true", " ;", "-rf", "é\u202e", "\x1b[31m")
@@ -47,7 +46,7 @@ def texts(*loads: Load) -> dict[str, str]:
 
 def named(text: str, backend: str = "podman") -> Load:
     """Return a load all of whose names are `text`, unparsed."""
-    return replace(LOAD, backend=backend, reference=Reference(text, text, text), path=f"{ARCHIVES}/{text}")
+    return LOAD._replace(backend=backend, reference=Reference(text, text, text), path=f"{ARCHIVES}/{text}")
 
 
 def test_the_unit_of_a_container() -> None:
@@ -83,7 +82,7 @@ def test_the_unit_of_a_container() -> None:
     ],
 )
 def test_a_unit_is_ordered_after_what_its_engine_needs(backend: str, lines: set[str]) -> None:
-    text = texts(replace(LOAD, backend=backend))[f"{UNITS}/kiwi_containers-{backend}-app_1.0.service"]
+    text = texts(LOAD._replace(backend=backend))[f"{UNITS}/kiwi_containers-{backend}-app_1.0.service"]
     assert set(text.partition("\n\n")[0].splitlines()[2:]) == lines | {"Before=kiwi_containers.service"}
 
 
@@ -122,12 +121,12 @@ def test_the_files_of_combined_overlays_agree() -> None:
 
 def test_a_unit_has_one_container() -> None:
     with pytest.raises(ValueError, match=r"^kiwi_containers-podman-app_1.0.service: got two containers, "):
-        units.render([LOAD, replace(LOAD, reference=OTHER.reference)])
+        units.render([LOAD, LOAD._replace(reference=OTHER.reference)])
 
 
 def test_an_unknown_backend_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^got backend 'crio', expected one of podman, docker, container-snap$"):
-        replace(LOAD, backend="crio")
+        units.render([LOAD._replace(backend="crio")])
 
 
 @pytest.mark.parametrize(
@@ -147,7 +146,7 @@ def test_an_id_is_the_name_of_the_archive_made_fit(name: str, expected: str) -> 
 
 @given(st.sampled_from(units.BACKENDS), st.text() | st.text(min_size=200, max_size=400))
 def test_names_of_units_are_fit_for_systemd_and_file_systems(backend: str, name: str) -> None:
-    unit = replace(LOAD, backend=backend, path=f"{ARCHIVES}/{name}").unit
+    unit = LOAD._replace(backend=backend, path=f"{ARCHIVES}/{name}").unit
     assert set(unit) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
     assert len(unit) <= 255
 
@@ -222,7 +221,7 @@ def verify(root: Path, *loads: Load) -> None:
 
 @pytest.mark.integration
 def test_systemd_has_nothing_to_say_about_the_units(tmp_path: Path) -> None:
-    verify(tmp_path / "root", *(replace(LOAD, backend=backend) for backend in units.BACKENDS), OTHER)
+    verify(tmp_path / "root", *(LOAD._replace(backend=backend) for backend in units.BACKENDS), OTHER)
 
 
 @pytest.mark.integration

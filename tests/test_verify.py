@@ -1,6 +1,5 @@
 """Offline verification finds whatever differs from the one right form of an archive."""
 
-import dataclasses
 import io
 import tarfile
 from collections.abc import Callable
@@ -112,7 +111,7 @@ def test_a_lock_that_belongs_to_another_archive_is_refused(package: Package) -> 
     locked = locked_app(package)
     other = read_lock(package).image_for(Reference.parse(WEB), "x86_64")
     assert other
-    mixed = dataclasses.replace(locked, image=other.image)
+    mixed = locked._replace(image=other.image)
     assert lay_out(other.image, Reference.parse(APP)).size == locked.archive.size
     (problem,) = verify.check_archive(package, Reference.parse(APP), "x86_64", mixed)
     assert "not its header; it is damaged or another archive" in problem
@@ -124,7 +123,7 @@ def test_layers_that_the_manifest_does_not_name_are_refused(tmp_path: Path) -> N
     run(source, tmp_path, *want(APP))
     package = Package(tmp_path)
     locked = locked_app(package)
-    image = dataclasses.replace(locked.image, layers=locked.image.layers[:1])
+    image = locked.image._replace(layers=locked.image.layers[:1])
     content = bytearray(lay_out(image, Reference.parse(APP)).size)
     for offset, part in lay_out(image, Reference.parse(APP)).frame():
         content[offset : offset + len(part)] = part
@@ -132,8 +131,8 @@ def test_layers_that_the_manifest_does_not_name_are_refused(tmp_path: Path) -> N
     for member in lay_out(image, Reference.parse(APP)).blobs():
         content[member.offset : member.offset + member.size] = blobs[member.digest]
     (tmp_path / NAME).write_bytes(content)
-    file = dataclasses.replace(locked.archive, size=len(content), sha256=Digest.of(bytes(content)).hex)
-    forged = dataclasses.replace(locked, image=image, archive=file)
+    file = locked.archive._replace(size=len(content), sha256=Digest.of(bytes(content)).hex)
+    forged = locked._replace(image=image, archive=file)
     (problem,) = verify.check_archive(package, Reference.parse(APP), "x86_64", forged)
     assert problem.startswith(f"{NAME}: manifest: its config and layers are not those of the lock")
 

@@ -8,7 +8,7 @@ Compressed layers become larger in the store; how much, only the engine knows.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osc_containers.appliance import MEBIBYTE, ImageType, Limit
 from osc_containers.checks.subject import Image, Subject
@@ -24,8 +24,7 @@ _RESERVE = 0.5
 """What kiwi adds to the size of the data, as a part of it, when it computes a size (kiwi/system/size.py)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
+class Need(NamedTuple):
     """What one file system has to hold, in bytes: the archives, the images of the stores in it, the largest copies."""
 
     archives: int

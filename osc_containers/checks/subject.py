@@ -1,7 +1,7 @@
 """What is checked."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osc_containers import appliance, platforms, profiles
 from osc_containers.appliance import ImageType, Packages
@@ -13,8 +13,7 @@ from osc_containers.sections import Container
 from osc_containers.servicefile import INJECT, PREFETCH, Entry
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
+class Image(NamedTuple):
     """An image that is made: for which profiles is `asked`, and what of the description is in it."""
 
     arch: str
@@ -27,8 +26,7 @@ class Image:
         return f"{self.arch}, profile {' and '.join(self.asked)}" if self.asked else self.arch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class Subject(NamedTuple):
     """A package with what could be read of it; `entries` are those of `_service`, None where there is no such file."""
 
     package: Package

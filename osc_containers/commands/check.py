@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 
 from osc_containers import findings, request, servicefile
 from osc_containers.checks import archives, layout, programs, services, space
@@ -72,7 +71,7 @@ def _findings(package: Package, names: list[str], architectures: list[str]) -> I
     subject = Subject(package=package, request=_NOTHING, lock=lock, entries=entries)
     try:
         names, architectures = names or subject.parameter("description"), architectures or subject.parameter("arch")
-        subject = replace(subject, request=request.read(package, names, architectures, subject.parameter("profile")))
+        subject = subject._replace(request=request.read(package, names, architectures, subject.parameter("profile")))
     except DescriptionError as error:
         yield from (findings.of_problem(problem, "description") for problem in error.problems)
     for check in checks:

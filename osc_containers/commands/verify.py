@@ -3,7 +3,6 @@
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 
 from osc_containers import request, verify
 from osc_containers.commands import arguments
@@ -43,7 +42,7 @@ def verify_all(package: Package, names: Sequence[str], architectures: Sequence[s
     found = request.read(package, names, architectures, profiles)
     lock = require_lock(package)
     if not architectures:
-        found = replace(found, architectures=tuple(dict.fromkeys(arch for _, arch, _ in lock.images())))
+        found = found._replace(architectures=tuple(dict.fromkeys(arch for _, arch, _ in lock.images())))
     wanted = [(item.reference, arch, item.where) for item in request.wanted(found) for arch in item.architectures]
     problems = verify.check_coverage(wanted, lock)
     images = [image for image in lock.images() if not architectures or image[1] in architectures]

@@ -5,7 +5,7 @@ Spec: RFC 9110, 11 (challenges); RFC 6750, 3 (Bearer); distribution's "Token Aut
 
 import base64
 import re
-from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from osc_containers import fields
@@ -26,8 +26,7 @@ _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)")
 _PULL = re.compile(r"repository:[A-Za-z0-9._/:-]{1,300}:pull")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Challenge:
+class Challenge(NamedTuple):
     """One way in that a server offers; scheme and names of parameters are in lower case."""
 
     scheme: str
@@ -59,13 +58,15 @@ def parse_challenges(header: str) -> tuple[Challenge, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Login:
+class Login(NamedTuple):
     """A name and a password, or an identity token; neither is ever shown."""
 
     username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
+    password: str = ""
+    identity_token: str = ""
+
+    def __repr__(self) -> str:
+        return f"Login(username={self.username!r})"
 
     @property
     def basic(self) -> str:
@@ -73,13 +74,15 @@ class Login:
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenRequest:
+class TokenRequest(NamedTuple):
     """What to send to a token server; `form` makes it a POST."""
 
     url: str
-    authorization: str | None = field(default=None, repr=False)
-    form: dict[str, str] | None = field(default=None, repr=False)
+    authorization: str | None = None
+    form: dict[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"TokenRequest(url={self.url!r})"
 
 
 def scope_of(challenge: Challenge, repository: str) -> str:
@@ -108,12 +111,14 @@ def token_request(challenge: Challenge, realm: str, scope: str, login: Login | N
     return TokenRequest(url=url, authorization=login.basic if login else None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
+class Token(NamedTuple):
     """A bearer token and how many seconds it is good for."""
 
-    value: str = field(repr=False)
+    value: str
     lifetime: int
+
+    def __repr__(self) -> str:
+        return f"Token(lifetime={self.lifetime!r})"
 
 
 def parse_token(reply: bytes, where: str) -> Token:

@@ -6,7 +6,6 @@ Spec: OCI distribution-spec v1.1, "Pull". Digests are computed from what came; a
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
@@ -113,7 +112,7 @@ class _Registries:
 
     def __init__(self, policy: Policy, environ: Mapping[str, str]) -> None:
         self._policy = policy
-        self._mirror_policy = replace(policy, attempts=min(policy.attempts, _MIRROR_ATTEMPTS))
+        self._mirror_policy = policy._replace(attempts=min(policy.attempts, _MIRROR_ATTEMPTS))
         self._environ = environ
         self._lock = threading.Lock()
         self._open: dict[tuple[str, bool, bool], Registry] = {}

@@ -11,8 +11,8 @@ import re
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from osc_containers import fields
 from osc_containers.errors import RegistryError
@@ -28,8 +28,7 @@ _IDENTITY = "<token>"  # the user name with which a helper marks an identity tok
 _DOCKER_HUB_KEYS = ("docker.io", "https://index.docker.io/v1/", "index.docker.io")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
+class Credentials(NamedTuple):
     """A credential file: logins and names of helpers, each by registry or repository, and a helper for all others."""
 
     logins: dict[str, Login]

@@ -7,8 +7,8 @@ is named has its registry, or is Docker Hub's, as for skopeo's `docker://`, by w
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from osc_containers.errors import RegistryError
 from osc_containers.fields import Fields
@@ -20,8 +20,7 @@ _FILE_LIMIT = 4 << 20
 _USES = ("all", "digest-only", "tag-only")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(NamedTuple):
     """A repository at a registry, and whether plain HTTP and unknown certificates are allowed there."""
 
     host: str
@@ -30,8 +29,7 @@ class Place:
     is_mirror: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mirror:
+class Mirror(NamedTuple):
     """Another location for what a table is about, and for which pulls it may be used."""
 
     location: str
@@ -39,8 +37,7 @@ class Mirror:
     use: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class Table(NamedTuple):
     """A `[[registry]]` table: what holds for images whose names begin with `prefix`."""
 
     prefix: str
@@ -76,8 +73,7 @@ def _place(name: str, insecure: bool, is_mirror: bool = False) -> Place:
     return Place(host=moved.registry, repository=moved.repository, insecure=insecure, is_mirror=is_mirror)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Configuration:
+class Configuration(NamedTuple):
     """What one or more files say."""
 
     tables: tuple[Table, ...] = ()

@@ -7,7 +7,7 @@ Back-off is exponential with full jitter, so that clients that failed together d
 import email.utils
 import random
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from osc_containers.errors import RegistryError
 
@@ -17,8 +17,7 @@ STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 _PROGRESS = 1 << 20  # bytes that count as progress: a server that breaks off after each few is not worth the while
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(NamedTuple):
     """Patience with one server; all times are in seconds."""
 
     connect_timeout: float = 30

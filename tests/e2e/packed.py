@@ -1,6 +1,6 @@
 """Archives of ours to boot with: packed from images in memory, and described as the loader needs them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import images
 
@@ -26,7 +26,7 @@ class Packed:
 
     def for_engine(self, backend: str) -> Load:
         """Return the load of the same archive into another engine."""
-        return replace(self.load, backend=backend)
+        return self.load._replace(backend=backend)
 
 
 def pack(name: str, image: images.Image) -> Packed:
