@@ -32,7 +32,7 @@ def console() -> NoReturn:
     """Run the console script, or complete its command line where bash asks for that."""
     if "_ARGCOMPLETE" in os.environ:
         _complete()
-    sys.exit(main(sys.argv[1:]))
+    program.end(main(sys.argv[1:]))
 
 
 def main(arguments: Sequence[str]) -> int:
