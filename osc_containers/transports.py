@@ -7,15 +7,17 @@ Spec: containers-transports(5).
 """
 
 import os
+import ssl
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 from osc_containers.errors import RegistryError
+from osc_containers.registry import certificates
 from osc_containers.registry.distribution import RegistryImages
 from osc_containers.registry.retries import Policy
 from osc_containers.sources import ImageSource
@@ -27,15 +29,21 @@ _ENGINE_TRANSPORTS = ("containers-storage", "docker-daemon")
 class Sources:
     """The image sources of one run: what they share (connections, tokens, scratch files) ends with the context.
 
-    Relative paths start at `directory`. May be used from several threads.
+    Relative paths start at `directory`. `system_context` is asked for TLS settings when a registry needs the usual
+    ones. May be used from several threads.
     """
 
     def __init__(
-        self, directory: Path, *, policy: Policy | None = None, environ: Mapping[str, str] = os.environ
+        self,
+        directory: Path,
+        *,
+        policy: Policy | None = None,
+        environ: Mapping[str, str] = os.environ,
+        system_context: Callable[[], ssl.SSLContext] = certificates.system_context,
     ) -> None:
         self._directory = directory
         self._environ = environ
-        self._registries = RegistryImages(policy or Policy(), environ)
+        self._registries = RegistryImages(policy or Policy(), environ, system_context)
         self._lock = threading.Lock()
         self._opened: dict[str, ImageSource] = {}
         self._stack = ExitStack()

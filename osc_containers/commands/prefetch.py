@@ -100,8 +100,14 @@ def prefetch_all(
     watcher: Progress | None = None,
 ) -> None:
     """Pin and fetch what is requested, and write it to `outdir`."""
-    from osc_containers import prefetch, transports  # slow to load, and not in build roots
-    from osc_containers.registry.retries import Policy
+    from concurrent.futures import ThreadPoolExecutor
+
+    from osc_containers.registry import certificates
+
+    with ThreadPoolExecutor(1) as pool:  # the system's authorities are read while Python loads the rest
+        context = pool.submit(certificates.system_context)
+        from osc_containers import prefetch, transports  # slow to load, and not in build roots
+        from osc_containers.registry.retries import Policy
 
     if not bundled:
         _warn_of_visible(found)
@@ -109,7 +115,9 @@ def prefetch_all(
     if not wanted:
         logger.warning("nothing to do: no <containers> for these architectures and profiles")
     pack = _pack_for(found) if bundled and wanted else None
-    with transports.Sources(package.directory, policy=Policy(connections=connections or _MOST)) as sources:
+    with transports.Sources(
+        package.directory, policy=Policy(connections=connections or _MOST), system_context=context.result
+    ) as sources:
         network = Network(open_source=sources.open, connections=connections, progress=watcher or Silence())
         prefetch.prefetch(package, wanted, network, outdir=outdir, locked=locked, pack=pack)
 

@@ -19,6 +19,14 @@ def directory_of(host: str, environ: Mapping[str, str] = os.environ) -> Path | N
     return next((base / host for base in (home, *_SYSTEM) if (base / host).is_dir()), None)
 
 
+def system_context() -> ssl.SSLContext:
+    """Return the TLS settings for a registry of which nothing is configured.
+
+    To read the system's authorities takes some 30 ms, in which other threads can run.
+    """
+    return context_for(None)
+
+
 def context_for(directory: Path | None, *, insecure: bool = False) -> ssl.SSLContext:
     """Return the TLS settings for a registry: the system's authorities and those of `directory`.
 

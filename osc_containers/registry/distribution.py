@@ -38,8 +38,10 @@ _Answer = TypeVar("_Answer")
 class RegistryImages:
     """Images of any registry: `sources.ImageSource` over as many registries as the references name."""
 
-    def __init__(self, policy: Policy, environ: Mapping[str, str]) -> None:
-        self._registries = _Registries(policy, environ)
+    def __init__(
+        self, policy: Policy, environ: Mapping[str, str], system_context: Callable[[], ssl.SSLContext]
+    ) -> None:
+        self._registries = _Registries(policy, environ, system_context)
         self._lock = threading.Lock()
         self._manifests: dict[Digest, Manifest | Index] = {}
 
@@ -110,8 +112,11 @@ class RegistryImages:
 class _Registries:
     """Every registry once, with its connections and tokens; settings are read when they are first needed."""
 
-    def __init__(self, policy: Policy, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, policy: Policy, environ: Mapping[str, str], system_context: Callable[[], ssl.SSLContext]
+    ) -> None:
         self._policy = policy
+        self._system_context = system_context
         self._mirror_policy = policy._replace(attempts=min(policy.attempts, _MIRROR_ATTEMPTS))
         self._environ = environ
         self._lock = threading.Lock()
@@ -157,9 +162,13 @@ class _Registries:
 
     def _context(self, place: Place) -> ssl.SSLContext:
         """Return the TLS settings for a place; it takes long to read the system's authorities, so hosts share them."""
-        key = (certificates.directory_of(place.host, self._environ), place.insecure)
+        directory = certificates.directory_of(place.host, self._environ)
+        key = (directory, place.insecure)
         if key not in self._contexts:
-            self._contexts[key] = certificates.context_for(key[0], insecure=place.insecure)
+            is_usual = directory is None and not place.insecure
+            self._contexts[key] = (
+                self._system_context() if is_usual else certificates.context_for(directory, insecure=place.insecure)
+            )
         return self._contexts[key]
 
 
