@@ -14,7 +14,7 @@ import images
 import scenes
 from link import Link
 from measure import measure
-from samples import MIB, OURS, SKOPEO, Samples, Target
+from samples import EMPTY, MIB, OURS, SKOPEO, Samples, Target
 from workshop import Workshop, sizes
 
 _SETTLED = 2.5
@@ -30,6 +30,8 @@ class Case:
     title: str
     images: scenes.Images
     link: Callable[[str], AbstractContextManager[Link | None]] = scenes.direct
+    link_rate: float = 0
+    """Bytes a second that our connections can carry together, where the link limits them."""
     run: "Callable[[Case, Workshop, int, _Say], Samples]"
     rival: bool = False
     targets: Sequence[Target]
@@ -38,7 +40,7 @@ class Case:
 def _fresh(case: Case, workshop: Workshop, pairs: int, say: _Say) -> Samples:
     """Run where nothing is there yet."""
     samples = Samples()
-    names = workshop.push(case.images())
+    names, empty = workshop.push(case.images()), workshop.push(scenes.empty())
     directory = workshop.scratch / "out"
     with case.link(workshop.host) as link:
         host = link.host if link else workshop.host
@@ -53,6 +55,9 @@ def _fresh(case: Case, workshop: Workshop, pairs: int, say: _Say) -> Samples:
             if case.rival:
                 samples.add(SKOPEO, workshop.skopeo(host, names, directory, link))
                 _check_rival(samples, sizes(directory))
+                shutil.rmtree(directory)
+                workshop.make_package(host, empty, directory)
+                samples.add(EMPTY, workshop.prefetch(directory, link))
                 shutil.rmtree(directory)
     return samples
 
@@ -132,7 +137,11 @@ def _start_up(case: Case, workshop: Workshop, pairs: int, say: _Say) -> Samples:
 
 def _ratio(what: str, limit: float) -> Target:
     return Target(
-        what=f"{what}, skopeo's / ours", value=lambda samples: samples.ratio(what), limit=limit, at_least=True
+        what=f"{what}, skopeo's / ours",
+        value=lambda samples: samples.ratio(what),
+        limit=limit,
+        at_least=True,
+        ratio_of=what,
     )
 
 
@@ -172,6 +181,7 @@ CASES: Mapping[str, Case] = {
         title="the same over the slow link",
         images=scenes.suite,
         link=scenes.slow,
+        link_rate=scenes.RATE * scenes.CONNECTIONS,
         run=_fresh,
         rival=True,
         targets=(_ratio("wall", 12), _PEAK, _WRITTEN),
@@ -187,6 +197,7 @@ CASES: Mapping[str, Case] = {
         title="the same over the slow link",
         images=scenes.single,
         link=scenes.slow,
+        link_rate=scenes.RATE * scenes.CONNECTIONS,
         run=_fresh,
         rival=True,
         targets=(_ratio("wall", 8), _PEAK),
@@ -195,6 +206,7 @@ CASES: Mapping[str, Case] = {
         title="the same, in 4 layers of 45 MB",
         images=scenes.even,
         link=scenes.slow,
+        link_rate=scenes.RATE * scenes.CONNECTIONS,
         run=_fresh,
         rival=True,
         targets=(_ratio("wall", 8), _PEAK),

@@ -7,47 +7,77 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 _CHUNK = 1 << 20
 _SIZE = 256 << 20
 
 
-def describe(directory: Path) -> str:
-    """Return a line of rates, in MB/s; files are in `directory`, and mostly in the page cache."""
-    with tempfile.TemporaryFile(dir=directory) as source, tempfile.TemporaryFile(dir=directory) as target:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Bytes for each second of a thread's processor time, and how many threads can have such seconds at a time."""
+
+    cores: int
+    sha256: float
+    receive: float
+    write: float
+    read: float
+    copy: float
+
+    def __str__(self) -> str:
         rates = {
-            "SHA-256": _rate(_hash),
-            "write": _rate(lambda: _write(source.fileno())),
-            "copy_file_range": _rate(lambda: _copy(source.fileno(), target.fileno())),
-            "receive (loopback)": _rate(_receive),
+            "SHA-256": self.sha256,
+            "receive (loopback)": self.receive,
+            "write": self.write,
+            "read": self.read,
+            "copy_file_range": self.copy,
         }
-    cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores; one thread, MB/s: " + ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+        shown = ", ".join(f"{name} {rate / 1e6:.0f}" for name, rate in rates.items())
+        return f"{self.cores} cores; one thread, MB/s: {shown}"
+
+
+def measure_rates(directory: Path) -> Rates:
+    """Measure this machine; files are in `directory`, and mostly in the page cache."""
+    with tempfile.TemporaryFile(dir=directory) as source, tempfile.TemporaryFile(dir=directory) as target:
+        return Rates(
+            cores=len(os.sched_getaffinity(0)),
+            sha256=_rate(_hash),
+            receive=_rate(_receive),
+            write=_rate(lambda: _write(source.fileno())),
+            read=_rate(lambda: _read(source.fileno())),
+            copy=_rate(lambda: _copy(source.fileno(), target.fileno())),
+        )
 
 
 def _rate(work: Callable[[], None]) -> float:
     """Return the best of three: what disturbs can only slow down."""
     times = []
     for _ in range(3):
-        began = time.monotonic()
+        began = time.thread_time()
         work()
-        times.append(time.monotonic() - began)
-    return _SIZE / 1e6 / min(times)
+        times.append(time.thread_time() - began)
+    return _SIZE / min(times)
 
 
 def _hash() -> None:
-    chunk = bytes(_CHUNK)
+    chunk = os.urandom(_CHUNK)
     hasher = hashlib.sha256()
     for _ in range(0, _SIZE, _CHUNK):
         hasher.update(chunk)
 
 
 def _write(descriptor: int) -> None:
-    chunk = bytes(_CHUNK)
+    chunk = os.urandom(_CHUNK)
     os.ftruncate(descriptor, 0)
     for offset in range(0, _SIZE, _CHUNK):
         os.pwrite(descriptor, chunk, offset)
+
+
+def _read(descriptor: int) -> None:
+    buffer = bytearray(_CHUNK)
+    for offset in range(0, _SIZE, _CHUNK):
+        os.preadv(descriptor, [buffer], offset)
 
 
 def _copy(source: int, target: int) -> None:
@@ -70,6 +100,6 @@ def _receive() -> None:
 
 def _send(address: tuple[str, int]) -> None:
     with socket.create_connection(address) as connection:
-        chunk = bytes(_CHUNK)
+        chunk = os.urandom(_CHUNK)
         for _ in range(0, _SIZE, _CHUNK):
             connection.sendall(chunk)

@@ -27,6 +27,8 @@ class Cost:
     """All that it had the kernel write: write(2) and its kin, copy_file_range(2), sendfile(2); also into pipes."""
     dirtied: int
     """Pages of files on disks that it made dirty, whether or not a disk saw them in the end."""
+    served: float
+    """Processor time of the servers that it talked to."""
     others: float
     """Cores that were busy with what is neither the program nor its servers."""
     wire: int = 0
@@ -58,7 +60,7 @@ def measure(commands: Sequence[_Command], environment: Mapping[str, str]) -> Cos
             errors.seek(0)
             raise RuntimeError(f"{words['commands'][0][:3]} … failed: {errors.read()[-2000:]}")
     others = max(0.0, busy - used - took["cpu"]) / took["wall"]
-    return Cost(**took, others=others)
+    return Cost(**took, served=used, others=others)
 
 
 def _busy() -> float:

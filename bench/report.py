@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from cases import Case
+from limits import Limit
 from samples import MIB, SKOPEO, Samples, Target
 
 _HEADS = ("case", "", "wall s", "min", "CPU s", "peak MiB", "wire MB", "written MB", "dirtied MB", "others")
@@ -16,8 +17,8 @@ def heads() -> str:
     return _row(_HEADS)
 
 
-def rows(name: str, samples: Samples) -> list[str]:
-    """Return the lines of one case: a line per program, and the ratios."""
+def rows(name: str, samples: Samples, limit: Limit | None) -> list[str]:
+    """Return the lines of one case: a line per program, and the ratios; what could be had, if that is known."""
     lines: list[str] = []
     for program, costs in samples.costs.items():
         first = name if not lines else ""
@@ -31,6 +32,11 @@ def rows(name: str, samples: Samples) -> list[str]:
         ratios = (f"{samples.ratio(what):.1f}×" for what in ("wall", "cpu", "peak", "wire", "written"))
         wall, *others_of_them = ratios
         lines.append(_row(("", "ratio", wall, "", *others_of_them, "", "")))
+    if limit:
+        lines.append(_row(("", "limit", f"{limit.wall:.2f}", "", f"{limit.cpu:.2f}", *[""] * 5)))
+        best = (f"{samples.best_ratio(what, getattr(limit, what)):.1f}×" for what in ("wall", "cpu"))
+        wall, cpu = best
+        lines.append(_row(("", "ratio", wall, "", cpu, *[""] * 5)))
     return lines
 
 
@@ -42,14 +48,19 @@ def _row(cells: Sequence[str]) -> str:
     return "  ".join(texts).rstrip()
 
 
-def verdicts(case: Case, name: str, samples: Samples) -> list[str]:
+def verdicts(case: Case, name: str, samples: Samples, limit: Limit | None) -> list[str]:
     """Return a line for each target of a case."""
-    return [_verdict(name, target, samples) for target in case.targets]
+    return [_verdict(name, target, samples, limit) for target in case.targets]
 
 
-def _verdict(name: str, target: Target, samples: Samples) -> str:
+def _verdict(name: str, target: Target, samples: Samples, limit: Limit | None) -> str:
     mark = "pass" if target.is_met(samples) else "FAIL"
     bound = f"{'≥' if target.at_least else '≤'} {target.limit:g}{target.unit}"
+    if limit and target.ratio_of:
+        best = samples.best_ratio(target.ratio_of, getattr(limit, target.ratio_of))
+        bound += f"; this machine allows {best:.1f}"
+        if mark == "FAIL" and best < target.limit:
+            mark = "none"
     return f"{mark}  {name:<12} {target.what:<28} {target.value(samples):>10.6g}{target.unit}  ({bound})"
 
 

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import machine
 import report
 from cases import CASES, Case
+from limits import limit_of
 from workshop import Installed, install, open_workshop
 
 
@@ -30,14 +31,16 @@ def main() -> int:
 def _run(names: Sequence[str], pairs: int, directory: Path, installed: Installed) -> int:
     verdicts: list[str] = []
     noisy: list[str] = []
-    print(f"{machine.describe(directory)}; load {_load()}\n{report.heads()}", flush=True)
+    rates = machine.measure_rates(directory)
+    print(f"{rates}; load {_load()}\n{report.heads()}", flush=True)
     for name in names:
         case = CASES[name]
         with open_workshop(directory, installed) as workshop:
             samples = case.run(case, workshop, pairs, partial(_progress, name))
         _progress()
-        print("\n".join(report.rows(name, samples)), flush=True)
-        verdicts += report.verdicts(case, name, samples)
+        limit = limit_of(samples, rates, case.link_rate) if case.rival else None
+        print("\n".join(report.rows(name, samples, limit)), flush=True)
+        verdicts += report.verdicts(case, name, samples, limit)
         noisy += [name] if report.is_noisy(samples) else []
     print("", *verdicts, sep="\n")
     if noisy:

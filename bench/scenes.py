@@ -16,6 +16,8 @@ OWN = 30
 """The layer that each has for itself, MB."""
 ROUND_TRIP = 0.040
 RATE = 20 * MB
+CONNECTIONS = 20
+"""What we open to a registry that is far."""
 
 Images: TypeAlias = Callable[[], Iterator[tuple[str, Image]]]
 """Makes images by name, one at a time: they are large."""
@@ -24,6 +26,11 @@ Images: TypeAlias = Callable[[], Iterator[tuple[str, Image]]]
 def nothing() -> Iterator[tuple[str, Image]]:
     """Make no image."""
     return iter(())
+
+
+def empty() -> Iterator[tuple[str, Image]]:
+    """Make an image of next to no bytes."""
+    yield "empty", images.image(images.random_layer("empty", 1))
 
 
 def suite() -> Iterator[tuple[str, Image]]:
