@@ -5,6 +5,7 @@ copied; elsewhere they are beside the target and go with the run. Nothing is wri
 starts sparse, so what is no hole was written, and everything is verified before it counts.
 """
 
+import errno
 import fcntl
 import os
 import time
@@ -19,6 +20,7 @@ from osc_containers import files
 _SUFFIX = ".part"
 _KEPT = 14 * 24 * 3600
 """Seconds after which what no run used is removed."""
+_FICLONE = 0x40049409  # linux/fs.h; Python has no name for it
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Range = tuple[int, int]
@@ -45,6 +47,7 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
         if os.fstat(descriptor).st_size not in (0, size):
             os.ftruncate(descriptor, 0)
         os.ftruncate(descriptor, size)
+        _reserve(descriptor, size)
         yield descriptor
         os.fchmod(descriptor, 0o644)
         path.replace(target)
@@ -55,6 +58,38 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
         raise
     finally:
         os.close(descriptor)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Have the file system find the place for a new file at once, where it can do that and have it remain a hole.
+
+    To find it for each page that is written takes a tenth of all processor time. What shares blocks with another file
+    (ioctl_ficlone(2)) needs no place.
+    """
+    block = os.fstat(descriptor).st_blksize
+    if size <= block or not _is_hole(descriptor, size) or _can_share(descriptor):
+        return
+    # Where the file system does not know how to, glibc writes to each block instead (posix_fallocate(3)).
+    with suppress(OSError):
+        os.posix_fallocate(descriptor, 0, block)
+        if _is_hole(descriptor, block):
+            os.posix_fallocate(descriptor, block, size - block)
+            return
+    # Perhaps for want of space: who writes says that better, and nothing is kept for what does not come.
+    os.ftruncate(descriptor, 0)
+    os.ftruncate(descriptor, size)
+
+
+def _is_hole(descriptor: int, size: int) -> bool:
+    return not any(_extents(descriptor, 0, size))
+
+
+def _can_share(descriptor: int) -> bool:
+    try:
+        fcntl.ioctl(descriptor, _FICLONE, descriptor)
+    except OSError as error:
+        return error.errno != errno.EOPNOTSUPP
+    return True
 
 
 def _beside(target: Path) -> Path:

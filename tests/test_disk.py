@@ -6,6 +6,8 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import images
@@ -13,7 +15,7 @@ import pytest
 from fake_source import FakeSource
 from test_prefetch import APP, WEB, contents, run, want
 
-from osc_containers import files
+from osc_containers import files, parts
 
 SOURCE = FakeSource({APP: images.image(images.random_layer("app", 300_000)), WEB: images.small("web")})
 MOVED = FakeSource({APP: images.image(images.random_layer("moved", 300_000)), WEB: images.small("web")})
@@ -159,21 +161,40 @@ except OSError as error:
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize(("kind", "is_reserved"), [("ext4", True), ("ext2", False), ("btrfs", False)])
+def test_the_place_for_an_archive_is_found_at_once_and_stays_a_hole(
+    kind: str, is_reserved: bool, tmp_path: Path
+) -> None:
+    """ext2 cannot do that, and on btrfs it would keep blocks from being shared."""
+    size = 8 << 20
+    with mounted(kind, tmp_path) as directory, parts.part(directory / "archive", "key", size) as descriptor:
+        assert (os.fstat(descriptor).st_blocks * 512 >= size) is is_reserved
+        assert parts.written(descriptor, 0, size) == []
+
+
+@contextmanager
+def mounted(kind: str, directory: Path) -> Iterator[Path]:
+    """Make a file system of 256 MB."""
+    disk, mountpoint = directory / "disk", directory / "mounted"
+    with disk.open("wb") as file:
+        file.truncate(256 << 20)
+    subprocess.run([f"mkfs.{kind}", disk], check=True, capture_output=True)
+    mountpoint.mkdir()
+    subprocess.run(["mount", "-o", "loop", disk, mountpoint], check=True)
+    try:
+        yield mountpoint
+    finally:
+        subprocess.run(["umount", mountpoint], check=True)
+
+
+@pytest.mark.integration
 def test_a_file_system_that_shares_blocks_has_a_common_layer_once(tmp_path: Path) -> None:
     """Of two archives on one base of 30 MB, on btrfs."""
     shared = images.random_layer("base", 30_000_000)
     both = {APP: images.image(shared, images.random_layer("one", 1000)), WEB: images.image(shared)}
-    disk, directory = tmp_path / "disk", tmp_path / "mounted"
-    with disk.open("wb") as file:
-        file.truncate(256 << 20)
-    subprocess.run(["mkfs.btrfs", "--quiet", disk], check=True)
-    directory.mkdir()
-    subprocess.run(["mount", "-o", "loop", disk, directory], check=True)
-    try:
+    with mounted("btrfs", tmp_path) as directory:
         before = os.statvfs(directory)
         run(FakeSource(both), directory, *want(APP, WEB))
         subprocess.run(["sync", "--file-system", directory], check=True)
         after = os.statvfs(directory)
-    finally:
-        subprocess.run(["umount", directory], check=True)
     assert 30_000_000 < (before.f_bfree - after.f_bfree) * after.f_frsize < 35_000_000
