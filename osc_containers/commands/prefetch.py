@@ -54,7 +54,8 @@ def add(commands: Commands) -> None:
         "--connections",
         type=_connections,
         metavar="N",
-        help=f"requests for blobs at a time, from 1 to {_MOST} (default: as the registry's distance wants)",
+        help=f"requests for blobs at a time, from 1 to {_MOST} "
+        "(default: 4, or 20 where a registry takes 10 ms to answer)",
     )
 
 
