@@ -35,10 +35,11 @@ help:
 setup:
 	@PYTHON="$(PYTHON)" scripts/setup
 
+# One process more than there are cores: many of the tests wait for a server that is silent.
 check:
 	@PYTHON="$(PYTHON)" scripts/setup check
 	@$(VENV) scripts/audit
-	$(VENV) -m pytest --quiet --numprocesses auto -m "not integration"
+	$(VENV) -m pytest --quiet --numprocesses $$(( $$(nproc) + 1 )) -m "not integration"
 
 lint:
 	@PYTHON="$(PYTHON)" scripts/setup check
