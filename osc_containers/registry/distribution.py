@@ -133,7 +133,8 @@ class _Registries:
 
     @property
     def is_far(self) -> bool:
-        waits = [registry.latency for registry in self._open.values() if registry.latency is not None]
+        with self._lock:
+            waits = [registry.latency for registry in self._open.values() if registry.latency is not None]
         return max(waits, default=_FAR) >= _FAR
 
     def places(self, reference: Reference, *, by_digest: bool) -> tuple[tuple[Registry, str], ...]:
