@@ -5,6 +5,7 @@ next to be hashed is read back when its turn comes, from memory as a rule: it wa
 """
 
 import heapq
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from osc_containers.reference import Reference
 from osc_containers.sources import ATTEMPTS, ImageSource, Network
 
 _NEAR, _FAR = 4, 20
-"""Requests for blobs at a time, unless the user wants another number."""
+"""Requests for blobs at a time, unless the user wants another number; near, more than there are cores only compete."""
 _ENDLESS = 1 << 63
 _SEGMENT = 4 << 20
 """Bytes of a share at least: a request for less costs more than it brings."""
@@ -70,7 +71,7 @@ def receive(shipments: Sequence[Shipment], network: Network, follower: Follower)
     """
     network.progress.expect(sum(shipment.blob.size for shipment in shipments))
     is_split = network.connections is not None or any(shipment.source.is_far for shipment in shipments)
-    width = network.connections or (_FAR if is_split else _NEAR)
+    width = network.connections or (_FAR if is_split else min(_NEAR, len(os.sched_getaffinity(0))))
     work = _Work(shipments, follower, shares=width if is_split else 0)
     pool = ThreadPoolExecutor(width)
     is_interrupted = False

@@ -55,7 +55,7 @@ def add(commands: Commands) -> None:
         type=_connections,
         metavar="N",
         help=f"requests for blobs at a time, from 1 to {_MOST} "
-        "(default: 4, or 20 where a registry takes 10 ms to answer)",
+        "(default: one for each core, up to 4; 20 where a registry takes 10 ms to answer)",
     )
 
 
