@@ -51,9 +51,9 @@ def measure_rates(directory: Path) -> Rates:
 
 
 def _rate(work: Callable[[], None]) -> float:
-    """Return the best of three: what disturbs can only slow down."""
+    """Return the best of ten: what disturbs can only slow down."""
     times = []
-    for _ in range(3):
+    for _ in range(10):
         began = time.thread_time()
         work()
         times.append(time.thread_time() - began)
