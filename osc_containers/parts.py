@@ -20,6 +20,7 @@ from osc_containers import files
 _SUFFIX = ".part"
 _KEPT = 14 * 24 * 3600
 """Seconds after which what no run used is removed."""
+_SECTOR = 512  # what stat(2) counts blocks in
 _FICLONE = 0x40049409  # linux/fs.h; Python has no name for it
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -58,6 +59,15 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
         raise
     finally:
         os.close(descriptor)
+
+
+def held(target: Path, key: str) -> int:
+    """Return how many bytes of the disk the part for `target` has already, if an earlier run left one over."""
+    cache = _cache_for(target)
+    try:
+        return (cache / f"{key}{_SUFFIX}").stat().st_blocks * _SECTOR if cache else 0
+    except FileNotFoundError:
+        return 0
 
 
 def _reserve(descriptor: int, size: int) -> None:

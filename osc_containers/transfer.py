@@ -91,7 +91,7 @@ def transfer(
     :raises RegistryError: a blob could not be had.
     :raises VerificationError: a blob is not what its digest says.
     """
-    _check_outdir(outdir, sum(volume.size for volume in volumes))
+    _check_outdir(outdir, sum(max(0, volume.size - parts.held(outdir / volume.name, volume.key)) for volume in volumes))
     files.allow_open(len(volumes) + len(archives))
     parts.remove_stale()
     with _naming(outdir), ExitStack() as new, ExitStack() as old:
@@ -141,7 +141,7 @@ def _naming(outdir: Path) -> Iterator[None]:
 
 
 def _check_outdir(outdir: Path, needed: int) -> None:
-    """Say that files or so many bytes cannot be written before anything is fetched; root's margin is not ours."""
+    """Say that files or so many more bytes cannot be written before anything is fetched; root's margin is not ours."""
     info = os.statvfs(outdir)
     if info.f_flag & os.ST_RDONLY:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(outdir))

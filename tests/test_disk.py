@@ -14,8 +14,10 @@ import images
 import pytest
 from fake_source import FakeSource
 from test_prefetch import APP, WEB, contents, run, want
+from test_transfer import BIG, RecordingSource, transfer
 
 from osc_containers import files, parts
+from osc_containers.errors import RegistryError
 
 SOURCE = FakeSource({APP: images.image(images.random_layer("app", 300_000)), WEB: images.small("web")})
 MOVED = FakeSource({APP: images.image(images.random_layer("moved", 300_000)), WEB: images.small("web")})
@@ -172,12 +174,29 @@ def test_the_place_for_an_archive_is_found_at_once_and_stays_a_hole(
         assert parts.written(descriptor, 0, size) == []
 
 
+@pytest.mark.integration
+def test_what_a_broken_run_keeps_on_a_disk_is_room_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that has not room for the archive twice."""
+    with mounted("ext4", tmp_path, 48 << 20) as directory:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(directory / "cache"))
+        package = directory / "package"
+        package.mkdir()
+        with pytest.raises(RegistryError, match="broken off"):
+            transfer(RecordingSource({APP: BIG}, gives=12_000_000), package)
+        free = os.statvfs(directory)
+        assert free.f_bavail * free.f_frsize < 20_000_000
+        transfer(RecordingSource({APP: BIG}), package)
+        assert len(contents(package)) == 2
+
+
 @contextmanager
-def mounted(kind: str, directory: Path) -> Iterator[Path]:
-    """Make a file system of 256 MB."""
+def mounted(kind: str, directory: Path, size: int = 256 << 20) -> Iterator[Path]:
+    """Make a file system of `size` bytes."""
     disk, mountpoint = directory / "disk", directory / "mounted"
     with disk.open("wb") as file:
-        file.truncate(256 << 20)
+        file.truncate(size)
     subprocess.run([f"mkfs.{kind}", disk], check=True, capture_output=True)
     mountpoint.mkdir()
     subprocess.run(["mount", "-o", "loop", disk, mountpoint], check=True)
