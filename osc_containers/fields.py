@@ -9,8 +9,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import NoReturn
 
+DEPTH_LIMIT = 256
+
+_STRING_OR_PLAIN = re.compile(r'"[^"]*"?|[^]["{}]+')
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -23,12 +27,24 @@ def load(text: bytes | str, where: str) -> "Fields":
     """
     try:
         decoded = text if isinstance(text, str) else text.decode("utf-8")
-        value = json.loads(decoded, object_pairs_hook=_unique, parse_constant=_reject_constant)
-    except RecursionError:
-        raise ValueError(f"{where}: nested too deeply") from None
+        deep = _depth(decoded) > DEPTH_LIMIT
+        value = None if deep else json.loads(decoded, object_pairs_hook=_unique, parse_constant=_reject_constant)
     except ValueError as error:  # covers JSONDecodeError, UnicodeDecodeError and integers of too many digits
         raise ValueError(f"{where}: not valid JSON; {error}") from None
+    if deep:
+        raise ValueError(f"{where}: nested too deeply, expected at most {DEPTH_LIMIT} levels")
     return Fields.of(value, where)
+
+
+def _depth(text: str) -> int:
+    """Return how deeply `json` would nest its calls, or more.
+
+    It must not be left to find out by RecursionError: what Python happens to finalize then finds no stack either.
+    """
+    if (opened := text.count("[") + text.count("{")) <= DEPTH_LIMIT:
+        return opened
+    brackets = _STRING_OR_PLAIN.sub("", text.replace(r"\\", "").replace(r"\"", ""))
+    return max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -62,7 +62,11 @@ def nested(depth: int) -> str:
         ('{"a": 1, "b": 2, "a": 1}', "not valid JSON; key 'a' is there twice"),
         ('{"b": {"\\ud800": 1, "\\uD800": 2}}', "not valid JSON; key '\\ud800' is there twice"),
         (f'{{"{"k" * 999}": 1, "{"k" * 999}": 2}}', f"not valid JSON; key '{'k' * 80}' is there twice"),
-        (nested(100_000), "nested too deeply"),
+        (nested(fields.DEPTH_LIMIT), "nested too deeply, expected at most 256 levels"),
+        ("[" * 100_000, "nested too deeply, expected at most 256 levels"),
+        ('["]" ,' * 257, "nested too deeply, expected at most 256 levels"),
+        ('["\\\\\\"]" ,' * 257, "nested too deeply, expected at most 256 levels"),
+        ("[" * 256 + '"', "not valid JSON; Unterminated string starting at: line 1 column 257 (char 256)"),
         ("[]", "got an array, expected an object"),
         ("null", "got null, expected an object"),
         ('"{}"', "got a string, expected an object"),
@@ -78,6 +82,19 @@ def test_what_is_no_json_object_is_refused(text: str | bytes, message: str) -> N
 def test_bytes_in_another_encoding_are_refused(encoding: str) -> None:
     with pytest.raises(ValueError, match=r"\Ax: not valid JSON; "):
         fields.load('{"a": "\u00e9"}'.encode(encoding), "x")
+
+
+@pytest.mark.parametrize("unit", ["[]", "{}", "[\\", '[\\"', '{"'])
+def test_brackets_in_strings_and_beside_each_other_are_no_depth(unit: str) -> None:
+    text = json.dumps({"a": [unit * 300] * 300, "b": [[{}]] * 300})
+    assert fields.load(text, "x").lines("a") == (unit * 300,) * 300
+    assert fields.load(nested(fields.DEPTH_LIMIT - 1), "x").values
+
+
+@pytest.mark.parametrize("unit", ['"', r"\"", '"\\', "\\", '["', '[{"a": ', '["",'])
+def test_depth_is_found_in_reasonable_time(unit: str) -> None:
+    with pytest.raises(ValueError, match=r"\Ax: (not valid JSON; |nested too deeply)"):
+        fields.load("[" * 256 + "{}" + unit * 500_000, "x")
 
 
 def test_an_integer_of_very_many_digits_is_refused() -> None:

@@ -201,7 +201,7 @@ VERSION = "; use a release that knows it"
             '{"version": "1.0", "containers": {"x": {}, "x": {}}}',
             f"not valid JSON; key 'x' is there twice{ADVICE}",
         ),
-        ('{"a": ' * 100_000, f"nested too deeply{ADVICE}"),
+        ('{"a": ' * 100_000, f"nested too deeply, expected at most 256 levels{ADVICE}"),
     ],
 )
 def test_what_is_no_lock_is_refused(text: str, message: str) -> None:
