@@ -9,7 +9,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -64,8 +64,19 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
 def held(target: Path, key: str) -> int:
     """Return how many bytes of the disk the part for `target` has already, if an earlier run left one over."""
     cache = _cache_for(target)
+    return _room(cache / f"{key}{_SUFFIX}") if cache else 0
+
+
+def left_over(target: Path, keys: Collection[str]) -> tuple[Path, int] | None:
+    """Return where runs left parts on the disk of `target`, and how many bytes those of other keys have there."""
+    if (cache := _cache_for(target)) is None:
+        return None
+    return cache, sum(_room(path) for path in cache.glob(f"*{_SUFFIX}") if path.stem not in keys)
+
+
+def _room(path: Path) -> int:
     try:
-        return (cache / f"{key}{_SUFFIX}").stat().st_blocks * _SECTOR if cache else 0
+        return path.lstat().st_blocks * _SECTOR
     except FileNotFoundError:
         return 0
 

@@ -91,7 +91,8 @@ def transfer(
     :raises RegistryError: a blob could not be had.
     :raises VerificationError: a blob is not what its digest says.
     """
-    _check_outdir(outdir, sum(max(0, volume.size - parts.held(outdir / volume.name, volume.key)) for volume in volumes))
+    _check_outdir(outdir)
+    _check_space(volumes, outdir)
     files.allow_open(len(volumes) + len(archives))
     parts.remove_stale()
     with _naming(outdir), ExitStack() as new, ExitStack() as old:
@@ -140,8 +141,8 @@ def _naming(outdir: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(outdir)) from None
 
 
-def _check_outdir(outdir: Path, needed: int) -> None:
-    """Say that files or so many more bytes cannot be written before anything is fetched; root's margin is not ours."""
+def _check_outdir(outdir: Path) -> None:
+    """Say that files cannot be made before anything is fetched."""
     info = os.statvfs(outdir)
     if info.f_flag & os.ST_RDONLY:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(outdir))
@@ -149,9 +150,20 @@ def _check_outdir(outdir: Path, needed: int) -> None:
         raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(outdir))
     if not os.access(outdir, os.W_OK | os.X_OK):
         raise OSError(errno.EACCES, "no files can be made there", str(outdir))
+
+
+def _check_space(volumes: Sequence[Volume], outdir: Path) -> None:
+    """Say that there is no room before anything is fetched; root's margin is not ours."""
+    info = os.statvfs(outdir)
     free = info.f_bavail * info.f_frsize
-    if needed > free:
-        raise OSError(errno.ENOSPC, f"no space left; the archives need {needed} bytes, {free} are free", str(outdir))
+    needed = sum(max(0, volume.size - parts.held(outdir / volume.name, volume.key)) for volume in volumes)
+    if needed <= free:
+        return
+    message = f"no space left; the archives need {needed} bytes, {free} are free"
+    cache, kept = parts.left_over(outdir / "any", {volume.key for volume in volumes}) or (None, 0)
+    if kept:
+        message += f"; {kept} more are what other runs left in {cache} to go on with, remove it if none will"
+    raise OSError(errno.ENOSPC, message, str(outdir))
 
 
 def _shipments(berths: Sequence[_Berth], network: Network, here: Mapping[Digest, Place]) -> list[Shipment]:
