@@ -174,6 +174,8 @@ class _Arrival:
         self._position, self._share = position, share
         content, old = self._content(), self._shipment.old
         if content is not None:
+            if len(content) != self._size:
+                raise VerificationError(f"{self._shipment.where}: got {len(content)} bytes, expected {self._size}")
             self._place.write(content)
             self._fill((0, len(content)))
         elif old:
@@ -254,10 +256,10 @@ class _Arrival:
             self._shown.close()
             return True
         self._follower.spoiled()
+        problem = f"{shipment.where}: got {self._size} bytes of {shipment.blob.digest.algorithm}:{got}"
+        if self._size == 0:  # there is nothing to ask for
+            raise VerificationError(f"{problem}; its manifest is wrong about its size")
         if self._attempts == ATTEMPTS:
-            raise VerificationError(
-                f"{shipment.where}: got {self._size} bytes of {shipment.blob.digest.algorithm}:{got}, "
-                f"{ATTEMPTS} times; the registry or something before it damages it"
-            )
+            raise VerificationError(f"{problem}, {ATTEMPTS} times; the registry or something before it damages it")
         self._hasher, self._hashed, self._filled = shipment.blob.digest.hasher(), 0, []
         return False

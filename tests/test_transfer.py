@@ -1,10 +1,11 @@
 """Transfers that break off, come in segments, or find parts of another run."""
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import images
@@ -93,6 +94,14 @@ def test_a_blob_that_is_damaged_in_all_attempts_is_refused(tmp_path: Path) -> No
     source = RecordingSource({APP: BIG}, damaged={LAYER: bytes(damaged)})
     with pytest.raises(VerificationError, match="3 times; the registry or something before it damages it"):
         transfer(source, tmp_path)
+    assert contents(tmp_path) == {}
+
+
+def test_a_layer_of_no_bytes_under_the_digest_of_others_is_refused(tmp_path: Path) -> None:
+    document = json.loads(BIG.raw)
+    document["layers"].append(document["layers"][0] | {"size": 0, "digest": f"sha256:{1:064x}"})
+    with pytest.raises(VerificationError, match="its manifest is wrong about its size"):
+        transfer(RecordingSource({APP: replace(BIG, raw=json.dumps(document).encode())}), tmp_path)
     assert contents(tmp_path) == {}
 
 
