@@ -193,8 +193,11 @@ def test_a_file_that_is_named_and_not_there_is_said(tmp_path: Path) -> None:
         registries.load({"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "none")})
 
 
-def test_a_location_that_gives_no_name_is_said() -> None:
-    configuration = registries.parse(b'[[registry]]\nprefix = "a.example"\nlocation = "b.example/%"\n', "conf")
+@pytest.mark.parametrize("location", ["b.example/%", "b", "b/x", "docker.io", "index.docker.io/library"])
+def test_a_location_that_gives_no_name_is_said(location: str) -> None:
+    """Least of all it becomes a name of Docker Hub."""
+    table = f'[[registry]]\nprefix = "a.example"\nlocation = "{location}"\n'
+    configuration = registries.parse(table.encode(), "conf")
     with pytest.raises(RegistryError, match=r"^conf: a.example/x:latest cannot be moved: "):
         places(configuration, "a.example/x")
 

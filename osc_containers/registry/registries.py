@@ -70,6 +70,8 @@ class Table(NamedTuple):
 
 def _place(name: str, insecure: bool, is_mirror: bool = False) -> Place:
     moved = Reference.parse(name)
+    if moved.name != name:  # a host without dot and port would become a repository of Docker Hub
+        raise ValueError(f"{name!r} is not the whole name of a repository, which is {moved.name!r}")
     return Place(host=moved.registry, repository=moved.repository, insecure=insecure, is_mirror=is_mirror)
 
 
