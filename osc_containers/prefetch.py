@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 _AT_ONCE = 2
 """Archives that are hashed at a time."""
 
-
 Pack = Callable[[Lock], "Bundle"]
 """Lays out the bundle of what a lock has pinned."""
 

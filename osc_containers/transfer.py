@@ -1,7 +1,6 @@
 """From pinned images to archives: every byte once over the network, once onto the disk.
 
 A blob is written straight to its place in the first archive that needs it and hashed on the way; other archives get it
-from typing import NamedTuple
 from there, in the kernel where it can. A large one comes in segments over several connections. An archive gets its name
 only when all of it is verified; what is verified of one that fails is not fetched again (see `parts`).
 """
