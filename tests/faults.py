@@ -315,6 +315,27 @@ def truncate_chunked(exchange: Exchange) -> None:
     exchange.close()
 
 
+def endless_trailers(exchange: Exchange) -> None:
+    """Send the body in chunks, and trailers without end (RFC 9112, 7.1.2)."""
+    answer = exchange.answer()
+    del answer.headers["Content-Length"]
+    answer.headers["Transfer-Encoding"] = "chunked"
+    exchange.send_bytes(answer.head() + chunks(answer).removesuffix(b"\r\n"))
+    while exchange.pause(0):
+        exchange.send_bytes(b"X-More: x\r\n" * 1000)
+
+
+def mostly_extensions(exchange: Exchange) -> None:
+    """Send the body in chunks of a byte, each with an extension of a thousand (RFC 9112, 7.1.1)."""
+    answer = exchange.answer()
+    del answer.headers["Content-Length"]
+    answer.headers["Transfer-Encoding"] = "chunked"
+    exchange.send_bytes(answer.head())
+    for byte in answer.body:
+        exchange.send_bytes(b"1;%s\r\n%c\r\n" % (b"x" * 1000, byte))
+    exchange.send_bytes(b"0\r\n\r\n")
+
+
 def packed(exchange: Exchange) -> None:
     """Pack the body although nobody asked for it."""
     answer = exchange.answer()
@@ -400,6 +421,8 @@ FAULTS: dict[str, Fault] = {
         old_http,
         chunked,
         truncate_chunked,
+        endless_trailers,
+        mostly_extensions,
         packed,
         falsely_packed,
         wrong_range,

@@ -1,7 +1,8 @@
 """Connections whose replies cannot take for ever, and that do not lead into this machine by accident.
 
-`http.client` bounds one silence and one header line; a server can still send a byte a minute, or interim replies
-without end. Here each reply has a limit for all its headers, and must send `SLOWEST` bytes in each read timeout.
+`http.client` bounds one silence and one header line; a server can still send a byte a minute, or interim replies and
+trailers without end. Here each reply has a limit for all that is not its body, and must send `SLOWEST` bytes in each
+read timeout.
 The classes are those that urllib3 asks for by their documented names (`pool_classes_by_scheme`, `ConnectionCls`).
 """
 
@@ -12,6 +13,7 @@ import logging
 import math
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -29,7 +31,9 @@ logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 SLOWEST = 16 << 10
 """Bytes that must come in each read timeout, or all of what is left."""
 HEADER_LIMIT = 256 << 10
-"""Bytes of status lines and headers of one reply, interim replies included."""
+"""Bytes of status lines and headers of one reply, interim replies included; and of trailers."""
+_CHUNKED = 8
+"""Bytes over the wire for one of a body that comes in chunks as small as can be."""
 _BUFFER = 32 << 10
 _IS_OLD = not hasattr(urllib3, "BaseHTTPResponse")  # which version 2 brought
 _FALLBACK_TIMEOUT = 60.0
@@ -48,12 +52,17 @@ class _Incoming(io.RawIOBase):
         self._waited = 0.0
         self._count = 0
         self._is_header = True
+        self._left = HEADER_LIMIT
 
     def begin_body(self) -> None:
-        """Count anew; from here on, bytes are limited by the reader."""
+        """Count anew; from here on, the reader says what may come."""
         self._is_header = False
         self._waited = 0.0
         self._count = 0
+
+    def allow(self, count: int) -> None:
+        """Let `count` bytes of body come, and what belongs to them, before this is called again."""
+        self._left = count * _CHUNKED + HEADER_LIMIT
 
     def readable(self) -> bool:
         return True
@@ -66,8 +75,9 @@ class _Incoming(io.RawIOBase):
         count: int = self._raw.readinto(buffer) or 0
         self._waited += time.monotonic() - began
         self._count += count
-        if self._is_header and self._count > HEADER_LIMIT:
-            raise http.client.HTTPException(f"more than {HEADER_LIMIT} bytes of headers")
+        self._left -= count
+        if self._left < 0:
+            raise http.client.HTTPException(f"more than {HEADER_LIMIT} bytes of headers or trailers")
         if not self._is_header and self._count >= SLOWEST:
             self._count = 0
             self._waited = 0.0
@@ -94,6 +104,16 @@ class IncomingReply(http.client.HTTPResponse):
         super().begin()
         self.latency = time.monotonic() - began
         self._incoming.begin_body()
+
+    def read(self, amt: int | None = None) -> bytes:
+        """Receive up to `amt` bytes of the body; who asks for all of it has no limit."""
+        self._incoming.allow(sys.maxsize if amt is None else amt)
+        return super().read(amt)
+
+    def readinto(self, buffer: Any) -> int:
+        """Receive as much of the body as there is room for."""
+        self._incoming.allow(len(buffer))
+        return super().readinto(buffer)
 
 
 class _Connection(HTTPConnection):
