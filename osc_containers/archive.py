@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from osc_containers import tarball
 from osc_containers.digest import Digest
-from osc_containers.oci import INDEX, Descriptor
+from osc_containers.oci import INDEX, Descriptor, Manifest
 from osc_containers.reference import Reference
 
 NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
@@ -32,6 +32,12 @@ class Image(NamedTuple):
     manifest: Descriptor
     config: Descriptor
     layers: tuple[Descriptor, ...]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "Image":
+        """Return the image that a manifest describes."""
+        descriptor = Descriptor(digest=manifest.digest, size=len(manifest.raw), media_type=manifest.media_type)
+        return cls(manifest=descriptor, config=manifest.config, layers=manifest.layers)
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:

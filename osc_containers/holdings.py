@@ -8,10 +8,12 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from osc_containers import archive, obscpio, tarball
+from osc_containers import archive, obscpio, oci, tarball
+from osc_containers.archive import Image
 from osc_containers.digest import Digest
 from osc_containers.files import Place
 from osc_containers.lock import ArchiveFile, LockedImage
+from osc_containers.oci import Manifest
 from osc_containers.package import Package
 from osc_containers.reference import Reference
 
@@ -46,6 +48,21 @@ def find_archive(package: Package, reference: Reference, locked: LockedImage) ->
             if member.size == layout.size and _looks_right(Place(file.fileno(), member.offset), layout.frame()):
                 return Region(path=path, offset=member.offset, size=member.size)
     return None
+
+
+def confirms(package: Package, reference: Reference, locked: LockedImage) -> bool:
+    """Tell whether the archive of an image is there, and its manifest says of the image what the lock says."""
+    region = find_archive(package, reference, locked)
+    manifest = locked.image.manifest
+    if region is None or manifest.size > oci.MANIFEST_LIMIT:
+        return False
+    members = archive.lay_out(locked.image, reference).blobs()
+    start = region.offset + next(member.offset for member in members if member.digest == manifest.digest)
+    with suppress(OSError, ValueError), region.path.open("rb") as file:
+        raw = Place(file.fileno(), start).read(0, manifest.size)
+        parsed = oci.parse(raw, manifest.media_type, "")
+        return manifest.digest.matches(raw) and isinstance(parsed, Manifest) and Image.of(parsed) == locked.image
+    return False
 
 
 def _looks_right(place: Place, frame: Iterable[tuple[int, bytes]]) -> bool:

@@ -116,15 +116,10 @@ def _pin_image(reference: Reference, top: Manifest | Index, arch: str, source: I
     if platforms.rank(wanted, offered) is None:
         raise ValueError(f"{reference}: no image for {wanted} ({arch}); it is for {offered} only")
     return PinnedImage(
-        image=_image(current),
+        image=Image.of(current),
         created=oci.created_of(config, f"{reference}: config"),
         small={current.digest: current.raw, current.config.digest: config},
     )
-
-
-def _image(manifest: Manifest) -> Image:
-    descriptor = Descriptor(digest=manifest.digest, size=len(manifest.raw), media_type=manifest.media_type)
-    return Image(manifest=descriptor, config=manifest.config, layers=manifest.layers)
 
 
 def read_blob(source: ImageSource, reference: Reference, blob: Descriptor) -> bytes:

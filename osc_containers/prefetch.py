@@ -68,7 +68,10 @@ def prefetch(
         old = found or lock.EMPTY
         if locked and not found:
             raise LockError(f"{lock.FILE_NAME}: not there, but this run is locked; run it once without 'locked'")
-        new_pins = pins.from_lock(wanted, old) if locked else pins.pin(wanted, network.open_source, old)
+        if locked:
+            new_pins = pins.from_lock(wanted, old)
+        else:
+            new_pins = pins.pin(wanted, network.open_source, _confirmed(package, old, wanted))
         targets = _targets(new_pins, old, among=old.references if locked else ())
         provide = partial(_provide_bundle, pack) if pack else _provide
         with ExitStack() as last:
@@ -84,6 +87,22 @@ def prefetch(
             _prune(package, old, new, bundled=pack is not None)
         _report(old, new)
     return new
+
+
+def _confirmed(package: Package, old: Lock, wanted: Iterable[Wanted]) -> Lock:
+    """Return what of a lock is so: the archives say it too. A merge may have made the rest of two locks."""
+    known = {item: old.references[item.reference] for item in wanted if item.reference in old.references}
+    return Lock(
+        references={
+            item.reference: reference
+            for item, reference in known.items()
+            if all(
+                holdings.confirms(package, item.reference, image)
+                for arch, image in reference.images.items()
+                if arch in item.architectures
+            )
+        }
+    )
 
 
 def _targets(new: Sequence[Pin], old: Lock, among: Iterable[Reference]) -> list[_Target]:
@@ -107,6 +126,8 @@ def _provide(
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         present = list(pool.map(lambda target: _find(package, target), targets))
     pairs = list(zip(targets, present, strict=True))
+    if strict:
+        _confirm(package, [target for target, region in pairs if region])
     volumes = [transfer.alone(_order(target, strict=strict)) for target, region in pairs if region is None]
     kept = {target.name: target.locked for target, region in pairs if region and target.locked}
     if volumes:
@@ -127,6 +148,22 @@ def _find(package: Package, target: _Target) -> Region | None:
     region = Region(path=path, offset=0, size=path.stat().st_size)
     is_right = region.size == target.locked.size and sums.sha256_of(path) == target.locked.sha256
     return region if is_right else None
+
+
+def _confirm(package: Package, targets: Iterable[_Target]) -> None:
+    problems = [
+        f"{lock.FILE_NAME}: {target.pin.reference} for {target.arch}: got other descriptors than its archive has; "
+        "run the prefetch without 'locked'"
+        for target in targets
+        if target.locked
+        and not holdings.confirms(
+            package,
+            target.pin.reference,
+            LockedImage(image=target.pinned.image, created=target.pinned.created, archive=target.locked),
+        )
+    ]
+    if problems:
+        raise LockError(*problems)
 
 
 def _order(target: _Target, *, strict: bool) -> Order:

@@ -6,15 +6,16 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import images
 import pytest
 from fake_source import FakeSource
 
-from osc_containers import lock, prefetch
+from osc_containers import lock, oci, prefetch
 from osc_containers.digest import Digest
 from osc_containers.errors import Error, LockError, RegistryError, VerificationError
 from osc_containers.package import Package
@@ -124,6 +125,40 @@ def test_a_moved_tag_brings_only_the_layers_that_are_new(tmp_path: Path) -> None
     source.asked.clear()
     run(source, tmp_path, *want(APP))
     assert source.asked["blob"] == 2  # the configuration and the new layer
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("layers", lambda layers: layers[:1]),
+        ("layers", lambda layers: [*layers, *layers]),
+        ("layers", lambda layers: [layers[0] | {"mediaType": "text/plain"}, layers[1]]),
+        ("manifest", lambda manifest: manifest | {"size": manifest["size"] - 100}),
+        ("manifest", lambda manifest: manifest | {"size": 1 << 62}),
+        ("manifest", lambda manifest: manifest | {"mediaType": oci.DOCKER_MANIFEST}),
+        ("config", lambda config: config | {"digest": f"sha256:{1:064x}"}),
+    ],
+)
+def test_a_lock_that_says_other_than_its_archive_is_mended(
+    tmp_path: Path, key: str, change: Callable[[Any], object]
+) -> None:
+    """As a merge of two locks may come out; the archive that it names may be there, or not."""
+    source = FakeSource({APP: images.image(images.random_layer("one", 5000), images.random_layer("two", 5000))})
+    run(source, tmp_path, *want(APP))
+    before = contents(tmp_path)
+    document = json.loads((tmp_path / "containers.lock").read_text())
+    [image] = document["containers"][APP]["architectures"].values()
+    image[key] = change(image[key])
+    wrong = json.dumps(document)
+    for missing in ("", ".ociarchive"):
+        (tmp_path / "containers.lock").write_text(wrong)
+        for path in tmp_path.glob(f"*{missing}") if missing else ():
+            path.unlink()
+        run(source, tmp_path, *want(APP))
+        assert contents(tmp_path) == before
+    (tmp_path / "containers.lock").write_text(wrong)
+    with pytest.raises(LockError, match="run the prefetch"):
+        run(source, tmp_path, *want(APP), locked=True)
 
 
 def test_an_archive_that_was_damaged_is_made_again_from_what_is_whole(tmp_path: Path) -> None:
