@@ -92,11 +92,12 @@ class _Work:
 
     All large blobs, one behind the other, make so many equal `shares`, one for each worker; a piece ends where a share
     or a blob does. With none a piece is a whole blob. The largest is next, so that all workers end at about the same
-    time.
+    time. A registry that turns out not to give parts is asked for whole blobs from then on.
     """
 
     def __init__(self, shipments: Sequence[Shipment], follower: Follower, *, shares: int) -> None:
         self._follower = follower
+        self._undivided: set[str] = set()
         self._waiting: deque[tuple[Shipment, int]] = deque()
         position = 0
         for shipment in shipments:
@@ -120,7 +121,7 @@ class _Work:
         while piece := self._next():
             if isinstance(piece[0], Shipment):
                 shipment, position = piece
-                arrival = _Arrival(shipment, progress, self._follower)
+                arrival = _Arrival(shipment, progress, self._follower, self._undivided)
                 segments = arrival.begin(position, self._share)
             else:
                 arrival, segment = piece
@@ -147,10 +148,12 @@ class _Work:
 
 
 class _Arrival:
-    """One blob while it arrives."""
+    """One blob while it arrives; `undivided` has the registries that do not give parts, as far as is known by now."""
 
-    def __init__(self, shipment: Shipment, progress: Progress, follower: Follower) -> None:
+    def __init__(self, shipment: Shipment, progress: Progress, follower: Follower, undivided: set[str]) -> None:
         self._follower = follower
+        self._undivided = undivided
+        self._is_divided = True
         self._shipment = shipment
         self._size = shipment.blob.size
         self._place = shipment.places[0]
@@ -187,6 +190,7 @@ class _Arrival:
         self._advance(sum(stop - first for first, stop in self._filled))
         if self._hashed == self._size and self._deliver():
             return ()
+        self._attempts = 0  # nothing was asked for
         return self._plan()
 
     def _content(self) -> bytes | None:
@@ -200,7 +204,11 @@ class _Arrival:
         return [(first - start, stop - start) for first, stop in found]
 
     def _plan(self) -> list[Range]:
-        """Split what is missing into segments."""
+        """Split what is missing into segments; of an undivided blob, all after the first gap is one."""
+        self._is_divided = self._registry not in self._undivided
+        if not self._is_divided:
+            self._pending = 1
+            return [(self._hashed, self._size)]
         segments = []
         position = 0
         for first, stop in (*sorted(self._filled), (self._size, self._size)):
@@ -210,15 +218,35 @@ class _Arrival:
                 position = end
             position = max(position, stop)
         self._pending = len(segments)
-        self._attempts += 1
         return segments
 
+    @property
+    def _registry(self) -> str:
+        return self._shipment.reference.registry
+
     def fetch(self, segment: Range, is_stopped: Callable[[], bool]) -> Sequence[Range]:
-        """Receive a segment; return what to fetch again, if that was the last and the blob is damaged."""
+        """Receive a segment; return what to fetch then, if that was the last and the blob is not whole or not right."""
+        position = segment[0]
+        if not self._is_divided or self._registry not in self._undivided:
+            position = self._receive(segment, is_stopped)
+        if position > segment[0]:
+            self._fill((segment[0], position))
+        with self._lock:
+            self._pending -= 1
+            is_last = self._pending == 0
+        if not is_last or is_stopped() or (self._hashed == self._size and self._deliver()):
+            return ()
+        return self._plan()
+
+    def _receive(self, segment: Range, is_stopped: Callable[[], bool]) -> int:
+        """Return how far the bytes of a segment came; not at all, if its registry turns out not to give parts."""
         position, stop = segment
         buffer = memoryview(bytearray(min(stop - position, files.CHUNK)))
         shipment = self._shipment
         with shipment.source.blob(shipment.reference, shipment.blob, position, stop) as stream:
+            if stream.comes_whole and self._is_divided:
+                self._undivided.add(self._registry)
+                return position
             while not is_stopped() and (count := stream.readinto(buffer[: stop - position])):
                 self._place.write(buffer[:count], position)
                 if self._hashed == position:  # then nobody else can hash before this chunk is
@@ -227,13 +255,7 @@ class _Arrival:
                     self._follower.arrived(self._place, self._hashed)
                 position += count
                 self._advance(count)
-        self._fill((segment[0], position))
-        with self._lock:
-            self._pending -= 1
-            is_last = self._pending == 0
-        if not is_last or is_stopped() or self._deliver():
-            return ()
-        return self._plan()
+        return position
 
     def _fill(self, *ranges: Range) -> None:
         """Take note that ranges are written, and hash on as far as there is no gap."""
@@ -256,6 +278,7 @@ class _Arrival:
             self._shown.close()
             return True
         self._follower.spoiled()
+        self._attempts += 1
         problem = f"{shipment.where}: got {self._size} bytes of {shipment.blob.digest.algorithm}:{got}"
         if self._size == 0:  # there is nothing to ask for
             raise VerificationError(f"{problem}; its manifest is wrong about its size")

@@ -20,11 +20,11 @@ class Stream(Protocol):
     """The bytes of a blob from some start, on their way in."""
 
     @property
-    def stop(self) -> int:
-        """Where in the blob this stream ends: at the end, not where it was asked, if the source cannot give parts."""
+    def comes_whole(self) -> bool:
+        """Whether the source cannot give the part that was asked for, and all of the blob is on its way instead."""
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill the start of `buffer` and return how many bytes came; 0 is the end, at `stop` and nowhere else."""
+        """Fill the start of `buffer` and return how many bytes came; 0 is the end of the part, and nowhere else."""
 
 
 class ImageSource(Protocol):

@@ -20,24 +20,26 @@ _LINK_LIMIT = 8
 class PieceStream:
     """A stream of a part of a file (`sources.Stream`)."""
 
+    comes_whole = False
+
     def __init__(self, descriptor: int, offset: int, start: int, stop: int, where: str) -> None:
         self._descriptor = descriptor
         self._offset = offset
         self._position = start
         self._where = where
-        self.stop = stop
+        self._stop = stop
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill the start of `buffer`; 0 is the end.
 
         :raises RegistryError: the file ends before.
         """
-        wanted = min(len(buffer), self.stop - self._position)
+        wanted = min(len(buffer), self._stop - self._position)
         if not wanted:
             return 0
         count = os.preadv(self._descriptor, [buffer[:wanted]], self._offset + self._position)
         if not count:
-            raise RegistryError(f"{self._where}: ends after {self._position} bytes, expected {self.stop}")
+            raise RegistryError(f"{self._where}: ends after {self._position} bytes, expected {self._stop}")
         self._position += count
         return count
 

@@ -19,9 +19,7 @@ from osc_containers.sources import Stream
 class _Stream(io.BytesIO):
     """A stream that gives at most 10,000 bytes at a time."""
 
-    def __init__(self, content: bytes, stop: int) -> None:
-        super().__init__(content)
-        self.stop = stop
+    comes_whole = False
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
         return super().readinto(buffer[:10_000])
@@ -64,8 +62,7 @@ class FakeSource:
         content = self.damaged.get(blob.digest) or self._blob(blob.digest)
         if len(content) != blob.size:
             raise RegistryError(f"{reference}: blob {blob.digest}: got {len(content)} bytes, expected {blob.size}")
-        stop = blob.size if stop is None else stop
-        yield _Stream(content[start:stop], stop)
+        yield _Stream(content[start:stop])
 
     def _tag(self, reference: Reference) -> Image:
         try:

@@ -60,7 +60,6 @@ def read(source: ImageSource, reference: Reference, blob: Descriptor, start: int
     with source.blob(reference, blob, start, stop) as stream:
         while count := stream.readinto(buffer):
             found += buffer[:count]
-        assert len(found) == stream.stop - start
     return bytes(found)
 
 
@@ -295,7 +294,7 @@ def test_a_tag_that_moves_between_two_requests_gives_one_of_the_two_images(
 def test_gives_the_part_of_a_blob(registry: FaultRegistry, source: ImageSource, start: int, stop: int | None) -> None:
     reference, blob = put(registry, BIG)
     with source.blob(reference, blob, start, stop) as stream:
-        assert stream.stop == (len(BIG) if stop is None else stop)
+        assert not stream.comes_whole
     assert read(source, reference, blob, start, stop) == BIG[start:stop]
 
 
@@ -315,8 +314,8 @@ def test_a_registry_without_ranges_gives_the_whole_and_says_so(
         registry.script = faults.on(fault, lambda request: "range" in request.headers)
     reference, blob = put(registry, BIG)
     with source.blob(reference, blob, 0, 1000) as stream:
-        assert stream.stop == len(BIG)
-    assert read(source, reference, blob, 1_000_000, 1_500_000) == BIG[1_000_000:]
+        assert stream.comes_whole
+    assert read(source, reference, blob, 1_000_000, 1_500_000) == BIG[1_000_000:1_500_000]
 
 
 @pytest.mark.parametrize("fault", [faults.reset_in_body, faults.truncate, faults.stall_in_body])

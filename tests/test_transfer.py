@@ -49,8 +49,8 @@ class _Failing:
     source: RecordingSource
 
     @property
-    def stop(self) -> int:
-        return self.stream.stop
+    def comes_whole(self) -> bool:
+        return self.stream.comes_whole
 
     def readinto(self, buffer: memoryview, /) -> int:
         count = self.stream.readinto(buffer)
@@ -86,6 +86,51 @@ def test_blobs_are_split_where_the_source_is_far(is_far: bool, tmp_path: Path) -
     source.is_far = is_far
     transfer(source, tmp_path, connections=None)
     assert (len(source.ranges) > 1) is is_far
+
+
+@dataclass
+class WholeSource(RecordingSource):
+    """Cannot give parts, and counts what it sends of `LAYER` in all."""
+
+    sent: int = 0
+
+    @contextmanager
+    def blob(self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None) -> Iterator[Stream]:
+        with super().blob(reference, blob, start, stop) as stream:
+            counted = _Counted(stream, self, start)
+            counted.comes_whole = start > 0 or stop not in (None, blob.size)
+            yield counted if blob.digest == LAYER else stream
+
+
+@dataclass
+class _Counted:
+    stream: Stream
+    source: WholeSource
+    in_vain: int
+    comes_whole = False
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = self.stream.readinto(buffer)
+        self.source.sent += count + self.in_vain
+        self.in_vain = 0
+        return count
+
+
+@pytest.mark.parametrize("connections", [1, 4, 16])
+def test_a_source_that_cannot_give_parts_sends_the_whole_once(connections: int, tmp_path: Path) -> None:
+    source = WholeSource({APP: BIG})
+    transfer(source, tmp_path, connections)
+    assert source.sent == len(BIG.blobs[1])
+    assert contents(tmp_path) == contents_of_clean_run(tmp_path)
+
+
+def test_a_run_that_broke_off_goes_on_though_the_source_cannot_give_parts(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="broken off"):
+        transfer(RecordingSource({APP: BIG}, gives=12_000_000), tmp_path, connections=4)
+    source = WholeSource({APP: BIG})
+    transfer(source, tmp_path, connections=4)
+    assert source.sent == len(BIG.blobs[1])
+    assert contents(tmp_path) == contents_of_clean_run(tmp_path)
 
 
 def test_a_blob_that_is_damaged_in_all_attempts_is_refused(tmp_path: Path) -> None:

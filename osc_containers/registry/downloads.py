@@ -33,7 +33,7 @@ class Download:
     """Bytes `start` to `stop` of a blob, from the first of `places` (a registry and its repository) that gives it.
 
     It is the context manager that opens and closes it, and its own stream. A registry that does not know ranges gives
-    the whole blob: then `stop` is the end of the blob as soon as it is open, and bytes before `start` are skipped.
+    the whole blob: then bytes before `start` are received in vain, by the first `readinto`.
     """
 
     def __init__(
@@ -48,13 +48,12 @@ class Download:
         self._problems: list[str] = []
         self._reply: Reply | None = None
         self._body: _Body | None = None
-        self.stop = blob.size if stop is None else stop
+        self._skipped = 0
+        self._stop = blob.size if stop is None else stop
 
     def __enter__(self) -> "Download":
-        if self._position < self.stop:
+        if self._position < self._stop:
             self._body = self._open()
-            if self._reply and self._reply.status == 200:
-                self.stop = self._blob.size
         return self
 
     def __exit__(
@@ -62,16 +61,23 @@ class Download:
     ) -> None:
         self._close()
 
+    @property
+    def comes_whole(self) -> bool:
+        """Whether the registry sends the whole blob although a part was asked for."""
+        return self._is_part and self._reply is not None and self._reply.status == 200
+
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill the start of `buffer` and return how many bytes came; 0 is the end, at `stop`.
+        """Fill the start of `buffer` and return how many bytes came; 0 is the end.
 
         :raises RegistryError: no place gives the rest.
         """
-        wanted = min(len(buffer), self.stop - self._position)
+        wanted = min(len(buffer), self._stop - self._position)
         while wanted:
             if self._body is None:
                 self._body = self._open()
             try:
+                _skip(self._body, self._skipped)
+                self._skipped = 0
                 count = self._body.readinto(buffer[:wanted])
             except Failure as failure:
                 self._break_off(failure)
@@ -87,7 +93,8 @@ class Download:
         """Open the blob at the position, at the first place that gives it."""
         while True:
             registry, repository = self._places[0]
-            headers = {"Range": f"bytes={self._position}-{self.stop - 1}"} if self._is_part else {}
+            is_asked = self._is_part and self._takes_ranges
+            headers = {"Range": f"bytes={self._position}-{self._stop - 1}"} if is_asked else {}
             try:
                 return registry.request(
                     "GET",
@@ -106,17 +113,17 @@ class Download:
 
     @property
     def _is_part(self) -> bool:
-        return self._takes_ranges and (self._position > 0 or self.stop < self._blob.size)
+        return self._position > 0 or self._stop < self._blob.size
 
     def _accept(self, reply: Reply) -> _Body:
         if reply.status == 404:
             reply = self._foreign(reply)
         if reply.status == 200:
             body = _body_of(reply, self._blob.size)
-            _skip(body, self._position)
+            self._skipped = self._position
         else:
             length = self._part_length(reply)
-            if length is None and self._is_part:
+            if length is None and self._is_part and self._takes_ranges:
                 raise _WithoutRangeError
             if length is None:
                 raise Failure(f"got status {reply.status} without having asked for a part")
@@ -141,7 +148,7 @@ class Download:
         if reply.status != 206 or match is None:
             return None
         first, last = int(match[1]), int(match[2])
-        is_right = first == self._position <= last < self.stop and match[3] in ("*", str(self._blob.size))
+        is_right = first == self._position <= last < self._stop and match[3] in ("*", str(self._blob.size))
         return last - first + 1 if is_right else None
 
     def _break_off(self, failure: Failure) -> None:
