@@ -79,11 +79,12 @@ def receive(shipments: Sequence[Shipment], network: Network, follower: Follower)
         workers = [pool.submit(work.run, network.progress) for _ in range(width)]
         for worker in as_completed(workers):
             worker.result()
-    except KeyboardInterrupt:
-        is_interrupted = True
+    except BaseException as error:
+        is_interrupted = isinstance(error, KeyboardInterrupt)
+        work.stop()
+        network.cancel()
         raise
     finally:
-        work.stop()
         pool.shutdown(wait=not is_interrupted)  # who interrupts does not wait for a server that is silent
 
 
@@ -247,7 +248,7 @@ class _Arrival:
             if stream.comes_whole and self._is_divided:
                 self._undivided.add(self._registry)
                 return position
-            while not is_stopped() and (count := stream.readinto(buffer[: stop - position])):
+            while not is_stopped() and (count := stream.readinto(buffer[: stop - position])) and not is_stopped():
                 self._place.write(buffer[:count], position)
                 if self._hashed == position:  # then nobody else can hash before this chunk is
                     self._hasher.update(buffer[:count])

@@ -56,12 +56,13 @@ class ImageSource(Protocol):
 
 
 class Network(NamedTuple):
-    """How to get at images: a source for each origin, and who watches.
+    """How to get at images: a source for each origin, how to let all that is under way fail soon, and who watches.
 
     `connections` is how many requests for blobs run at a time, to all registries together, and large blobs are then
     split over them; None leaves both to how far the sources are.
     """
 
     open_source: Callable[[str], ImageSource]
+    cancel: Callable[[], None] = lambda: None
     progress: Progress = Silence()
     connections: int | None = None

@@ -57,6 +57,10 @@ class Sources:
     ) -> None:
         self._stack.close()
 
+    def cancel(self) -> None:
+        """Let what is asked of registries fail soon, from any thread; to be closed is all that is left then."""
+        self._registries.cancel()
+
     def open(self, place: str) -> ImageSource:
         """Return the source for a place in the form of containers-transports(5), each once.
 

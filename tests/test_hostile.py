@@ -5,20 +5,24 @@ import os
 import re
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
+import faults
 import images
 import pytest
 from fake_source import FakeSource
-from fault_registry import FaultRegistry, serve
+from fault_registry import Exchange, Fault, FaultRegistry, serve
 from hypothesis import given
 from hypothesis import strategies as st
 from test_prefetch import APP, contents, run, want
 
 from osc_containers import cli, description, files, overlay, parts, prefetch, request, terminal
+from osc_containers.digest import Digest
 from osc_containers.errors import DescriptionError, Error, RegistryError, VerificationError
 from osc_containers.package import Package
 from osc_containers.registry.retries import Policy
@@ -167,6 +171,37 @@ def said(registry: FaultRegistry, image: images.Image, directory: Path) -> Error
     assert contents(directory) == {}
     assert isinstance(caught.value, Error | OSError)
     return caught.value
+
+
+@pytest.mark.parametrize(
+    "stall", [faults.stall_before, faults.stall_in_body, faults.status(429, {"Retry-After": "50"})]
+)
+def test_the_first_error_does_not_wait_for_what_others_wait_for(
+    registry: FaultRegistry, tmp_path: Path, stall: Fault
+) -> None:
+    layers = [images.random_layer(name, 3_000_000) for name in ("gone", "stalls")]
+    name = registry.push(images.image(*layers), "team/app:1")
+    gone, stalls = (str(Digest.of(layer.content)) for layer in layers)
+    asked = threading.Event()
+
+    def refuse_when_the_other_waits(exchange: Exchange) -> None:
+        assert asked.wait(10)
+        time.sleep(0.2)
+        faults.status(404)(exchange)
+
+    def note_and_stall(exchange: Exchange) -> None:
+        asked.set()
+        stall(exchange)
+
+    script = {gone: refuse_when_the_other_waits, stalls: note_and_stall}
+    registry.script = lambda request: script.get(request.path.rpartition("/")[2])
+    began = time.monotonic()
+    with Sources(tmp_path, policy=Policy()) as sources:
+        network = Network(open_source=sources.open, cancel=sources.cancel, connections=2)
+        with pytest.raises(RegistryError, match=r"not in .*, though its manifest is: HTTP 404"):
+            prefetch.prefetch(Package(tmp_path), want(name), network, outdir=tmp_path, locked=False)
+    assert time.monotonic() - began < 20
+    assert contents(tmp_path) == {}
 
 
 def changed(image: images.Image, **changes: object) -> images.Image:

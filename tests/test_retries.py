@@ -1,5 +1,7 @@
 """How long to wait, and when to stop."""
 
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +41,7 @@ def test_retry_after_may_be_anything(text: str) -> None:
 
 
 def test_the_message_names_the_last_problems_and_the_attempts() -> None:
-    attempts = Attempts(QUICK, "image")
+    attempts = Attempts(QUICK, "image", threading.Event())
     attempts.failed("first")
     attempts.failed("second")
     with pytest.raises(RegistryError, match=r"^image: first; before: second; tried 3 times in 0 s$"):
@@ -47,18 +49,18 @@ def test_the_message_names_the_last_problems_and_the_attempts() -> None:
 
 
 def test_some_problems_are_worth_fewer_attempts() -> None:
-    attempts = Attempts(QUICK, "image")
+    attempts = Attempts(QUICK, "image", threading.Event())
     with pytest.raises(RegistryError, match=r"^image: no; tried once$"):
         attempts.failed("no", most=1)
 
 
 def test_a_server_that_asks_for_more_than_the_deadline_is_not_waited_for() -> None:
     with pytest.raises(RegistryError, match=r"^image: busy; tried once, and it asks to wait 11 s$"):
-        Attempts(QUICK, "image").failed("busy", wait=11)
+        Attempts(QUICK, "image", threading.Event()).failed("busy", wait=11)
 
 
 def test_only_real_progress_begins_the_count_anew() -> None:
-    attempts = Attempts(QUICK, "image")
+    attempts = Attempts(QUICK, "image", threading.Event())
     for _ in range(5):
         attempts.failed("broken off")
         attempts.received(1 << 20)

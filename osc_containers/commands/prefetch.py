@@ -119,7 +119,12 @@ def prefetch_all(
     with transports.Sources(
         package.directory, policy=Policy(connections=connections or _MOST), system_context=context.result
     ) as sources:
-        network = Network(open_source=sources.open, connections=connections, progress=watcher or Silence())
+        network = Network(
+            open_source=sources.open,
+            cancel=sources.cancel,
+            connections=connections,
+            progress=watcher or Silence(),
+        )
         prefetch.prefetch(package, wanted, network, outdir=outdir, locked=locked, pack=pack)
 
 

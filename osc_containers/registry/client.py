@@ -6,6 +6,7 @@ origin. Spec: OCI distribution-spec v1.1; distribution's "Token Authentication S
 
 import logging
 import ssl
+import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 from urllib.parse import urlencode
@@ -52,6 +53,7 @@ class Registry:
         self.host = host
         self._home = _API_HOSTS.get(host, host)
         self._policy = policy
+        self._cancelled = threading.Event()
         self._tokens = Tokens(host, self._home, login, self._fetch_token)
         self._connections = Connections(context, policy.connections)
         self._outside = Connections(context, policy.connections, outside=True)
@@ -104,13 +106,19 @@ class Registry:
             raise
 
     def close(self) -> None:
-        """Close all idle connections."""
+        """Close all connections."""
         self._connections.close()
         self._outside.close()
 
+    def cancel(self) -> None:
+        """Let every request fail soon, those under way too: at most a connection that is being made is waited for."""
+        self._cancelled.set()
+        self._connections.cancel()
+        self._outside.cancel()
+
     def attempts(self, where: str) -> Attempts:
         """Begin to count attempts."""
-        return Attempts(self._policy, where)
+        return Attempts(self._policy, where, self._cancelled)
 
     def fetch(self, url: str) -> Reply:
         """Return the reply to an anonymous GET of a URL that a manifest names.

@@ -16,8 +16,10 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 import urllib3
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Timeout
@@ -116,8 +118,19 @@ class IncomingReply(http.client.HTTPResponse):
         return super().readinto(buffer)
 
 
+def _ignore(connection: HTTPConnection) -> None:
+    pass
+
+
 class _Connection(HTTPConnection):
+    """A connection that tells `opened` when it is there."""
+
     reply: IncomingReply | None = None
+    opened = staticmethod(_ignore)
+
+    def connect(self) -> None:
+        super().connect()
+        self.opened(self)
 
     def response_class(self, *args: Any, **kwargs: Any) -> IncomingReply:  # type: ignore[override]
         """Begin a reply; `http.client` calls this as the class that it usually is."""
@@ -126,21 +139,23 @@ class _Connection(HTTPConnection):
 
 
 class _SecureConnection(HTTPSConnection):
+    """The same over TLS."""
+
     reply: IncomingReply | None = None
+    opened = staticmethod(_ignore)
     response_class = _Connection.response_class  # type: ignore[assignment]
 
     def connect(self) -> None:
         super().connect()
         # Where the administrator wants no verification, urllib3 need not warn of it at every request.
         self.is_verified = True
+        self.opened(self)
 
 
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
+def _pool(pool: type, connection: type, opened: Callable[[HTTPConnection], None]) -> type:
+    """Return a class of pools whose connections tell `opened`."""
+    bound = type(connection.__name__, (connection,), {"opened": staticmethod(opened)})
+    return type(pool.__name__, (pool,), {"ConnectionCls": bound})
 
 
 def _check_peer(connection: HTTPConnection) -> None:
@@ -151,26 +166,6 @@ def _check_peer(connection: HTTPConnection) -> None:
     if hosts.is_internal_address(address):
         connection.close()
         raise PermissionError(f"the name leads to {address}, inside this machine or its link")
-
-
-class _OutsideConnection(_Connection):
-    def connect(self) -> None:
-        super().connect()
-        _check_peer(self)
-
-
-class _OutsideSecureConnection(_SecureConnection):
-    def connect(self) -> None:
-        super().connect()
-        _check_peer(self)
-
-
-class _OutsidePool(HTTPConnectionPool):
-    ConnectionCls = _OutsideConnection
-
-
-class _OutsideSecurePool(HTTPSConnectionPool):
-    ConnectionCls = _OutsideSecureConnection
 
 
 def reply_on(connection: object) -> IncomingReply | None:
@@ -189,8 +184,14 @@ class Connections:
             # urllib3 1 gives `ssl` no name where a host is an address: it compares names with certificates itself.
             context.check_hostname = False
         self._settings: dict[str, Any] = {"num_pools": count, "maxsize": count, "ssl_context": context}
-        self._pools = _OUTSIDE_POOLS if outside else _POOLS
+        self._outside = outside
+        self._pools: dict[str, type] = {
+            "http": _pool(HTTPConnectionPool, _Connection, self._note),
+            "https": _pool(HTTPSConnectionPool, _SecureConnection, self._note),
+        }
         self._managers: dict[str, PoolManager] = {}
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._is_cancelled = False
         self._lock = threading.Lock()
 
     def send(
@@ -219,10 +220,29 @@ class Connections:
             decode_content=False,
         )
 
+    def cancel(self) -> None:
+        """Let everybody who waits for a reply find the connection closed, from now on."""
+        with self._lock:
+            self._is_cancelled = True
+            for sock in self._sockets:
+                _shut_down(sock)
+
     def close(self) -> None:
-        """Close all idle connections."""
+        """Close all connections; urllib3 only forgets them."""
         for manager in self._managers.values():
             manager.clear()
+        with self._lock:
+            for sock in self._sockets:
+                sock.close()
+
+    def _note(self, connection: HTTPConnection) -> None:
+        if self._outside:
+            _check_peer(connection)
+        if connection.sock is not None:
+            with self._lock:
+                self._sockets.add(connection.sock)
+                if self._is_cancelled:
+                    _shut_down(connection.sock)
 
     def _manager(self, proxy: str) -> PoolManager:
         with self._lock:
@@ -233,5 +253,7 @@ class Connections:
             return self._managers[proxy]
 
 
-_POOLS: dict[str, type] = {"http": _Pool, "https": _SecurePool}
-_OUTSIDE_POOLS: dict[str, type] = {"http": _OutsidePool, "https": _OutsideSecurePool}
+def _shut_down(sock: socket.socket) -> None:
+    """Let whoever waits for bytes see their end; the TLS around them is another thread's, and stays as it is."""
+    with suppress(OSError):
+        socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)  # TLS in TLS is not a socket itself

@@ -70,8 +70,12 @@ class RegistryImages:
         places = self._registries.places(reference, by_digest=True)
         return Download(places, blob, start, stop, str(reference))
 
+    def cancel(self) -> None:
+        """Let every request fail soon, those under way too."""
+        self._registries.cancel()
+
     def close(self) -> None:
-        """Close all idle connections."""
+        """Close all connections."""
         self._registries.close()
 
     def _head(self, registry: Registry, repository: str, reference: Reference) -> Digest:
@@ -144,6 +148,11 @@ class _Registries:
             found = tuple((self._registry(place), place.repository) for place in places)
         # A mirror that is down once is not waited for again, for each of perhaps a thousand images.
         return (*(place for place in found[:-1] if not place[0].is_down), found[-1])
+
+    def cancel(self) -> None:
+        with self._lock:
+            for registry in self._open.values():
+                registry.cancel()
 
     def close(self) -> None:
         for registry in self._open.values():

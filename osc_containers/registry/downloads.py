@@ -118,18 +118,24 @@ class Download:
     def _accept(self, reply: Reply) -> _Body:
         if reply.status == 404:
             reply = self._foreign(reply)
-        if reply.status == 200:
-            body = _body_of(reply, self._blob.size)
-            self._skipped = self._position
-        else:
-            length = self._part_length(reply)
-            if length is None and self._is_part and self._takes_ranges:
-                raise _WithoutRangeError
-            if length is None:
-                raise Failure(f"got status {reply.status} without having asked for a part")
-            body = _body_of(reply, length)
+        try:
+            body = self._find_body(reply)
+        except BaseException:
+            reply.close()
+            raise
         self._reply = reply
         return body
+
+    def _find_body(self, reply: Reply) -> _Body:
+        if reply.status == 200:
+            self._skipped = self._position
+            return _body_of(reply, self._blob.size)
+        length = self._part_length(reply)
+        if length is None and self._is_part and self._takes_ranges:
+            raise _WithoutRangeError
+        if length is None:
+            raise Failure(f"got status {reply.status} without having asked for a part")
+        return _body_of(reply, length)
 
     def _foreign(self, reply: Reply) -> Reply:
         """Fetch a layer from where its descriptor says, for the registry may not distribute it (descriptor.md)."""

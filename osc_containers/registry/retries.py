@@ -6,6 +6,7 @@ Back-off is exponential with full jitter, so that clients that failed together d
 
 import email.utils
 import random
+import threading
 import time
 from typing import NamedTuple
 
@@ -33,11 +34,12 @@ class Policy(NamedTuple):
 
 
 class Attempts:
-    """The attempts at one request; `what` begins the message of their failure."""
+    """The attempts at one request; `what` begins the message of their failure, and `cancelled` ends their waiting."""
 
-    def __init__(self, policy: Policy, what: str) -> None:
+    def __init__(self, policy: Policy, what: str, cancelled: threading.Event) -> None:
         self._policy = policy
         self._what = what
+        self._cancelled = cancelled
         self._problems: list[str] = []
         self._count = 0
         self._started = time.monotonic()
@@ -46,7 +48,8 @@ class Attempts:
     def failed(self, problem: str, *, wait: float | None = None, most: int | None = None) -> None:
         """Note a failure and sleep until the next attempt: `wait` seconds where the server said so.
 
-        :raises RegistryError: there is no next attempt, by number (`most` or the policy's) or by deadline.
+        :raises RegistryError: there is no next attempt, by number (`most` or the policy's), by deadline, or because
+            nobody waits for it any more.
         """
         self._count += 1
         self._problems = [*(known for known in self._problems if known != problem), problem]
@@ -57,7 +60,8 @@ class Attempts:
         if elapsed + delay > self._policy.deadline:
             asked = f", and it asks to wait {delay:.0f} s" if wait is not None else ""
             raise RegistryError(self._message(elapsed, asked))
-        time.sleep(delay)
+        if self._cancelled.wait(delay):
+            raise RegistryError(f"{self._what}: given up")
 
     def received(self, count: int) -> None:
         """Note bytes that came; enough of them begin the count of attempts anew."""
