@@ -94,6 +94,7 @@ def places(configuration: Configuration, name: str, *, by_digest: bool = False) 
         ("example.com/other", ["example.com/other"]),
         ("a.example.org/x", ["a.example.org/x insecure"]),
         ("a.b.example.org/x", ["a.b.example.org/x insecure"]),
+        ("a.example.org:5000/x", ["a.example.org:5000/x insecure"]),
         ("example.org/x", ["example.org/x"]),
         ("badexample.org/x", ["badexample.org/x"]),
         ("a.moved.example/x/y", ["new.example/all/x/y"]),
@@ -105,6 +106,20 @@ def places(configuration: Configuration, name: str, *, by_digest: bool = False) 
 )
 def test_finds_the_places(name: str, expected: list[str]) -> None:
     assert places(registries.parse(MANUAL.encode(), "conf"), name) == expected
+
+
+@pytest.mark.parametrize("tables", [("*.example.org", "a.b.example.org"), ("a.b.example.org", "*.example.org")])
+def test_the_longest_prefix_counts_wherever_it_stands(tables: tuple[str, str]) -> None:
+    blocks = "".join(f'[[registry]]\nprefix = "{prefix}"\nblocked = {{}}\n' for prefix in tables)
+    for is_blocked in ("true", "false"):
+        others = "false" if is_blocked == "true" else "true"
+        order = (is_blocked, others) if tables[0].startswith("*") else (others, is_blocked)
+        configuration = registries.parse(blocks.format(*order).encode(), "conf")
+        wide, narrow = ("c.example.org:5000/x", "a.b.example.org/x")
+        refused, found = (wide, narrow) if is_blocked == "true" else (narrow, wide)
+        assert places(configuration, found) == [found]
+        with pytest.raises(RegistryError, match="is blocked by conf"):
+            places(configuration, refused)
 
 
 def test_what_is_asked_for_by_digest_may_come_from_mirrors_for_digests() -> None:

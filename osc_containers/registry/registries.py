@@ -51,8 +51,8 @@ class Table(NamedTuple):
         """Return how many characters of the name the prefix covers; 0 where it does not fit."""
         name = str(reference)
         if self.prefix.startswith("*."):
-            suffix = self.prefix[1:]
-            return len(reference.registry) if reference.registry.endswith(suffix) else 0
+            host = reference.registry.partition(":")[0]
+            return len(host) if host.endswith(self.prefix[1:]) else 0
         rest = name[len(self.prefix) :]
         return len(self.prefix) if name.startswith(self.prefix) and (not rest or rest[0] in "/:@") else 0
 
@@ -88,8 +88,9 @@ class Configuration(NamedTuple):
 
         :raises RegistryError: it is blocked, or a location does not fit.
         """
-        table = max(self.tables, key=lambda table: table.match(reference), default=None)
-        if table is None or not table.match(reference):
+        fitting = (table for table in self.tables if table.match(reference))
+        table = max(fitting, key=lambda table: len(table.prefix), default=None)
+        if table is None:
             return (Place(host=reference.registry, repository=reference.repository),)
         if table.blocked:
             raise RegistryError(f"{reference}: registry {table.prefix!r} is blocked by {table.where}")
