@@ -90,6 +90,25 @@ class _Incoming(io.RawIOBase):
         super().close()
 
 
+class _Reader(io.BufferedReader):
+    """Gives what came before a connection broke, and says only then that it broke."""
+
+    _error: Exception | None = None
+
+    def readinto(self, buffer: Any) -> int:
+        if self._error:
+            raise self._error
+        view, count = memoryview(buffer), 0
+        try:
+            while count < len(view) and (got := self.readinto1(view[count:])):
+                count += got
+        except (OSError, http.client.HTTPException) as error:
+            if not count:
+                raise
+            self._error = error
+        return count
+
+
 class IncomingReply(http.client.HTTPResponse):
     """A reply that is read through `_Incoming`; `latency` is how long its headers took, in seconds."""
 
@@ -98,7 +117,7 @@ class IncomingReply(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self._incoming = _Incoming(self.fp.detach(), sock)  # keeps the socket's own count of its users
-        self.fp = io.BufferedReader(self._incoming, _BUFFER)
+        self.fp = _Reader(self._incoming, _BUFFER)
 
     def begin(self) -> None:
         """Receive the headers."""

@@ -64,7 +64,7 @@ class Reply:
     def readinto(self, buffer: memoryview) -> int:
         """Fill `buffer` with bytes as they come over the wire, or with those that are left.
 
-        :raises Failure: the connection broke; the count of bytes that came with it is lost.
+        :raises Failure: the connection broke, and all that came before was given.
         """
         try:
             return int((self._body or self._raw).readinto(buffer))
