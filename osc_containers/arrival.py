@@ -166,9 +166,9 @@ class _Arrival:
         self._filled: list[Range] = []
         self._pending = 0
         self._attempts = 0
+        self._progress = progress
         self._shown = ExitStack()
-        name = f"{shipment.reference.repository.rpartition('/')[2]} {shipment.blob.digest.short}"
-        self._advance = self._shown.enter_context(progress.blob(name, self._size))
+        self._tell: Callable[[int], None] | None = None
 
     def begin(self, position: int, share: int) -> Sequence[Range]:
         """Take what is here already, and return the segments that have to be fetched.
@@ -186,6 +186,8 @@ class _Arrival:
             with suppress(OSError):
                 old.copy(self._place, self._size)
                 self._fill((0, self._size))
+        elif self._is_here():
+            self._filled = [(0, self._size)]
         if self._hashed < self._size:
             self._fill(*self._left_over())
         self._advance(sum(stop - first for first, stop in self._filled))
@@ -198,6 +200,19 @@ class _Arrival:
         if self._shipment.is_manifest and self._shipment.content is None:
             return self._shipment.source.manifest(self._shipment.reference, self._shipment.blob.digest).raw
         return self._shipment.content
+
+    def _is_here(self) -> bool:
+        """Hash what an earlier run may have left of all of it; what is not right counts for nothing."""
+        start = self._place.offset
+        if not self._size or not parts.is_full(self._place.descriptor, start, start + self._size):
+            return False
+        hasher = self._shipment.blob.digest.hasher()
+        for chunk in self._place.chunks(0, self._size):
+            hasher.update(chunk)
+        if hasher.hexdigest() != self._shipment.blob.digest.hex:
+            return False
+        self._hasher, self._hashed = hasher, self._size
+        return True
 
     def _left_over(self) -> list[Range]:
         start = self._place.offset
@@ -258,6 +273,17 @@ class _Arrival:
                 self._advance(count)
         return position
 
+    def _advance(self, count: int) -> None:
+        """Show that so many bytes more are here; there is a line for the blob from the first on."""
+        if count and self._tell is None:
+            with self._lock:
+                if self._tell is None:
+                    reference, digest = self._shipment.reference, self._shipment.blob.digest
+                    name = f"{reference.repository.rpartition('/')[2]} {digest.short}"
+                    self._tell = self._shown.enter_context(self._progress.blob(name, self._size))
+        if self._tell is not None:
+            self._tell(count)
+
     def _fill(self, *ranges: Range) -> None:
         """Take note that ranges are written, and hash on as far as there is no gap."""
         with self._lock:
@@ -279,6 +305,7 @@ class _Arrival:
             self._shown.close()
             return True
         self._follower.spoiled()
+        self._advance(-self._size)
         self._attempts += 1
         problem = f"{shipment.where}: got {self._size} bytes of {shipment.blob.digest.algorithm}:{got}"
         if self._size == 0:  # there is nothing to ask for

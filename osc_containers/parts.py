@@ -163,16 +163,34 @@ def _hold(descriptor: int, path: Path) -> bool:
 def written(descriptor: int, start: int, stop: int) -> list[Range]:
     """Return what an earlier run seems to have written of the bytes from `start` to `stop`; verify before use.
 
-    File systems keep holes in blocks, so a block at the edge of a hole may be written in part: it does not count.
+    File systems keep holes in blocks, so a block at the edge of a hole may be written in part: it does not count. Nor
+    does one that the bytes share with their neighbours, unless there is more in it of them than zeros.
     """
     block = os.fstat(descriptor).st_blksize
+    head = min(start + -start % block, stop)
+    tail = max(stop - stop % block, start)
     found = []
     for first, end in _extents(descriptor, start, stop):
-        begin = start if first <= start else first + block
-        finish = stop if end >= stop else end - block
+        begin = max(first + block, head) if first > start else start if _is_more(descriptor, start, head) else head
+        finish = min(end - block, tail) if end < stop else stop if _is_more(descriptor, tail, stop) else tail
         if begin < finish:
             found.append((begin, finish))
     return found
+
+
+def is_full(descriptor: int, start: int, stop: int) -> bool:
+    """Tell whether there is no hole between `start` and `stop`."""
+    reached = start
+    for first, end in _extents(descriptor, start, stop):
+        if first > reached:
+            return False
+        reached = end
+    return reached >= stop
+
+
+def _is_more(descriptor: int, start: int, stop: int) -> bool:
+    """Tell whether there is more than zeros between `start` and `stop`; there is no less than nothing."""
+    return start == stop or any(os.pread(descriptor, stop - start, start))
 
 
 def _extents(descriptor: int, start: int, stop: int) -> Iterator[Range]:

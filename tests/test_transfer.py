@@ -3,8 +3,8 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -86,6 +86,43 @@ def test_blobs_are_split_where_the_source_is_far(is_far: bool, tmp_path: Path) -
     source.is_far = is_far
     transfer(source, tmp_path, connections=None)
     assert (len(source.ranges) > 1) is is_far
+
+
+class Counting:
+    """Counts what it is told of."""
+
+    def __init__(self) -> None:
+        self.expected = 0
+        self.counts: list[int] = []
+
+    def expect(self, size: int) -> None:
+        self.expected += size
+
+    def blob(self, name: str, size: int) -> AbstractContextManager[Callable[[int], None]]:
+        return nullcontext(self.counts.append)
+
+
+@pytest.mark.parametrize("size", [1, 100, 3000, 5000, 20_000])
+def test_what_shares_a_block_with_a_header_is_not_taken_for_what_an_earlier_run_left(size: int, tmp_path: Path) -> None:
+    many = images.image(*(images.random_layer(str(number), size) for number in range(30)))
+    progress = Counting()
+    network = Network(open_source=FakeSource({APP: many}).open, progress=progress)
+    prefetch(Package(tmp_path), want(APP), network, outdir=tmp_path, locked=False)
+    assert sum(progress.counts) == progress.expected
+    assert min(progress.counts) >= 0
+
+
+def test_of_a_run_that_broke_off_whole_blobs_are_kept(tmp_path: Path) -> None:
+    """Also where they end in zeros, as tars do, or are all zeros."""
+    layers = [images.random_layer(str(number), 3000) for number in range(20)]
+    both = images.image(*layers, images.random_layer("last", 20_000_000))
+    source = FakeSource({APP: both}, damaged={Digest.of(both.blobs[-1]): b"x" * len(both.blobs[-1])})
+    with pytest.raises(VerificationError):
+        transfer(source, tmp_path)
+    again = FakeSource({APP: both})
+    transfer(again, tmp_path)
+    assert not any(again.asked[str(Digest.of(layer.content))] for layer in layers)
+    assert len(contents(tmp_path)) == 2
 
 
 @dataclass
