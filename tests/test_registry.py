@@ -332,6 +332,31 @@ def test_a_blob_that_broke_off_goes_on_where_it_was(
     assert starts[2] > starts[1]
 
 
+def test_what_came_before_a_reset_is_not_lost_however_much_was_asked_for(
+    registry: FaultRegistry, source: ImageSource
+) -> None:
+    reference, blob = put(registry, BIG)
+
+    def some(exchange: Exchange) -> None:
+        answer = exchange.answer()
+        exchange.send_bytes(answer.head() + answer.body[:500_000])
+        exchange.pause(0.2)  # or the reset overtakes what was sent
+        exchange.reset()
+
+    registry.script = faults.on(some, lambda _: True, times=3)
+    buffer, position = memoryview(bytearray(len(BIG))), 0
+    with source.blob(reference, blob) as stream:
+        while count := stream.readinto(buffer[position:]):
+            position += count
+    assert buffer == BIG
+    assert [request.headers.get("range", "")[:12] for request in registry.requests] == [
+        "",
+        "bytes=500000",
+        "bytes=100000",
+        "bytes=150000",
+    ]
+
+
 def test_a_blob_that_always_breaks_off_after_a_few_bytes_is_given_up(
     registry: FaultRegistry, source: ImageSource
 ) -> None:
@@ -386,6 +411,17 @@ def test_a_foreign_layer_comes_from_where_its_descriptor_says(
     registry.blobs.clear()
     assert read(source, reference, blob) == BIG
     assert all("authorization" not in request.headers for request in elsewhere.requests)
+
+
+def test_where_a_foreign_layer_is_may_fail_for_a_while(
+    registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource
+) -> None:
+    digest = elsewhere.put_blob(BIG)
+    reference, blob = put(registry, BIG, urls=(f"http://{elsewhere.host}/storage/{digest}",))
+    registry.blobs.clear()
+    script = [faults.status(503, {"Retry-After": "0"}), faults.reset_before]
+    elsewhere.script = lambda request: script[request.number] if request.number < len(script) else None
+    assert read(source, reference, blob) == BIG
 
 
 def test_no_request_is_without_end(registry: FaultRegistry, hasty_source: ImageSource) -> None:

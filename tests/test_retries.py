@@ -1,13 +1,14 @@
 """How long to wait, and when to stop."""
 
 import threading
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from osc_containers.errors import RegistryError
-from osc_containers.registry.retries import Attempts, Policy, parse_retry_after
+from osc_containers.registry.retries import Attempts, Policy, is_transient, parse_retry_after
 
 NOW = 1_700_000_000.0
 QUICK = Policy(first_delay=0, attempts=3, deadline=10)
@@ -22,6 +23,7 @@ QUICK = Policy(first_delay=0, attempts=3, deadline=10)
         ("9" * 60, 1 << 31),
         ("Tue, 14 Nov 2023 22:13:50 GMT", 30),
         ("Fri, 31 Dec 1999 23:59:59 GMT", 0),
+        ("Tue Nov 14 22:13:50 2023", 30),
         ("soon", None),
         ("-5", None),
         ("1.5", None),
@@ -30,8 +32,20 @@ QUICK = Policy(first_delay=0, attempts=3, deadline=10)
         ("٣", None),
     ],
 )
-def test_reads_retry_after(text: str | None, seconds: float | None) -> None:
-    assert parse_retry_after(text, NOW) == seconds
+def test_reads_retry_after(text: str | None, seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert parse_retry_after(text, NOW) == seconds
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(("status", "expected"), [(200, False), (404, False), (408, True), (429, True), (501, False)])
+def test_some_replies_may_be_others_the_next_time(status: int, expected: bool) -> None:
+    assert is_transient(status) is expected
+    assert all(is_transient(code) for code in (500, 502, 503, 504, 507, 520, 524, 599))
 
 
 @given(st.text())

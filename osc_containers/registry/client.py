@@ -132,7 +132,7 @@ class Registry:
             raise Failure(f"{shown}: {error}", is_final=True) from None
         reply = self._follow("GET", target, {}, None)
         if reply.status != 200:
-            raise Failure(f"{shown}: {reply.refusal()}")
+            raise _refused(reply, shown)
         return reply
 
     def _try(
@@ -142,12 +142,9 @@ class Registry:
         if reply.status in expected:
             return reply
         where = hosts.shown(reply.url)
-        if reply.status in retries.STATUSES:
-            wait = retries.parse_retry_after(reply.headers.get("Retry-After"))
-            raise Failure(f"{where}: {reply.refusal()}", wait=wait)
         if reply.status in (401, 403):
             raise self._tokens.denial(repository, f"{where}: {reply.refusal()}")
-        raise Failure(f"{where}: {reply.refusal()}", is_final=True)
+        raise _refused(reply, where)
 
     def _authorized(self, method: str, path: str, repository: str, headers: Mapping[str, str]) -> Reply:
         """Send a request; where the registry wants to know who we are, tell it and send again."""
@@ -240,3 +237,10 @@ class Registry:
         if is_home:
             self.latency = min(self.latency or reply.latency, reply.latency)
         return reply
+
+
+def _refused(reply: Reply, where: str) -> Failure:
+    if not retries.is_transient(reply.status):
+        return Failure(f"{where}: {reply.refusal()}", is_final=True)
+    wait = retries.parse_retry_after(reply.headers.get("Retry-After"))
+    return Failure(f"{where}: {reply.refusal()}", wait=wait)

@@ -141,12 +141,14 @@ class Download:
         """Fetch a layer from where its descriptor says, for the registry may not distribute it (descriptor.md)."""
         registry = self._places[0][0]
         problem = f"not in {registry.host}, though its manifest is: {reply.refusal()}"
+        wait, is_final = None, True
         for url in self._blob.urls[:_URLS]:
             try:
                 return registry.fetch(url)
             except Failure as failure:
                 problem += f"; {failure}"
-        raise Failure(problem, is_final=True)
+                wait, is_final = failure.wait or wait, is_final and failure.is_final
+        raise Failure(problem, is_final=is_final, wait=wait)
 
     def _part_length(self, reply: Reply) -> int | None:
         """Return the length of a partial reply that begins where it must and does not go too far."""

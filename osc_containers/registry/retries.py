@@ -8,12 +8,12 @@ import email.utils
 import random
 import threading
 import time
+from datetime import UTC
 from typing import NamedTuple
 
 from osc_containers.errors import RegistryError
 
-STATUSES = frozenset({408, 429, 500, 502, 503, 504})
-"""Replies that may be different the next time."""
+_FINAL = frozenset({501, 505})
 
 _PROGRESS = 1 << 20  # bytes that count as progress: a server that breaks off after each few is not worth the while
 
@@ -31,6 +31,11 @@ class Policy(NamedTuple):
     longest_delay: float = 30
     connections: int = 8
     """Idle connections that are kept per host."""
+
+
+def is_transient(status: int) -> bool:
+    """Tell whether a reply may be another one the next time."""
+    return status in (408, 429) or (500 <= status < 600 and status not in _FINAL)
 
 
 class Attempts:
@@ -90,7 +95,8 @@ def parse_retry_after(text: str | None, now: float | None = None) -> float | Non
     if text.isascii() and text.isdigit():
         return float(min(int(text), 1 << 31))
     try:
-        then = email.utils.parsedate_to_datetime(text).timestamp()
+        date = email.utils.parsedate_to_datetime(text)
+        then = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()  # asctime's form has no zone
     except (ValueError, OverflowError):
         return None
     return max(then - (time.time() if now is None else now), 0)

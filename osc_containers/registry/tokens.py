@@ -100,7 +100,7 @@ class Tokens:
         scope = auth.scope_of(challenge, repository)
         reply = self._fetch(auth.token_request(challenge, realm, scope, self._login(repository)))
         where = f"token server {hosts.shown(realm)}"
-        if reply.status in retries.STATUSES:
+        if retries.is_transient(reply.status):
             wait = retries.parse_retry_after(reply.headers.get("Retry-After"))
             raise Failure(f"{where}: {reply.refusal()}", wait=wait)
         if reply.status != 200:
