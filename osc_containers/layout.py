@@ -102,13 +102,12 @@ def detached(found: Description) -> bytes:
                 )
     if problems:
         raise DescriptionError(*problems)
-    lines = {include.line for include in found.includes if include.name in holding}
     xml = found.path.read_bytes()
-    root = markup.parse(xml, found.path.name, ("include",))
-    source = XmlText.of(xml, root.start)
+    source = XmlText.of(xml, markup.parse(xml, found.path.name).start)
+    own = (include for include in found.includes if not include.is_nested)
     pieces, done = [], 0
-    for element, (start, end) in zip(root.children, markup.spans(xml, "include"), strict=True):
-        if element.line in lines:
+    for include, (start, end) in zip(own, markup.spans(xml, "include"), strict=True):
+        if include.name in holding:
             first, last = source.whole_line(source.position(start), source.position(end))
             pieces.append(source.text[done:first])
             done = last

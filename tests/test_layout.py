@@ -177,6 +177,23 @@ def test_a_comment_with_a_doctype_is_no_dtd(tmp_path: Path) -> None:
     assert len(split(tmp_path)) == 1
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (f'{INCLUDE}<include from="x.xml"/>', '<include from="x.xml"/>'),
+        (f'<include from="x.xml"/> {INCLUDE}\n<users/>', '<include from="x.xml"/> \n<users/>'),
+        (f'  {INCLUDE}\n  <include from="x.xml"/>', '  <include from="x.xml"/>'),
+        (f"<users/>\n  {INCLUDE}<!-- beside -->{INCLUDE}", "<users/>\n  <!-- beside -->"),
+    ],
+)
+def test_only_the_include_of_containers_is_taken_out(tmp_path: Path, before: str, after: str) -> None:
+    path = tmp_path / "a.kiwi"
+    path.write_text(image(before))
+    (tmp_path / "containers.xml").write_text(moved(OTHER))
+    (tmp_path / "x.xml").write_text(image('<packages type="image"/>'))
+    assert layout.detached(description.read(path)).decode() == image(after)
+
+
 @pytest.mark.integration
 def test_kiwi_sees_the_same_as_before(oracle: Oracle) -> None:
     @settings(
