@@ -8,7 +8,7 @@ obs-build reads only the description, no includes, and takes every container in 
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,17 +84,22 @@ def apply(splits: Sequence[Split]) -> None:
         logger.info("%s: includes %s; nothing else changed", split.description.name, split.included.name)
 
 
-def detached(found: Description) -> bytes:
-    """Return a description that no longer includes the files that have its `<containers>`, for `inject=source`.
+def detached(found: Description, splits: Sequence[Split] = ()) -> tuple[bytes, tuple[str, ...]]:
+    """Return a description that includes no file with its `<containers>`, and those files' names, for `inject=source`.
+
+    It is the description as `splits` will leave it; nothing is written.
 
     :raises DescriptionError: what it includes is more than that; every reason is named.
     """
-    directory = found.path.parent
-    holding = {container.file for container in found.containers}
+    new = {split.description.name: split.edited for split in splits}
+    load = _loader(found.path.parent, new | {split.included.name: split.moved for split in splits})
+    xml = load(found.path.name)
+    found = description.parse(xml, found.path, load)
+    holding = tuple(dict.fromkeys(container.file for container in found.containers))
     problems = []
     for include in found.includes:
         if include.name in holding:
-            others = markup.parse((directory / include.name).read_bytes(), include.name, _SECTIONS).children
+            others = markup.parse(load(include.name), include.name, _SECTIONS).children
             if include.is_nested or others:
                 what = "is included by another file" if include.is_nested else f"has {others[0].name!r}, too"
                 problems.append(
@@ -102,7 +107,6 @@ def detached(found: Description) -> bytes:
                 )
     if problems:
         raise DescriptionError(*problems)
-    xml = found.path.read_bytes()
     source = XmlText.of(xml, markup.parse(xml, found.path.name).start)
     own = (include for include in found.includes if not include.is_nested)
     pieces, done = [], 0
@@ -111,7 +115,7 @@ def detached(found: Description) -> bytes:
             first, last = source.whole_line(source.position(start), source.position(end))
             pieces.append(source.text[done:first])
             done = last
-    return source.encode("".join([*pieces, source.text[done:]]))
+    return source.encode("".join([*pieces, source.text[done:]])), holding
 
 
 def _split(found: Description, descriptions: Sequence[Description], *, alone: bool) -> Split:
@@ -194,7 +198,7 @@ def _free_name(found: Description, moved: bytes, descriptions: Sequence[Descript
 
 def _check(before: Description, edited: bytes, new: Mapping[str, bytes]) -> None:
     """Make sure that both readings have the same containers in the same order, and obs-build sees none."""
-    after = description.parse(edited, before.path, lambda name: new.get(name) or _load(before.path.parent, name))
+    after = description.parse(edited, before.path, _loader(before.path.parent, new))
     if [_content(each) for each in after.containers] != [_content(each) for each in before.containers]:
         raise ValueError(
             "the order of the containers would change, because an include with others stands between; move the "
@@ -204,8 +208,9 @@ def _check(before: Description, edited: bytes, new: Mapping[str, bytes]) -> None
         raise AssertionError(f"{before.path}: {after.visible[0]} is still visible")
 
 
-def _load(directory: Path, name: str) -> bytes:
-    return (directory / name).read_bytes()
+def _loader(directory: Path, new: Mapping[str, bytes]) -> Callable[[str], bytes]:
+    """Return what loads the files of a package as they will be: those that are `new`, and the others."""
+    return lambda name: new.get(name) or (directory / name).read_bytes()
 
 
 def _content(container: Container) -> Container:

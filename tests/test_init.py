@@ -121,25 +121,34 @@ def test_a_failed_prefetch_leaves_a_package_that_is_set_up(package: Path, capsys
     assert sorted(contents(package)) == ["_service", "appliance.kiwi", "containers.xml"]
 
 
+CONTAINERS = "<containers source='a.b' backend='docker'><container name='x'/></containers>"
+
+
 @pytest.mark.parametrize(
-    ("files", "expected"),
+    ("options", "files", "expected"),
     [
-        ({"a.kiwi": "<image><users/></image>"}, "a.kiwi: no <containers>, so there is nothing to prefetch"),
+        ([], {"a.kiwi": "<image><users/></image>"}, "a.kiwi: no <containers>, so there is nothing to prefetch"),
         (
-            dict.fromkeys(
-                ("a.kiwi", "b.kiwi"),
-                "<image><containers source='a.b' backend='docker'><container name='x'/></containers></image>",
-            ),
+            [],
+            dict.fromkeys(("a.kiwi", "b.kiwi"), f"<image>{CONTAINERS}</image>"),
             "a.kiwi, b.kiwi: several have <containers>; say by --description which OBS builds",
+        ),
+        (
+            ["--inject", "source", "--arch", "x86_64"],
+            {
+                "a.kiwi": f"<image>{CONTAINERS}\n<include from='x.xml'/></image>",
+                "x.xml": f"<image>{CONTAINERS}<packages/></image>",
+            },
+            "a.kiwi:2: x.xml has 'packages', too; put <containers> into a file of its own",
         ),
     ],
 )
 def test_init_refuses_before_it_changes_anything(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], files: dict[str, str], expected: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], files: dict[str, str], expected: str
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert cli.main(["init", "--no-prefetch", str(tmp_path)]) == 1
+    assert cli.main(["init", "--no-prefetch", *options, str(tmp_path)]) == 1
     assert expected in capsys.readouterr().err
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
 
@@ -149,9 +158,7 @@ def test_it_says_how_to_commit_with_git(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "sub dir").mkdir()
     path = tmp_path / "sub dir" / "a b.kiwi"
     path.write_text("<image><include from='x.xml'/></image>")
-    path.with_name("x.xml").write_text(
-        "<image><containers source='a.b' backend='docker'><container name='x'/></containers></image>"
-    )
+    path.with_name("x.xml").write_text(f"<image>{CONTAINERS}</image>")
     assert cli.main(["init", "--no-prefetch", str(path.parent)]) == 0
     assert capsys.readouterr().out == "Now commit:\n  git add _service\n  git commit\n"
 

@@ -191,7 +191,7 @@ def test_only_the_include_of_containers_is_taken_out(tmp_path: Path, before: str
     path.write_text(image(before))
     (tmp_path / "containers.xml").write_text(moved(OTHER))
     (tmp_path / "x.xml").write_text(image('<packages type="image"/>'))
-    assert layout.detached(description.read(path)).decode() == image(after)
+    assert layout.detached(description.read(path)) == (image(after).encode(), ("containers.xml",))
 
 
 @pytest.mark.integration

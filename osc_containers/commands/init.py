@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from osc_containers import description, files, holdings, layout, request, servicefile, verify, workingcopy
+from osc_containers import files, holdings, layout, request, servicefile, verify, workingcopy
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.commands.prefetch import prefetch_all
@@ -111,13 +111,13 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
             f"{having[0].path.name}: got the architectures {', '.join(wanted)}, but kiwi_containers.obscpio is for "
             "one; say by --arch which"
         )
-    layout.apply(layout.plan(having))
-    described = description.read(having[0].path)
-    holding = dict.fromkeys(container.file for container in described.containers)
-    files.write_atomically(described.path, layout.detached(described), described.path.stat().st_mode & 0o7777)
-    logger.info("%s: no longer includes %s, which the service reads", described.path.name, ", ".join(holding))
+    described, splits = having[0].path, layout.plan(having)
+    detached, holding = layout.detached(having[0], splits)
     parameters = [*(("description", file) for file in holding), ("arch", wanted[0]), ("inject", "source")]
     new = servicefile.completed(old, parameters, names=(servicefile.PREFETCH,))
+    layout.apply(splits)
+    files.write_atomically(described, detached, described.stat().st_mode & 0o7777)
+    logger.info("%s: no longer includes %s, which the service reads", described.name, ", ".join(holding))
     files.write_atomically(path, new)
     logger.info("%s: %s", path.name, "new" if old is None else "has our service now, too; nothing else changed")
     (entry,) = (each for each in servicefile.entries(new) if each.name == servicefile.PREFETCH)
