@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from osc_containers import markup, profiles
-from osc_containers.description import Description
+from osc_containers.description import Description, load
+from osc_containers.errors import DescriptionError
 from osc_containers.markup import BLANKS, Element
 
 MEBIBYTE = 1 << 20
@@ -79,13 +80,20 @@ class Appliance(NamedTuple):
 
 
 def read(found: Description) -> Appliance:
-    """Read the appliance of a description that was read without problems."""
+    """Read the appliance of a description that was read without problems.
+
+    :raises DescriptionError: it has more elements than anybody writes.
+    """
     names = dict.fromkeys([found.path.name, *(each.name for each in found.includes if not each.is_nested)])
     packages: list[Packages] = []
     types: list[ImageType] = []
     for name in names:
-        xml = (found.path.parent / name).read_bytes()
-        for element in markup.parse(xml, name, ("packages", "preferences")).children:
+        try:
+            xml = load(found.path.parent, name)
+            root = markup.parse(xml, name, ("packages", "preferences"), markup.PACKAGE_LIMIT)
+        except ValueError as error:
+            raise DescriptionError(str(error)) from None
+        for element in root.children:
             if element.name == "packages":
                 packages.append(_packages(element, name))
             elif element.name == "preferences":
@@ -115,7 +123,7 @@ def flavors(directory: Path) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     try:
-        root = markup.parse(path.read_bytes(), _MULTIBUILD, ("flavor", "package"))
+        root = markup.parse(markup.read(path), _MULTIBUILD, ("flavor", "package"))
     except ValueError:
         return ()
     return tuple(child.text.strip(BLANKS) for child in root.children)

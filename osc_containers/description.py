@@ -14,7 +14,6 @@ Descriptions in YAML or JSON are not read.
 
 import os
 import re
-import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -113,24 +112,20 @@ def read(path: Path) -> Description:
     if not path.name.isprintable():
         raise DescriptionError(f"{path.name!r}: expected a file name without control characters")
     try:
-        xml = _load(path.parent, path.name)
+        xml = load(path.parent, path.name)
     except ValueError as error:
         raise DescriptionError(f"{path.name}: {error}") from None
-    return parse(xml, path, lambda name: _load(path.parent, name))
+    return parse(xml, path, lambda name: load(path.parent, name))
 
 
-def _load(directory: Path, name: str) -> bytes:
+def load(directory: Path, name: str) -> bytes:
     """Read a regular file of a package without following links."""
     path = directory
     for part in name.split("/"):
         path /= part
         if path.is_symlink():
             raise ValueError("is a symbolic link, expected a file of the package")
-    # Nothing here may wait for the other end of a pipe.
-    with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("is not a regular file")
-        return file.read(markup.SIZE_LIMIT + 1)
+    return markup.read(path, os.O_NOFOLLOW)
 
 
 def parse(xml: bytes, path: Path, load: Callable[[str], bytes]) -> Description:

@@ -99,7 +99,11 @@ def detached(found: Description, splits: Sequence[Split] = ()) -> tuple[bytes, t
     problems = []
     for include in found.includes:
         if include.name in holding:
-            others = markup.parse(load(include.name), include.name, _SECTIONS).children
+            try:
+                others = markup.parse(load(include.name), include.name, _SECTIONS, markup.PACKAGE_LIMIT).children
+            except ValueError as error:
+                problems.append(str(error))
+                continue
             if include.is_nested or others:
                 what = "is included by another file" if include.is_nested else f"has {others[0].name!r}, too"
                 problems.append(
@@ -125,7 +129,7 @@ def _split(found: Description, descriptions: Sequence[Description], *, alone: bo
                 f"{other.path.name} includes this file, and kiwi does not follow an include in it; move <containers> "
                 f"into a file that {other.path.name} includes"
             )
-    xml = found.path.read_bytes()
+    xml = description.load(found.path.parent, found.path.name)
     root = markup.parse(xml, found.path.name)
     source = XmlText.of(xml, root.start)
     if source.has_doctype(source.position(root.start)):
@@ -191,7 +195,7 @@ def _free_name(found: Description, moved: bytes, descriptions: Sequence[Descript
         path = found.path.parent / own
     if path in found.files:
         raise ValueError(f"{path.name} is there already and included; move this <containers> into it")
-    if os.path.lexists(path) and not (path.is_file() and not path.is_symlink() and path.read_bytes() == moved):
+    if os.path.lexists(path) and not (path.is_file() and not path.is_symlink() and markup.read(path) == moved):
         raise ValueError(f"{path.name} is there already and is something else; rename or remove it")
     return path
 
@@ -210,7 +214,7 @@ def _check(before: Description, edited: bytes, new: Mapping[str, bytes]) -> None
 
 def _loader(directory: Path, new: Mapping[str, bytes]) -> Callable[[str], bytes]:
     """Return what loads the files of a package as they will be: those that are `new`, and the others."""
-    return lambda name: new.get(name) or (directory / name).read_bytes()
+    return lambda name: new.get(name) or description.load(directory, name)
 
 
 def _content(container: Container) -> Container:

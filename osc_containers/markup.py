@@ -7,10 +7,13 @@ entity. Nothing outside of the bytes is ever read: external entities and DTD fil
 Spec: Extensible Markup Language (XML) 1.0, fifth edition; Namespaces in XML 1.0.
 """
 
+import os
 import re
+import stat
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 from xml.parsers import expat
 
@@ -20,6 +23,8 @@ DEPTH_LIMIT = 256
 """Elements inside each other, as libxml2 (and so kiwi) limits them."""
 ELEMENT_LIMIT = 20_000
 """Elements that are kept."""
+PACKAGE_LIMIT = 100_000
+"""The same where packages are among them: so many in lines of their own are all that a file has room for."""
 EXPANSION_LIMIT = 16 << 20
 """Characters that all entities of a file could add up to."""
 _ENTITY_LIMIT = 100
@@ -101,17 +106,28 @@ class Problems:
             self.found.append(f"{file}:{element.line}: {error}")
 
 
-def parse(xml: bytes, file: str, keep: Collection[str] = ()) -> Element:
-    """Read an XML file, down from those children of the root whose local name is in `keep`.
+def read(path: Path, flags: int = 0) -> bytes:
+    """Read a file, but no more of it than `parse` has to see to refuse it; nothing is waited for.
+
+    :raises ValueError: it is no regular file.
+    """
+    with open(path, "rb", opener=lambda path, own: os.open(path, own | flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("is not a regular file")
+        return file.read(SIZE_LIMIT + 1)
+
+
+def parse(xml: bytes, file: str, keep: Collection[str] = (), limit: int = ELEMENT_LIMIT) -> Element:
+    """Read an XML file, down from those children of the root whose local name is in `keep`; `limit` is on elements.
 
     :raises ValueError: it is not XML, breaks one of the limits above, or has a DTD that would bring in anything but
         short texts; the message begins with `file:line`.
     """
     if len(xml) > SIZE_LIMIT:
-        raise ValueError(f"{file}: has more than {SIZE_LIMIT} bytes, too many for a description")
+        raise ValueError(f"{file}: has more than {SIZE_LIMIT} bytes, too many for such a file")
     parser = expat.ParserCreate(_forced_encoding(xml), " ")
     parser.specified_attributes = True  # kiwi's parser ignores the defaults that a DTD declares
-    builder = _Builder(parser, keep)
+    builder = _Builder(parser, keep, limit)
     dtd = _Dtd(xml.count(b"&"))
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
@@ -209,9 +225,10 @@ class _Open(NamedTuple):
 class _Builder:
     """Elements in the making, from the events of expat."""
 
-    def __init__(self, parser: expat.XMLParserType, keep: Collection[str]) -> None:
+    def __init__(self, parser: expat.XMLParserType, keep: Collection[str], limit: int) -> None:
         self.parser = parser
         self.keep = frozenset(keep)
+        self.limit = limit
         self.depth = 0
         self.kept = 0
         self.open: list[_Open] = []
@@ -224,8 +241,8 @@ class _Builder:
         if len(self.open) != self.depth - 1 or (self.depth == 2 and name.rpartition(" ")[2] not in self.keep):
             return
         self.kept += 1
-        if self.kept > ELEMENT_LIMIT:
-            raise _RefusedError(f"more than {ELEMENT_LIMIT} elements")
+        if self.kept > self.limit:
+            raise _RefusedError(f"more than {self.limit} elements")
         line, start = self.parser.CurrentLineNumber, self.parser.CurrentByteIndex
         self.open.append(_Open(name=name, attributes=attributes, line=line, start=start, children=[], text=[]))
 

@@ -4,6 +4,7 @@ Modes and what they mean: osc (`obs_scm/serviceinfo.py`), the source server (bs_
 """
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from osc_containers import markup
@@ -34,6 +35,12 @@ class Entry(NamedTuple):
     def words(self, parameter: str) -> list[str]:
         """Return the words of all values of a parameter, as the service takes them."""
         return words(self.values(parameter))
+
+
+def read(directory: Path) -> bytes | None:
+    """Return the file of a package, or None where there is none."""
+    path = directory / FILE_NAME
+    return markup.read(path) if path.is_file() else None
 
 
 def entries(xml: bytes) -> tuple[Entry, ...]:

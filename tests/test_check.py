@@ -1,6 +1,7 @@
 """`check`: a package built to have each finding, and nothing in one that has none."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -322,3 +323,37 @@ def test_a_bundle_needs_no_inject_service(tmp_path: Path, capsys: pytest.Capture
     status, said = check(tmp_path, capsys)
     assert status == 1
     assert said.startswith("kiwi_containers.obscpio: error: not there, but containers.lock pins 1 images")
+
+
+def test_a_description_with_many_packages_is_checked_and_set_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = "".join(f'<package name="p{number}"/>\n' for number in range(20_001))
+    write(tmp_path, {"a.kiwi": KIWI.replace("<package ", f"{many}<package ", 1)}, APP)
+    assert check(tmp_path, capsys) == (0, "nothing found\n")
+    (tmp_path / "containers.xml").write_text(CONTAINERS.replace("</image>", f"<packages>{many}</packages></image>"))
+    (tmp_path / "_service").unlink()
+    assert cli.main(["init", "--inject", "source", "--no-prefetch", str(tmp_path)]) == 1
+    assert "a.kiwi:20009: containers.xml has 'packages', too;" in capsys.readouterr().err
+
+
+def test_more_elements_than_anybody_writes_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    many = "<x/>" * 100_000
+    write(tmp_path, {"a.kiwi": KIWI.replace("<package ", f"{many}<package ", 1)}, APP)
+    assert check(tmp_path, capsys) == (1, "a.kiwi:7: error: more than 100000 elements\n")
+    (tmp_path / "containers.xml").write_text(CONTAINERS.replace("</image>", f"<packages>{many}</packages></image>"))
+    (tmp_path / "_service").unlink()
+    assert cli.main(["init", "--inject", "source", "--no-prefetch", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "osc-containers: containers.xml:5: more than 100000 elements\n"
+
+
+def test_no_more_of_a_file_is_read_than_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, {"a.kiwi": KIWI.replace("<image", "<!-- OBS-Profiles: @BUILD_FLAVOR@ -->\n<image")}, APP)
+    for name in ("_multibuild", "_service"):
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, 1 << 40)
+        status, said = check(tmp_path, capsys)
+    assert (status, said) == (1, "_service: error: has more than 4194304 bytes, too many for such a file\n")
+    for inject in ("buildtime", "source"):
+        assert cli.main(["init", "--inject", inject, "--no-prefetch", str(tmp_path)]) == 1
+        assert capsys.readouterr().err.startswith("osc-containers: _service: has more than 4194304 bytes")

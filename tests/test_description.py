@@ -519,7 +519,7 @@ def test_links_and_special_files_are_refused(tmp_path: Path) -> None:
         f"a.kiwi:6: include 'dangling.xml': {link}",
         "a.kiwi:7: include 'pipe.xml': is not a regular file",
         "a.kiwi:8: include 'directory.xml': Is a directory",
-        "huge.xml: has more than 4194304 bytes, too many for a description",
+        "huge.xml: has more than 4194304 bytes, too many for such a file",
     )
 
 

@@ -164,7 +164,7 @@ def test_what_is_refused_is_named_with_its_line(xml: str, message: str | None) -
 
 
 def test_a_file_of_more_than_the_limit_is_refused_unread() -> None:
-    with pytest.raises(ValueError, match=r"^file: has more than 4194304 bytes, too many for a description$"):
+    with pytest.raises(ValueError, match=r"^file: has more than 4194304 bytes, too many for such a file$"):
         markup.parse(b" " * (markup.SIZE_LIMIT + 1), "file")
 
 

@@ -62,9 +62,9 @@ def _findings(package: Package, names: list[str], architectures: list[str]) -> I
     except Error as error:
         yield from (findings.of_problem(problem, "lock") for problem in error.problems)
     checks = list(_CHECKS)
-    path = package.directory / servicefile.FILE_NAME
     try:
-        entries = servicefile.entries(path.read_bytes()) if path.is_file() else None
+        xml = servicefile.read(package.directory)
+        entries = None if xml is None else servicefile.entries(xml)
     except Error as error:
         yield from (findings.of_problem(problem, "service") for problem in error.problems)
         checks.remove(services.check)

@@ -75,8 +75,7 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Ent
     if not names:
         texts = ", ".join(described.path.name for described in found.descriptions)
         raise DescriptionError(f"{texts}: no <containers>, so there is nothing to prefetch; write one and come again")
-    path = package.directory / servicefile.FILE_NAME
-    old = path.read_bytes() if path.is_file() else None
+    path, old = package.directory / servicefile.FILE_NAME, servicefile.read(package.directory)
     parameters = [("description", name)] if name is not None else []
     new = servicefile.completed(old, [*parameters, *(("arch", arch) for arch in architectures)])
     entries = {entry.name: entry for entry in servicefile.entries(new)}
@@ -91,8 +90,7 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Ent
 
 def _set_up_bundle(package: Package, name: str | None, architectures: list[str]) -> Entry:
     """Put `<containers>` into a file that the description does not include, and one entry into `_service`."""
-    path = package.directory / servicefile.FILE_NAME
-    old = path.read_bytes() if path.is_file() else None
+    path, old = package.directory / servicefile.FILE_NAME, servicefile.read(package.directory)
     for entry in servicefile.entries(old) if old is not None else ():
         if entry.name == servicefile.PREFETCH and "source" in entry.values("inject"):
             return entry
