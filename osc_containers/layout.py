@@ -166,7 +166,7 @@ def _included_text(source: XmlText, root: Element, spans: Sequence[tuple[int, in
     lines = [
         source.head,
         "<!-- A file of its own, because OBS would take every container in the description for a package. -->",
-        f"<image{attributes}>".encode("ascii", "xmlcharrefreplace").decode(),
+        f"<image{attributes}>",
         *(source.text[source.line_start(start) : end] for start, end in spans),
         "</image>",
         "",

@@ -15,11 +15,11 @@ _ESCAPES = str.maketrans(
 
 
 def escape(text: str) -> str:
-    """Return a text as it stands in an element or between double quotes, read back to the character.
+    """Return a text in ASCII as it stands in an element or between double quotes, read back to the character.
 
-    The standard library's own loads an HTTP client with it (xml.sax.saxutils).
+    So it can stand in a file of any encoding. The standard library's own loads an HTTP client (xml.sax.saxutils).
     """
-    return text.translate(_ESCAPES)
+    return text.translate(_ESCAPES).encode("ascii", "xmlcharrefreplace").decode()
 
 
 class XmlText(NamedTuple):

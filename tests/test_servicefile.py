@@ -61,10 +61,19 @@ def test_new_entries_get_the_parameters_that_they_know() -> None:
     )
 
 
-def test_text_is_escaped_and_read_back() -> None:
-    parameters = (("description", "a<&.kiwi"),)
-    (entry, _) = servicefile.entries(servicefile.completed(None, parameters))
-    assert entry.values("description") == ("a<&.kiwi",)
+@pytest.mark.parametrize("name", ["a<&.kiwi", "größe.kiwi", "日本.kiwi", "\U0001f600.kiwi"])
+@pytest.mark.parametrize(
+    "before",
+    [
+        None,
+        "<services><!-- é --></services>".encode(),
+        '<?xml version="1.0" encoding="iso-8859-1"?><services><!-- é --></services>'.encode("latin-1"),
+        "<services><!-- é --></services>".encode("utf-16"),
+    ],
+)
+def test_text_is_escaped_and_read_back(before: bytes | None, name: str) -> None:
+    (entry, _) = servicefile.entries(servicefile.completed(before, [("description", name)]))
+    assert entry.values("description") == (name,)
 
 
 @pytest.mark.parametrize(
