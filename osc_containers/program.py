@@ -4,6 +4,7 @@ Results go to standard output, everything else through logging to standard error
 2 for wrong usage. The last line of a failed run is the message, since a build server shows that line alone.
 """
 
+import io
 import logging
 import os
 import signal
@@ -30,6 +31,7 @@ def run(name: str, handler: Callable[[], int]) -> int:
 
     What `argparse` ends with is a status, too: the handler may parse arguments.
     """
+    _open_streams()
     output = logging.StreamHandler()
     output.setFormatter(_Printable(f"{name}: %(message)s"))
     logging.basicConfig(handlers=[output], level=logging.INFO, force=True)
@@ -52,6 +54,16 @@ def run(name: str, handler: Callable[[], int]) -> int:
     return 1
 
 
+def _open_streams() -> None:
+    """Have all three streams, and no text that cannot be written to them, whatever the locale."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed: the next file that is opened would get its number, an archive even
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def speak(verbosity: int) -> None:
     """Say less than usual (-1) or more (1) from here on."""
     logging.getLogger().setLevel(logging.INFO - 10 * verbosity)
@@ -66,16 +78,14 @@ def _status(handler: Callable[[], int]) -> int:
 
 def _written(status: int) -> int:
     """Write results out now: that nobody reads them any more has to be noticed here, not when Python ends."""
-    if sys.stdout:
-        sys.stdout.flush()
+    sys.stdout.flush()
     return status
 
 
 def _drop_output() -> None:
     """Forget results that cannot be written, lest Python tries once more when it ends."""
     try:
-        if sys.stdout:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

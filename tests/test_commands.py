@@ -1,6 +1,7 @@
 """The list of commands and the modules that they are."""
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -46,6 +47,29 @@ def test_what_is_missing_is_said_without_a_traceback(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert re.fullmatch(r"osc-containers: .*platformdirs.*; \S+ needs what the README .* lists\n", done.stderr)
+
+
+CONSOLE = [sys.executable, "-c", "from osc_containers import cli; cli.console()"]
+
+
+@pytest.mark.parametrize("command", ["list", "check", "prefetch"])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_may_be_closed(tmp_path: Path, command: str, closed: str) -> None:
+    (tmp_path / "a.kiwi").write_text('<image schemaversion="8.0" name="a"/>')
+    line = f'exec "$@" {command} {closed}'
+    done = subprocess.run(["sh", "-c", line, "sh", *CONSOLE], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "containers.lock").is_file() == (command == "prefetch")
+
+
+def test_what_a_locale_has_no_letter_for_is_written_in_ascii(tmp_path: Path) -> None:
+    containers = '<containers source="a.b" backend="podman" profiles="p"><container name="x"/></containers>'
+    (tmp_path / "a.kiwi").write_text(f'<image schemaversion="8.0" name="a">{containers}</image>')
+    environment = {**os.environ, "PYTHONIOENCODING": "iso-8859-1"}
+    done = subprocess.run([*CONSOLE, "check"], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert '> <profile name="p" description="\\u2026"/>\n' in done.stdout
 
 
 def test_progress_is_not_shown_where_nothing_can_draw_it(monkeypatch: pytest.MonkeyPatch) -> None:
