@@ -20,9 +20,19 @@ class Request(NamedTuple):
     profiles: tuple[str, ...]
 
     def architectures_of(self, found: Description) -> tuple[str, ...]:
-        """Return the architectures to look at: those asked for, else what OBS builds the image for, else this one."""
+        """Return the architectures to look at: those asked for, else what OBS builds the image for, else this one.
+
+        :raises DescriptionError: kiwi does not know this one.
+        """
         known = tuple(arch for arch in found.exclusive_archs or () if arch in platforms.ARCHITECTURES)
-        return self.architectures or known or (platforms.of_this_machine(),)
+        if self.architectures or known:
+            return self.architectures or known
+        this = platforms.of_this_machine()
+        try:
+            platforms.of_architecture(this)
+        except ValueError as error:
+            raise DescriptionError(f"{found.path.name}: this machine has an {error}; give one by 'arch'") from None
+        return (this,)
 
     def containers(self, found: Description, arch: str) -> tuple[Container, ...]:
         """Return the containers of a description: of the profiles asked for, else of all."""
@@ -59,7 +69,7 @@ def read(package: Package, names: Sequence[str], architectures: Sequence[str], p
 def wanted(request: Request) -> tuple[Wanted, ...]:
     """Return every image that is asked for, each reference once, in the order of the descriptions.
 
-    :raises DescriptionError: one reference shall come from two places.
+    :raises DescriptionError: one reference shall come from two places, or as `Request.architectures_of`.
     """
     first: dict[Reference, Container] = {}
     architectures: dict[Reference, list[str]] = {}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import images
 import pytest
 from docker_registry import DockerRegistry
 
-from osc_containers import cli, lock
+from osc_containers import cli, lock, platforms
 from osc_containers.archive import Image
 from osc_containers.digest import Digest
 from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
@@ -357,3 +358,16 @@ def test_no_more_of_a_file_is_read_than_is_taken(tmp_path: Path, capsys: pytest.
     for inject in ("buildtime", "source"):
         assert cli.main(["init", "--inject", inject, "--no-prefetch", str(tmp_path)]) == 1
         assert capsys.readouterr().err.startswith("osc-containers: _service: has more than 4194304 bytes")
+
+
+@pytest.mark.parametrize("command", ["check", "prefetch", "init --no-prefetch --inject source"])
+def test_a_machine_that_kiwi_does_not_know_is_said_where_it_matters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(platforms, "of_this_machine", lambda: "loongarch64")
+    write(tmp_path, {"_service": None, "a.kiwi": KIWI.replace("<!-- OBS-ExclusiveArch: x86_64 -->\n", "")}, APP)
+    assert cli.main([*command.split(), str(tmp_path)]) == 1
+    said = "".join(capsys.readouterr()).replace("\n    ", " ")
+    assert len(re.findall(r"this machine has an unknown architecture 'loongarch64', .*; give one by 'arch'", said)) == 1
+    assert cli.main(["check", "--arch", "x86_64", str(tmp_path)]) == 1
+    assert "nothing puts the containers into the image" in capsys.readouterr().out.replace("\n    ", " ")

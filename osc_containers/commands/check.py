@@ -71,7 +71,10 @@ def _findings(package: Package, names: list[str], architectures: list[str]) -> I
     subject = Subject(package=package, request=_NOTHING, lock=lock, entries=entries)
     try:
         names, architectures = names or subject.parameter("description"), architectures or subject.parameter("arch")
-        subject = subject._replace(request=request.read(package, names, architectures, subject.parameter("profile")))
+        found = request.read(package, names, architectures, subject.parameter("profile"))
+        for description in found.descriptions:
+            found.architectures_of(description)
+        subject = subject._replace(request=found)
     except DescriptionError as error:
         yield from (findings.of_problem(problem, "description") for problem in error.problems)
     for check in checks:
