@@ -6,10 +6,12 @@ next run osc puts them into `.old` (osc/obs_scm/serviceinfo.py), and the server 
 
 import errno
 import fcntl
+import logging
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,8 @@ from osc_containers import files, lock, obscpio
 from osc_containers.errors import Error, LockError
 from osc_containers.lock import Lock
 from osc_containers.names import ARCHIVE_SUFFIX
+
+logger = logging.getLogger(__name__)
 
 _HOLDING = (ARCHIVE_SUFFIX, obscpio.FILE_NAME)
 _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -41,9 +45,12 @@ class Package(NamedTuple):
         if path.stat().st_size > lock.LIMIT:
             raise LockError(f"{path.name}: got {path.stat().st_size} bytes, expected at most {lock.LIMIT}")
         try:
-            return lock.loads(path.read_text("utf-8"), lock.FILE_NAME)
+            found = lock.loads(path.read_text("utf-8"), lock.FILE_NAME)
         except UnicodeDecodeError:
             raise LockError(f"{path.name}: not UTF-8 text; remove it and run the prefetch again") from None
+        if found.newer:
+            _warn_of_newer(path)
+        return found
 
     def find(self, name: str) -> Path | None:
         """Return where the file `name` is: in the package, or among the results of an earlier run."""
@@ -88,6 +95,12 @@ class Package(NamedTuple):
             yield
         finally:
             os.close(descriptor)
+
+
+@cache
+def _warn_of_newer(path: Path) -> None:
+    """Warn once in a run, however often the lock is read."""
+    logger.warning("%s: it was written by a newer release, which may say more than this one reads", lock.FILE_NAME)
 
 
 def _holder(directory: os.stat_result) -> str:

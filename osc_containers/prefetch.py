@@ -77,7 +77,9 @@ def prefetch(
         with ExitStack() as last:
             with provide(package, targets, network, outdir, strict=locked) as archives:
                 new = old if locked else _lock(targets, archives)
-                text = lock.dumps(new).encode()
+                # One of a newer release may say more than we would write.
+                kept = package.find(lock.FILE_NAME) if locked else None
+                text = kept.read_bytes() if kept else lock.dumps(new).encode()
                 own = package.directory / lock.FILE_NAME
                 if not own.is_file() or own.read_bytes() != text:
                     with files.naming(outdir / lock.FILE_NAME):

@@ -201,6 +201,25 @@ def test_a_locked_run_fetches_what_is_pinned_and_asks_for_no_tag(tmp_path: Path)
     assert source.asked["resolve"] == 0
 
 
+def test_a_lock_of_a_newer_release_is_said_and_stays_in_a_locked_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = FakeSource({APP: images.small("app")})
+    run(source, tmp_path, *want(APP))
+    path = tmp_path / "containers.lock"
+    path.write_text(path.read_text().replace('"version": "1.0"', '"more": 7,\n  "version": "1.7"'))
+    before = contents(tmp_path)
+    for _ in range(2):
+        run(source, tmp_path, *want(APP), locked=True)
+    assert contents(tmp_path) == before
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "containers.lock: it was written by a newer release, which may say more than this one reads"
+    ]
+    path.rename(tmp_path / "_service:kiwi_containers:containers.lock")
+    run(source, tmp_path, *want(APP), locked=True)
+    assert contents(tmp_path)["containers.lock"] == before["containers.lock"]
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [

@@ -1,7 +1,6 @@
 """`osc-containers verify`, and what the inject service does outside of a build root."""
 
 import argparse
-import logging
 from collections.abc import Sequence
 
 from osc_containers import request, verify
@@ -10,8 +9,6 @@ from osc_containers.commands.arguments import Commands
 from osc_containers.errors import LockError, VerificationError
 from osc_containers.lock import FILE_NAME, Lock
 from osc_containers.package import Package
-
-logger = logging.getLogger(__name__)
 
 
 def add(commands: Commands) -> None:
@@ -62,6 +59,4 @@ def require_lock(package: Package) -> Lock:
     lock = package.read_lock()
     if lock is None:
         raise LockError(f"{FILE_NAME}: not there; run the prefetch and commit what it writes")
-    if lock.newer:
-        logger.warning("%s: it was written by a newer release, which may say more than this one reads", FILE_NAME)
     return lock
