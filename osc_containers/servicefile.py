@@ -32,9 +32,9 @@ class Entry(NamedTuple):
         """Return the values of a parameter that may be given several times."""
         return tuple(value for name, value in self.parameters if name == parameter)
 
-    def words(self, parameter: str) -> list[str]:
-        """Return the words of all values of a parameter, as the service takes them."""
-        return words(self.values(parameter))
+    def given(self, parameter: str) -> list[str]:
+        """Return the values of a parameter as the service takes them."""
+        return (words if parameter == "arch" else given)(self.values(parameter))
 
 
 def read(directory: Path) -> bytes | None:
@@ -129,7 +129,14 @@ def _written(entry: Entry, indent: str, newline: str) -> str:
     return newline.join([f"{opening}>", *lines, f"{indent}</service>"])
 
 
+def given(values: Sequence[str]) -> list[str]:
+    """Return the values of a parameter that mean something: OBS drops the empty value and "0", osc does not.
+
+    Blanks around one are layout of the XML; those in it belong to the name of a description or profile.
+    """
+    return [value for value in map(str.strip, values) if value not in ("", "0")]
+
+
 def words(values: Sequence[str]) -> list[str]:
-    """Split the values of a parameter at blanks and commas; OBS drops the empty value and "0", osc does not."""
-    found = [word for value in values for word in value.replace(",", " ").split()]
-    return [word for word in found if word != "0"]
+    """Split the values of a parameter that takes lists at blanks and commas, which only `arch` does."""
+    return given([word for value in values for word in value.replace(",", " ").split()])

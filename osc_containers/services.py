@@ -29,8 +29,8 @@ def _prefetch(parameters: Sequence[str]) -> int:
     parser.add_argument("--locked", default="no", choices=("yes", "no", "", "0"))
     parser.add_argument("--inject", default="buildtime", choices=("buildtime", "source", "", "0"))
     options = parser.parse_args(parameters)
-    package, words = Package(Path()), arguments.words
-    found = request.read(package, words(options.description), words(options.arch), words(options.profile))
+    package, given = Package(Path()), arguments.given
+    found = request.read(package, given(options.description), arguments.words(options.arch), given(options.profile))
     prefetch_all(
         package,
         found,
@@ -50,7 +50,7 @@ def _inject(parameters: Sequence[str]) -> int:
     parser = _parser("kiwi_containers_inject")
     parser.add_argument("--description", action="append", default=[])
     options = parser.parse_args(parameters)
-    package, names = Package(Path()), arguments.words(options.description)
+    package, names = Package(Path()), arguments.given(options.description)
     if not _is_build_root():
         count = verify_all(package, names, [], [])
         logger.info("not in a build root: %d archives verified, nothing changed", count)

@@ -163,6 +163,23 @@ def test_it_says_how_to_commit_with_git(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == "Now commit:\n  git add _service\n  git commit\n"
 
 
+def test_names_with_blanks_are_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = '<profiles><profile name="My Profile" description="d"/></profiles>'
+    containers = CONTAINERS.replace("<containers", "<containers profiles='My Profile'")
+    (tmp_path / "my app.kiwi").write_text(f"<image>{profile}<include from='containers.xml'/></image>")
+    (tmp_path / "containers.xml").write_text(f"<image>{containers}</image>")
+    assert cli.main(["init", "--no-prefetch", "--description", "my app.kiwi", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "Now commit:\n  osc add _service\n  osc commit\n"
+    named = ["--description", "my app.kiwi", "--arch", "x86_64"]
+    for command in (["verify", *named], ["prefetch", "--locked", *named], ["inject", "--root", str(tmp_path), *named]):
+        assert cli.main([*command, "--profile", "My Profile", str(tmp_path)]) == 1
+        assert capsys.readouterr().err.startswith("osc-containers: containers.lock: not there")
+    assert cli.main(["list", "--format", "json", "--arch", "x86_64", "--profile", "My Profile", str(tmp_path)]) == 0
+    assert '"a.b/x:latest"' in capsys.readouterr().out
+    assert cli.main(["check", str(tmp_path)]) == 1
+    assert "my app.kiwi" not in capsys.readouterr().out.replace("\n    ", " ")
+
+
 @pytest.mark.integration
 def test_inject_source_needs_no_service_in_the_build_root(
     package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]

@@ -76,6 +76,13 @@ def test_text_is_escaped_and_read_back(before: bytes | None, name: str) -> None:
     assert entry.values("description") == (name,)
 
 
+def test_only_architectures_are_lists_in_one_value() -> None:
+    values = ("a b", " c,d\n", "0", "", "e")
+    entry = Entry(name="", mode="", parameters=tuple((name, each) for name in ("arch", "profile") for each in values))
+    assert entry.given("arch") == ["a", "b", "c", "d", "e"]
+    assert entry.given("profile") == ["a b", "c,d", "e"]
+
+
 @pytest.mark.parametrize(
     ("xml", "message"),
     [

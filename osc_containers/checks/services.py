@@ -51,12 +51,12 @@ def _prefetch(entry: Entry) -> Iterator[Finding]:
 
 def _parameters(entry: Entry, subject: Subject) -> Iterator[Finding]:
     """Find values that the service will refuse."""
-    for name in entry.words("description"):
+    for name in entry.given("description"):
         if not (subject.package.directory / name).is_file():
             yield _finding(
                 Severity.ERROR, f"{entry.name}: description {name[:160]!r}: there is no such file", "", entry
             )
-    for arch in entry.words("arch"):
+    for arch in entry.given("arch"):
         try:
             platforms.of_architecture(arch)
         except ValueError as error:

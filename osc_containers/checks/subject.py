@@ -40,7 +40,7 @@ class Subject(NamedTuple):
 
     def parameter(self, name: str) -> list[str]:
         """Return the values that the prefetch gets of a parameter, without those that it refuses."""
-        values = [value for entry in self.entries_of(PREFETCH) for value in entry.words(name)]
+        values = [value for entry in self.entries_of(PREFETCH) for value in entry.given(name)]
         return [value for value in values if self._is_valid(name, value)]
 
     def _is_valid(self, name: str, value: str) -> bool:

@@ -11,8 +11,8 @@ from osc_containers import platforms, request, servicefile
 from osc_containers.errors import Error
 from osc_containers.package import Package
 
-words = servicefile.words
-"""Split repeated options as the services split their parameters."""
+given, words = servicefile.given, servicefile.words
+"""Read repeated options as the services read their parameters."""
 
 _HELP_WIDTH = 80
 

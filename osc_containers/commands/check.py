@@ -41,8 +41,8 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check."""
-    package, words = Package(options.directory), arguments.words
-    found = findings.sort(_findings(package, words(options.description), words(options.arch)))
+    names, architectures = arguments.given(options.description), arguments.words(options.arch)
+    found = findings.sort(_findings(Package(options.directory), names, architectures))
     if options.format == "json":
         print(json.dumps(findings.as_objects(found), indent=2))
     elif found:

@@ -124,7 +124,7 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
 
 def _prefetch_if_needed(package: Package, entry: Entry) -> None:
     """Prefetch as the service would, unless lock and archives are there: a run of its own follows the tags."""
-    description, arch, profile = (entry.words(name) for name in ("description", "arch", "profile"))
+    description, arch, profile = (entry.given(name) for name in ("description", "arch", "profile"))
     found = request.read(package, description, arch, profile)
     if _is_complete(package, found):
         logger.info("%s: there, with its archives; 'osc containers prefetch' follows the tags", FILE_NAME)

@@ -30,8 +30,8 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Inject."""
     package = Package(options.directory)
-    words = arguments.words
-    found = request.read(package, words(options.description), [options.arch], words(options.profile))
+    given = arguments.given
+    found = request.read(package, given(options.description), [options.arch], given(options.profile))
     described = the_description(found, options.arch)
     inject.inject_root(package, described, options.arch, found.profiles, options.root)
     return 0

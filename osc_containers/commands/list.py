@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     package = Package(directory)
     names = [target.name] if target and not target.is_dir() else []
     architectures = arguments.words(options.arch) or [platforms.of_this_machine()]
-    found = request.read(package, names, architectures, arguments.words(options.profile))
+    found = request.read(package, names, architectures, arguments.given(options.profile))
     listed = listing.rows(found.descriptions, architectures, found.profiles, package.read_lock() or EMPTY)
     if options.format == "json":
         print(json.dumps(listing.as_objects(listed), indent=2))

@@ -30,10 +30,10 @@ def run(options: argparse.Namespace) -> int:
     """Compare what is locked with what the tags name now."""
     from osc_containers import pins, transports  # slow to load, and not in build roots
 
-    package, words = Package(options.directory), arguments.words
+    package, given = Package(options.directory), arguments.given
     lock = require_lock(package)
-    architectures = words(options.arch) or list(dict.fromkeys(arch for _, arch, _ in lock.images()))
-    found = request.read(package, words(options.description), architectures, words(options.profile))
+    architectures = arguments.words(options.arch) or list(dict.fromkeys(arch for _, arch, _ in lock.images()))
+    found = request.read(package, given(options.description), architectures, given(options.profile))
     wanted = request.wanted(found)
     with transports.Sources(package.directory) as sources:
         now = {pin.reference: pin for pin in pins.pin(wanted, sources.open, lock)}

@@ -71,9 +71,9 @@ def run(options: argparse.Namespace) -> int:
     package = Package(options.directory)
     found = request.read(
         package,
-        arguments.words(options.description),
+        arguments.given(options.description),
         arguments.words(options.arch),
-        arguments.words(options.profile),
+        arguments.given(options.profile),
     )
     outdir = options.outdir or options.directory
     is_watched = sys.stderr.isatty() and options.verbosity >= 0

@@ -26,9 +26,11 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Verify."""
-    words = arguments.words
     count = verify_all(
-        Package(options.directory), words(options.description), words(options.arch), words(options.profile)
+        Package(options.directory),
+        arguments.given(options.description),
+        arguments.words(options.arch),
+        arguments.given(options.profile),
     )
     print(f"{count} archives verified: they are what the lock and the description say")
     return 0
