@@ -48,7 +48,7 @@ def committed(directory: Path, name: str, revision: str | None) -> bytes | None:
     if system is None:
         raise Error(f"{directory}: is no working copy of osc or git; name the file to compare with")
     if system is System.GIT:
-        return _committed_to_git(directory, name, revision or "HEAD")
+        return _committed_to_git(directory, name, revision)
     if revision is not None:
         return _committed_to_obs(directory, name, revision)
     path = _kept_by_osc(directory, name)
@@ -61,13 +61,15 @@ def _kept_by_osc(directory: Path, name: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _committed_to_git(directory: Path, name: str, revision: str) -> bytes | None:
+def _committed_to_git(directory: Path, name: str, revision: str | None) -> bytes | None:
     git = ("git", "-C", str(directory))
-    found = _run(*git, "rev-parse", "--quiet", "--verify", "--end-of-options", f"{revision}^{{commit}}")
-    if found.returncode:
+    found = _run(*git, "rev-parse", "--quiet", "--verify", "--end-of-options", f"{revision or 'HEAD'}^{{commit}}")
+    if found.returncode and found.stderr:  # silence is for a revision that is not there
+        raise Error(f"git: {' '.join(found.stderr.decode('utf-8', 'replace').split())[:600]}")
+    if found.returncode and revision is not None:
         raise Error(f"{revision[:80]!r}: no such file, and no such revision in git")
     commit = found.stdout.decode().strip()
-    if not _run(*git, "ls-tree", commit, "--", name).stdout:
+    if not commit or not _checked(_run(*git, "ls-tree", commit, "--", name)):
         return None
     return _checked(_run(*git, "cat-file", "blob", f"{commit}:./{name}"))
 

@@ -207,6 +207,23 @@ def test_diff_with_a_revision_of_git(package: Path, capsys: pytest.CaptureFixtur
     assert diff(inner, capsys, "HEAD~2", "--format", "changes").startswith("- Add containers:")
 
 
+def test_diff_with_a_repository_of_git_that_has_no_commit(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    git(package, "init")
+    assert diff(package, capsys, "--format", "changes").startswith("- Add containers:\n")
+
+
+def test_diff_says_why_git_refuses(
+    package: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(package, "init")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert cli.main(["diff", "--directory", str(package)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("osc-containers: git: fatal: detected dubious ownership in repository at ")
+    assert said.count("\n") == 1
+    assert "git config --global --add safe.directory" in said
+
+
 def test_diff_with_a_revision_of_obs_asks_osc(
     package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
