@@ -79,7 +79,7 @@ def used(declared: Sequence[Profile], arch: str, asked: Collection[str]) -> froz
         name, because = pending.pop(0)
         if name not in available:
             known = ", ".join(repr(each[:80]) for each in available)
-            expected = f"expected one of {known}" if known else "there is none"
+            expected = f"expected one of {known[:2000]}" if known else "there is none"
             raise ValueError(f"profile {name[:80]!r}{because} is not declared for {arch}, {expected}")
         if name not in found:
             found.add(name)

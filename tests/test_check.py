@@ -306,6 +306,15 @@ def test_findings_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (found[2]["file"], found[2]["line"]) == ("containers.xml", 3)
 
 
+def test_of_many_profiles_that_are_not_declared_some_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = ",".join(f"p{number}" for number in range(9000))
+    write(tmp_path, {"containers.xml": CONTAINERS.replace('"podman"', f'"podman" profiles="{many}"')}, APP)
+    status, said = check(tmp_path, capsys)
+    assert (status, len(said) < 4000) == (0, True)
+
+
 def test_strict_makes_errors_of_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, {"stray.ociarchive": "x"}, APP)
     assert check(tmp_path, capsys)[0] == 0

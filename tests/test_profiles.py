@@ -1,6 +1,7 @@
 """Which profiles a build uses."""
 
 import pytest
+from messages import assert_bounded
 
 from osc_containers.profiles import Profile, Requirement, is_for, used
 
@@ -58,6 +59,13 @@ def test_a_profile_that_is_not_there_is_named(arch: str, asked: tuple[str, ...],
     with pytest.raises(ValueError, match=r"^profile ") as caught:
         used(declared, arch, asked)
     assert str(caught.value) == message
+
+
+def test_of_many_profiles_some_are_named() -> None:
+    many = tuple(Profile(name=f"p{number}") for number in range(9000))
+    with pytest.raises(ValueError, match=r"^profile 'a' is not declared for x86_64, expected one of 'p0', ") as caught:
+        used(many, "x86_64", ("a",))
+    assert_bounded(caught.value)
 
 
 def test_without_any_profile_none_can_be_asked_for() -> None:

@@ -60,7 +60,7 @@ def _profiles(found: Description) -> Iterator[Finding]:
         missing = [name for name in container.profile_names if name not in declared]
         if missing:
             names = ", ".join(repr(name[:80]) for name in missing)
-            why = f"no profile {names} is declared, so that it adds this container to no image"
+            why = f"no profile {names[:2000]} is declared, so that it adds this container to no image"
             yield _finding(container, "profile", why, f'<profile name="{missing[0][:80]}" description="…"/>')
         yield from (of_problem(problem, "profile") for problem in overlay.problems_of_profiles(container))
 
