@@ -84,4 +84,5 @@ def test_the_manual_page_has_every_command_and_pleases_groff() -> None:
     page = subprocess.run([sys.executable, "-IB", root / "scripts/manpage"], capture_output=True, check=True).stdout
     done = subprocess.run(["groff", "-man", "-ww", "-Tascii", "-P-cbou"], input=page, capture_output=True, check=True)
     assert done.stderr == b""
+    assert [status for status in (0, 1, 2, 130) if f".TP\n.B {status}\n".encode() not in page] == []
     assert [name for name in cli.COMMANDS if f"usage: osc-containers {name}".encode() not in done.stdout] == []
