@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from osc_containers import description, files, markup
-from osc_containers.description import Description
+from osc_containers.description import Description, Include
 from osc_containers.errors import DescriptionError
 from osc_containers.markup import Element
 from osc_containers.sections import Container
@@ -100,14 +100,13 @@ def detached(found: Description, splits: Sequence[Split] = ()) -> tuple[bytes, t
     for include in found.includes:
         if include.name in holding:
             try:
-                others = markup.parse(load(include.name), include.name, _SECTIONS, markup.PACKAGE_LIMIT).children
+                obstacle = _obstacle(include, load)
             except ValueError as error:
                 problems.append(str(error))
                 continue
-            if include.is_nested or others:
-                what = "is included by another file" if include.is_nested else f"has {others[0].name!r}, too"
+            if obstacle:
                 problems.append(
-                    f"{include.file}:{include.line}: {include.name} {what}; put <containers> into a file of its own"
+                    f"{include.file}:{include.line}: {include.name} {obstacle}; put <containers> into a file of its own"
                 )
     if problems:
         raise DescriptionError(*problems)
@@ -120,6 +119,19 @@ def detached(found: Description, splits: Sequence[Split] = ()) -> tuple[bytes, t
             pieces.append(source.text[done:first])
             done = last
     return source.encode("".join([*pieces, source.text[done:]])), holding
+
+
+def _obstacle(include: Include, load: Callable[[str], bytes]) -> str:
+    """Return why an included file with `<containers>` cannot be the service's own; nothing where it can.
+
+    :raises ValueError: as `osc_containers.markup.parse`.
+    """
+    if include.is_nested:
+        return "is included by another file"
+    if "/" in include.name:
+        return "is in a directory, where the service does not look"
+    others = markup.parse(load(include.name), include.name, _SECTIONS, markup.PACKAGE_LIMIT).children
+    return f"has {others[0].name!r}, too" if others else ""
 
 
 def _split(found: Description, descriptions: Sequence[Description], *, alone: bool) -> Split:

@@ -141,16 +141,23 @@ CONTAINERS = "<containers source='a.b' backend='docker'><container name='x'/></c
             },
             "a.kiwi:2: x.xml has 'packages', too; put <containers> into a file of its own",
         ),
+        (
+            ["--inject", "source", "--arch", "x86_64"],
+            {"a.kiwi": "<image><include from='x/y.xml'/></image>", "x/y.xml": f"<image>{CONTAINERS}</image>"},
+            "a.kiwi:1: x/y.xml is in a directory, where the service does not look; put <containers> into a file of",
+        ),
     ],
 )
 def test_init_refuses_before_it_changes_anything(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], files: dict[str, str], expected: str
 ) -> None:
     for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert cli.main(["init", "--no-prefetch", *options, str(tmp_path)]) == 1
     assert expected in capsys.readouterr().err
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+    there = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert {str(path.relative_to(tmp_path)): path.read_text() for path in there} == files
 
 
 def test_it_says_how_to_commit_with_git(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
