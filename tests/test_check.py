@@ -306,6 +306,13 @@ def test_findings_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (found[2]["file"], found[2]["line"]) == ("containers.xml", 3)
 
 
+def test_nothing_is_unwanted_where_a_description_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, {"a.kiwi": "<image"}, APP)
+    assert check(tmp_path, capsys) == (1, "a.kiwi:1: error: not XML; unclosed token\n")
+
+
 def test_of_many_profiles_that_are_not_declared_some_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,7 +31,8 @@ def check(subject: Subject) -> Iterator[Finding]:
             file, _, line = item.where.rpartition(":")
             why = f"{item.reference} for {arch} is not in {FILE_NAME}"
             yield Finding(severity=Severity.ERROR, check="lock", file=file, line=int(line), why=why, fix=_PREFETCH)
-    yield from _unwanted(subject.lock, {item.reference for item, _ in images}, subject)
+    if subject.request.descriptions:  # else they could not be read, and nobody knows what they ask for
+        yield from _unwanted(subject.lock, {item.reference for item, _ in images}, subject)
     yield from _archives(subject.lock, subject)
 
 
