@@ -13,9 +13,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import platformdirs
-
-from osc_containers import files
+from osc_containers import cache, files
 
 _SUFFIX = ".part"
 _KEPT = 14 * 24 * 3600
@@ -35,13 +33,13 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
     `key` says what the content will be: a part that was left over for the same key is gone on with. When the block
     fails, a part in the cache stays, and one beside the target is removed.
     """
-    cache = _cache_for(target)
-    path = cache / f"{key}{_SUFFIX}" if cache else _beside(target)
+    directory = _cache_for(target)
+    path = directory / f"{key}{_SUFFIX}" if directory else _beside(target)
     with files.naming(target):
         descriptor = os.open(path, _OPEN, 0o600)
-        if cache and not _hold(descriptor, path):
+        if directory and not _hold(descriptor, path):
             os.close(descriptor)  # another run makes the same archive
-            cache, path = None, _beside(target)
+            directory, path = None, _beside(target)
             descriptor = os.open(path, _OPEN, 0o600)
     try:
         # A new file is not cut to nothing first: ext4 would then write all of it when it is closed (auto_da_alloc).
@@ -53,7 +51,7 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
         os.fchmod(descriptor, 0o644)
         path.replace(target)
     except BaseException:
-        if cache is None:
+        if directory is None:
             with suppress(OSError):
                 path.unlink()
         raise
@@ -63,15 +61,15 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
 
 def held(target: Path, key: str) -> int:
     """Return how many bytes of the disk the part for `target` has already, if an earlier run left one over."""
-    cache = _cache_for(target)
-    return _room(cache / f"{key}{_SUFFIX}") if cache else 0
+    directory = _cache_for(target)
+    return _room(directory / f"{key}{_SUFFIX}") if directory else 0
 
 
 def left_over(target: Path, keys: Collection[str]) -> tuple[Path, int] | None:
     """Return where runs left parts on the disk of `target`, and how many bytes those of other keys have there."""
-    if (cache := _cache_for(target)) is None:
+    if (directory := _cache_for(target)) is None:
         return None
-    return cache, sum(_room(path) for path in cache.glob(f"*{_SUFFIX}") if path.stem not in keys)
+    return directory, sum(_room(path) for path in directory.glob(f"*{_SUFFIX}") if path.stem not in keys)
 
 
 def _room(path: Path) -> int:
@@ -119,8 +117,8 @@ def _beside(target: Path) -> Path:
 
 def _cache_for(target: Path) -> Path | None:
     """Return the directory for parts in the user's cache, if a file can be moved from there to `target`."""
-    directory = platformdirs.user_cache_path("osc-containers")
     try:
+        directory = cache.directory()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if directory.stat().st_dev != target.parent.stat().st_dev or not os.access(directory, os.W_OK):
             return None
@@ -131,9 +129,9 @@ def _cache_for(target: Path) -> Path | None:
 
 def remove_stale() -> None:
     """Remove what no run used for two weeks from the cache: parts, and sums of files."""
-    cache = platformdirs.user_cache_path("osc-containers")
     with suppress(OSError):
-        for path in (*cache.glob(f"*{_SUFFIX}"), *cache.glob("sums/*")):
+        directory = cache.directory()
+        for path in (*directory.glob(f"*{_SUFFIX}"), *directory.glob("sums/*")):
             if path.stat().st_mtime < time.time() - _KEPT:
                 _remove_unused(path)
 

@@ -9,9 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import platformdirs
-
-from osc_containers import files
+from osc_containers import cache, files
 from osc_containers.files import Place
 
 _SETTLED = 2_000_000_000
@@ -23,8 +21,8 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal; its bytes are read only if it is not known."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
-        memory = platformdirs.user_cache_path("osc-containers") / "sums" / _name(status)
         with suppress(OSError, ValueError):
+            memory = _memory(status)
             known = memory.read_text("ascii")
             if len(known) == _DIGITS:
                 os.utime(memory)
@@ -32,9 +30,14 @@ def sha256_of(path: Path) -> str:
         found = Place(file.fileno(), 0).sha256(status.st_size)
         if _name(os.fstat(file.fileno())) == _name(status) and status.st_ctime_ns < time.time_ns() - _SETTLED:
             with suppress(OSError):
+                memory = _memory(status)
                 memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 files.write_atomically(memory, found.encode(), 0o600)
         return found
+
+
+def _memory(status: os.stat_result) -> Path:
+    return cache.directory() / "sums" / _name(status)
 
 
 def _name(status: os.stat_result) -> str:

@@ -21,7 +21,7 @@ LAYERS = (
     ("registry.logins", "registry.certificates", "registry.proxies", "registry.connection", "registry.replies"),
     ("registry.tokens", "registry.client", "registry.downloads", "registry.distribution"),
     ("storage", "layouts", "docker_archive", "transports"),
-    ("parts", "sums", "arrival", "pins", "transfer", "request"),
+    ("cache", "parts", "sums", "arrival", "pins", "transfer", "request"),
     ("verify", "listing", "prefetch", "inject", "layout", "differences", "changelog"),
     ("checks.subject", "checks.layout", "checks.services", "checks.archives", "checks.programs", "checks.space"),
     ("program", "commands.arguments"),
@@ -34,7 +34,7 @@ ORDER = [module for layer in LAYERS for module in layer]
 FOREIGN = {
     "requests": {"registry.proxies"},
     "urllib3": {f"registry.{name}" for name in ("client", "connection", "failures", "proxies", "replies")},
-    "platformdirs": {"parts", "sums"},
+    "platformdirs": {"cache"},
     "rich": {"progress"},
     "argcomplete": {"cli"},
 }
