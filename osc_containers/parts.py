@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from osc_containers import cache, files
@@ -33,30 +33,42 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
     `key` says what the content will be: a part that was left over for the same key is gone on with. When the block
     fails, a part in the cache stays, and one beside the target is removed.
     """
-    directory = _cache_for(target)
-    path = directory / f"{key}{_SUFFIX}" if directory else _beside(target)
-    with files.naming(target):
-        descriptor = os.open(path, _OPEN, 0o600)
-        if directory and not _hold(descriptor, path):
-            os.close(descriptor)  # another run makes the same archive
-            directory, path = None, _beside(target)
-            descriptor = os.open(path, _OPEN, 0o600)
+    kept = _open_kept(target, key, size)
+    path, descriptor = kept or _open_beside(target)
     try:
-        # A new file is not cut to nothing first: ext4 would then write all of it when it is closed (auto_da_alloc).
-        if os.fstat(descriptor).st_size not in (0, size):
-            os.ftruncate(descriptor, 0)
-        os.ftruncate(descriptor, size)
-        _reserve(descriptor, size)
+        if not kept:
+            _give_size(descriptor, size)
         yield descriptor
         os.fchmod(descriptor, 0o644)
         path.replace(target)
     except BaseException:
-        if directory is None:
+        if not kept:
             with suppress(OSError):
                 path.unlink()
         raise
     finally:
         os.close(descriptor)
+
+
+def _open_kept(target: Path, key: str, size: int) -> tuple[Path, int] | None:
+    """Open the part in the cache, unless another run has it or anything is wrong there."""
+    if (directory := _cache_for(target)) is None:
+        return None
+    path = directory / f"{key}{_SUFFIX}"
+    with suppress(OSError), ExitStack() as stack:
+        descriptor = os.open(path, _OPEN, 0o600)
+        stack.callback(os.close, descriptor)
+        if _hold(descriptor, path):
+            _give_size(descriptor, size)
+            stack.pop_all()
+            return path, descriptor
+    return None
+
+
+def _open_beside(target: Path) -> tuple[Path, int]:
+    path = Path(files.temporary_name(target))
+    with files.naming(target):
+        return path, os.open(path, _OPEN, 0o600)
 
 
 def held(target: Path, key: str) -> int:
@@ -77,6 +89,14 @@ def _room(path: Path) -> int:
         return path.lstat().st_blocks * _SECTOR
     except FileNotFoundError:
         return 0
+
+
+def _give_size(descriptor: int, size: int) -> None:
+    # A new file is not cut to nothing first: ext4 would then write all of it when it is closed (auto_da_alloc).
+    if os.fstat(descriptor).st_size not in (0, size):
+        os.ftruncate(descriptor, 0)
+    os.ftruncate(descriptor, size)
+    _reserve(descriptor, size)
 
 
 def _reserve(descriptor: int, size: int) -> None:
@@ -111,10 +131,6 @@ def _can_share(descriptor: int) -> bool:
     return True
 
 
-def _beside(target: Path) -> Path:
-    return Path(files.temporary_name(target))
-
-
 def _cache_for(target: Path) -> Path | None:
     """Return the directory for parts in the user's cache, if a file can be moved from there to `target`."""
     try:
@@ -140,14 +156,21 @@ def _remove_unused(path: Path) -> None:
     """Remove a file unless a run has it: the clock may have jumped since that began."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if _hold(descriptor, path):
+        try:
+            is_unused = _hold(descriptor, path)
+        except OSError:  # without locks no run has a part here
+            is_unused = True
+        if is_unused:
             path.unlink()
     finally:
         os.close(descriptor)
 
 
 def _hold(descriptor: int, path: Path) -> bool:
-    """Lock an open part; False where another run has it, or moved it away in the meantime."""
+    """Lock an open part; False where another run has it, or moved it away in the meantime.
+
+    :raises OSError: the file system has no locks (some NFS).
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

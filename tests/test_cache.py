@@ -1,6 +1,11 @@
 """Whatever is wrong with the user's cache, all is done without it."""
 
+import errno
+import fcntl
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +14,23 @@ import images
 import platformdirs
 import pytest
 from fake_source import FakeSource
-from test_prefetch import APP, run, want
+from test_prefetch import APP, WEB, run, want
+
+from osc_containers import parts
+
+SOURCE = FakeSource({APP: images.image(images.random_layer("app", 100_000)), WEB: images.small("web")})
+KEY = "0" * 64
+STALE = (1_000_000_000, 1_000_000_000)
+
+
+def cache() -> Path:
+    path = Path(os.environ["HOME"], ".cache/osc-containers")
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def has_no_locks(descriptor: int, operation: int) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
 def ask_in_vain(name: str) -> Path:
@@ -25,9 +46,49 @@ def test_a_user_without_a_home_has_no_cache(
     monkeypatch.setattr(platformdirs, "user_cache_path", answer)
     monkeypatch.setattr(time, "time_ns", lambda: 1 << 62)  # sums of files are remembered after a while
     monkeypatch.chdir(tmp_path)
-    source = FakeSource({APP: images.small("app")})
     Path("package").mkdir()
     for _ in range(2):
-        run(source, Path("package"), *want(APP))
+        run(SOURCE, Path("package"), *want(APP))
     assert os.listdir(tmp_path) == ["package"]
     assert len(os.listdir("package")) == 2
+
+
+def test_without_file_locks_there_are_no_parts_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on some NFS."""
+    monkeypatch.setattr(fcntl, "flock", has_no_locks)
+    run(SOURCE, tmp_path, *want(APP, WEB))
+    assert len(os.listdir(tmp_path)) == 3
+    assert {path.stat().st_size for path in cache().iterdir()} == {0}
+    for path in cache().iterdir():
+        os.utime(path, STALE)
+    parts.remove_stale()
+    assert os.listdir(cache()) == []
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.name)])
+def test_what_is_no_part_is_left_alone(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(cache() / f"{KEY}.part")
+    with parts.part(tmp_path / "x.ociarchive", KEY, 10) as descriptor:
+        os.pwrite(descriptor, b"x" * 10, 0)
+    assert (tmp_path / "x.ociarchive").read_bytes() == b"x" * 10
+    assert os.listdir(cache()) == [f"{KEY}.part"]
+
+
+@pytest.mark.integration
+def test_a_part_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `sudo` leaves one: root's, in the user's cache."""
+    script = (
+        "import os, sys; from pathlib import Path; from osc_containers import parts\n"
+        "os.setresuid(4711, 4711, 4711)\n"
+        "with parts.part(Path('x.ociarchive'), sys.argv[1], 10): pass\n"
+    )
+    with tempfile.TemporaryDirectory() as home:  # where that user gets to, unlike `tmp_path`
+        monkeypatch.setenv("HOME", home)
+        part = cache() / f"{KEY}.part"
+        part.write_bytes(b"root's")
+        part.chmod(0o600)
+        for directory in (part.parent, part.parent.parent, home):
+            os.chown(directory, 4711, 4711)
+        subprocess.run([sys.executable, "-c", script, KEY], cwd=home, check=True)
+        assert part.read_bytes() == b"root's"
+        assert Path(home, "x.ociarchive").stat().st_size == 10
