@@ -148,8 +148,9 @@ def remove_stale() -> None:
     with suppress(OSError):
         directory = cache.directory()
         for path in (*directory.glob(f"*{_SUFFIX}"), *directory.glob("sums/*")):
-            if path.stat().st_mtime < time.time() - _KEPT:
-                _remove_unused(path)
+            with suppress(OSError):  # one that cannot be removed keeps no other
+                if path.stat().st_mtime < time.time() - _KEPT:
+                    _remove_unused(path)
 
 
 def _remove_unused(path: Path) -> None:

@@ -92,3 +92,19 @@ def test_a_part_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatch) 
         subprocess.run([sys.executable, "-c", script, KEY], cwd=home, check=True)
         assert part.read_bytes() == b"root's"
         assert Path(home, "x.ociarchive").stat().st_size == 10
+
+
+def test_what_is_stale_and_cannot_be_removed_keeps_no_other() -> None:
+    (cache() / "link.part").symlink_to("nowhere")
+    (cache() / "sums/directory").mkdir(parents=True)
+    for name in ("a.part", "z.part", "sums/a", "sums/z", "sums/directory"):
+        (cache() / name).touch()
+        os.utime(cache() / name, STALE)
+    (cache() / "new.part").touch()
+    parts.remove_stale()
+    assert sorted(str(path.relative_to(cache())) for path in cache().rglob("*")) == [
+        "link.part",
+        "new.part",
+        "sums",
+        "sums/directory",
+    ]
