@@ -138,6 +138,11 @@ def _cache_for(target: Path) -> Path | None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if directory.stat().st_dev != target.parent.stat().st_dev or not os.access(directory, os.W_OK):
             return None
+        # Two mounts of one file system are one device, and yet no file is moved from one to the other. The kernel says
+        # that before it looks for the name.
+        nothing = Path(files.temporary_name(target))
+        with suppress(FileNotFoundError):
+            os.rename(directory / nothing.name, nothing)
     except OSError:
         return None
     return directory

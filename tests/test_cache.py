@@ -94,6 +94,17 @@ def test_a_part_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatch) 
         assert Path(home, "x.ociarchive").stat().st_size == 10
 
 
+@pytest.mark.integration
+def test_a_cache_in_another_mount_of_the_same_file_system_is_not_used(tmp_path: Path) -> None:
+    """As a container has it that gets the package from outside: nothing is moved from one mount to another."""
+    script = "from pathlib import Path; from osc_containers import parts\nwith parts.part(Path('x'), 'key', 10): pass"
+    command = 'mount --bind . . && cd "$PWD" && exec "$0" -c "$1"'
+    assert cache().stat().st_dev == tmp_path.stat().st_dev
+    subprocess.run(["unshare", "--mount", "sh", "-c", command, sys.executable, script], cwd=tmp_path, check=True)
+    assert (tmp_path / "x").stat().st_size == 10
+    assert os.listdir(cache()) == []
+
+
 def test_what_is_stale_and_cannot_be_removed_keeps_no_other() -> None:
     (cache() / "link.part").symlink_to("nowhere")
     (cache() / "sums/directory").mkdir(parents=True)
