@@ -39,8 +39,9 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
         if not kept:
             _give_size(descriptor, size)
         yield descriptor
-        os.fchmod(descriptor, 0o644)
-        path.replace(target)
+        with files.naming(target):
+            os.fchmod(descriptor, 0o644)
+            path.replace(target)
     except BaseException:
         if not kept:
             with suppress(OSError):

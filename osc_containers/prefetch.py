@@ -4,15 +4,16 @@ Two kinds of run: the default follows tags and says what moved; a locked run fet
 """
 
 import logging
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from osc_containers import files, holdings, lock, names, obscpio, pins, sums, table, transfer
-from osc_containers.errors import LockError
+from osc_containers.errors import Error, LockError
 from osc_containers.holdings import Region
 from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
 from osc_containers.package import Package
@@ -62,6 +63,7 @@ def prefetch(
     :raises LockError: the lock is broken or, in a locked run, does not cover what is wanted.
     :raises RegistryError: a source failed, or does not have what was asked.
     :raises VerificationError: it gave something else.
+    :raises Error: a name in `outdir` is taken.
     """
     with package.hold():
         found = package.read_lock()
@@ -73,6 +75,7 @@ def prefetch(
         else:
             new_pins = pins.pin(wanted, network.open_source, _confirmed(package, old, wanted))
         targets = _targets(new_pins, old, among=old.references if locked else ())
+        _check_names(outdir, {lock.FILE_NAME, *([obscpio.FILE_NAME] if pack else [target.name for target in targets])})
         provide = partial(_provide_bundle, pack) if pack else _provide
         with ExitStack() as last:
             with provide(package, targets, network, outdir, strict=locked) as archives:
@@ -118,6 +121,24 @@ def _targets(new: Sequence[Pin], old: Lock, among: Iterable[Reference]) -> list[
             locked = known.archive if known and unchanged else None
             targets.append(_Target(pin=pin, arch=arch, pinned=pinned, name=name, locked=locked))
     return targets
+
+
+def _check_names(outdir: Path, names: Iterable[str]) -> None:
+    """Say before anything is fetched where a file cannot get its name: when one cannot, others would have theirs."""
+    problems = [
+        f"{outdir / name}: got a directory or a special file, expected a file or nothing; remove it"
+        for name in sorted(names)
+        if _is_taken(outdir / name)
+    ]
+    if problems:
+        raise Error(*problems)
+
+
+def _is_taken(path: Path) -> bool:
+    with suppress(OSError):
+        mode = path.lstat().st_mode
+        return not stat.S_ISREG(mode) and not stat.S_ISLNK(mode)  # either is replaced
+    return False
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def transfer(
 ) -> Iterator[Mapping[str, ArchiveFile]]:
     """Make volumes in `outdir`, and give out the archives in them by name; blobs in `archives` are taken from there.
 
-    They are complete when the block begins, and get their names when it ends well; where anything fails, none does.
+    They are complete when the block begins, and get their names when it ends well; if anything fails before, none does.
 
     :raises RegistryError: a blob could not be had.
     :raises VerificationError: a blob is not what its digest says.

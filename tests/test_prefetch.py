@@ -308,6 +308,24 @@ def test_manifests_that_give_one_blob_two_sizes_are_refused(tmp_path: Path) -> N
     assert contents(tmp_path) == {}
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_names_that_are_taken_are_said_before_anything_is_fetched(
+    make: Callable[[Path], object], tmp_path: Path
+) -> None:
+    source = FakeSource({APP: images.small("app"), WEB: images.small("web")})
+    (tmp_path / "outdir").mkdir()
+    archive = "registry.example.com_team_app_1.0.x86_64.ociarchive"
+    taken = [tmp_path / "outdir" / name for name in ("containers.lock", archive)]
+    for path in taken:
+        make(path)
+    with pytest.raises(Error) as caught:
+        run(source, tmp_path, *want(APP, WEB), outdir=tmp_path / "outdir")
+    expected = "got a directory or a special file, expected a file or nothing; remove it"
+    assert caught.value.problems == tuple(f"{path}: {expected}" for path in taken)
+    assert source.asked["blob"] == 2  # the configurations
+    assert sorted((tmp_path / "outdir").iterdir()) == taken
+
+
 def test_a_second_run_at_the_same_time_says_who_is_at_work(tmp_path: Path) -> None:
     with (
         Package(tmp_path).hold(),

@@ -1,5 +1,6 @@
 """Transfers that break off, come in segments, or find parts of another run."""
 
+import errno
 import json
 import os
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 import images
 import pytest
 from fake_source import FakeSource
+from messages import exactly
 from test_prefetch import APP, WEB, contents, run, want
 
 from osc_containers import parts
@@ -252,6 +254,14 @@ def test_two_runs_for_the_same_archive_do_not_share_a_part(tmp_path: Path) -> No
     assert (tmp_path / "one").read_bytes() == b"1111111111"
     assert (tmp_path / "two").read_bytes() == b"2222222222"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_a_name_that_cannot_be_given_is_said(tmp_path: Path) -> None:
+    """And not that of the part, which means nothing to anybody."""
+    target = tmp_path / "x.ociarchive"
+    message = f"[Errno {errno.EISDIR}] {os.strerror(errno.EISDIR)}: '{target}'"
+    with pytest.raises(IsADirectoryError, match=exactly(message)), parts.part(target, "key", 10):
+        target.mkdir()
 
 
 def test_without_a_cache_on_the_same_file_system_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
