@@ -42,7 +42,7 @@ class DockerArchive:
             # The file is an array: put it into an object, for which there is a reader.
             text = b'{"images":' + listing.read(oci.MANIFEST_LIMIT) + b"}"
             self._image = _choose(fields.load(text, f"{storage.path}: manifest.json"), name)
-            self._names = (self._image.line("Config"), *self._image.lines("Layers"))
+            self._names = (self._image.line("Config"), *_layers(self._image))
         except ValueError as error:
             raise RegistryError(str(error)) from None
 
@@ -67,8 +67,10 @@ class DockerArchive:
 
     @cached_property
     def _digests(self) -> tuple[tuple[Digest, Piece], ...]:
-        """The configuration and the layers; reads all of them."""
-        return tuple((_digest_of(piece), piece) for piece in map(self._find, self._names))
+        """The configuration and the layers; reads each of them once."""
+        pieces = [self._find(name) for name in self._names]
+        digests = {piece: _digest_of(piece) for piece in set(pieces)}
+        return tuple((digests[piece], piece) for piece in pieces)
 
     @cached_property
     def _pieces(self) -> dict[Digest, Piece]:
@@ -105,6 +107,14 @@ def _choose(document: Fields, name: str) -> Fields:
     known = ", ".join(repr(tag[:160]) for image in images for tag in image.lines("RepoTags")) or "none"
     wanted = f"one called {name[:160]!r}" if name else "just one"
     raise ValueError(f"{document.where}: got the images {known[:800]}, expected {wanted}")
+
+
+def _layers(image: Fields) -> tuple[str, ...]:
+    """Return the names of the layers, counted here since the manifest can be made only when all of them are read."""
+    names = image.lines("Layers")
+    if len(names) > oci.LAYER_COUNT_LIMIT:
+        raise ValueError(f"{image.path('Layers')}: got {len(names)} entries, expected at most {oci.LAYER_COUNT_LIMIT}")
+    return names
 
 
 def _descriptor(digest: Digest, piece: Piece, media_type: str) -> dict[str, object]:

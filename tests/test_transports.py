@@ -1,5 +1,6 @@
 """Images that lie on this machine: in layouts, archives and engines."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import images
 import pytest
+from messages import exactly
 
 from osc_containers.digest import Digest
 from osc_containers.errors import RegistryError
@@ -211,6 +213,34 @@ def test_an_archive_of_docker_save_must_have_one_such_image(
     with pytest.raises(RegistryError) as caught:
         sources.open(reference)
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(("count", "fits"), [(1000, True), (1001, False)])
+def test_layers_are_counted_before_they_are_read_and_read_once(
+    tmp_path: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch, count: int, fits: bool
+) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add(tar, "config.json", b"{}")
+        add(tar, "layer", b"layer")
+        add(tar, "link", link="layer")
+        layers = [("layer", "link")[number % 2] for number in range(count)]
+        add(tar, "manifest.json", json.dumps([{"Config": "config.json", "Layers": layers}]).encode())
+    hashed = []
+
+    def count_hashes() -> "hashlib._Hash":
+        hashed.append(hashlib.new("sha256"))
+        return hashed[-1]
+
+    monkeypatch.setattr(hashlib, "sha256", count_hashes)
+    if fits:
+        manifest = sources.open("docker-archive:a.tar").manifest(REFERENCE)
+        assert isinstance(manifest, Manifest)
+        assert len(manifest.layers) == count
+    else:
+        message = f"{tmp_path}/a.tar: manifest.json.images[0].Layers: got 1001 entries, expected at most 1000"
+        with pytest.raises(RegistryError, match=exactly(message)):
+            sources.open("docker-archive:a.tar").resolve(REFERENCE)
+    assert len(hashed) == (2 if fits else 0)
 
 
 def test_a_member_that_is_missing_is_said(tmp_path: Path, sources: Sources) -> None:
