@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from osc_containers import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,3 +72,18 @@ def test_setup_takes_no_old_python() -> None:
     done = subprocess.run([ROOT / "scripts/setup", "check"], env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert "false is not Python 3.11 or newer" in done.stderr
+
+
+@pytest.mark.parametrize(("installed", "is_checked"), [(20_000, True), (0, False)])
+def test_an_rpm_build_checks_what_it_needs_where_packages_are_installed(
+    tmp_path: Path, installed: int, is_checked: bool
+) -> None:
+    """With stand-ins: the tests run on Debian, where rpm knows of none."""
+    rpmbuild = f'echo "$@" >{tmp_path}/arguments; mkdir "${{2#_topdir }}/RPMS" "${{2#_topdir }}/SRPMS"'
+    for name, script in (("rpm", f"seq {installed}"), ("rpmbuild", rpmbuild)):
+        (tmp_path / name).write_text(f"#!/bin/sh -e\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TMPDIR": str(tmp_path)}
+    done = subprocess.run([ROOT / "dist/build-rpm", tmp_path / "out"], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("--nodeps" not in (tmp_path / "arguments").read_text()) is is_checked
