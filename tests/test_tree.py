@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from descriptors import all_closed
 from messages import exactly
 from test_files import SHARED_MEMORY, file_size_limit, umask
 
@@ -24,9 +25,8 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
     """Give an empty tree beside a directory in which nothing may appear; no descriptor is left open."""
     (tmp_path / "root").mkdir()
     (tmp_path / OUTSIDE).mkdir()
-    opened = os.listdir("/proc/self/fd")
-    yield Tree(tmp_path / "root")
-    assert os.listdir("/proc/self/fd") == opened
+    with all_closed():
+        yield Tree(tmp_path / "root")
     assert os.listdir(tmp_path / OUTSIDE) == []
     assert sorted(os.listdir(tmp_path)) == [OUTSIDE, "root"]
 
