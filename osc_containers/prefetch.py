@@ -229,16 +229,19 @@ def _provide_bundle(
 
 
 def _lock(targets: Sequence[_Target], archives: Mapping[str, ArchiveFile]) -> Lock:
+    targets_of: dict[Reference, list[_Target]] = {}
+    for target in targets:
+        targets_of.setdefault(target.pin.reference, []).append(target)
     references = {}
-    for pin in {target.pin.reference: target.pin for target in targets}.values():
+    for reference, group in targets_of.items():
+        pin = group[-1].pin
         images = {
             target.arch: LockedImage(
                 image=target.pinned.image, created=target.pinned.created, archive=archives[target.name]
             )
-            for target in targets
-            if target.pin.reference == pin.reference
+            for target in group
         }
-        references[pin.reference] = LockedReference(digest=pin.digest, media_type=pin.media_type, images=images)
+        references[reference] = LockedReference(digest=pin.digest, media_type=pin.media_type, images=images)
     return Lock(references=references)
 
 

@@ -19,6 +19,7 @@ from test_prefetch import APP, contents, run, want
 from osc_containers import description, inject, lock, oci, overlay, parts
 from osc_containers.errors import RegistryError
 from osc_containers.package import Package
+from osc_containers.reference import Reference
 from osc_containers.registry.retries import Policy
 from osc_containers.transports import Sources
 
@@ -45,6 +46,23 @@ def test_a_thousand_containers_go_all_the_way(tmp_path: Path) -> None:
     assert len(list((root / overlay.paths(found.containers)[found.containers[0]][1:]).parent.iterdir())) == 1000
     assert len(list((root / "usr/lib/systemd/system").glob("kiwi_containers-*.service"))) == 1000
     assert (package / lock.FILE_NAME).stat().st_size < lock.LIMIT // 20
+
+
+def test_no_container_is_compared_with_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted and not timed: the machine may be busy."""
+    compared = 0
+    equals = Reference.__eq__
+
+    def count(one: Reference, other: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return equals(one, other)
+
+    references = [f"registry.example.com/team/app{number}:1.0" for number in range(100)]
+    source = FakeSource(dict.fromkeys(references, images.small("app")))
+    monkeypatch.setattr(Reference, "__eq__", count)
+    run(source, tmp_path, *want(*references))
+    assert compared < 10 * len(references)
 
 
 def test_an_image_of_five_hundred_layers_is_had(tmp_path: Path) -> None:
