@@ -28,11 +28,6 @@ class Region(NamedTuple):
     offset: int
     size: int
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether it is all of the file."""
-        return self.offset == 0 and self.path.stat().st_size == self.size
-
 
 def find_archive(package: Package, reference: Reference, locked: LockedImage) -> Region | None:
     """Find the archive of an image: the file of its name, else what looks like it in the package's cpio archive."""
