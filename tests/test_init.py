@@ -6,8 +6,8 @@ from pathlib import Path
 import images
 import pytest
 from docker_registry import DockerRegistry
-from test_layout import dependencies, obs_builds
 from test_parity import Oracle, Selection, oracle
+from test_split import dependencies, obs_builds
 
 from osc_containers import cli
 

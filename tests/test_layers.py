@@ -22,7 +22,7 @@ LAYERS = (
     ("registry.tokens", "registry.client", "registry.downloads", "registry.distribution"),
     ("storage", "layouts", "docker_archive", "transports"),
     ("cache", "parts", "sums", "arrival", "pins", "transfer", "request"),
-    ("verify", "listing", "prefetch", "inject", "layout", "differences", "changelog"),
+    ("verify", "listing", "prefetch", "inject", "split", "differences", "changelog"),
     ("checks.subject", "checks.layout", "checks.services", "checks.archives", "checks.programs", "checks.space"),
     ("program", "commands.arguments"),
     ("commands.list", "commands.split", "commands.prefetch", "commands.verify", "commands.inject", "commands.init"),

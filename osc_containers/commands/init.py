@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from osc_containers import files, holdings, layout, request, servicefile, verify, workingcopy
+from osc_containers import files, holdings, request, servicefile, split, verify, workingcopy
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.commands.prefetch import prefetch_all
@@ -81,7 +81,7 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Ent
     entries = {entry.name: entry for entry in servicefile.entries(new)}
     if len(names) > 1 and not entries[servicefile.INJECT].values("description"):
         raise DescriptionError(f"{', '.join(names)}: several have <containers>; say by --description which OBS builds")
-    layout.apply(layout.plan(found.descriptions))
+    split.apply(split.plan(found.descriptions))
     if new != old:
         files.write_atomically(path, new)
         logger.info("%s: %s", path.name, "new" if old is None else "has our services now, too; nothing else changed")
@@ -109,11 +109,11 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
             f"{having[0].path.name}: got the architectures {', '.join(wanted)}, but kiwi_containers.obscpio is for "
             "one; say by --arch which"
         )
-    described, splits = having[0].path, layout.plan(having)
-    detached, holding = layout.detached(having[0], splits)
+    described, splits = having[0].path, split.plan(having)
+    detached, holding = split.detached(having[0], splits)
     parameters = [*(("description", file) for file in holding), ("arch", wanted[0]), ("inject", "source")]
     new = servicefile.completed(old, parameters, names=(servicefile.PREFETCH,))
-    layout.apply(splits)
+    split.apply(splits)
     files.write_atomically(described, detached, described.stat().st_mode & 0o7777)
     logger.info("%s: no longer includes %s, which the service reads", described.name, ", ".join(holding))
     files.write_atomically(path, new)

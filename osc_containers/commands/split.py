@@ -3,7 +3,7 @@
 import argparse
 import logging
 
-from osc_containers import layout, request
+from osc_containers import request, split
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.package import Package
@@ -31,8 +31,8 @@ def run(options: argparse.Namespace) -> int:
     """Split every description of the package."""
     package = Package(options.directory)
     with package.hold():
-        splits = layout.plan(request.read(package, [], [], []).descriptions)
-        layout.apply(splits)
+        splits = split.plan(request.read(package, [], [], []).descriptions)
+        split.apply(splits)
     if not splits:
         logger.info("nothing to do: OBS sees no <containers>")
     return 0

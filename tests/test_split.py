@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from test_parity import Oracle, Package, oracle, packages
 
-from osc_containers import cli, description, layout
+from osc_containers import cli, description, split
 from osc_containers.errors import DescriptionError
 
 assert oracle  # a fixture
@@ -30,9 +30,9 @@ def moved(inner: str, head: str = '<?xml version="1.0"?>\n') -> str:
 INCLUDE = '<include from="this://./containers.xml"/>'
 
 
-def split(directory: Path) -> tuple[layout.Split, ...]:
-    splits = layout.plan([description.read(path) for path in description.find(directory)])
-    layout.apply(splits)
+def split_package(directory: Path) -> tuple[split.Split, ...]:
+    splits = split.plan([description.read(path) for path in description.find(directory)])
+    split.apply(splits)
     return splits
 
 
@@ -77,11 +77,11 @@ def test_it_moves(tmp_path: Path, *, before: str, after: str, included: str, new
     path = tmp_path / "appliance.kiwi"
     path.write_bytes(content(image(before)))
     path.chmod(0o640)
-    assert len(split(tmp_path)) == 1
+    assert len(split_package(tmp_path)) == 1
     assert path.read_bytes() == content(image(after))
     assert (tmp_path / "containers.xml").read_bytes() == content(moved(included))
     assert {file.stat().st_mode & 0o7777 for file in tmp_path.iterdir()} == {0o640}
-    assert split(tmp_path) == ()
+    assert split_package(tmp_path) == ()
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_it_moves(tmp_path: Path, *, before: str, after: str, included: str, new
 def test_the_new_file_has_the_encoding_of_the_description(tmp_path: Path, head: str, codec: str) -> None:
     path = tmp_path / "appliance.kiwi"
     path.write_bytes(image(f"<!-- é -->\n{OTHER}<!-- ü -->", head).replace('"n"', '"ñ"').encode(codec))
-    split(tmp_path)
+    split_package(tmp_path)
     assert path.read_bytes() == image(f"{INCLUDE}<!-- ü -->", head).replace('"n"', '"ñ"').encode(codec)
     declaration = head or '<?xml version="1.0" encoding="utf-8"?>\n'
     expected = moved(f"<!-- é -->\n{OTHER}", declaration).replace('"n"', '"&#241;"')
@@ -106,18 +106,18 @@ def test_several_descriptions_get_a_file_each(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.kiwi").write_text(image(OTHER))
     (tmp_path / "config.xml").write_text(image("<users/>"))
-    split(tmp_path)
+    split_package(tmp_path)
     for name in ("a", "b"):
         assert f'this://./{name}.containers.xml"' in (tmp_path / f"{name}.kiwi").read_text()
         assert (tmp_path / f"{name}.containers.xml").read_text() == moved(OTHER)
-    assert split(tmp_path) == ()
+    assert split_package(tmp_path) == ()
 
 
 def test_another_description_that_is_split_keeps_its_file(tmp_path: Path) -> None:
     (tmp_path / "a.kiwi").write_text(image(OTHER))
-    split(tmp_path)
+    split_package(tmp_path)
     (tmp_path / "b.kiwi").write_text(image(SECTION))
-    split(tmp_path)
+    split_package(tmp_path)
     assert (tmp_path / "containers.xml").read_text() == moved(OTHER)
     assert (tmp_path / "b.containers.xml").read_text() == moved(SECTION)
 
@@ -125,9 +125,9 @@ def test_another_description_that_is_split_keeps_its_file(tmp_path: Path) -> Non
 def test_a_run_that_was_interrupted_is_completed(tmp_path: Path) -> None:
     path = tmp_path / "appliance.kiwi"
     path.write_text(image(OTHER))
-    split(tmp_path)
+    split_package(tmp_path)
     path.write_text(image(OTHER))
-    split(tmp_path)
+    split_package(tmp_path)
     assert path.read_text() == image(INCLUDE)
 
 
@@ -174,7 +174,7 @@ def test_it_refuses_what_it_could_not_do_without_loss(
 
 def test_a_comment_with_a_doctype_is_no_dtd(tmp_path: Path) -> None:
     (tmp_path / "a.kiwi").write_text(image(OTHER, "<!-- <!DOCTYPE x> -->\n<?x <!DOCTYPE x> ?>\n"))
-    assert len(split(tmp_path)) == 1
+    assert len(split_package(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_only_the_include_of_containers_is_taken_out(tmp_path: Path, before: str
     path.write_text(image(before))
     (tmp_path / "containers.xml").write_text(moved(OTHER))
     (tmp_path / "x.xml").write_text(image('<packages type="image"/>'))
-    assert layout.detached(description.read(path)) == (image(after).encode(), ("containers.xml",))
+    assert split.detached(description.read(path)) == (image(after).encode(), ("containers.xml",))
 
 
 @pytest.mark.integration
@@ -215,7 +215,7 @@ def compare_in(directory: Path, package: Package, oracle: Oracle) -> None:
     path = package.write(directory)
     before = oracle.ask(path, list(package.selections))
     try:
-        splits = split(directory)
+        splits = split_package(directory)
     except DescriptionError as error:
         oracle.counts[f"not split: {error.problems[0].partition(': ')[2]}"] += 1
         return
@@ -242,7 +242,7 @@ def test_obs_build_sees_no_containers(tmp_path: Path, obs_build: str) -> None:
     path = tmp_path / "appliance.kiwi"
     path.write_text(image(f"{SECTION}\n<packages type='image'><package name='p'/></packages>\n{OTHER}"))
     before = dependencies(obs_build, path)
-    split(tmp_path)
+    split_package(tmp_path)
     assert dependencies(obs_build, path) == [name for name in before if not name.startswith("container:")]
     assert "p" in before
     if obs_build != "/usr/lib/obs-build":  # Debian's is of 2021 and knows no <containers>
