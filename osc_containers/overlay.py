@@ -14,8 +14,8 @@ ROOT = "root"
 """The overlay directory for every image (kiwi/system/setup.py, import_overlay_files)."""
 
 _NAME_LENGTH = 255
-_TAKEN = {ROOT, "repos", "containers", "images"}
-"""Directories that mean something else to kiwi or obs-build, and so cannot be a profile's."""
+_TAKEN = {"", ROOT, "repos", "containers", "images"}
+"""Directories that mean something else to kiwi or obs-build, and so cannot be a profile's; "" is the package itself."""
 
 
 class Archive(NamedTuple):
@@ -85,7 +85,7 @@ def directories(placed: Sequence[Placed]) -> dict[str, list[Placed]]:
     problems: list[str] = []
     for item in placed:
         problems += problems_of_profiles(item.container)
-        for name in item.container.profile_names or (ROOT,):
+        for name in item.container.profile_names if item.container.profiles else (ROOT,):
             found.setdefault(name, []).append(item)
     if problems:
         raise DescriptionError(*problems)

@@ -33,8 +33,11 @@ class Profile(NamedTuple):
         :raises ValueError: an attribute is missing or not what kiwi's schema asks for.
         """
         requires = (child for child in element.children if child.name == "requires")
+        name = element.required("name")
+        if not name:
+            raise ValueError("profile name '': expected a name, for kiwi copies the directory of that name")
         return cls(
-            name=element.required("name"),
+            name=name,
             arch=arch_of(element),
             is_imported=element.boolean("import"),
             requires=tuple(Requirement(profile=r.required("profile"), arch=arch_of(r)) for r in requires),

@@ -42,8 +42,11 @@ class Container(NamedTuple):
 
     @property
     def profile_names(self) -> tuple[str, ...]:
-        """The profiles that the section is for; none means that it is for all."""
-        return tuple(self.profiles.split(",")) if self.profiles else ()
+        """The profiles that the section is for; none means that it is for all, or for no image if `profiles` is ",".
+
+        As for kiwi, an empty name between commas is nobody's.
+        """
+        return tuple(filter(None, self.profiles.split(","))) if self.profiles else ()
 
     def is_for(self, arch: str) -> bool:
         """Tell whether section and container both let `arch` in."""

@@ -155,6 +155,7 @@ CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
         {"containers.xml": CONTAINERS.replace('"podman"', '"podman" profiles="Gone"')},
         APP,
     ),
+    "no profile between commas": ({"containers.xml": CONTAINERS.replace('"podman"', '"podman" profiles=","')}, APP),
     "a profile called root": (
         {
             "a.kiwi": with_profiles("root"),

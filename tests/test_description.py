@@ -124,6 +124,8 @@ PROFILED = """
         "c": ' profiles="C"',
         "blank": ' profiles="A, C"',
         "undeclared": ' profiles="D"',
+        "commas": ' profiles=",,C,"',
+        "comma": ' profiles=","',
     }.items()
 )
 
@@ -133,8 +135,8 @@ PROFILED = """
     [
         ((), {"all", "empty", "a", "ab", "blank"}),
         (("A",), {"all", "empty", "a", "ab", "blank"}),
-        (("B",), {"all", "empty", "ab", "c"}),
-        (("C",), {"all", "empty", "c"}),
+        (("B",), {"all", "empty", "ab", "c", "commas"}),
+        (("C",), {"all", "empty", "c", "commas"}),
     ],
 )
 def test_a_section_with_profiles_needs_one_of_them_to_be_used(asked: tuple[str, ...], expected: set[str]) -> None:
@@ -143,7 +145,7 @@ def test_a_section_with_profiles_needs_one_of_them_to_be_used(asked: tuple[str, 
 
 
 def test_every_section_of_an_architecture_can_be_asked_for_whatever_its_profiles() -> None:
-    assert len(parse(PROFILED).of_architecture("x86_64")) == 7
+    assert len(parse(PROFILED).of_architecture("x86_64")) == 9
 
 
 def test_a_profile_that_is_not_declared_for_the_architecture_is_an_error() -> None:
@@ -248,6 +250,10 @@ _KNOWN_ARCHITECTURES = (
             "'include' has the namespace 'http://www.w3.org/2001/XInclude', expected none",
         ),
         ("<profiles><profile/></profiles>", "profile: without attribute 'name'"),
+        (
+            '<profiles><profile name=""/></profiles>',
+            "profile name '': expected a name, for kiwi copies the directory of that name",
+        ),
         ('<profiles><profile name="A"><requires/></profile></profiles>', "requires: without attribute 'profile'"),
         (
             '<profiles><profile name="A" import="maybe"/></profiles>',

@@ -69,6 +69,10 @@ WEAPONS = (
     "APP",
     "a//b",
     "con",
+    "",
+    ",",
+    "docker,",
+    ",docker",
 )
 _ATTRIBUTES = ("source", "path", "name", "tag", "profiles", "arch", "backend")
 _GOOD = {"source": "registry.example", "path": "team", "name": "app", "tag": "1.0", "backend": "podman"}
@@ -84,7 +88,7 @@ def xml(attributes: dict[str, str]) -> bytes:
         )
         for names in (("source", "backend", "profiles", "arch"), ("path", "name", "tag"))
     )
-    profile = quoteattr(attributes.get("profiles", "p"))
+    profile = quoteattr(attributes.get("profiles") or "p")
     text = f"""<image schemaversion="8.0" name="x">
 <profiles><profile name={profile} description="d"/></profiles>
 <containers {section}>
@@ -108,6 +112,7 @@ def outcome(attributes: dict[str, str]) -> None:
                 assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", file)
         placed = overlay.place(found.of_architecture("x86_64"), places, "x86_64", lock)
         for directory in overlay.directories(placed):
+            assert directory
             assert "/" not in directory
             assert directory.isprintable()
             assert not directory.startswith(".")

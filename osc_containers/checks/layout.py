@@ -57,6 +57,9 @@ def _profiles(found: Description) -> Iterator[Finding]:
     """Find profiles that are not declared, and those whose directory would be something else."""
     declared = {profile.name for profile in found.profiles}
     for container in found.containers:
+        if container.profiles and not container.profile_names:
+            why = f"profiles {container.profiles[:80]!r} names none, so that it adds this container to no image"
+            yield _finding(container, "profile", why, '<containers profiles="…">')
         missing = [name for name in container.profile_names if name not in declared]
         if missing:
             names = ", ".join(repr(name[:80]) for name in missing)
