@@ -34,11 +34,11 @@ LOADER = "/usr/libexec/kiwi_containers/load"
 UNITS = "/usr/lib/systemd/system"
 TMPFILES = "/usr/lib/tmpfiles.d/kiwi_containers.conf"
 
-# What must be mounted before an engine can store an image.
+# What must be mounted before an engine can store an image; docker alone knows in which of the two.
 STORES = {
-    "podman": "/var/lib/containers",
-    "docker": "/var/lib/docker /var/lib/containerd",
-    "container-snap": "/var/lib/container-snap",
+    "podman": ("/var/lib/containers",),
+    "docker": ("/var/lib/docker", "/var/lib/containerd"),
+    "container-snap": ("/var/lib/container-snap",),
 }
 BACKENDS = tuple(STORES)
 
@@ -169,7 +169,7 @@ def _unit(load: Load) -> str:
     )
     return _CONTAINER.format(
         description=quote_description(f"Container {name} in {load.backend}"),
-        store=STORES[load.backend],
+        stores=" ".join(STORES[load.backend]),
         docker="Wants=docker.service\nAfter=docker.service\n" if load.backend == "docker" else "",
         command=" ".join([LOADER, *map(quote_argument, arguments)]),
     )
@@ -189,7 +189,7 @@ ExecStart={LOADER}
 _CONTAINER = f"""\
 [Unit]
 Description={{description}}
-RequiresMountsFor={ARCHIVES} {{store}}
+RequiresMountsFor={ARCHIVES} {{stores}}
 {{docker}}Before=kiwi_containers.service
 
 [Service]

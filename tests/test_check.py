@@ -113,6 +113,12 @@ def with_profiles(*names: str) -> str:
     return KIWI.replace("<preferences>", f"<profiles>{declared}</profiles><preferences>")
 
 
+def with_store_of_docker(name: str) -> dict[str, str | None]:
+    partition = f'<partitions><partition name="d" mountpoint="/var/lib/{name}" size="500M"/></partitions>'
+    kiwi = with_type(f'{FIXED}<size unit="G">1</size>{partition}')
+    return {"a.kiwi": kiwi.replace("podman", "docker"), "containers.xml": CONTAINERS.replace("podman", "docker")}
+
+
 NAME = "registry.example.com_team_app_1.0.ociarchive"
 FIXED = "<oemconfig><oem-resize>false</oem-resize></oemconfig>"
 LARGE = {"registry.example.com/team/app:1.0": 600 * MIB}
@@ -263,6 +269,7 @@ CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
         {"a.kiwi": with_type('<partitions><partition name="v" mountpoint="/var" size="1G"/></partitions>')},
         LARGE,
     ),
+    **{f"a partition for docker's {name}": (with_store_of_docker(name), LARGE) for name in ("docker", "containerd")},
 }
 
 

@@ -73,7 +73,7 @@ def needed(loads: Sequence[tuple[Container, int]], mount: str, mounts: set[str])
     for container, size in loads:
         if container.fetch_only:
             continue
-        in_store = _mount_of(STORES[container.backend], mounts) == mount
+        in_store = mount in _stores(container.backend, mounts)
         if in_store:
             images, largest = images + size, max(largest, size)
         if container.backend == "docker":
@@ -82,6 +82,12 @@ def needed(loads: Sequence[tuple[Container, int]], mount: str, mounts: set[str])
             copies = max(copies, 2 * size if in_archives else 0)
     # Where both are, an image takes the room of an archive that has gone, but for the one that is being loaded.
     return Need(archives=archives if in_archives else 0, images=largest if in_archives else images, copies=copies)
+
+
+def _stores(backend: str, mounts: set[str]) -> set[str]:
+    """Return where an engine may store: of docker's two places, the one with a file system of its own is meant."""
+    found = {_mount_of(path, mounts) for path in STORES[backend]}
+    return found - {_mount_of("/var/lib", mounts)} or found
 
 
 def _mount_of(path: str, mounts: set[str]) -> str:
