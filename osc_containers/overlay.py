@@ -1,12 +1,13 @@
 """What an image gets for its containers: archives, the units that load them, and where each of them goes."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from osc_containers import names, units
 from osc_containers.errors import DescriptionError
 from osc_containers.lock import Lock, LockedImage
+from osc_containers.reference import Reference
 from osc_containers.sections import Container
 from osc_containers.units import ARCHIVES, Load, Symlink, TextFile
 
@@ -41,16 +42,22 @@ def paths(containers: Sequence[Container]) -> Mapping[Container, str]:
     references = defaultdict(set)
     for container in containers:
         references[container.file_name].add(container.reference)
-    flat = names.flatten(container.reference for container in containers)
     taken = {name for name, users in references.items() if _is_possible(name) and len(users) == 1}
+    others = _avoid(taken, names.flatten(container.reference for container in containers))
+    found = ((each, each.file_name if each.file_name in taken else others[each.reference]) for each in containers)
+    return {container: f"{ARCHIVES}/{name}" for container, name in found}
+
+
+def _avoid(taken: Collection[str], flat: Mapping[Reference, str]) -> Mapping[Reference, str]:
+    """Make names distinct from those that are taken, too."""
+    used = {*taken, *flat.values()}
     result = {}
-    for container in containers:
-        name = container.file_name
-        if name not in taken:
-            name = flat[container.reference]
-            while name in taken:
+    for reference, name in flat.items():
+        if name in taken:
+            while name in used:
                 name += "_"
-        result[container] = f"{ARCHIVES}/{name}"
+            used.add(name)
+        result[reference] = name
     return result
 
 
