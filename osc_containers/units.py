@@ -107,10 +107,11 @@ def render(loads: Iterable[Load]) -> tuple[TextFile | Symlink, ...]:
 def load_id(path: str) -> str:
     """Return what names an archive in unit and file names: its name in the image, if that is fit for it.
 
-    Otherwise the name is made fit, and a hash of the path tells it from its like.
+    Otherwise the name is made fit, and a hash of the path tells it from its like. A name that looks as if it had a hash
+    is not fit, lest it is the ID of another.
     """
     name = path.removeprefix(f"{ARCHIVES}/")
-    if re.fullmatch(r"[A-Za-z0-9_.-]+", name) and len(name) <= _ID_LENGTH:
+    if re.fullmatch(r"[A-Za-z0-9_.-]+(?<!-[0-9a-f]{12})", name) and len(name) <= _ID_LENGTH:
         return name
     mark = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return f"{re.sub('[^A-Za-z0-9_.-]', '_', name)[: _ID_LENGTH - 13]}-{mark}"

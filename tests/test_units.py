@@ -138,6 +138,9 @@ def test_an_unknown_backend_is_refused() -> None:
         ("app@sha256:12_latest", "app_sha256_12_latest-beda835f50c9"),
         ("%i", "_i-65a12a609137"),
         ("", "-5ba1168ef5c5"),
+        ("app_1-0123456789ab", "app_1-0123456789ab-8c94a4d70360"),
+        ("app_1-0123456789abc", "app_1-0123456789abc"),
+        ("app_1-0123456789aB", "app_1-0123456789aB"),
     ],
 )
 def test_an_id_is_the_name_of_the_archive_made_fit(name: str, expected: str) -> None:
@@ -154,6 +157,13 @@ def test_names_of_units_are_fit_for_systemd_and_file_systems(backend: str, name:
 @given(st.text(), st.text())
 def test_two_paths_have_two_ids(one: str, other: str) -> None:
     assert (units.load_id(one) == units.load_id(other)) == (one == other)
+
+
+@given(st.text())
+def test_no_name_is_the_id_of_another(name: str) -> None:
+    path = f"{ARCHIVES}/{name}"
+    imitation = f"{ARCHIVES}/{units.load_id(path)}"
+    assert units.load_id(imitation) != units.load_id(path) or imitation == path
 
 
 @pytest.mark.parametrize(
