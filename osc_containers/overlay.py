@@ -1,7 +1,7 @@
 """What an image gets for its containers: archives, the units that load them, and where each of them goes."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from osc_containers import names, units
@@ -42,7 +42,7 @@ def paths(containers: Sequence[Container]) -> Mapping[Container, str]:
     references = defaultdict(set)
     for container in containers:
         references[container.file_name].add(container.reference)
-    taken = {name for name, users in references.items() if _is_possible(name) and len(users) == 1}
+    taken = {name for name, users in references.items() if not _fault(name) and len(users) == 1}
     others = _avoid(taken, names.flatten(container.reference for container in containers))
     found = ((each, each.file_name if each.file_name in taken else others[each.reference]) for each in containers)
     return {container: f"{ARCHIVES}/{name}" for container, name in found}
@@ -61,17 +61,28 @@ def _avoid(taken: Collection[str], flat: Mapping[Reference, str]) -> Mapping[Ref
     return result
 
 
-def _is_possible(name: str) -> bool:
-    return "/" not in name and len(name.encode()) <= _NAME_LENGTH and not name.startswith(".")
+def _fault(name: str) -> str:
+    """Say why no file can have a name of kiwi's, if none can."""
+    if "/" in name:
+        return "its directory is not made"
+    if len(name.encode()) > _NAME_LENGTH:
+        return f"its name is longer than {_NAME_LENGTH} bytes"
+    return "its name begins with a dot" if name.startswith(".") else ""
 
 
-def notices(placed: Mapping[Container, str]) -> tuple[str, ...]:
+def moved(where: Mapping[Container, str]) -> Iterator[tuple[Container, str]]:
+    """Yield each container that is not where kiwi would put it, and say why."""
+    for container, path in where.items():
+        own = f"{ARCHIVES}/{container.file_name}"
+        if path != own:
+            fault = _fault(container.file_name) or "two images would be that file"
+            yield container, f"plain kiwi fails to write {own}: {fault}"
+
+
+def notices(where: Mapping[Container, str]) -> tuple[str, ...]:
     """Say of each container that is not where kiwi would put it that it is not."""
     return tuple(
-        f"{container.file}:{container.line}: {container.reference}: at {path}, since {ARCHIVES}/{container.file_name} "
-        + ("would need a directory that kiwi does not make" if "/" in container.file_name else "stands for two images")
-        for container, path in placed.items()
-        if path != f"{ARCHIVES}/{container.file_name}"
+        f"{each.file}:{each.line}: {each.reference}: at {where[each]}, since {why}" for each, why in moved(where)
     )
 
 

@@ -10,7 +10,6 @@ from osc_containers.findings import Finding, Severity, of_problem
 from osc_containers.reference import Reference
 from osc_containers.request import wanted
 from osc_containers.sections import Container
-from osc_containers.units import ARCHIVES
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -72,13 +71,8 @@ def _names(found: Description, subject: Subject) -> Iterator[Finding]:
     """Say where plain kiwi would fail, and this project does not."""
     for arch in subject.request.architectures_of(found):
         places = overlay.paths(found.of_architecture(arch))
-        for container, path in places.items():
-            own = f"{ARCHIVES}/{container.file_name}"
-            if path != own:
-                reason = "its directory is not made" if "/" in container.file_name else "two images would be that file"
-                yield _finding(
-                    container, "plain-kiwi", f"plain kiwi fails to write {own}: {reason}; here it is at {path}"
-                )
+        for container, why in overlay.moved(places):
+            yield _finding(container, "plain-kiwi", f"{why}; here it is at {places[container]}")
     for container in found.containers:
         if _asked_by_kiwi(container) != container.reference:
             why = f"plain kiwi would ask for {container.endpoint!r} and fail; here it is {container.origin}"
