@@ -60,8 +60,10 @@ def inject_root(package: Package, found: Description, arch: str, profiles: Colle
     :raises OSError: also where the archives have to be copied and there is no room; then nothing is written.
     """
     placed = _verified(package, found, found.select(arch, profiles), arch)
-    _check_room(package, placed, Tree(root))
-    _write(package, placed, Tree(root), own=True)
+    # A link may name the tree; those in it are what Tree keeps from leading out of it.
+    tree = Tree(Path(os.path.realpath(root)) if root.is_symlink() else root)
+    _check_room(package, placed, tree)
+    _write(package, placed, tree, own=True)
 
 
 def _check_room(package: Package, placed: Sequence[Placed], tree: Tree) -> None:

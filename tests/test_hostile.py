@@ -299,18 +299,21 @@ def snapshot(directory: Path) -> dict[str, tuple[int, int, bytes]]:
     return found
 
 
+@pytest.mark.parametrize("name", ["root", "link"])
 def test_injecting_into_a_hostile_tree_writes_nothing_outside(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
+    """The tree itself may be named by a link, as its user pleases."""
     package, root, outside = tmp_path / "package", tmp_path / "root", tmp_path / "outside"
     package.mkdir()
     outside.mkdir()
     (outside / "precious").write_text("x")
     _hostile_root(root, outside)
+    (tmp_path / "link").symlink_to("root")
     run(FakeSource({APP: images.small("app")}), package, *want(APP))
     (package / "a.kiwi").write_bytes(xml(_GOOD | {"source": "registry.example.com"}))
     before = snapshot(outside)
-    status = cli.main(["inject", "--root", str(root), "--arch", "x86_64", str(package)])
+    status = cli.main(["inject", "--root", str(tmp_path / name), "--arch", "x86_64", str(package)])
     assert snapshot(outside) == before
     assert status == 0, capsys.readouterr().err
     # Where the links lead in the image, which is below the root.
