@@ -105,11 +105,19 @@ def _make_directory(path: Path, undo: ExitStack) -> bool:
             f"{path.name}: got a file or a link, expected an overlay directory, or nothing; rename it"
         )
     if path.exists():
+        undo.callback(_remove_others, path, set(path.rglob("*")))
         return False
     path.mkdir()
     undo.callback(shutil.rmtree, path, ignore_errors=True)
     path.chmod(0o755)
     return True
+
+
+def _remove_others(directory: Path, kept: Collection[Path]) -> None:
+    for path in sorted(directory.rglob("*"), reverse=True):
+        if path not in kept:
+            remove = path.rmdir if path.is_dir() and not path.is_symlink() else path.unlink
+            remove()
 
 
 def _unpack_root_archive(package: Package) -> None:

@@ -258,3 +258,17 @@ exit $status
     assert done.returncode == 1
     assert re.fullmatch(r"kiwi_containers_inject: \S*root/usr/\S+: No space left on device", last_line(done))
     assert done.stdout.split() == sorted(path.name for path in package.iterdir())
+
+
+def test_an_overlay_that_is_in_the_way_is_left_as_it_was(installed: Path, package: Path, tmp_path: Path) -> None:
+    """Units come before archives: when these have no place, there are files and links beside the packager's own."""
+    own = package / "root/usr/lib/systemd/system"
+    own.mkdir(parents=True)
+    (own / "own.service").write_text("mine")
+    (package / "root/link").symlink_to("usr")
+    (package / "root/var").write_text("mine")
+    before = snapshot(package)
+    done = _PROGRAMS["kiwi_containers_inject in a build"](installed, package, tmp_path)
+    assert done.returncode == 1
+    assert re.fullmatch(r"kiwi_containers_inject: \S*root/var/tmp/\S+: Not a directory", last_line(done))
+    assert snapshot(package) == before
