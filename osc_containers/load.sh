@@ -1,10 +1,10 @@
 #!/bin/sh
-# Load one container of this image into its engine:  load ENGINE ID NAME ARCHIVE SIZE SHA256 CONFIG MANIFEST UNPACKED
+# Load one container of this image into its engine:  load ENGINE ID NAME ARCHIVE SIZE SHA256 CONFIG MANIFEST
 # Tell whether all of them are loaded:               load
 #
 # Run by kiwi_containers-ENGINE-ID.service and by kiwi_containers.service; safe to run by hand, and again. Needs
 # coreutils, systemd and the engine, nothing else. NAME is the image's full name; CONFIG and MANIFEST are hexadecimal
-# digests, one of which the engine shows as the image's id; SIZE and UNPACKED are bytes (UNPACKED is 0: not known).
+# digests, one of which the engine shows as the image's id; SIZE is the archive's, in bytes.
 #
 # /var/lib/kiwi_containers/ENGINE-ID has the SHA-256 of the archive once its image is known to be good and on the disk.
 # From then on the image is its users': that they remove or replace it is no reason to load it again.
@@ -170,11 +170,10 @@ enough() { # DIRECTORY BYTES WHAT-FOR
 }
 
 check_space() {
-    image=$((unpacked > size ? unpacked : size))
     if [ "$(stat -c %d "$store")" = "$(stat -c %d "$copy")" ]; then
-        enough "$store" $((image + copies)) "the image ($(mib "$image"), or more) and copies ($(mib "$copies"))"
+        enough "$store" $((size + copies)) "the image ($(mib "$size"), or more) and copies ($(mib "$copies"))"
     else
-        enough "$store" "$image" "the image, or more" && enough "$copy" "$copies" "temporary copies"
+        enough "$store" "$size" "the image, or more" && enough "$copy" "$copies" "temporary copies"
     fi
 }
 
@@ -239,7 +238,7 @@ if [ $# -eq 0 ]; then
     summarize
     exit
 fi
-engine=$1 id=$2 name=$3 archive=$4 size=$5 sha256=$6 config=$7 manifest=$8 unpacked=$9
+engine=$1 id=$2 name=$3 archive=$4 size=$5 sha256=$6 config=$7 manifest=$8
 unit=kiwi_containers-$engine-$id.service loading=$state/.$engine-loading
 locked='' tried='' cut_off=''
 load

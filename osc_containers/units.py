@@ -46,10 +46,9 @@ _ID_LENGTH = 160  # with a prefix and a suffix in it, a file name of an ID has l
 
 
 class Load(NamedTuple):
-    """One container that one engine shall load; sizes are in bytes.
+    """One container that one engine shall load; `size` is the archive's, in bytes.
 
-    Loads of one `path` share the archive: the engine that loads it last removes it. `unpacked` is the size of the
-    layers in the engine's store, None if it is not known; the check for free space then expects at least `size`.
+    Loads of one `path` share the archive: the engine that loads it last removes it.
     """
 
     backend: str
@@ -59,7 +58,6 @@ class Load(NamedTuple):
     sha256: str
     manifest: Digest
     image_id: Digest
-    unpacked: int | None = None
 
     @property
     def unit(self) -> str:
@@ -166,7 +164,6 @@ def _unit(load: Load) -> str:
         load.sha256,
         load.image_id.hex,
         load.manifest.hex,
-        str(load.unpacked or 0),
     )
     return _CONTAINER.format(
         description=quote_description(f"Container {name} in {load.backend}"),

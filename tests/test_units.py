@@ -28,7 +28,7 @@ LOAD = Load(
     manifest=Digest("sha256", "b" * 64),
     image_id=Digest("sha256", "c" * 64),
 )
-DOCKER = LOAD._replace(backend="docker", unpacked=9999)
+DOCKER = LOAD._replace(backend="docker")
 OTHER = LOAD._replace(reference=Reference.parse("docker.io/library/other"), path=f"{ARCHIVES}/other_latest")
 
 # What names would have to get past the parser of references to do harm here.
@@ -62,7 +62,7 @@ def test_the_unit_of_a_container() -> None:
         "StateDirectory=kiwi_containers\n"
         "SyslogIdentifier=kiwi_containers\n"
         'ExecStart=/usr/libexec/kiwi_containers/load "podman" "app_1.0" "registry.example.com:5000/team/app:1.0"'
-        f' "/var/tmp/kiwi_containers/app_1.0" "4096" "{"a" * 64}" "{"c" * 64}" "{"b" * 64}" "0"\n'
+        f' "/var/tmp/kiwi_containers/app_1.0" "4096" "{"a" * 64}" "{"c" * 64}" "{"b" * 64}"\n'
     )
 
 
