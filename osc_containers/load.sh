@@ -44,12 +44,22 @@ summarize() {
     return 1
 }
 
-# Loads into one engine take turns: the disk then has to hold the copies of one of them only. That is an economy, no
-# safeguard: it does not matter much that two waiters could both take over from a holder that was killed.
+# A process has its PID and the time of its start for itself; the PID alone may be another's later (proc(5), stat).
+process() { # PID
+    line=
+    read -r line 2> /dev/null < "/proc/$1/stat"
+    # shellcheck disable=SC2086  # the numbers behind the name of the program
+    set -- "$1" ${line##*) }
+    echo "$1-${21-}"
+}
+
+# Loads into one engine take turns: the disk then has to hold the copies of one of them only, and .ENGINE-loading tells of
+# one. It does not matter much that two waiters could both take over from a holder that was killed.
 lock() {
     mkdir -p "$runtime" || give_up "$runtime cannot be made"
-    until ln -s $$ "$runtime/$engine.lock" 2> /dev/null; do
-        holder=$(readlink "$runtime/$engine.lock") && ! kill -0 "$holder" 2> /dev/null && rm -f "$runtime/$engine.lock"
+    until ln -s "$(process $$)" "$runtime/$engine.lock" 2> /dev/null; do
+        holder=$(readlink "$runtime/$engine.lock") && [ "$holder" != "$(process "${holder%-*}")" ] &&
+            rm -f "$runtime/$engine.lock"
         sleep 0.5
     done
     locked=yes

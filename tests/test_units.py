@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import permutations
 from pathlib import Path
 
@@ -262,3 +265,58 @@ def test_the_loader_is_portable(tmp_path: Path) -> None:
     subprocess.run(["shellcheck", "--shell=sh", loader], check=True)
     for shell in ("dash", "bash"):
         subprocess.run([shell, "-n", os.fspath(loader)], check=True)
+
+
+@pytest.fixture(params=["dash", "bash"])
+def start_loader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Give a function that starts loaders in directories of their own, without an archive; podman hangs once."""
+    text = texts(LOAD)[LOADER]
+    for directory in ("/run/kiwi_containers", "/var/lib/kiwi_containers", ARCHIVES):
+        assert f"={directory}\n" in text
+        text = text.replace(f"={directory}\n", f"={tmp_path}{directory}\n")
+        (tmp_path / directory[1:]).mkdir(parents=True)
+    (tmp_path / "podman").write_text(f"#!/bin/sh\nmkdir {tmp_path}/hangs && exec sleep 300\nexit 1\n")
+    (tmp_path / "podman").chmod(0o755)
+    command = [request.param, "-c", text, "load", "podman", "app_1.0", "app", f"{tmp_path}/gone", "1", "a", "b", "c"]
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with ExitStack() as started:
+
+        def start() -> subprocess.Popen[str]:
+            run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+            started.enter_context(run)
+            started.callback(end, run)
+            return run
+
+        yield start
+
+
+def end(run: subprocess.Popen[str]) -> None:
+    """Kill a loader and what it runs."""
+    if run.poll() is None:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("holder", ["at work", "killed", "killed, and its PID is another's"])
+def test_a_loader_waits_for_no_other_but_one_that_is_at_work(
+    start_loader: Callable[[], subprocess.Popen[str]], tmp_path: Path, holder: str
+) -> None:
+    lock = tmp_path / "run/kiwi_containers/podman.lock"
+    first = start_loader()
+    while not (tmp_path / "hangs").exists():
+        time.sleep(0.01)
+    if holder != "at work":
+        end(first)
+    if holder == "killed, and its PID is another's":
+        owner = str(lock.readlink())
+        lock.unlink()
+        lock.symlink_to(owner.replace(str(first.pid), str(os.getpid()), 1))
+    second = start_loader()
+    if holder == "at work":
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(timeout=3)
+        end(first)
+    output, _ = second.communicate(timeout=30)
+    assert output.startswith(f"app: not loaded into podman: {tmp_path}/gone is missing: ")
+    assert not lock.is_symlink()
