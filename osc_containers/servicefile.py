@@ -3,11 +3,11 @@
 Modes and what they mean: osc (`obs_scm/serviceinfo.py`), the source server (bs_service), obs-build (`runservices`).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import markup
+from osc_containers import markup, platforms
 from osc_containers.errors import DescriptionError
 from osc_containers.markup import Element
 from osc_containers.xmltext import XmlText, escape
@@ -16,8 +16,19 @@ FILE_NAME = "_service"
 PREFETCH = "kiwi_containers"
 INJECT = "kiwi_containers_inject"
 
-_PREFETCH_KNOWS = ("description", "arch", "profile", "locked", "inject")
-_INJECT_KNOWS = ("description",)
+PARAMETERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    PREFETCH: {
+        "description": (),
+        "arch": (),
+        "profile": (),
+        "locked": ("yes", "no"),
+        "inject": ("buildtime", "source"),
+    },
+    INJECT: {"description": ()},
+}
+"""What our services take, with the values that there are; a parameter with no such list may be given several times."""
+NO_VALUE = ("", "0")
+"""Values that are the same as none: OBS drops them, osc does not."""
 
 
 class Entry(NamedTuple):
@@ -35,6 +46,20 @@ class Entry(NamedTuple):
     def given(self, parameter: str) -> list[str]:
         """Return the values of a parameter as the service takes them."""
         return (words if parameter == "arch" else given)(self.values(parameter))
+
+    def problems(self) -> Iterator[str]:
+        """Yield a problem for each parameter of one of our services that the service will refuse."""
+        known = PARAMETERS[self.name]
+        for name, value in self.parameters:
+            if name not in known:
+                yield f"{self.name}: got the parameter {name[:80]!r}, expected one of {', '.join(known)}"
+            elif known[name] and value not in (*known[name], *NO_VALUE):
+                yield f"{self.name}: {name}: got {value[:80]!r}, expected one of {', '.join(known[name])}"
+        for arch in self.given("arch"):
+            try:
+                platforms.of_architecture(arch)
+            except ValueError as error:
+                yield f"{self.name}: {error}"
 
 
 def read(directory: Path) -> bytes | None:
@@ -78,8 +103,8 @@ def completed(
     """
     there = {entry.name for entry in entries(xml)} if xml is not None else set()
     new = [
-        Entry(name=name, mode=mode, parameters=tuple(each for each in parameters if each[0] in known))
-        for name, mode, known in ((PREFETCH, "manual", _PREFETCH_KNOWS), (INJECT, "buildtime", _INJECT_KNOWS))
+        Entry(name=name, mode=mode, parameters=tuple(each for each in parameters if each[0] in PARAMETERS[name]))
+        for name, mode in ((PREFETCH, "manual"), (INJECT, "buildtime"))
         if name in names and name not in there
     ]
     if xml is None:
@@ -130,11 +155,11 @@ def _written(entry: Entry, indent: str, newline: str) -> str:
 
 
 def given(values: Sequence[str]) -> list[str]:
-    """Return the values of a parameter that mean something: OBS drops the empty value and "0", osc does not.
+    """Return the values of a parameter that mean something.
 
     Blanks around one are layout of the XML; those in it belong to the name of a description or profile.
     """
-    return [value for value in map(str.strip, values) if value not in ("", "0")]
+    return [value for value in map(str.strip, values) if value not in NO_VALUE]
 
 
 def words(values: Sequence[str]) -> list[str]:

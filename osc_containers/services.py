@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from osc_containers import inject as injection
-from osc_containers import program, request
+from osc_containers import program, request, servicefile
 from osc_containers.commands import arguments
 from osc_containers.commands.inject import the_description
 from osc_containers.commands.prefetch import prefetch_all
@@ -19,16 +19,11 @@ logger = logging.getLogger(__name__)
 
 def prefetch(parameters: Sequence[str]) -> int:
     """Run `kiwi_containers` in the package's directory."""
-    return program.run("kiwi_containers", lambda: _prefetch(parameters))
+    return program.run(servicefile.PREFETCH, lambda: _prefetch(parameters))
 
 
 def _prefetch(parameters: Sequence[str]) -> int:
-    parser = _parser("kiwi_containers")
-    for name in ("description", "arch", "profile"):
-        parser.add_argument(f"--{name}", action="append", default=[])
-    parser.add_argument("--locked", default="no", choices=("yes", "no", "", "0"))
-    parser.add_argument("--inject", default="buildtime", choices=("buildtime", "source", "", "0"))
-    options = parser.parse_args(parameters)
+    options = _parser(servicefile.PREFETCH).parse_args(parameters)
     package, given = Package(Path()), arguments.given
     found = request.read(package, given(options.description), arguments.words(options.arch), given(options.profile))
     prefetch_all(
@@ -43,13 +38,11 @@ def _prefetch(parameters: Sequence[str]) -> int:
 
 def inject(parameters: Sequence[str]) -> int:
     """Run `kiwi_containers_inject`; outside a build root it verifies and changes nothing."""
-    return program.run("kiwi_containers_inject", lambda: _inject(parameters))
+    return program.run(servicefile.INJECT, lambda: _inject(parameters))
 
 
 def _inject(parameters: Sequence[str]) -> int:
-    parser = _parser("kiwi_containers_inject")
-    parser.add_argument("--description", action="append", default=[])
-    options = parser.parse_args(parameters)
+    options = _parser(servicefile.INJECT).parse_args(parameters)
     package, names = Package(Path()), arguments.given(options.description)
     if not _is_build_root():
         count = verify_all(package, names, [], [])
@@ -71,4 +64,9 @@ def _is_build_root() -> bool:
 def _parser(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=name, allow_abbrev=False)
     parser.add_argument("--outdir", type=Path, required=True)
+    for parameter, choices in servicefile.PARAMETERS[name].items():
+        if choices:
+            parser.add_argument(f"--{parameter}", choices=(*choices, *servicefile.NO_VALUE))
+        else:
+            parser.add_argument(f"--{parameter}", action="append", default=[])
     return parser

@@ -189,8 +189,11 @@ CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
 <service name="kiwi_containers" mode="localonly">
 <param name="arch">x86_64 pdp11</param>
 <param name="description">gone.kiwi</param>
+<param name="locked">true</param>
+<param name="inject">0</param>
+<param name="foo">bar</param>
 </service>
-<service name="kiwi_containers_inject" mode="buildtime"/>
+<service name="kiwi_containers_inject" mode="buildtime"><param name="arch">x86_64</param></service>
 </services>"""
         },
         APP,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from osc_containers import platforms, request
+from osc_containers import request
 from osc_containers.checks.subject import Subject
 from osc_containers.errors import DescriptionError
 from osc_containers.findings import Finding, Severity
@@ -56,11 +56,8 @@ def _parameters(entry: Entry, subject: Subject) -> Iterator[Finding]:
             yield _finding(
                 Severity.ERROR, f"{entry.name}: description {name[:160]!r}: there is no such file", "", entry
             )
-    for arch in entry.given("arch"):
-        try:
-            platforms.of_architecture(arch)
-        except ValueError as error:
-            yield _finding(Severity.ERROR, f"{entry.name}: {error}", "", entry)
+    for problem in entry.problems():
+        yield _finding(Severity.ERROR, problem, "", entry)
     if entry.name == INJECT and not entry.values("description"):
         yield from _ambiguous(entry, subject.package)
 
