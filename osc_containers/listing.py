@@ -1,11 +1,11 @@
 """The containers of a package as `list` shows them, to people and to programs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from osc_containers import overlay, table
-from osc_containers.description import Description
 from osc_containers.lock import Lock, LockedImage
+from osc_containers.request import Request
 from osc_containers.sections import Container
 
 
@@ -17,15 +17,13 @@ class Row(NamedTuple):
     locked: dict[str, LockedImage]
 
 
-def rows(
-    descriptions: Iterable[Description], architectures: Sequence[str], profiles: Sequence[str], lock: Lock
-) -> tuple[Row, ...]:
+def rows(request: Request, lock: Lock) -> tuple[Row, ...]:
     """Return what kiwi would put into the images, each container once, in the order of the descriptions."""
     found: dict[Container, Row] = {}
-    for description in descriptions:
-        for arch in architectures:
-            paths = overlay.paths(description.of_architecture(arch))
-            for container in description.select(arch, profiles):
+    for part in request.parts:
+        for arch in part.architectures:
+            paths = overlay.paths(part.description.of_architecture(arch))
+            for container in part.description.select(arch, part.profiles):
                 row = found.setdefault(container, Row(container=container, path=paths[container], locked={}))
                 locked = lock.image_for(container.reference, arch)
                 if locked:

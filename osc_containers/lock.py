@@ -79,6 +79,10 @@ class Lock(NamedTuple):
         locked = self.references.get(reference)
         return locked.image_for(arch) if locked else None
 
+    def architectures(self) -> tuple[str, ...]:
+        """Return the architectures for which anything is pinned."""
+        return tuple(dict.fromkeys(arch for _, arch, _ in self.images()))
+
     def images(self) -> Iterator[tuple[Reference, str, LockedImage]]:
         """Yield each image with its reference and architecture, sorted."""
         for reference in sorted(self.references, key=str):

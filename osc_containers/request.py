@@ -3,44 +3,120 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from osc_containers import description, platforms
+from osc_containers import description, platforms, servicefile
 from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
 from osc_containers.package import Package
 from osc_containers.pins import Wanted
 from osc_containers.reference import Reference
 from osc_containers.sections import Container
+from osc_containers.servicefile import Entry
 
 
-class Request(NamedTuple):
-    """Descriptions, and what narrows them down; empty `architectures` and `profiles` leave it to the descriptions."""
+class Part(NamedTuple):
+    """A description with the architectures that are given for it, and its profiles; without any it is for all."""
 
-    descriptions: tuple[Description, ...]
-    architectures: tuple[str, ...]
+    description: Description
+    given: tuple[str, ...]
     profiles: tuple[str, ...]
 
-    def architectures_of(self, found: Description) -> tuple[str, ...]:
-        """Return the architectures to look at: those asked for, else what OBS builds the image for, else this one.
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The architectures that it is asked for.
 
-        :raises DescriptionError: kiwi does not know this one.
+        :raises DescriptionError: none is given, and kiwi does not know this machine.
         """
-        known = tuple(arch for arch in found.exclusive_archs or () if arch in platforms.ARCHITECTURES)
-        if self.architectures or known:
-            return self.architectures or known
+        if self.given:
+            return self.given
         this = platforms.of_this_machine()
         try:
             platforms.of_architecture(this)
         except ValueError as error:
-            raise DescriptionError(f"{found.path.name}: this machine has an {error}; give one by 'arch'") from None
+            name = self.description.path.name
+            raise DescriptionError(f"{name}: this machine has an {error}; give one by 'arch'") from None
         return (this,)
+
+
+class Request(NamedTuple):
+    """What is asked for; several parts may be about one description."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def descriptions(self) -> tuple[Description, ...]:
+        """The descriptions, each once."""
+        return tuple({part.description.path: part.description for part in self.parts}.values())
+
+    def architectures_of(self, found: Description) -> tuple[str, ...]:
+        """Return the architectures that a description is asked for.
+
+        :raises DescriptionError: as `Part.architectures`.
+        """
+        parts = (part for part in self.parts if part.description.path == found.path)
+        return tuple(dict.fromkeys(arch for part in parts for arch in part.architectures))
 
     def containers(self, found: Description, arch: str) -> tuple[Container, ...]:
         """Return the containers of a description: of the profiles asked for, else of all."""
-        return found.select(arch, self.profiles) if self.profiles else found.of_architecture(arch)
+        parts = [part for part in self.parts if part.description.path == found.path and arch in part.architectures]
+        selected = [
+            found.select(arch, part.profiles) if part.profiles else found.of_architecture(arch) for part in parts
+        ]
+        return tuple(dict.fromkeys(container for containers in selected for container in containers))
 
 
-def read(package: Package, names: Sequence[str], architectures: Sequence[str], profiles: Sequence[str]) -> Request:
+def of_package(
+    package: Package,
+    names: Sequence[str] = (),
+    architectures: Sequence[str] = (),
+    profiles: Sequence[str] = (),
+    *,
+    otherwise: Sequence[str] = (),
+) -> Request:
+    """Read what a package asks for: what is given here, and for what is not, what `_service` tells the prefetch.
+
+    :raises DescriptionError: as `read`; or the prefetch would refuse what `_service` tells it.
+    """
+    entries = servicefile.prefetches(package.directory)
+    problems = [f"{servicefile.FILE_NAME}:{entry.line}: {each}" for entry in entries for each in entry.problems()]
+    if problems:
+        raise DescriptionError(*problems)
+    return of_entries(package, entries, names, architectures, profiles, otherwise=otherwise)
+
+
+def of_entries(
+    package: Package,
+    entries: Sequence[Entry],
+    names: Sequence[str],
+    architectures: Sequence[str],
+    profiles: Sequence[str],
+    *,
+    otherwise: Sequence[str] = (),
+) -> Request:
+    """Read what all of some entries of `_service` ask for together; what is given here is said for each of them."""
+    told = dict.fromkeys(
+        (
+            tuple(names or entry.given("description")),
+            tuple(architectures or entry.given("arch")),
+            tuple(profiles or entry.given("profile")),
+        )
+        for entry in entries or [Entry(name=servicefile.PREFETCH, mode="")]
+    )
+    requests = [read(package, *each, otherwise=otherwise) for each in told]
+    return Request(parts=tuple(part for found in requests for part in found.parts))
+
+
+def read(
+    package: Package,
+    names: Sequence[str],
+    architectures: Sequence[str],
+    profiles: Sequence[str],
+    *,
+    otherwise: Sequence[str] = (),
+) -> Request:
     """Read the descriptions `names` of a package, or all it has.
+
+    Without architectures it is those that OBS builds an image for; where a description does not say which, those in
+    `otherwise`, or this machine's.
 
     :raises DescriptionError: there is none, or one cannot be used; every problem is named.
     """
@@ -63,7 +139,20 @@ def read(package: Package, names: Sequence[str], architectures: Sequence[str], p
             problems += error.problems
     if problems:
         raise DescriptionError(*problems)
-    return Request(descriptions=tuple(descriptions), architectures=tuple(architectures), profiles=tuple(profiles))
+    return Request(
+        parts=tuple(
+            Part(
+                description=found,
+                given=tuple(architectures or _built_for(found) or otherwise),
+                profiles=tuple(profiles),
+            )
+            for found in descriptions
+        )
+    )
+
+
+def _built_for(found: Description) -> tuple[str, ...]:
+    return tuple(arch for arch in found.exclusive_archs or () if arch in platforms.ARCHITECTURES)
 
 
 def wanted(request: Request) -> tuple[Wanted, ...]:

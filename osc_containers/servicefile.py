@@ -3,7 +3,7 @@
 Modes and what they mean: osc (`obs_scm/serviceinfo.py`), the source server (bs_service), obs-build (`runservices`).
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +43,10 @@ class Entry(NamedTuple):
         """Return the values of a parameter that may be given several times."""
         return tuple(value for name, value in self.parameters if name == parameter)
 
+    def value(self, parameter: str) -> str:
+        """Return the value of a parameter that is given once, as the service takes it; empty where there is none."""
+        return self.values(parameter)[-1] if self.values(parameter) else ""
+
     def given(self, parameter: str) -> list[str]:
         """Return the values of a parameter as the service takes them."""
         return (words if parameter == "arch" else given)(self.values(parameter))
@@ -66,6 +70,33 @@ def read(directory: Path) -> bytes | None:
     """Return the file of a package, or None where there is none."""
     path = directory / FILE_NAME
     return markup.read(path) if path.is_file() else None
+
+
+def entries_in(directory: Path) -> tuple[Entry, ...]:
+    """Read the entries of a package, none where it has no such file.
+
+    :raises DescriptionError: as `entries`.
+    """
+    xml = read(directory)
+    return () if xml is None else entries(xml)
+
+
+def prefetches(directory: Path) -> tuple[Entry, ...]:
+    """Read the entries of the prefetch of a package.
+
+    :raises DescriptionError: as `entries`.
+    """
+    return tuple(entry for entry in entries_in(directory) if entry.name == PREFETCH)
+
+
+def is_bundled(prefetches: Iterable[Entry]) -> bool:
+    """Tell whether the prefetch puts the containers into an archive that obs-build unpacks by itself."""
+    return any(entry.value("inject") == "source" for entry in prefetches)
+
+
+def is_locked(prefetches: Iterable[Entry]) -> bool:
+    """Tell whether the prefetch follows no tags, in whichever of its entries."""
+    return {entry.value("locked") for entry in prefetches} == {"yes"}
 
 
 def entries(xml: bytes) -> tuple[Entry, ...]:

@@ -26,6 +26,7 @@ from osc_containers.digest import Digest
 from osc_containers.errors import DescriptionError, Error, RegistryError, VerificationError
 from osc_containers.package import Package
 from osc_containers.registry.retries import Policy
+from osc_containers.request import Part, Request
 from osc_containers.sources import Network
 from osc_containers.transports import Sources
 from osc_containers.units import TextFile
@@ -104,7 +105,8 @@ def outcome(attributes: dict[str, str]) -> None:
         places = overlay.paths(found.of_architecture("x86_64"))
         with tempfile.TemporaryDirectory() as name:
             source = FakeSource({str(each.reference): images.small("app") for each in found.containers})
-            wanted = request.wanted(request.Request(descriptions=(found,), architectures=("x86_64",), profiles=()))
+            part = Part(description=found, given=("x86_64",), profiles=())
+            wanted = request.wanted(Request(parts=(part,)))
             wanted = tuple(each._replace(origin=f"docker://{each.reference}") for each in wanted)
             network = Network(open_source=source.open)
             lock = prefetch.prefetch(Package(Path(name)), wanted, network, outdir=Path(name), locked=False)

@@ -1,5 +1,6 @@
 """`init`: from kiwi's own documentation example to a package that builds on OBS."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -214,3 +215,44 @@ def test_inject_source_needs_no_service_in_the_build_root(
     assert contents(package) == after
     assert len(docker_registry.requests()) == asked
     assert capsys.readouterr().out == "Nothing changed: the package is set up.\n"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("options", "count"), [(["--arch", "aarch64", "--arch", "x86_64"], 4), (["--inject", "source"], 2)]
+)
+def test_a_prefetch_by_hand_does_what_the_service_is_told(
+    package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str], options: list[str], count: int
+) -> None:
+    docker_registry.push(images.multi_platform("some"), "some:latest")
+    docker_registry.push(images.multi_platform("bootable"), "opensuse/bootable:slowroll")
+    assert cli.main(["init", *options, str(package)]) == 0
+    before = contents(package)
+    capsys.readouterr()
+    assert cli.main(["prefetch", str(package)]) == 0
+    assert ": unchanged, " in capsys.readouterr().err
+    assert contents(package) == before
+    assert cli.main(["list", "--format", "json", str(package)]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+    assert cli.main(["outdated", str(package)]) == 0
+    assert capsys.readouterr().out == f"{count} images are what their tags name\n"
+    assert cli.main(["verify", str(package)]) == 0
+    text = (package / "containers.xml").read_text()
+    (package / "containers.xml").write_text(text.replace('tag="slowroll"', 'tag="another"'))
+    assert cli.main(["verify", str(package)]) == 1
+    docker_registry.push(images.small("moved"), "some:latest")
+    (package / "containers.xml").write_text(text)
+    assert cli.main(["outdated", "--arch", "x86_64", str(package)]) == 1
+
+
+@pytest.mark.integration
+def test_a_prefetch_by_hand_is_locked_where_the_service_is(package: Path, docker_registry: DockerRegistry) -> None:
+    assert cli.main(["init", str(package)]) == 0
+    before = contents(package)
+    service = package / "_service"
+    service.write_text(service.read_text().replace('"manual"/>', '"manual"><param name="locked">yes</param></service>'))
+    docker_registry.push(images.small("moved"), "some:latest")
+    assert cli.main(["prefetch", str(package)]) == 0
+    assert {**contents(package), "_service": before["_service"]} == before
+    assert cli.main(["prefetch", "--no-locked", str(package)]) == 0
+    assert contents(package)["containers.lock"] != before["containers.lock"]

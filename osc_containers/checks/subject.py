@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from osc_containers import appliance, platforms, profiles
+from osc_containers import appliance, platforms, profiles, servicefile
 from osc_containers.appliance import ImageType, Packages
 from osc_containers.description import Description
 from osc_containers.lock import Lock
@@ -27,21 +27,30 @@ class Image(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """A package with what could be read of it; `entries` are those of `_service`, None where there is no such file."""
+    """A package with what could be read of it; `entries` are those of `_service`."""
 
     package: Package
     request: Request
     lock: Lock | None
-    entries: tuple[Entry, ...] | None
+    entries: tuple[Entry, ...]
 
     def entries_of(self, service: str) -> tuple[Entry, ...]:
         """Return the entries of one service."""
-        return tuple(entry for entry in self.entries or () if entry.name == service)
+        return tuple(entry for entry in self.entries if entry.name == service)
 
-    def parameter(self, name: str) -> list[str]:
-        """Return the values that the prefetch gets of a parameter, without those that it refuses."""
-        values = [value for entry in self.entries_of(PREFETCH) for value in entry.given(name)]
-        return [value for value in values if self._is_valid(name, value)]
+    def prefetches(self) -> tuple[Entry, ...]:
+        """Return what the entries of the prefetch ask for, without the values that it refuses."""
+        return tuple(
+            entry._replace(
+                parameters=tuple(
+                    (name, value)
+                    for name in ("description", "arch", "profile")
+                    for value in entry.given(name)
+                    if self._is_valid(name, value)
+                )
+            )
+            for entry in self.entries_of(PREFETCH)
+        )
 
     def _is_valid(self, name: str, value: str) -> bool:
         if name == "description":
@@ -51,8 +60,7 @@ class Subject(NamedTuple):
     @property
     def is_bundled(self) -> bool:
         """Whether the containers go into an archive that obs-build unpacks by itself."""
-        modes = {value for entry in self.entries_of(PREFETCH) for value in entry.values("inject")}
-        return "source" in modes and not self.entries_of(INJECT)
+        return servicefile.is_bundled(self.entries_of(PREFETCH)) and not self.entries_of(INJECT)
 
     @property
     def descriptions(self) -> tuple[Description, ...]:

@@ -56,7 +56,11 @@ def add_directory(parser: argparse.ArgumentParser) -> None:
     """Add the package and, optionally, which descriptions of it."""
     add_package(parser)
     parser.add_argument(
-        "--description", action="append", default=[], metavar="F", help="a description of it (default: all)"
+        "--description",
+        action="append",
+        default=[],
+        metavar="F",
+        help="a description of it (default: those in _service, else all)",
     )
 
 
@@ -85,7 +89,7 @@ def _architectures(**_: object) -> tuple[str, ...]:
 def _profiles(*, parsed_args: argparse.Namespace, **_: object) -> list[str]:
     """Return the profiles of the package that is named so far."""
     try:
-        descriptions = request.read(Package(getattr(parsed_args, "directory", Path())), [], [], []).descriptions
+        descriptions = request.of_package(Package(getattr(parsed_args, "directory", Path()))).descriptions
     except (Error, OSError):
         return []
     return [profile.name for found in descriptions for profile in found.profiles]

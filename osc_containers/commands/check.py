@@ -16,7 +16,7 @@ from osc_containers.package import Package
 from osc_containers.request import Request
 from osc_containers.servicefile import Entry
 
-_NOTHING = Request(descriptions=(), architectures=(), profiles=())
+_NOTHING = Request(parts=())
 _CHECKS = (layout.check, services.check, archives.check, programs.check, space.check)
 
 
@@ -56,22 +56,20 @@ def run(options: argparse.Namespace) -> int:
 def _findings(package: Package, names: list[str], architectures: list[str]) -> Iterator[Finding]:
     """Yield all findings; what cannot be read is one, and what depends on it is not checked."""
     lock: Lock | None = None
-    entries: tuple[Entry, ...] | None = None
+    entries: tuple[Entry, ...] = ()
     try:
         lock = package.read_lock()
     except Error as error:
         yield from (findings.of_problem(problem, "lock") for problem in error.problems)
     checks = list(_CHECKS)
     try:
-        xml = servicefile.read(package.directory)
-        entries = None if xml is None else servicefile.entries(xml)
+        entries = servicefile.entries_in(package.directory)
     except Error as error:
         yield from (findings.of_problem(problem, "service") for problem in error.problems)
         checks.remove(services.check)
     subject = Subject(package=package, request=_NOTHING, lock=lock, entries=entries)
     try:
-        names, architectures = names or subject.parameter("description"), architectures or subject.parameter("arch")
-        found = request.read(package, names, architectures, subject.parameter("profile"))
+        found = request.of_entries(package, subject.prefetches(), names, architectures, [])
         for description in found.descriptions:
             found.architectures_of(description)
         subject = subject._replace(request=found)

@@ -41,7 +41,8 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compare two locks."""
     package = Package(options.directory)
-    changes = differences.compare(_old(options.directory, options.old).references, require_lock(package).references)
+    old, new = _old(options.directory, options.old), require_lock(package.read_lock())
+    changes = differences.compare(old.references, new.references)
     if options.format == "json":
         print(json.dumps(differences.as_objects(changes), indent=2))
     elif changes:

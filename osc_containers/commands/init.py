@@ -13,7 +13,6 @@ from osc_containers.errors import DescriptionError, Error
 from osc_containers.lock import EMPTY, FILE_NAME
 from osc_containers.package import Package
 from osc_containers.request import Request
-from osc_containers.servicefile import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +54,10 @@ def run(options: argparse.Namespace) -> int:
     before = _files(package.directory)
     with package.hold():
         set_up = _set_up_bundle if options.inject == "source" else _set_up
-        entry = set_up(package, options.description, arguments.words(options.arch))
+        set_up(package, options.description, arguments.words(options.arch))
     if not options.no_prefetch:
         try:
-            _prefetch_if_needed(package, entry)
+            _prefetch_if_needed(package)
         except Error:
             logger.warning("the package is set up; what failed is the prefetch: run 'osc containers prefetch' again")
             raise
@@ -66,8 +65,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _set_up(package: Package, name: str | None, architectures: list[str]) -> Entry:
-    """Split the descriptions and complete `_service`; return the entry of the prefetch."""
+def _set_up(package: Package, name: str | None, architectures: list[str]) -> None:
+    """Split the descriptions and complete `_service`."""
     found = request.read(package, [], architectures, [])
     names = [described.path.name for described in found.descriptions if described.containers]
     if name is not None and name not in names:
@@ -85,15 +84,14 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Ent
     if new != old:
         files.write_atomically(path, new)
         logger.info("%s: %s", path.name, "new" if old is None else "has our services now, too; nothing else changed")
-    return entries[servicefile.PREFETCH]
 
 
-def _set_up_bundle(package: Package, name: str | None, architectures: list[str]) -> Entry:
+def _set_up_bundle(package: Package, name: str | None, architectures: list[str]) -> None:
     """Put `<containers>` into a file that the description does not include, and one entry into `_service`."""
     path, old = package.directory / servicefile.FILE_NAME, servicefile.read(package.directory)
     for entry in servicefile.entries(old) if old is not None else ():
         if entry.name == servicefile.PREFETCH and "source" in entry.values("inject"):
-            return entry
+            return
         if entry.name in (servicefile.PREFETCH, servicefile.INJECT):
             raise DescriptionError(f"{path.name}:{entry.line}: {entry.name} is set up the other way; take it out")
     found = request.read(package, [], architectures, [])
@@ -118,18 +116,15 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
     logger.info("%s: no longer includes %s, which the service reads", described.name, ", ".join(holding))
     files.write_atomically(path, new)
     logger.info("%s: %s", path.name, "new" if old is None else "has our service now, too; nothing else changed")
-    (entry,) = (each for each in servicefile.entries(new) if each.name == servicefile.PREFETCH)
-    return entry
 
 
-def _prefetch_if_needed(package: Package, entry: Entry) -> None:
+def _prefetch_if_needed(package: Package) -> None:
     """Prefetch as the service would, unless lock and archives are there: a run of its own follows the tags."""
-    description, arch, profile = (entry.given(name) for name in ("description", "arch", "profile"))
-    found = request.read(package, description, arch, profile)
+    found = request.of_package(package)
     if _is_complete(package, found):
         logger.info("%s: there, with its archives; 'osc containers prefetch' follows the tags", FILE_NAME)
         return
-    bundled = "source" in entry.values("inject")
+    bundled = servicefile.is_bundled(servicefile.prefetches(package.directory))
     prefetch_all(package, found, outdir=package.directory, locked=False, bundled=bundled)
 
 

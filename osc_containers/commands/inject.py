@@ -31,9 +31,9 @@ def run(options: argparse.Namespace) -> int:
     """Inject."""
     package = Package(options.directory)
     given = arguments.given
-    found = request.read(package, given(options.description), [options.arch], given(options.profile))
+    found = request.of_package(package, given(options.description), [options.arch])
     described = the_description(found, options.arch)
-    inject.inject_root(package, described, options.arch, found.profiles, options.root)
+    inject.inject_root(package, described, options.arch, given(options.profile), options.root)
     return 0
 
 

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from osc_containers import listing, platforms, request, terminal
+from osc_containers import listing, request, terminal
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.lock import EMPTY
@@ -20,9 +20,19 @@ def add(commands: Commands) -> None:
         "List the containers that kiwi would put into the image.",
         "  osc-containers list --arch aarch64 --profile Server appliance.kiwi",
     )
-    parser.add_argument("description", nargs="?", type=Path, metavar="DESCRIPTION", help="default: all of this package")
+    parser.add_argument(
+        "description",
+        nargs="?",
+        type=Path,
+        metavar="DESCRIPTION",
+        help="default: those in _service, else all of this package",
+    )
     arguments.add_format(parser, "table", "json")
-    arguments.add_arch_and_profile(parser, "kiwi's name (default: this machine's)", "default: as kiwi does without one")
+    arguments.add_arch_and_profile(
+        parser,
+        "kiwi's name (default: those in _service, of OBS-ExclusiveArch, or this machine's)",
+        "default: those in _service, else as kiwi does without one",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,9 +41,8 @@ def run(options: argparse.Namespace) -> int:
     directory = Path() if target is None else target if target.is_dir() else target.parent
     package = Package(directory)
     names = [target.name] if target and not target.is_dir() else []
-    architectures = arguments.words(options.arch) or [platforms.of_this_machine()]
-    found = request.read(package, names, architectures, arguments.given(options.profile))
-    listed = listing.rows(found.descriptions, architectures, found.profiles, package.read_lock() or EMPTY)
+    found = request.of_package(package, names, arguments.words(options.arch), arguments.given(options.profile))
+    listed = listing.rows(found, package.read_lock() or EMPTY)
     if options.format == "json":
         print(json.dumps(listing.as_objects(listed), indent=2))
     else:

@@ -23,7 +23,11 @@ def add(commands: Commands) -> None:
     )
     arguments.add_directory(parser)
     arguments.add_format(parser, "table", "json")
-    arguments.add_arch_and_profile(parser, "default: all that are locked", "default: every section")
+    arguments.add_arch_and_profile(
+        parser,
+        "default: those in _service, of OBS-ExclusiveArch, or all that are locked",
+        "default: those in _service, else every section",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,9 +35,14 @@ def run(options: argparse.Namespace) -> int:
     from osc_containers import pins, transports  # slow to load, and not in build roots
 
     package, given = Package(options.directory), arguments.given
-    lock = require_lock(package)
-    architectures = arguments.words(options.arch) or list(dict.fromkeys(arch for _, arch, _ in lock.images()))
-    found = request.read(package, given(options.description), architectures, given(options.profile))
+    lock = require_lock(package.read_lock())
+    found = request.of_package(
+        package,
+        given(options.description),
+        arguments.words(options.arch),
+        given(options.profile),
+        otherwise=lock.architectures(),
+    )
     wanted = request.wanted(found)
     with transports.Sources(package.directory) as sources:
         now = {pin.reference: pin for pin in pins.pin(wanted, sources.open, lock)}

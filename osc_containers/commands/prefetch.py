@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osc_containers import obscpio, progress, request
+from osc_containers import obscpio, progress, request, servicefile
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.errors import DescriptionError
@@ -32,22 +32,26 @@ def add(commands: Commands) -> None:
         commands,
         "prefetch",
         run,
-        "Pin every container in containers.lock and fetch its archive. Follows tags and says what moved.",
+        "Pin every container in containers.lock and fetch its archive. Follows tags and says what moved.\n\n"
+        "What the service kiwi_containers is told in _service is the default of the options here.",
         "  osc-containers prefetch --arch x86_64 --arch aarch64\n  osc-containers prefetch --locked   # what is pinned",
     )
     arguments.add_directory(parser)
     arguments.add_arch_and_profile(
-        parser, "kiwi's name (default: those of OBS-ExclusiveArch, else this machine's)", "default: every section"
+        parser,
+        "kiwi's name (default: those in _service, of OBS-ExclusiveArch, or this machine's)",
+        "default: those in _service, else every section",
     )
     parser.add_argument(
-        "--locked", action="store_true", help="fetch exactly what the lock says, and do not follow tags"
+        "--locked",
+        action=argparse.BooleanOptionalAction,
+        help="fetch exactly what the lock says, and do not follow tags",
     )
     parser.add_argument(
         "--inject",
         choices=("buildtime", "source"),
-        default="buildtime",
         help="how the containers get into the image: by the service kiwi_containers_inject in the build root, or in "
-        "kiwi_containers.obscpio, which obs-build unpacks by itself (default: buildtime)",
+        "kiwi_containers.obscpio, which obs-build unpacks by itself (default: as in _service, else buildtime)",
     )
     parser.add_argument("--outdir", type=Path, metavar="D", help="where new files go (default: DIR)")
     parser.add_argument(
@@ -68,13 +72,10 @@ def _connections(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Prefetch."""
-    package = Package(options.directory)
-    found = request.read(
-        package,
-        arguments.given(options.description),
-        arguments.words(options.arch),
-        arguments.given(options.profile),
-    )
+    package, given = Package(options.directory), arguments.given
+    names, profiles = given(options.description), given(options.profile)
+    found = request.of_package(package, names, arguments.words(options.arch), profiles)
+    told = servicefile.prefetches(package.directory)
     outdir = options.outdir or options.directory
     is_watched = sys.stderr.isatty() and options.verbosity >= 0
     with progress.on_terminal() if is_watched else nullcontext(Silence()) as watcher:
@@ -82,8 +83,8 @@ def run(options: argparse.Namespace) -> int:
             package,
             found,
             outdir=outdir,
-            locked=options.locked,
-            bundled=options.inject == "source",
+            locked=options.locked if options.locked is not None else servicefile.is_locked(told),
+            bundled=options.inject == "source" if options.inject else servicefile.is_bundled(told),
             connections=options.connections,
             watcher=watcher,
         )

@@ -21,7 +21,11 @@ def add(commands: Commands) -> None:
         "  osc-containers verify",
     )
     arguments.add_directory(parser)
-    arguments.add_arch_and_profile(parser, "default: all that are locked", "default: every section")
+    arguments.add_arch_and_profile(
+        parser,
+        "default: those in _service, of OBS-ExclusiveArch, or all that are locked",
+        "default: those in _service, else every section",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,10 +42,10 @@ def run(options: argparse.Namespace) -> int:
 
 def verify_all(package: Package, names: Sequence[str], architectures: Sequence[str], profiles: Sequence[str]) -> int:
     """Verify all archives that the lock names, and that it names what the descriptions ask for; return their number."""
-    found = request.read(package, names, architectures, profiles)
-    lock = require_lock(package)
-    if not architectures:
-        found = found._replace(architectures=tuple(dict.fromkeys(arch for _, arch, _ in lock.images())))
+    there = package.read_lock()
+    otherwise = there.architectures() if there else ()
+    found = request.of_package(package, names, architectures, profiles, otherwise=otherwise)
+    lock = require_lock(there)
     wanted = [(item.reference, arch, item.where) for item in request.wanted(found) for arch in item.architectures]
     problems = verify.check_coverage(wanted, lock)
     images = [image for image in lock.images() if not architectures or image[1] in architectures]
@@ -53,12 +57,11 @@ def verify_all(package: Package, names: Sequence[str], architectures: Sequence[s
     return len(images)
 
 
-def require_lock(package: Package) -> Lock:
+def require_lock(lock: Lock | None) -> Lock:
     """Return what is locked.
 
-    :raises LockError: there is no lock, or it is broken.
+    :raises LockError: there is no lock.
     """
-    lock = package.read_lock()
     if lock is None:
         raise LockError(f"{FILE_NAME}: not there; run the prefetch and commit what it writes")
     return lock
