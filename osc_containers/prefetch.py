@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from osc_containers import files, holdings, lock, names, obscpio, pins, sums, table, transfer
-from osc_containers.errors import Error, LockError
+from osc_containers.errors import DescriptionError, Error, LockError
 from osc_containers.holdings import Region
 from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
 from osc_containers.package import Package
@@ -53,13 +53,16 @@ def prefetch(
     outdir: Path,
     locked: bool,
     pack: Pack | None = None,
+    asked: Sequence[Wanted] = (),
 ) -> Lock:
     """Bring archives and lock of a package up to date, and return the lock.
 
     With `pack` the archives go into the bundle that it lays out for a lock, and are no files of their own. New files go
     to `outdir`, which may be the package itself; there is none where nothing changed, and none where anything failed.
-    Archives that only the old lock named are removed from the package at the end.
+    Archives that only the old lock named are removed from the package at the end. What the package has `asked` for
+    besides stays locked; where that is a reference that is wanted, too, it moves for all of its architectures.
 
+    :raises DescriptionError: a bundle would lose what the package asks for besides.
     :raises LockError: the lock is broken or, in a locked run, does not cover what is wanted.
     :raises RegistryError: a source failed, or does not have what was asked.
     :raises VerificationError: it gave something else.
@@ -70,16 +73,19 @@ def prefetch(
         old = found or lock.EMPTY
         if locked and not found:
             raise LockError(f"{lock.FILE_NAME}: not there, but this run is locked; run it once without 'locked'")
+        rest = _rest(package, wanted, asked, old, bundled=pack is not None)
         if locked:
             new_pins = pins.from_lock(wanted, old)
         else:
+            wanted = [_completed(item, rest.get(item.reference)) for item in wanted]
             new_pins = pins.pin(wanted, network.open_source, _confirmed(package, old, wanted))
-        targets = _targets(new_pins, old, among=old.references if locked else ())
+        targets = _targets(new_pins, old, among=old.references if locked else rest)
         _check_names(outdir, {lock.FILE_NAME, *([obscpio.FILE_NAME] if pack else [target.name for target in targets])})
         provide = partial(_provide_bundle, pack) if pack else _provide
         with ExitStack() as last:
             with provide(package, targets, network, outdir, strict=locked) as archives:
-                new = old if locked else _lock(targets, archives)
+                made = old if locked else _lock(targets, archives)
+                new = Lock(references={**rest, **made.references})
                 # One of a newer release may say more than we would write.
                 kept = package.find(lock.FILE_NAME) if locked else None
                 text = kept.read_bytes() if kept else lock.dumps(new).encode()
@@ -90,8 +96,36 @@ def prefetch(
             # The lock gets its name last, when the archives that it names have theirs, and those are gone that only
             # the old one knows: a run that is killed in between leaves nothing that the next does not find.
             _prune(package, old, new, bundled=pack is not None)
-        _report(old, new)
+        _report(old, made)
     return new
+
+
+def _rest(
+    package: Package, wanted: Sequence[Wanted], asked: Sequence[Wanted], old: Lock, *, bundled: bool
+) -> Mapping[Reference, LockedReference]:
+    """Return what is locked of the images that are asked for, but not wanted in this run."""
+    images = _images(asked) - _images(wanted)
+    found = {}
+    for reference, locked in old.references.items():
+        kept = {arch: image for arch, image in locked.images.items() if (reference, arch) in images}
+        if kept:
+            found[reference] = locked._replace(images=kept)
+    if found and (bundled or package.find(obscpio.FILE_NAME)):
+        names = ", ".join(f"{reference} for {' and '.join(locked.images)}" for reference, locked in found.items())
+        raise DescriptionError(
+            f"{obscpio.FILE_NAME}: holds what one run asks for, but this one would lose {names}, which _service or the "
+            "descriptions ask for, too; ask for all of it at once, or no longer for that"
+        )
+    return found
+
+
+def _images(wanted: Sequence[Wanted]) -> set[tuple[Reference, str]]:
+    return {(item.reference, arch) for item in wanted for arch in item.architectures}
+
+
+def _completed(item: Wanted, rest: LockedReference | None) -> Wanted:
+    """Want a reference for the architectures, too, for which it is kept: a lock has one digest for all of them."""
+    return item._replace(architectures=(*item.architectures, *rest.images)) if rest else item
 
 
 def _confirmed(package: Package, old: Lock, wanted: Iterable[Wanted]) -> Lock:

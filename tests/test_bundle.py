@@ -33,7 +33,9 @@ def source() -> FakeSource:
     return FakeSource(named)
 
 
-def run(source: FakeSource, directory: Path, *, bundled: bool = True, locked: bool = False) -> None:
+def run(
+    source: FakeSource, directory: Path, *, bundled: bool = True, locked: bool = False, part: slice = slice(None)
+) -> None:
     found = description.read(directory / "containers.xml")
     containers = found.of_architecture("x86_64")
     wanted = {
@@ -50,7 +52,8 @@ def run(source: FakeSource, directory: Path, *, bundled: bool = True, locked: bo
     network = Network(open_source=source.open)
     package = Package(directory)
     pack_or_not = pack if bundled else None
-    prefetch(package, tuple(wanted.values()), network, outdir=directory, locked=locked, pack=pack_or_not)
+    asked = tuple(wanted.values())
+    prefetch(package, asked[part], network, outdir=directory, locked=locked, pack=pack_or_not, asked=asked)
 
 
 @pytest.fixture
@@ -143,6 +146,18 @@ def test_switching_keeps_the_blobs_and_leaves_nothing_of_the_other_form(package:
     assert again.asked["blob"] == 0
     assert not (package / obscpio.FILE_NAME).exists()
     assert verified(package) == ()
+
+
+@pytest.mark.parametrize("bundled", [True, False])
+@pytest.mark.parametrize("locked", [True, False])
+def test_a_part_of_what_is_asked_for_takes_nothing_out_of_the_bundle(
+    package: Path, *, bundled: bool, locked: bool
+) -> None:
+    run(source(), package)
+    before = contents(package)
+    with pytest.raises(DescriptionError, match=r"would lose registry.example.com/team/data:1.0 for x86_64, which"):
+        run(source(), package, bundled=bundled, locked=locked, part=slice(1))
+    assert contents(package) == before
 
 
 def test_a_locked_run_makes_the_same_bundle(package: Path) -> None:

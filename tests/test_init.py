@@ -10,7 +10,7 @@ from docker_registry import DockerRegistry
 from test_parity import Oracle, Selection, oracle
 from test_split import dependencies, obs_builds
 
-from osc_containers import cli
+from osc_containers import cli, services
 
 assert oracle  # a fixture
 
@@ -256,3 +256,24 @@ def test_a_prefetch_by_hand_is_locked_where_the_service_is(package: Path, docker
     assert {**contents(package), "_service": before["_service"]} == before
     assert cli.main(["prefetch", "--no-locked", str(package)]) == 0
     assert contents(package)["containers.lock"] != before["containers.lock"]
+
+
+@pytest.mark.integration
+def test_entries_of_the_prefetch_do_not_undo_each_other(
+    package: Path, docker_registry: DockerRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker_registry.push(images.multi_platform("some"), "some:latest")
+    docker_registry.push(images.multi_platform("bootable"), "opensuse/bootable:slowroll")
+    assert cli.main(["init", "--no-prefetch", "--arch", "x86_64", str(package)]) == 0
+    service = package / "_service"
+    entry = '  <service name="kiwi_containers" mode="manual"><param name="arch">aarch64</param></service>\n'
+    service.write_text(service.read_text().replace("</services>", entry + "</services>"))
+    monkeypatch.chdir(package)
+    for arch in ("x86_64", "aarch64", "x86_64"):
+        assert services.prefetch(["--arch", arch, "--outdir", "."]) == 0
+    assert len(list(package.glob("*.ociarchive"))) == 4
+    assert cli.main(["verify"]) == 0
+    assert cli.main(["check", "--strict"]) == 0
+    before = contents(package)
+    assert cli.main(["prefetch"]) == 0
+    assert contents(package) == before

@@ -39,9 +39,16 @@ def want(*references: str, architectures: Sequence[str] = ("x86_64",)) -> tuple[
     )
 
 
-def run(source: FakeSource, directory: Path, *wanted: Wanted, outdir: Path | None = None, locked: bool = False) -> None:
+def run(
+    source: FakeSource,
+    directory: Path,
+    *wanted: Wanted,
+    outdir: Path | None = None,
+    locked: bool = False,
+    asked: Sequence[Wanted] = (),
+) -> None:
     network = Network(open_source=source.open)
-    prefetch.prefetch(Package(directory), wanted, network, outdir=outdir or directory, locked=locked)
+    prefetch.prefetch(Package(directory), wanted, network, outdir=outdir or directory, locked=locked, asked=asked)
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -186,6 +193,46 @@ def test_archives_that_nothing_asks_for_are_removed_and_nothing_else(tmp_path: P
         "mine.ociarchive",
         "registry.example.com_team_app_1.0.x86_64.ociarchive",
     ]
+
+
+BOTH = ("x86_64", "aarch64")
+
+
+def test_a_part_of_what_is_asked_for_leaves_the_rest_as_it_is(tmp_path: Path) -> None:
+    source = FakeSource({APP: images.multi_platform("app"), WEB: images.multi_platform("web")})
+    everything = want(APP, WEB, architectures=BOTH)
+    run(source, tmp_path, *everything)
+    before = contents(tmp_path)
+    source.tags[WEB] = images.small("moved")
+    run(source, tmp_path, *want(APP), asked=everything)
+    assert contents(tmp_path) == before
+    run(source, tmp_path, *want(APP), asked=want(APP, WEB))
+    assert [name for name in before if name not in contents(tmp_path)] == [
+        "registry.example.com_team_app_1.0.aarch64.ociarchive",
+        "registry.example.com_team_web_1.0.aarch64.ociarchive",
+    ]
+
+
+def test_a_tag_moves_for_every_architecture_that_is_asked_for(tmp_path: Path) -> None:
+    source = FakeSource({APP: images.multi_platform("app")})
+    run(source, tmp_path, *want(APP, architectures=BOTH))
+    source.tags[APP] = images.multi_platform("moved")
+    run(source, tmp_path, *want(APP), asked=want(APP, architectures=BOTH))
+    before = contents(tmp_path)
+    run(source, tmp_path, *want(APP, architectures=BOTH))
+    assert contents(tmp_path) == before
+
+
+def test_a_locked_part_fetches_no_more_than_that(tmp_path: Path) -> None:
+    source = FakeSource({APP: images.multi_platform("app")})
+    everything = want(APP, architectures=BOTH)
+    run(source, tmp_path, *everything)
+    before = contents(tmp_path)
+    for path in tmp_path.glob("*.ociarchive"):
+        path.unlink()
+    run(source, tmp_path, *want(APP), locked=True, asked=everything)
+    gone = "registry.example.com_team_app_1.0.aarch64.ociarchive"
+    assert contents(tmp_path) == {name: content for name, content in before.items() if name != gone}
 
 
 def test_a_locked_run_fetches_what_is_pinned_and_asks_for_no_tag(tmp_path: Path) -> None:

@@ -117,6 +117,8 @@ def prefetch_all(
     if not wanted:
         logger.warning("nothing to do: no <containers> for these architectures and profiles")
     pack = _pack_for(found) if bundled and wanted else None
+    architectures = dict.fromkeys(arch for part in found.parts for arch in part.architectures)
+    asked = request.wanted(request.of_package(package, otherwise=list(architectures)))
     with transports.Sources(
         package.directory, policy=Policy(connections=connections or _MOST), system_context=context.result
     ) as sources:
@@ -126,7 +128,7 @@ def prefetch_all(
             connections=connections,
             progress=watcher or Silence(),
         )
-        prefetch.prefetch(package, wanted, network, outdir=outdir, locked=locked, pack=pack)
+        prefetch.prefetch(package, wanted, network, outdir=outdir, locked=locked, pack=pack, asked=asked)
 
 
 def _pack_for(found: Request) -> "Callable[[Lock], Bundle]":
