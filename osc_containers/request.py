@@ -86,9 +86,9 @@ def of_package(
 def of_entries(
     package: Package,
     entries: Sequence[Entry],
-    names: Sequence[str],
-    architectures: Sequence[str],
-    profiles: Sequence[str],
+    names: Sequence[str] = (),
+    architectures: Sequence[str] = (),
+    profiles: Sequence[str] = (),
     *,
     otherwise: Sequence[str] = (),
 ) -> Request:

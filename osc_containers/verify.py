@@ -5,14 +5,14 @@ links, duplicate members, extended headers or trailing data is a difference like
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from osc_containers import archive, holdings, oci, platforms
 from osc_containers.archive import Layout, Member
 from osc_containers.digest import Digest
 from osc_containers.files import Place
-from osc_containers.lock import Lock, LockedImage
+from osc_containers.lock import FILE_NAME, Lock, LockedImage
 from osc_containers.oci import Manifest
 from osc_containers.package import Package
 from osc_containers.reference import Reference
@@ -104,6 +104,15 @@ def _content(place: Place, member: Member, limit: int) -> bytes:
     if member.size > limit:
         raise ValueError(f"member {member.name}: got {member.size} bytes, expected at most {limit}")
     return place.read(member.offset, member.offset + member.size)
+
+
+def check_use(asked: Collection[Reference], lock: Lock) -> tuple[str, ...]:
+    """Return a problem for each reference that is locked and not asked for."""
+    return tuple(
+        f"{FILE_NAME}: {reference} is locked, but no description asks for it; {_ADVICE}"
+        for reference in lock.references
+        if reference not in asked
+    )
 
 
 def check_coverage(wanted: Iterable[tuple[Reference, str, str]], lock: Lock) -> tuple[str, ...]:

@@ -277,3 +277,41 @@ def test_entries_of_the_prefetch_do_not_undo_each_other(
     before = contents(package)
     assert cli.main(["prefetch"]) == 0
     assert contents(package) == before
+
+
+@pytest.mark.integration
+def test_verify_tells_what_is_locked_and_no_longer_asked_for(
+    package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["init", str(package)]) == 0
+    path = package / "containers.xml"
+    text = path.read_text()
+    path.write_text(text.replace('"some"', '"opensuse/bootable" tag="slowroll"'))
+    capsys.readouterr()
+    assert cli.main(["verify", str(package)]) == 1
+    said = f"containers.lock: {docker_registry.host}/some:latest is locked, but no description asks for it; run the "
+    assert said in capsys.readouterr().err
+    path.write_text(text)
+    assert cli.main(["verify", str(package)]) == 0
+
+
+@pytest.mark.integration
+def test_what_another_description_asks_for_is_no_surplus(
+    package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (package / "other.kiwi").write_text(
+        f"<image><containers source='{docker_registry.host}' backend='podman'><container name='some' tag='2'/>"
+        "</containers></image>"
+    )
+    docker_registry.push(images.small("some"), "some:2")
+    assert cli.main(["prefetch", str(package)]) == 0
+    capsys.readouterr()
+    for name, count in (("other.kiwi", "3"), ("appliance.kiwi", "3")):
+        assert cli.main(["verify", "--description", name, str(package)]) == 0
+        assert capsys.readouterr().out.startswith(f"{count} archives verified")
+        cli.main(["check", "--description", name, str(package)])
+        assert "is locked, but" not in capsys.readouterr().out
+    assert cli.main(["init", "--description", "appliance.kiwi", str(package)]) == 0
+    assert cli.main(["verify", str(package)]) == 1
+    assert cli.main(["prefetch", str(package)]) == 0
+    assert cli.main(["verify", str(package)]) == 0

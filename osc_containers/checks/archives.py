@@ -9,7 +9,7 @@ from osc_containers.findings import Finding, Severity
 from osc_containers.lock import FILE_NAME, Lock
 from osc_containers.names import ARCHIVE_SUFFIX
 from osc_containers.reference import Reference
-from osc_containers.request import wanted
+from osc_containers.request import of_entries, wanted
 from osc_containers.table import size
 
 _PREFETCH = "osc service manualrun"
@@ -31,15 +31,16 @@ def check(subject: Subject) -> Iterator[Finding]:
             file, _, line = item.where.rpartition(":")
             why = f"{item.reference} for {arch} is not in {FILE_NAME}"
             yield Finding(severity=Severity.ERROR, check="lock", file=file, line=int(line), why=why, fix=_PREFETCH)
+    yield from _archives(subject.lock, subject)
     if subject.request.descriptions:  # else they could not be read, and nobody knows what they ask for
         yield from _unwanted(subject.lock, {item.reference for item, _ in images}, subject)
-    yield from _archives(subject.lock, subject)
 
 
 def _unwanted(lock: Lock, asked: set[Reference], subject: Subject) -> Iterator[Finding]:
     lines = _lines(subject)
+    besides = wanted(of_entries(subject.package, subject.prefetches(), otherwise=lock.architectures()))
     for reference in lock.references:
-        if reference not in asked:
+        if reference not in {*asked, *(item.reference for item in besides)}:
             why = f"{reference} is locked, but no description asks for it; a prefetch removes it and its archives"
             yield Finding(
                 severity=Severity.WARNING,

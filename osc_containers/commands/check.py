@@ -69,7 +69,7 @@ def _findings(package: Package, names: list[str], architectures: list[str]) -> I
         checks.remove(services.check)
     subject = Subject(package=package, request=_NOTHING, lock=lock, entries=entries)
     try:
-        found = request.of_entries(package, subject.prefetches(), names, architectures, [])
+        found = request.of_entries(package, subject.prefetches(), names, architectures)
         for description in found.descriptions:
             found.architectures_of(description)
         subject = subject._replace(request=found)

@@ -41,13 +41,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def verify_all(package: Package, names: Sequence[str], architectures: Sequence[str], profiles: Sequence[str]) -> int:
-    """Verify all archives that the lock names, and that it names what the descriptions ask for; return their number."""
+    """Verify all archives that the lock names, and that it names what the package asks for; return their number."""
     there = package.read_lock()
     otherwise = there.architectures() if there else ()
     found = request.of_package(package, names, architectures, profiles, otherwise=otherwise)
     lock = require_lock(there)
     wanted = [(item.reference, arch, item.where) for item in request.wanted(found) for arch in item.architectures]
-    problems = verify.check_coverage(wanted, lock)
+    besides = request.wanted(request.of_package(package, otherwise=otherwise))
+    asked = {*(reference for reference, _, _ in wanted), *(item.reference for item in besides)}
+    problems = (*verify.check_coverage(wanted, lock), *verify.check_use(asked, lock))
     images = [image for image in lock.images() if not architectures or image[1] in architectures]
     damage = verify.check_archives(package, images)
     if problems:
