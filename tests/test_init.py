@@ -161,6 +161,55 @@ def test_init_refuses_before_it_changes_anything(
     assert {str(path.relative_to(tmp_path)): path.read_text() for path in there} == files
 
 
+PREFETCH = '<service name="kiwi_containers" mode="manual"/>'
+INJECT = '<service name="kiwi_containers_inject" mode="buildtime"/>'
+BUNDLE = PREFETCH.replace("/>", "><param name='inject'>source</param></service>")
+
+
+@pytest.mark.parametrize(
+    ("options", "entries", "expected"),
+    [
+        ([], (PREFETCH, INJECT.replace("buildtime", "manual")), "_service:3: kiwi_containers_inject does its work in"),
+        ([], (PREFETCH.replace("manual", "buildtime"),), "_service:2: kiwi_containers needs a network, and there is"),
+        ([], (PREFETCH.replace("manual", "trylocal"),), "_service:2: kiwi_containers mode 'trylocal' runs on the OBS"),
+        ([], (BUNDLE.replace("manual", ""),), "_service:2: kiwi_containers without mode runs on the OBS"),
+        (
+            [],
+            (PREFETCH.replace("/>", "><param name='arch'>amd65</param></service>"),),
+            "_service:2: kiwi_containers: unknown architecture 'amd65'",
+        ),
+        (["--arch=s390x"], (PREFETCH, INJECT), "_service:2: kiwi_containers has arch by default, got s390x; change it"),
+        (
+            ["--arch=s390x,x86_64"],
+            (BUNDLE.replace("<param", "<param name='arch'>x86_64</param><param"),),
+            "_service:2: kiwi_containers has arch x86_64, got s390x, x86_64; change it there",
+        ),
+        (
+            ["--description=a.kiwi"],
+            (PREFETCH, INJECT.replace("/>", "><param name='description'>b.kiwi</param></service>")),
+            "_service:3: kiwi_containers_inject has description b.kiwi, got a.kiwi; change it there",
+        ),
+        (["--inject=source"], (PREFETCH, INJECT), "_service:2: kiwi_containers is set up the other way; take it out"),
+        (["--inject=buildtime"], (BUNDLE,), "_service:2: kiwi_containers is set up the other way; take it out, and"),
+        ([], (BUNDLE, INJECT), "_service:3: kiwi_containers_inject is set up the other way; take it out"),
+    ],
+)
+def test_what_is_there_and_cannot_stay_is_not_called_set_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], entries: tuple[str, ...], expected: str
+) -> None:
+    image = "<image><containers source='a.b' backend='docker'><container name='x'/></containers></image>"
+    services = "\n".join(("<services>", *entries, "</services>"))
+    files = {"a.kiwi": image, "b.kiwi": "<image/>", "_service": services}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    if "b.kiwi" in services:
+        (tmp_path / "b.kiwi").write_text(image)
+    before = contents(tmp_path)
+    assert cli.main(["init", "--no-prefetch", *options, str(tmp_path)]) == 1
+    assert expected in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
 def test_it_says_how_to_commit_with_git(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     (tmp_path / "sub dir").mkdir()
@@ -210,11 +259,12 @@ def test_inject_source_needs_no_service_in_the_build_root(
     )
     assert cli.main(["verify", "--description", "containers.xml", str(package)]) == 0
     asked = len(docker_registry.requests())
-    capsys.readouterr()
-    assert cli.main(["init", "--inject", "source", str(package)]) == 0
-    assert contents(package) == after
-    assert len(docker_registry.requests()) == asked
-    assert capsys.readouterr().out == "Nothing changed: the package is set up.\n"
+    for options in (["--inject", "source"], [], ["--arch", "x86_64"]):
+        capsys.readouterr()
+        assert cli.main(["init", *options, str(package)]) == 0
+        assert contents(package) == after
+        assert len(docker_registry.requests()) == asked
+        assert capsys.readouterr().out == "Nothing changed: the package is set up.\n"
 
 
 @pytest.mark.integration

@@ -2,10 +2,12 @@
 
 import argparse
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from osc_containers import files, holdings, request, servicefile, split, verify, workingcopy
+from osc_containers.checks import services
+from osc_containers.checks.subject import Subject
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.commands.prefetch import prefetch_all
@@ -13,6 +15,7 @@ from osc_containers.errors import DescriptionError, Error
 from osc_containers.lock import EMPTY, FILE_NAME
 from osc_containers.package import Package
 from osc_containers.request import Request
+from osc_containers.servicefile import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +44,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--inject",
         choices=("buildtime", "source"),
-        default="buildtime",
         help="buildtime: by the service kiwi_containers_inject, in the build root; source: by kiwi_containers.obscpio, "
-        "for build roots that cannot have that service, and one architecture (default: %(default)s)",
+        "for build roots that cannot have that service, and one architecture (default: as it is set up, or buildtime)",
     )
     parser.add_argument("--no-prefetch", action="store_true", help="fetch nothing now: no network is needed")
 
@@ -53,7 +55,9 @@ def run(options: argparse.Namespace) -> int:
     package = Package(options.directory)
     before = _files(package.directory)
     with package.hold():
-        set_up = _set_up_bundle if options.inject == "source" else _set_up
+        told = servicefile.prefetches(package.directory)
+        bundled = options.inject == "source" if options.inject else servicefile.is_bundled(told)
+        set_up = _set_up_bundle if bundled else _set_up
         set_up(package, options.description, arguments.words(options.arch))
     if not options.no_prefetch:
         try:
@@ -67,6 +71,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _set_up(package: Package, name: str | None, architectures: list[str]) -> None:
     """Split the descriptions and complete `_service`."""
+    for entry in servicefile.prefetches(package.directory):
+        if servicefile.is_bundled([entry]):
+            raise DescriptionError(
+                f"{servicefile.FILE_NAME}:{entry.line}: {entry.name} is set up the other way; take it out, and include "
+                "in the description what it reads"
+            )
     found = request.read(package, [], architectures, [])
     names = [described.path.name for described in found.descriptions if described.containers]
     if name is not None and name not in names:
@@ -80,6 +90,9 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Non
     entries = {entry.name: entry for entry in servicefile.entries(new)}
     if len(names) > 1 and not entries[servicefile.INJECT].values("description"):
         raise DescriptionError(f"{', '.join(names)}: several have <containers>; say by --description which OBS builds")
+    _check_entries(package, servicefile.entries(new))
+    there = [entry for entry in servicefile.entries_in(package.directory) if entry.name in servicefile.PARAMETERS]
+    _check_options(there, name, architectures)
     split.apply(split.plan(found.descriptions))
     if new != old:
         files.write_atomically(path, new)
@@ -89,11 +102,14 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Non
 def _set_up_bundle(package: Package, name: str | None, architectures: list[str]) -> None:
     """Put `<containers>` into a file that the description does not include, and one entry into `_service`."""
     path, old = package.directory / servicefile.FILE_NAME, servicefile.read(package.directory)
-    for entry in servicefile.entries(old) if old is not None else ():
-        if entry.name == servicefile.PREFETCH and "source" in entry.values("inject"):
-            return
-        if entry.name in (servicefile.PREFETCH, servicefile.INJECT):
+    there = [entry for entry in servicefile.entries_in(package.directory) if entry.name in servicefile.PARAMETERS]
+    for entry in there:
+        if entry.name == servicefile.INJECT or not servicefile.is_bundled([entry]):
             raise DescriptionError(f"{path.name}:{entry.line}: {entry.name} is set up the other way; take it out")
+    if there:
+        _check_entries(package, there)
+        _check_options(there, None, architectures)
+        return
     found = request.read(package, [], architectures, [])
     having = [each for each in found.descriptions if each.containers and name in (None, each.path.name)]
     if len(having) != 1:
@@ -116,6 +132,35 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
     logger.info("%s: no longer includes %s, which the service reads", described.name, ", ".join(holding))
     files.write_atomically(path, new)
     logger.info("%s: %s", path.name, "new" if old is None else "has our service now, too; nothing else changed")
+
+
+def _check_entries(package: Package, entries: Sequence[Entry]) -> None:
+    """Refuse to call a package set up whose services cannot do their work.
+
+    :raises DescriptionError: each reason is named.
+    """
+    subject = Subject(package=package, request=Request(parts=()), lock=None, entries=tuple(entries))
+    found = services.check(subject)
+    problems = [f"{each.file}:{each.line}: {each.why}" + (f"; write {each.fix}" if each.fix else "") for each in found]
+    if problems:
+        raise DescriptionError(*problems)
+
+
+def _check_options(entries: Sequence[Entry], name: str | None, architectures: Sequence[str]) -> None:
+    """Refuse options that entries which are there contradict, because these stay as they are.
+
+    :raises DescriptionError: each is named.
+    """
+    problems = []
+    for entry in entries:
+        for parameter, given in (("description", [name] if name else []), ("arch", architectures)):
+            told = entry.given(parameter)
+            is_known = parameter in servicefile.PARAMETERS[entry.name] and (told or parameter == "arch")
+            if is_known and given and set(told) != set(given):
+                what = f"{entry.name} has {parameter} {', '.join(told) or 'by default'}, got {', '.join(given)}"
+                problems.append(f"{servicefile.FILE_NAME}:{entry.line}: {what}; change it there")
+    if problems:
+        raise DescriptionError(*problems)
 
 
 def _prefetch_if_needed(package: Package) -> None:
