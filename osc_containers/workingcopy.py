@@ -37,6 +37,13 @@ def commands_for(directory: Path, names: Collection[str]) -> tuple[str, ...]:
     return (*([" ".join([system.value, "add", *words])] if words else []), f"{system.value} commit")
 
 
+def commands_for_all(directory: Path) -> tuple[str, ...]:
+    """Return the shell commands that commit a package with whatever is new in it."""
+    if system_of(directory) is System.GIT:
+        return "git add .", "git commit"
+    return "osc addremove", "osc commit"
+
+
 def committed(directory: Path, name: str, revision: str | None) -> bytes | None:
     """Return a file as a revision has it (without one, the last that is known here), or None where it has none.
 

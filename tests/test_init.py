@@ -10,7 +10,7 @@ from docker_registry import DockerRegistry
 from test_parity import Oracle, Selection, oracle
 from test_split import dependencies, obs_builds
 
-from osc_containers import cli, services
+from osc_containers import cli, services, workingcopy
 
 assert oracle  # a fixture
 
@@ -216,8 +216,12 @@ def test_it_says_how_to_commit_with_git(tmp_path: Path, capsys: pytest.CaptureFi
     path = tmp_path / "sub dir" / "a b.kiwi"
     path.write_text("<image><include from='x.xml'/></image>")
     path.with_name("x.xml").write_text(f"<image>{CONTAINERS}</image>")
-    assert cli.main(["init", "--no-prefetch", str(path.parent)]) == 0
-    assert capsys.readouterr().out == "Now commit:\n  git add _service\n  git commit\n"
+    for _ in range(2):
+        assert cli.main(["init", "--no-prefetch", str(path.parent)]) == 0
+        assert capsys.readouterr().out == (
+            "Now fetch and commit:\n  osc containers prefetch\n  git add .\n  git commit\n"
+        )
+    assert workingcopy.commands_for(path.parent, ["_service"]) == ("git add _service", "git commit")
 
 
 def test_names_with_blanks_are_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,7 +230,9 @@ def test_names_with_blanks_are_names(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "my app.kiwi").write_text(f"<image>{profile}<include from='containers.xml'/></image>")
     (tmp_path / "containers.xml").write_text(f"<image>{containers}</image>")
     assert cli.main(["init", "--no-prefetch", "--description", "my app.kiwi", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "Now commit:\n  osc add _service\n  osc commit\n"
+    assert capsys.readouterr().out == (
+        "Now fetch and commit:\n  osc containers prefetch\n  osc addremove\n  osc commit\n"
+    )
     named = ["--description", "my app.kiwi", "--arch", "x86_64"]
     for command in (["verify", *named], ["prefetch", "--locked", *named], ["inject", "--root", str(tmp_path), *named]):
         assert cli.main([*command, "--profile", "My Profile", str(tmp_path)]) == 1

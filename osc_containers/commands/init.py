@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         "     manualrun), one that runs in every build; whatever else is in _service stays;\n"
         "  3. prefetch: the first lock and archives, if they are not there yet.\n\n"
         "Then it says what to commit. A second run changes nothing.",
-        "  osc containers init --arch x86_64 --arch aarch64\n  osc commit",
+        "  osc containers init --arch x86_64 --arch aarch64\n  osc addremove\n  osc commit",
     )
     arguments.add_package(parser)
     parser.add_argument(
@@ -59,12 +59,15 @@ def run(options: argparse.Namespace) -> int:
         bundled = options.inject == "source" if options.inject else servicefile.is_bundled(told)
         set_up = _set_up_bundle if bundled else _set_up
         set_up(package, options.description, arguments.words(options.arch))
-    if not options.no_prefetch:
-        try:
-            _prefetch_if_needed(package)
-        except Error:
-            logger.warning("the package is set up; what failed is the prefetch: run 'osc containers prefetch' again")
-            raise
+    try:
+        is_complete = _prefetch_if_needed(package, may_fetch=not options.no_prefetch)
+    except Error:
+        logger.warning("the package is set up; what failed is the prefetch: run 'osc containers prefetch' again")
+        raise
+    if not is_complete:
+        commands = "osc containers prefetch", *workingcopy.commands_for_all(package.directory)
+        print("Now fetch and commit:", *commands, sep="\n  ")
+        return 0
     _say_what_to_commit(package.directory, before)
     return 0
 
@@ -163,14 +166,20 @@ def _check_options(entries: Sequence[Entry], name: str | None, architectures: Se
         raise DescriptionError(*problems)
 
 
-def _prefetch_if_needed(package: Package) -> None:
-    """Prefetch as the service would, unless lock and archives are there: a run of its own follows the tags."""
+def _prefetch_if_needed(package: Package, *, may_fetch: bool) -> bool:
+    """Prefetch as the service would, unless lock and archives are there: a run of its own follows the tags.
+
+    Return whether they are there now.
+    """
     found = request.of_package(package)
     if _is_complete(package, found):
         logger.info("%s: there, with its archives; 'osc containers prefetch' follows the tags", FILE_NAME)
-        return
-    bundled = servicefile.is_bundled(servicefile.prefetches(package.directory))
-    prefetch_all(package, found, outdir=package.directory, locked=False, bundled=bundled)
+    elif may_fetch:
+        bundled = servicefile.is_bundled(servicefile.prefetches(package.directory))
+        prefetch_all(package, found, outdir=package.directory, locked=False, bundled=bundled)
+    else:
+        return False
+    return True
 
 
 def _is_complete(package: Package, found: Request) -> bool:
