@@ -347,6 +347,10 @@ def test_a_bundle_needs_no_inject_service(tmp_path: Path, capsys: pytest.Capture
     write(tmp_path, files | {"kiwi_containers.obscpio": "x"}, APP)
     (tmp_path / NAME).unlink()
     assert check(tmp_path, capsys, "--strict") == (0, "nothing found\n")
+    (tmp_path / "containers.xml").write_text(CONTAINERS.replace("<containers", '<containers profiles="A"'))
+    assert "no profile 'A' is declared" in check(tmp_path, capsys, "--strict")[1]
+    (tmp_path / "a.kiwi").write_text(with_profiles("A").replace('  <include from="this://./containers.xml"/>\n', ""))
+    assert check(tmp_path, capsys, "--strict") == (0, "nothing found\n")
     (tmp_path / "kiwi_containers.obscpio").unlink()
     status, said = check(tmp_path, capsys)
     assert status == 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from osc_containers import overlay
+from osc_containers import overlay, request
 from osc_containers.checks.subject import Subject
 from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
@@ -19,7 +19,7 @@ def check(subject: Subject) -> Iterator[Finding]:
         if not subject.is_bundled:
             yield from _visible(found)
         yield from _nested(found)
-        yield from _profiles(found)
+        yield from _profiles(found, subject)
         yield from _names(found, subject)
 
 
@@ -52,9 +52,11 @@ def _nested(found: Description) -> Iterator[Finding]:
             )
 
 
-def _profiles(found: Description) -> Iterator[Finding]:
+def _profiles(found: Description, subject: Subject) -> Iterator[Finding]:
     """Find profiles that are not declared, and those whose directory would be something else."""
-    declared = {profile.name for profile in found.profiles}
+    # Of a bundle the containers stand in a file of their own, and what is built is a description without them.
+    built = request.read(subject.package, [], [], []).descriptions if subject.is_bundled else ()
+    declared = {profile.name for each in (found, *built) for profile in each.profiles}
     for container in found.containers:
         if container.profiles and not container.profile_names:
             why = f"profiles {container.profiles[:80]!r} names none, so that it adds this container to no image"
