@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from osc_containers import description, files, overlay, verify
+from osc_containers import description, files, obscpio, overlay, verify
 from osc_containers.description import Description
 from osc_containers.errors import DescriptionError, LockError, VerificationError
 from osc_containers.lock import FILE_NAME
@@ -90,7 +90,12 @@ def _verified(package: Package, found: Description, containers: Sequence[Contain
         raise LockError(*problems)
     placed = overlay.place(containers, overlay.paths(found.of_architecture(arch)), arch, lock)
     images = {item.locked.archive.name: (item.container.reference, arch, item.locked) for item in placed}
-    problems = verify.check_archives(package, images.values())
+    problems = verify.check_archives(package, images.values()) or tuple(
+        f"{name}: is in {obscpio.FILE_NAME} only, which a build unpacks by itself; for a file of its own run "
+        "'osc containers prefetch --inject buildtime'"
+        for name in images
+        if package.find(name) is None
+    )
     if problems:
         raise VerificationError(*problems)
     for notice in overlay.notices({item.container: item.path for item in placed}):

@@ -265,6 +265,11 @@ def test_inject_source_needs_no_service_in_the_build_root(
     )
     assert cli.main(["verify", "--description", "containers.xml", str(package)]) == 0
     asked = len(docker_registry.requests())
+    root = package.parent / "root"
+    root.mkdir()
+    assert cli.main(["inject", "--root", str(root), "--arch", "x86_64", str(package)]) == 1
+    assert "is in kiwi_containers.obscpio only, which a build unpacks by itself" in capsys.readouterr().err
+    assert list(root.iterdir()) == []
     for options in (["--inject", "source"], [], ["--arch", "x86_64"]):
         capsys.readouterr()
         assert cli.main(["init", *options, str(package)]) == 0
