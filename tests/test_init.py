@@ -122,6 +122,23 @@ def test_a_failed_prefetch_leaves_a_package_that_is_set_up(package: Path, capsys
     assert sorted(contents(package)) == ["_service", "appliance.kiwi", "containers.xml"]
 
 
+@pytest.mark.integration
+def test_what_a_failed_prefetch_of_init_advises_fails_in_the_same_words(
+    package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = package / "appliance.kiwi"
+    path.write_text(path.read_text().replace("slowroll", "gone"))
+    assert cli.main(["init", "--inject", "source", str(package)]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    before = contents(package)
+    assert cli.main(["prefetch", str(package)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == said
+    assert contents(package) == before
+    docker_registry.push(images.small("gone"), "opensuse/bootable:gone")
+    assert cli.main(["prefetch", str(package)]) == 0
+    assert cli.main(["check", "--strict", str(package)]) == 0
+
+
 CONTAINERS = "<containers source='a.b' backend='docker'><container name='x'/></containers>"
 
 
