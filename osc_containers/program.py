@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from osc_containers import terminal
 from osc_containers.errors import Error
@@ -27,13 +27,21 @@ class _Printable(logging.Formatter):
         return terminal.printable(super().format(record))
 
 
+class _Output(logging.StreamHandler[TextIO]):
+    """Standard error as it is now: a display of progress puts itself there, to write messages above its bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.setStream(sys.stderr)
+        super().emit(record)
+
+
 def run(name: str, handler: Callable[[], int]) -> int:
     """Call a handler, and turn what a user, a registry or a disk can cause into a message and an exit status.
 
     What `argparse` ends with is a status, too: the handler may parse arguments.
     """
     _open_streams()
-    output = logging.StreamHandler()
+    output = _Output()
     output.setFormatter(_Printable(f"{name}: %(message)s"))
     logging.basicConfig(handlers=[output], level=logging.INFO, force=True)
     signal.signal(signal.SIGTERM, _terminate)

@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
+_WIDE = 72
+"""Columns of a terminal from which on there is room for bars, rates and times."""
+_AMOUNT = len(" 999.9/999.9 MB")
+_NARROWEST = 4
+
 
 class Progress(Protocol):
     """Someone who is told of blobs on their way; every method may be called from several threads."""
@@ -33,24 +38,28 @@ class Silence:
 def on_terminal() -> Iterator[Progress]:
     """Show a line for each running blob and one for all of them, with rate and time left, on standard error.
 
-    Nothing is shown where the library that draws is not installed: packages only recommend it.
+    What is written to standard error meanwhile stands above them, and nothing of them is left in the end. Nothing is
+    shown where the library that draws is not installed: packages only recommend it.
     """
     try:
         from rich.console import Console  # slow to load, and only wanted at a terminal
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
         from rich.progress import Progress as Bars
+        from rich.table import Column
     except ImportError:
         yield Silence()
         return
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    # Wrapped like prose, a digest in a message could not be copied.
+    console = Console(stderr=True, soft_wrap=True)
+    is_wide = console.width >= _WIDE
+    room = max(_NARROWEST, console.width // 3 if is_wide else console.width - _AMOUNT)
+    description = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=room))
+    others = (DownloadColumn, TransferSpeedColumn, TimeRemainingColumn) if is_wide else (DownloadColumn,)
+    columns = [each(table_column=Column(no_wrap=True)) for each in others]
+    with Bars(
+        description, *([BarColumn(bar_width=None)] if is_wide else ()), *columns, console=console, transient=True
+    ) as bars:
         yield _Terminal(bars)
 
 
