@@ -12,12 +12,13 @@ from osc_containers.digest import Digest
 DOCKER_HUB = "docker.io"
 _DOCKER_HUB_ALIAS = "index.docker.io"
 _REPOSITORY_LENGTH = 255
-_HOST_LENGTH = 253 + len(":65535")
-"""What DNS allows (RFC 1035, 2.3.4), and a port."""
+_HOST_LENGTH, _LABEL_LENGTH = 253, 63
+"""What DNS allows (RFC 1035, 2.3.4)."""
+_MOST_PORT = 65535
 
 _HOST = re.compile(
-    r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*"
-    r"|\[[a-fA-F0-9:]+\])(?::[0-9]{1,5})?"
+    r"((?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*"
+    r"|\[[a-fA-F0-9:]+\])(?::([0-9]{1,5}))?"
 )
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -46,8 +47,7 @@ class Reference(NamedTuple):
         if tag is not None and not _TAG.fullmatch(tag):
             raise ValueError(f"tag {tag[:160]!r}: expected at most 128 letters, digits and '_.-', not first '.' or '-'")
         registry, repository = _split_registry(name)
-        if len(registry) > _HOST_LENGTH or not _HOST.fullmatch(registry):
-            raise ValueError(f"registry {registry[:160]!r}: expected a host name and perhaps a port")
+        _check_registry(registry)
         for component in repository.split("/"):
             if not _COMPONENT.fullmatch(component):
                 raise ValueError(
@@ -85,3 +85,29 @@ def _split_registry(name: str) -> tuple[str, str]:
     if registry == DOCKER_HUB and "/" not in repository:
         repository = f"library/{repository}"
     return registry, repository
+
+
+def _check_registry(registry: str) -> None:
+    match = _HOST.fullmatch(registry)
+    if not match or len(match[1]) > _HOST_LENGTH:
+        raise ValueError(f"registry {registry[:160]!r}: expected a host name and perhaps a port")
+    host, port = match.groups()
+    if port and not 1 <= int(port) <= _MOST_PORT:
+        raise ValueError(f"registry {registry[:160]!r}: got the port {port}, expected one from 1 to {_MOST_PORT}")
+    if host.startswith("["):
+        _check_ipv6(host)
+        return
+    label = max(host.split("."), key=len)
+    if len(label) > _LABEL_LENGTH:
+        raise ValueError(
+            f"registry {registry[:160]!r}: got {len(label)} characters without a dot, expected at most {_LABEL_LENGTH}"
+        )
+
+
+def _check_ipv6(host: str) -> None:
+    import ipaddress  # slow to load, and few have such a registry
+
+    try:
+        ipaddress.IPv6Address(host[1:-1])
+    except ValueError as error:
+        raise ValueError(f"registry {host[:160]!r}: expected an IPv6 address in the brackets; {error}") from None

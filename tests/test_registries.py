@@ -208,7 +208,9 @@ def test_a_file_that_is_named_and_not_there_is_said(tmp_path: Path) -> None:
         registries.load({"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "none")})
 
 
-@pytest.mark.parametrize("location", ["b.example/%", "b", "b/x", "docker.io", "index.docker.io/library"])
+@pytest.mark.parametrize(
+    "location", ["b.example/%", "b.example:99999", "b", "b/x", "docker.io", "index.docker.io/library"]
+)
 def test_a_location_that_gives_no_name_is_said(location: str) -> None:
     """Least of all it becomes a name of Docker Hub."""
     table = f'[[registry]]\nprefix = "a.example"\nlocation = "{location}"\n'
