@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+IN_BUILD_ROOT = Path(__file__).resolve().parent.parent / "scripts/in-build-root"
+
 Done = subprocess.CompletedProcess[str]
 
 

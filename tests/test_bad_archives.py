@@ -11,7 +11,7 @@ import packages
 import pytest
 import service_program
 from docker_registry import DockerRegistry
-from service_program import last_line, snapshot
+from service_program import IN_BUILD_ROOT, last_line, snapshot
 
 pytestmark = pytest.mark.integration
 
@@ -139,10 +139,10 @@ _CASES: list[tuple[Callable[[Path], None], str]] = [
 Check = Callable[[Path], service_program.Done]
 
 
-def _service(environment: dict[str, str]) -> Callable[[Path, Path, Path], service_program.Done]:
+def _service(environment: dict[str, str], *within: Path) -> Callable[[Path, Path, Path], service_program.Done]:
     def run(installed: Path, package: Path, _: Path) -> service_program.Done:
         service = installed / "lib/obs/service/kiwi_containers_inject"
-        return service_program.run(service, package, environment=environment)
+        return service_program.run(service, package, environment=environment, within=within)
 
     return run
 
@@ -156,7 +156,7 @@ def _command(*arguments: str) -> Callable[[Path, Path, Path], service_program.Do
 
 
 _PROGRAMS = {
-    "kiwi_containers_inject in a build": _service(_BUILD),
+    "kiwi_containers_inject in a build": _service(_BUILD, IN_BUILD_ROOT),
     "kiwi_containers_inject elsewhere": _service({}),
     "osc-containers verify": _command("verify"),
     "osc-containers inject": _command("inject", "--root", "ROOT", "--arch", "x86_64"),
@@ -253,7 +253,7 @@ ls -A
 exit $status
 """
     service = str(installed / "lib/obs/service/kiwi_containers_inject")
-    command = ["unshare", "--mount", "sh", "-ec", script, "sh", str(sources), str(package), service]
+    command = [str(IN_BUILD_ROOT), "sh", "-ec", script, "sh", str(sources), str(package), service]
     done = subprocess.run(command, env=_BUILD, capture_output=True, text=True)
     assert done.returncode == 1
     assert re.fullmatch(r"kiwi_containers_inject: \S*root/usr/\S+: No space left on device", last_line(done))

@@ -279,3 +279,13 @@ def test_the_description_can_be_chosen(build: BuildRoot, package: Path) -> None:
     service.write_text(service.read_text().replace('mode="buildtime"/>', f'mode="buildtime">{chosen}</service>'))
     run(build)
     assert (package / "root" / ARCHIVES / "app_1.0").is_file()
+
+
+def test_outside_of_a_build_root_it_changes_nothing_whatever_the_environment(installed: Path, package: Path) -> None:
+    """Neither in a plain copy of a package nor in a directory of a repository, and not as root either."""
+    (package.parent / ".git").mkdir()
+    before = snapshot(package)
+    service = installed / "lib/obs/service/kiwi_containers_inject"
+    done = service_program.run(service, package, environment={"BUILD_ARCH": "x86_64", "BUILD_ROOT": "/"})
+    assert last_line(done) == "kiwi_containers_inject: not in a build root: 8 archives verified, nothing changed"
+    assert snapshot(package) == before

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from docker_registry import DockerRegistry
+from service_program import IN_BUILD_ROOT
 from test_parity import environment, interpreters
 
 from e2e import appliance
@@ -57,7 +58,7 @@ def inject(service: Path, sources: Path, outdir: Path) -> int:
     """Run our service as a build would; return how many bytes it and what it started wrote."""
     outdir.mkdir()
     done = subprocess.run(
-        ["unshare", "--net", "bash", "-ec", '"$0" --outdir "$1" && cat /proc/$$/io', service, outdir],
+        [IN_BUILD_ROOT, "bash", "-ec", '"$0" --outdir "$1" && cat /proc/$$/io', service, outdir],
         cwd=sources,
         env={"PATH": "/usr/bin:/bin", "BUILD_ARCH": "x86_64", "LC_ALL": "POSIX"},
         check=True,

@@ -29,7 +29,7 @@ _FILES = {
     ],
 }
 _PREFETCH = f"cd /package; {_SERVICES}/kiwi_containers --outdir /package --arch x86_64"
-_INJECT = f"cd /package; BUILD_ARCH=x86_64 {_SERVICES}/kiwi_containers_inject --outdir /tmp"
+_INJECT = f"touch /.buildenv; cd /package; BUILD_ARCH=x86_64 {_SERVICES}/kiwi_containers_inject --outdir /tmp"
 
 
 def output(*command: str | Path) -> list[str]:
