@@ -16,6 +16,7 @@ archives=/var/tmp/kiwi_containers
 state=/var/lib/kiwi_containers
 runtime=/run/kiwi_containers
 units=/usr/lib/systemd/system
+keep=/usr/libexec/kiwi_containers/keep
 
 say() { # PRIORITY TEXT
     [ -n "${JOURNAL_STREAM-}" ] && printf '<%s>' "$1"
@@ -79,9 +80,10 @@ recorded() { # ENGINE
     [ -e "$state/$1-$id" ] && read -r line < "$state/$1-$id" && [ "$line" = "$sha256" ]
 }
 
-# Units that share an archive share its ID: the last engine that has the image removes it.
+# Units that share an archive share its ID: the last engine that has the image removes it, unless somebody wants the
+# archive as well (fetch_only).
 release_archive() {
-    [ -e "$archive" ] || return 0
+    [ -e "$archive" ] && [ ! -e "$keep/$id" ] || return 0
     for other in podman docker container-snap; do
         wanted "kiwi_containers-$other-$id.service" && ! recorded "$other" && return 0
     done

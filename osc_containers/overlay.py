@@ -124,7 +124,8 @@ def plan(placed: Sequence[Placed]) -> tuple[Archive | TextFile | Symlink, ...]:
     """List everything that carries these containers into an image, sorted by path."""
     archives = {item.path: Archive(path=item.path, name=item.locked.archive.name) for item in placed}
     loads = {_load(item): None for item in placed if not item.container.fetch_only}
-    entries = (*archives.values(), *(units.render(loads) if archives else ()))
+    kept = {item.path: units.keep(item.path) for item in placed if item.container.fetch_only}
+    entries = (*archives.values(), *kept.values(), *(units.render(loads) if archives else ()))
     return tuple(sorted(entries, key=lambda entry: entry.path))
 
 

@@ -31,6 +31,7 @@ from osc_containers.reference import Reference
 
 ARCHIVES = "/var/tmp/kiwi_containers"  # noqa: S108 - a path in the image, and kiwi's
 LOADER = "/usr/libexec/kiwi_containers/load"
+KEEP = "/usr/libexec/kiwi_containers/keep"
 UNITS = "/usr/lib/systemd/system"
 TMPFILES = "/usr/lib/tmpfiles.d/kiwi_containers.conf"
 
@@ -100,6 +101,11 @@ def render(loads: Iterable[Load]) -> tuple[TextFile | Symlink, ...]:
         files.append(TextFile(path=f"{UNITS}/{unit}", text=_unit(load), mode=0o644))
         files.append(_wanted_by("kiwi_containers.service", unit))
     return tuple(sorted(files, key=lambda file: file.path))
+
+
+def keep(path: str) -> TextFile:
+    """Return the file that lets no load remove the archive at `path`, in whatever overlay that load comes."""
+    return TextFile(path=f"{KEEP}/{load_id(path)}", text=f"{path} is fetch_only\n", mode=0o644)
 
 
 def load_id(path: str) -> str:

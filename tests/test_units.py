@@ -258,6 +258,24 @@ def test_aging_leaves_the_archives_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "var/tmp/other").exists()
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_an_archive_that_is_loaded_and_fetch_only_too_stays(tmp_path: Path, is_kept: bool) -> None:
+    """Of what is loaded already nothing is left to do but to remove the archive."""
+    text = texts(LOAD)[LOADER]
+    for name, place in (("state", "/var/lib/kiwi_containers"), ("keep", units.KEEP), ("units", UNITS)):
+        text = text.replace(f"{name}={place}\n", f"{name}={tmp_path}/{name}\n")
+        (tmp_path / name).mkdir()
+    archive = tmp_path / "archive"
+    archive.touch()
+    (tmp_path / "state/podman-app_1.0").write_text(f"{LOAD.sha256}\n")
+    if is_kept:
+        marker = units.keep(LOAD.path)
+        (tmp_path / "keep" / Path(marker.path).name).write_text(marker.text)
+    arguments = ["podman", "app_1.0", "name", str(archive), "4096", LOAD.sha256, "c", "b", "0"]
+    subprocess.run(["sh", "-c", text, "load", *arguments], check=True)
+    assert archive.exists() == is_kept
+
+
 @pytest.mark.integration
 def test_the_loader_is_portable(tmp_path: Path) -> None:
     loader = tmp_path / "load"

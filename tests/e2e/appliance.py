@@ -83,6 +83,8 @@ LISTED = {
     "usr/lib/tmpfiles.d/kiwi_containers.conf": "-rw-r--r--",
     "usr/libexec": "drwxr-xr-x",
     "usr/libexec/kiwi_containers": "drwxr-xr-x",
+    "usr/libexec/kiwi_containers/keep": "drwxr-xr-x",
+    "usr/libexec/kiwi_containers/keep/data_1.0": "-rw-r--r--",
     "usr/libexec/kiwi_containers/load": "-rwxr-xr-x",
     "var/tmp/kiwi_containers": "drwxr-xr-x",
     "var/tmp/kiwi_containers/app_1.0": "-rw-r--r--",
