@@ -75,8 +75,11 @@ def moved(where: Mapping[Container, str]) -> Iterator[tuple[Container, str]]:
     for container, path in where.items():
         own = f"{ARCHIVES}/{container.file_name}"
         if path != own:
-            fault = _fault(container.file_name) or "two images would be that file"
-            yield container, f"plain kiwi fails to write {own}: {fault}"
+            fault = _fault(container.file_name)
+            yield (
+                container,
+                f"plain kiwi fails to write {own}: {fault}" if fault else f"plain kiwi writes several images to {own}",
+            )
 
 
 def notices(where: Mapping[Container, str]) -> tuple[str, ...]:

@@ -44,6 +44,12 @@ def commands_for_all(directory: Path) -> tuple[str, ...]:
     return "osc addremove", "osc commit"
 
 
+def removal_of(directory: Path, name: str) -> str:
+    """Return the shell command that removes a file from a package, whether or not it was ever committed."""
+    command = "osc rm --force" if system_of(directory) is System.OSC else "rm"
+    return f"{command} {shlex.quote(name)}"
+
+
 def committed(directory: Path, name: str, revision: str | None) -> bytes | None:
     """Return a file as a revision has it (without one, the last that is known here), or None where it has none.
 

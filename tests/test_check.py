@@ -131,6 +131,10 @@ CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
         {"a.kiwi": HEAD + containers('<container name="x"/>', "localhost:5000").partition("\n")[2]},
         {"localhost:5000/x:latest": 10},
     ),
+    "visible with a transport": (
+        {"a.kiwi": HEAD + containers('<container name="x"/>', "docker://localhost:5000/a").partition("\n")[2]},
+        {"localhost:5000/a/x:latest": 10},
+    ),
     "a scheme": ({"containers.xml": containers('<container name="x"/>', "https://a.example.com")}, {}),
     "a project of OBS": ({"containers.xml": containers('<container name="x"/>', "obs://home:ann/images")}, {}),
     "one reference from two places": (
@@ -200,6 +204,7 @@ CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
     ),
     "several descriptions": ({"b.kiwi": KIWI}, APP),
     "no lock": ({"containers.lock": None}, {}),
+    "no lock and no service": ({"containers.lock": None, "_service": None}, {}),
     "a broken lock": ({"containers.lock": "{}"}, {}),
     "a lock of yesterday": ({}, {"registry.example.com/team/old:1.0": 10}),
     "a lock for another architecture": ({"containers.lock": lock.dumps(make_lock(APP, "aarch64"))}, APP),
@@ -337,6 +342,15 @@ def test_strict_makes_errors_of_warnings(tmp_path: Path, capsys: pytest.CaptureF
     write(tmp_path, {"stray.ociarchive": "x"}, APP)
     assert check(tmp_path, capsys)[0] == 0
     assert check(tmp_path, capsys, "--strict")[0] == 1
+
+
+def test_the_command_that_removes_a_file_is_for_the_working_copy_that_it_is_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`osc rm` without --force refuses what it never had."""
+    write(tmp_path, {"stray.ociarchive": "x"}, APP)
+    (tmp_path / ".osc").mkdir()
+    assert check(tmp_path, capsys)[1].endswith("    > osc rm --force stray.ociarchive\n")
 
 
 def test_a_bundle_needs_no_inject_service(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

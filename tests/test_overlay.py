@@ -49,21 +49,21 @@ def test_another_path_is_nobodys() -> None:
 @pytest.mark.parametrize(
     ("name", "tag", "own", "path", "why"),
     [
-        ("app", "1", "app_1", "r.io_t_app_1", "two images would be that file"),
-        ("a/b", "1", "a/b_1", "r.io_t_a_b_1", "its directory is not made"),
+        ("app", "1", "app_1", "r.io_t_app_1", "writes several images to {}"),
+        ("a/b", "1", "a/b_1", "r.io_t_a_b_1", "fails to write {}: its directory is not made"),
         (
             "a" * 200,
             "b" * 60,
             f"{'a' * 200}_{'b' * 60}",
             f"r.io_t_{'a' * 153}-9a8a8037",
-            "its name is longer than 255 bytes",
+            "fails to write {}: its name is longer than 255 bytes",
         ),
     ],
 )
 def test_why_a_container_is_not_at_kiwis_path_is_said(name: str, tag: str, own: str, path: str, why: str) -> None:
     places = overlay.paths(containers(("r.io", "t", name, tag), ("q.io", "t", "app", "1")))
     assert overlay.notices(places)[0] == (
-        f"a.kiwi:1: r.io/t/{name}:{tag}: at {ARCHIVES}/{path}, since plain kiwi fails to write {ARCHIVES}/{own}: {why}"
+        f"a.kiwi:1: r.io/t/{name}:{tag}: at {ARCHIVES}/{path}, since plain kiwi {why.format(f'{ARCHIVES}/{own}')}"
     )
 
 

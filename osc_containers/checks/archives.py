@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from osc_containers import obscpio
+from osc_containers import obscpio, workingcopy
 from osc_containers.checks.subject import Subject
 from osc_containers.errors import DescriptionError
 from osc_containers.findings import Finding, Severity
@@ -11,8 +11,6 @@ from osc_containers.names import ARCHIVE_SUFFIX
 from osc_containers.reference import Reference
 from osc_containers.request import of_entries, wanted
 from osc_containers.table import size
-
-_PREFETCH = "osc service manualrun"
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -24,13 +22,15 @@ def check(subject: Subject) -> Iterator[Finding]:
     if subject.lock is None:
         if images and subject.package.find(FILE_NAME) is None:
             why = "not there: nothing is pinned and fetched yet"
-            yield Finding(severity=Severity.ERROR, check="lock", file=FILE_NAME, why=why, fix=_PREFETCH)
+            yield Finding(severity=Severity.ERROR, check="lock", file=FILE_NAME, why=why, fix=subject.prefetch)
         return
     for item, arch in images:
         if subject.lock.image_for(item.reference, arch) is None:
             file, _, line = item.where.rpartition(":")
             why = f"{item.reference} for {arch} is not in {FILE_NAME}"
-            yield Finding(severity=Severity.ERROR, check="lock", file=file, line=int(line), why=why, fix=_PREFETCH)
+            yield Finding(
+                severity=Severity.ERROR, check="lock", file=file, line=int(line), why=why, fix=subject.prefetch
+            )
     yield from _archives(subject.lock, subject)
     if subject.request.descriptions:  # else they could not be read, and nobody knows what they ask for
         yield from _unwanted(subject.lock, {item.reference for item, _ in images}, subject)
@@ -48,7 +48,7 @@ def _unwanted(lock: Lock, asked: set[Reference], subject: Subject) -> Iterator[F
                 file=FILE_NAME,
                 line=lines.get(f'"{reference}": {{', 0),
                 why=why,
-                fix=_PREFETCH,
+                fix=subject.prefetch,
             )
 
 
@@ -65,23 +65,30 @@ def _archives(lock: Lock, subject: Subject) -> Iterator[Finding]:
     if subject.is_bundled:
         if subject.package.find(obscpio.FILE_NAME) is None:
             why = f"not there, but {FILE_NAME} pins {len(expected)} images that belong into it"
-            yield _archive(Severity.ERROR, obscpio.FILE_NAME, why, _PREFETCH)
+            yield _archive(Severity.ERROR, obscpio.FILE_NAME, why, subject.prefetch)
         return
     for name, (reference, locked) in expected.items():
         path = subject.package.find(name)
         if path is None:
-            yield _archive(Severity.ERROR, name, f"not there, but {FILE_NAME} names it for {reference}", _PREFETCH)
+            yield _archive(
+                Severity.ERROR, name, f"not there, but {FILE_NAME} names it for {reference}", subject.prefetch
+            )
         elif path.stat().st_size != locked.archive.size:
             got = path.stat().st_size
             why = f"got {got} bytes, but {FILE_NAME} says {locked.archive.size}: it is truncated or of another day"
-            yield _archive(Severity.ERROR, name, why, _PREFETCH)
+            yield _archive(Severity.ERROR, name, why, subject.prefetch)
         if locked.archive.size > obscpio.SIZE_LIMIT:
             why = f"{size(locked.archive.size)} are too many for a member of a cpio archive: inject=source would fail"
             yield _archive(Severity.INFO, name, why)
     own = (path.name for path in subject.package.archives() if path.parent == subject.package.directory)
     for name in own:
         if name.endswith(ARCHIVE_SUFFIX) and name not in expected:
-            yield _archive(Severity.WARNING, name, f"{FILE_NAME} does not name it: remove it", f"osc rm {name}")
+            yield _archive(
+                Severity.WARNING,
+                name,
+                f"{FILE_NAME} does not name it: remove it",
+                workingcopy.removal_of(subject.package.directory, name),
+            )
 
 
 def _archive(severity: Severity, name: str, why: str, fix: str = "") -> Finding:

@@ -33,11 +33,11 @@ def _clashes(subject: Subject) -> Iterator[Finding]:
 
 def _visible(found: Description) -> Iterator[Finding]:
     for container in found.visible:
-        first, _, rest = container.endpoint.partition("/")
-        asked = rest if ":" in first else container.endpoint
-        why = f"obs-build sees this container and asks OBS for a package 'container:{asked}', which nobody provides"
-        if ":" in first:
-            why += f"; it even drops {first!r}, because of the colon"
+        if ":" in container.endpoint.partition("/")[0]:
+            asked = "a package called after it without its source, which has a colon, and nobody provides that"
+        else:
+            asked = f"a package 'container:{container.endpoint}', which nobody provides"
+        why = f"obs-build sees this container and asks OBS for {asked}"
         yield _finding(container, "visible", why, "osc containers split", severity=Severity.ERROR)
 
 

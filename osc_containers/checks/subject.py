@@ -58,6 +58,12 @@ class Subject(NamedTuple):
         return name != "arch" or value in platforms.ARCHITECTURES
 
     @property
+    def prefetch(self) -> str:
+        """The command that prefetches."""
+        is_manual = any(entry.mode == "manual" for entry in self.entries_of(PREFETCH))
+        return "osc service manualrun" if is_manual else "osc containers prefetch"
+
+    @property
     def is_bundled(self) -> bool:
         """Whether the containers go into an archive that obs-build unpacks by itself."""
         return servicefile.is_bundled(self.entries_of(PREFETCH)) and not self.entries_of(INJECT)
