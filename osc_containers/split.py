@@ -199,12 +199,12 @@ def _edited_text(source: XmlText, spans: Sequence[tuple[int, int]], name: str) -
 def _free_name(found: Description, moved: bytes, descriptions: Sequence[Description], *, alone: bool) -> Path:
     """Choose the new file's name: of several descriptions that need one, each gets its own."""
     own = f"{found.path.stem}.{FILE_NAME}"
-    if not _FIT_FOR_INCLUDE.fullmatch(own):
-        raise ValueError(f"{own[:160]!r} is no name that can be included; rename the description")
     used = {path for other in descriptions if other is not found for path in other.files[1:]}
     path = found.path.parent / (FILE_NAME if alone else own)
     if path in used:
         path = found.path.parent / own
+    if not _FIT_FOR_INCLUDE.fullmatch(path.name):
+        raise ValueError(f"{path.name[:160]!r} is no name that can be included; rename the description")
     if path in found.files:
         raise ValueError(f"{path.name} is there already and included; move this <containers> into it")
     if os.path.lexists(path) and not (path.is_file() and not path.is_symlink() and markup.read(path) == moved):

@@ -155,10 +155,19 @@ REFUSALS: dict[str, tuple[dict[str, str], str]] = {
         "file that a.kiwi includes",
     ),
     "a name that no include can have": (
-        {"a b.kiwi": image(OTHER)},
+        {"a b.kiwi": image(OTHER), "c.kiwi": image(OTHER)},
         "a b.kiwi:3: 'a b.containers.xml' is no name that can be included; rename the description",
     ),
 }
+
+
+@pytest.mark.parametrize("name", ["my kiosk.kiwi", "kü.kiwi"])
+def test_a_single_description_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """What is included is called containers.xml then."""
+    (tmp_path / name).write_text(image(OTHER))
+    (made,) = split_package(tmp_path)
+    assert made.included.name == "containers.xml"
+    assert INCLUDE in (tmp_path / name).read_text()
 
 
 @pytest.mark.parametrize(("files", "expected"), REFUSALS.values(), ids=REFUSALS)
