@@ -42,7 +42,7 @@ def inject_sources(package: Package, found: Description, arch: str) -> None:
             if _make_directory(package.directory / name, undo) and name == ROOT:
                 _unpack_root_archive(package)
         for name, items in sorted(directories.items()):
-            _write(package, items, Tree(package.directory / name), own=False)
+            _write(package, items, Tree(package.directory / name, keeps=True), own=False)
         undo.pop_all()
     for path in found.files:
         before = path.read_bytes()
@@ -105,10 +105,9 @@ def _verified(package: Package, found: Description, containers: Sequence[Contain
 
 def _make_directory(path: Path, undo: ExitStack) -> bool:
     """Have an overlay directory, and return whether it is a new one."""
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise DescriptionError(
-            f"{path.name}: got a file or a link, expected an overlay directory, or nothing; rename it"
-        )
+    problem = overlay.problem_of_directory(path)
+    if problem:
+        raise DescriptionError(problem)
     if path.exists():
         undo.callback(_remove_others, path, set(path.rglob("*")))
         return False

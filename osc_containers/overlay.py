@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from osc_containers import names, units
@@ -121,6 +122,13 @@ def problems_of_profiles(container: Container) -> tuple[str, ...]:
         for profile in container.profile_names
         if profile in _TAKEN or "/" in profile or profile.startswith(".")
     )
+
+
+def problem_of_directory(path: Path) -> str | None:
+    """Say of an overlay directory of the packager that it is none."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        return f"{path.name}: got a file or a link, expected an overlay directory, or nothing; rename it"
+    return None
 
 
 def plan(placed: Sequence[Placed]) -> tuple[Archive | TextFile | Symlink, ...]:

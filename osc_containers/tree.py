@@ -5,9 +5,10 @@ by component on open directories, so that neither a link nor a race leads out of
 """
 
 import errno
+import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -24,20 +25,26 @@ _MODES = {"/tmp": 0o1777, "/var/tmp": 0o1777}  # noqa: S108 - where they are mad
 class Tree(NamedTuple):
     """The tree below `root`; paths in it are absolute.
 
-    An `OSError` of any method names the path in the tree, not what was in the way of it.
+    With `keeps`, what is there and is something else than what shall be is an error; without, it is replaced. An
+    `OSError` of any method names the path in the tree, not what was in the way of it.
     """
 
     root: Path
+    keeps: bool = False
 
     def write(self, path: str, content: bytes, mode: int) -> None:
         """Make a file with exactly that mode, in place of whatever file or link has the name."""
-        with self._parent(path) as (parent, name), files.new_file(name, mode, parent) as descriptor:
-            files.write_all(descriptor, content, 0)
+        with self._parent(path) as (parent, name):
+            self._expect(name, parent, lambda: _digest(name, parent) == hashlib.sha256(content).digest())
+            with files.new_file(name, mode, parent) as descriptor:
+                files.write_all(descriptor, content, 0)
 
     def symlink(self, path: str, target: str) -> None:
         """Make a symbolic link, in place of whatever file or link has the name."""
-        with self._parent(path) as (parent, name), files.beside(name, parent) as temporary:
-            os.symlink(target, temporary, dir_fd=parent)
+        with self._parent(path) as (parent, name):
+            self._expect(name, parent, lambda: _link_target(name, parent) == target)
+            with files.beside(name, parent) as temporary:
+                os.symlink(target, temporary, dir_fd=parent)
 
     def link(self, path: str, source: Path, *, own: bool = False) -> bool:
         """Make a file of mode 0644 that is `source` by hard link, or a copy where there can be no link.
@@ -48,11 +55,16 @@ class Tree(NamedTuple):
         real = source.resolve(strict=True)
         with real.open("rb") as file, self._parent(path) as (parent, name):
             status = os.fstat(file.fileno())
+            self._expect(name, parent, lambda: _digest(name, parent) == hashlib.file_digest(file, "sha256").digest())
             if _is_alike(status, own=own) and _hard_link(real, name, parent):
                 return True
             with files.new_file(name, 0o644, parent) as copy:
                 files.copy_range(file.fileno(), 0, copy, 0, status.st_size)
         return False
+
+    def _expect(self, name: str, parent: int, is_same: Callable[[], bool]) -> None:
+        if self.keeps and _is_there(name, parent) and not is_same():
+            raise FileExistsError(errno.EEXIST, "is there already and is something else; rename or remove it")
 
     def can_link(self, source: Path, *, own: bool = False) -> bool:
         """Tell whether `link` needs no room for `source`, as far as file systems, mode and owner tell."""
@@ -98,6 +110,22 @@ def _walk(root: int, directory: PurePosixPath, stack: ExitStack) -> int:
 
 def _is_alike(status: os.stat_result, *, own: bool) -> bool:
     return stat.S_IMODE(status.st_mode) == 0o644 and (not own or status.st_uid == os.geteuid())
+
+
+def _is_there(name: str, parent: int) -> bool:
+    try:
+        os.lstat(name, dir_fd=parent)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _digest(name: str, parent: int) -> bytes | None:
+    """Return the SHA-256 of a file, or None where there is no plain file."""
+    if not stat.S_ISREG(os.lstat(name, dir_fd=parent).st_mode):
+        return None
+    with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent), "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _hard_link(real: Path, name: str, parent: int) -> bool:

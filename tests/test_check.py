@@ -344,6 +344,19 @@ def test_strict_makes_errors_of_warnings(tmp_path: Path, capsys: pytest.CaptureF
     assert check(tmp_path, capsys, "--strict")[0] == 1
 
 
+def test_what_is_in_the_way_of_the_overlay_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, {}, APP) / "root/usr/lib/systemd/system/kiwi_containers.service"
+    path.parent.mkdir(parents=True)
+    path.symlink_to("mine")
+    expected = "root/usr/lib/systemd/system/kiwi_containers.service: warning: the build puts a file of that name"
+    assert check(tmp_path, capsys)[1].startswith(expected)
+    shutil.rmtree(tmp_path / "root")
+    (tmp_path / "root").touch()
+    status, said = check(tmp_path, capsys)
+    assert status == 1
+    assert said.startswith("root: error: got a file or a link, expected an overlay directory, or nothing; rename it")
+
+
 def test_the_command_that_removes_a_file_is_for_the_working_copy_that_it_is_in(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -193,6 +193,31 @@ def test_a_packagers_own_overlay_stays(build: BuildRoot, package: Path) -> None:
     assert f"root/{ARCHIVES}/app_1.0" in after
 
 
+@pytest.mark.parametrize("name", [f"root/{UNITS}/kiwi_containers.service", f"small/{ARCHIVES}/both_1.0"])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_packagers_own_file_is_not_replaced(build: BuildRoot, package: Path, name: str, is_link: bool) -> None:
+    path = package / name
+    path.parent.mkdir(parents=True)
+    if is_link:
+        path.symlink_to("mine")
+    else:
+        path.write_text("mine")
+    before = contents(package)[name]
+    done = build.run_services()
+    assert done.returncode != 0
+    message = f"kiwi_containers_inject: {name}: is there already and is something else; rename or remove it\n"
+    assert message in done.stderr
+    assert contents(package)[name] == before
+
+
+def test_a_packagers_own_file_may_be_the_same(build: BuildRoot, package: Path) -> None:
+    path = package / "root" / ARCHIVES / "app_1.0"
+    path.parent.mkdir(parents=True)
+    shutil.copy(archive(package, "app"), path)
+    run(build)
+    assert path.samefile(archive(package, "app"))
+
+
 def test_a_packagers_own_overlay_in_a_tar_stays(build: BuildRoot, package: Path, tmp_path: Path) -> None:
     """Where there is a root/, as there will be now, kiwi ignores it."""
     (tmp_path / "etc/secret").mkdir(mode=0o700, parents=True)

@@ -1,5 +1,6 @@
 """Where containers stand and what they are called: what obs-build and plain kiwi make of that."""
 
+import os
 from collections.abc import Iterator
 
 from osc_containers import overlay, request
@@ -7,6 +8,7 @@ from osc_containers.checks.subject import Subject
 from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
 from osc_containers.findings import Finding, Severity, of_problem
+from osc_containers.lock import EMPTY
 from osc_containers.reference import Reference
 from osc_containers.request import wanted
 from osc_containers.sections import Container
@@ -21,6 +23,7 @@ def check(subject: Subject) -> Iterator[Finding]:
         yield from _nested(found)
         yield from _profiles(found, subject)
         yield from _names(found, subject)
+        yield from _overlays(found, subject)
 
 
 def _clashes(subject: Subject) -> Iterator[Finding]:
@@ -67,6 +70,29 @@ def _profiles(found: Description, subject: Subject) -> Iterator[Finding]:
             why = f"no profile {names[:2000]} is declared, so that it adds this container to no image"
             yield _finding(container, "profile", why, f'<profile name="{missing[0][:80]}" description="…"/>')
         yield from (of_problem(problem, "profile") for problem in overlay.problems_of_profiles(container))
+
+
+def _overlays(found: Description, subject: Subject) -> Iterator[Finding]:
+    """Find what the packager has where the containers go."""
+    for arch in subject.request.architectures_of(found):
+        every = found.of_architecture(arch)
+        fit = [container for container in every if not overlay.problems_of_profiles(container)]
+        for name in {name: None for container in fit for name in container.profile_names or (overlay.ROOT,)}:
+            problem = overlay.problem_of_directory(subject.package.directory / name)
+            if problem:
+                yield of_problem(problem, "overlay")
+        placed = overlay.place(fit, overlay.paths(every), arch, subject.lock or EMPTY)
+        for name, items in overlay.directories(placed).items():
+            for entry in overlay.plan(items):
+                if os.path.lexists(f"{subject.package.directory / name}{entry.path}"):
+                    why = "the build puts a file of that name there, and fails if yours is another"
+                    yield Finding(
+                        severity=Severity.WARNING,
+                        check="overlay",
+                        file=f"{name}{entry.path}",
+                        why=why,
+                        fix="rename or remove it",
+                    )
 
 
 def _names(found: Description, subject: Subject) -> Iterator[Finding]:
