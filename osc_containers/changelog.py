@@ -17,11 +17,11 @@ _HEADS = ("  ARCH", "OLD", "CREATED", "NEW", "CREATED", "LAYERS", "TO FETCH")
 def as_text(changes: Sequence[Change]) -> str:
     """Return a table of the images, with each reference above those of its architectures."""
     images = [image for change in changes for image in change.images]
-    head, *lines = table.render(_HEADS, map(_row, images), right=("TO FETCH",)).splitlines()
+    head, *rows = table.render(_HEADS, map(_row, images), right=("TO FETCH",), wrapped=("LAYERS",))
     texts = [head]
     for change in changes:
-        texts += [str(change.reference), *lines[: len(change.images)]]
-        lines = lines[len(change.images) :]
+        texts += [str(change.reference), *rows[: len(change.images)]]
+        rows = rows[len(change.images) :]
     return "\n".join(texts)
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from osc_containers import terminal
-from osc_containers.table import WIDTH
+from osc_containers import table, terminal
 
 _PLACE = re.compile(r"([^:\s][^:]*)(?::(\d+))?: (.*)", re.DOTALL)
 
@@ -64,7 +63,7 @@ def _lines(finding: Finding) -> Iterator[str]:
     severity = f"{finding.severity.value}:"
     lines = textwrap.wrap(
         terminal.printable(f"{finding.place}: {severity} {finding.why}").replace("\n", " "),
-        WIDTH,
+        table.line_width(),
         subsequent_indent="    ",
         break_long_words=False,
         break_on_hyphens=False,

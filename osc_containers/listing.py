@@ -77,4 +77,4 @@ def as_table(listed: Iterable[Row]) -> str:
                 size,
             )
         )
-    return table.render(heads, lines, right=("SIZE",), wrapped=("REFERENCE", "ARCH", "PROFILES", "PINNED"))
+    return "\n".join(table.render(heads, lines, right=("SIZE",), wrapped=("REFERENCE", "ARCH", "PROFILES", "PINNED")))

@@ -381,7 +381,7 @@ def test_a_bundle_needs_no_inject_service(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "kiwi_containers.obscpio").unlink()
     status, said = check(tmp_path, capsys)
     assert status == 1
-    assert said.startswith("kiwi_containers.obscpio: error: not there, but containers.lock pins 1 images")
+    assert said.startswith("kiwi_containers.obscpio: error: not there, but containers.lock pins 1 image for it")
 
 
 def test_a_description_with_many_packages_is_checked_and_set_up(

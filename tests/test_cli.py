@@ -123,7 +123,7 @@ def test_verify_needs_no_arguments(installed: Path, package: Path) -> None:
     done = run(installed, "verify", package=package)
     assert (done.returncode, done.stdout) == (
         0,
-        "3 archives verified: they are what the lock and the description say\n",
+        "3 archives verified: all is as the lock and the description say\n",
     )
     assert run(installed, "verify", str(package), package=package.parent).stdout == done.stdout
 

@@ -69,7 +69,7 @@ def test_the_example_of_kiwi_becomes_a_package_that_verifies(
     assert said.out == ("Now commit:\n  osc add _service containers.lock containers.xml *.ociarchive\n  osc commit\n")
     assert "osc-containers: _service: new\n" in said.err
     assert cli.main(["verify", str(package)]) == 0
-    assert capsys.readouterr().out == "2 archives verified: they are what the lock and the description say\n"
+    assert capsys.readouterr().out == "2 archives verified: all is as the lock and the description say\n"
     assert cli.main(["check", "--strict", str(package)]) == 0
     infos = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
     assert set(infos) == {"info"}  # plain kiwi cannot have a slash in a name, and no coreutils are named

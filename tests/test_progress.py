@@ -89,3 +89,14 @@ def test_of_a_prefetch_its_messages_are_left_on_the_terminal_and_nothing_else(tm
     ]
     expected = [message[at : at + columns].rstrip() for message in messages for at in range(0, len(message), columns)]
     assert left == expected
+
+
+def test_a_table_is_no_wider_than_the_terminal(tmp_path: Path) -> None:
+    containers = '<container name="application" path="some/team"/>'
+    (tmp_path / "kiosk.kiwi").write_text(CONTAINERS.format(host="registry.example.com", containers=containers))
+    *_, lines = on_terminal(80, tmp_path, "list")
+    assert lines == [
+        "REFERENCE                      BACKEND  ARCH  PROFILES  FETCH ONLY  PINNED  SIZE",
+        "registry.example.com/some/     podman   -     -         no          -          -",
+        "team/application:latest",
+    ]

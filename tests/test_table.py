@@ -7,7 +7,7 @@ from osc_containers import table
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
     rows = [("a", "1 B", "x"), ("abcdef", "10 kB", ""), ("", "", "long cell")]
-    assert table.render(("NAME", "SIZE", "LAST"), rows, right=("SIZE",)).splitlines() == [
+    assert table.render(("NAME", "SIZE", "LAST"), rows, right=("SIZE",)) == [
         "NAME     SIZE  LAST",
         "a         1 B  x",
         "abcdef  10 kB",
@@ -16,7 +16,17 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
 
 
 def test_a_table_without_rows_has_heads() -> None:
-    assert table.render(("NAME", "SIZE"), []) == "NAME  SIZE"
+    assert table.render(("NAME", "SIZE"), []) == ["NAME  SIZE"]
+
+
+def test_a_wide_row_goes_on_in_further_lines_after_a_comma(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "WIDTH", 20)
+    rows = [("abcdefgh", "3 kept, +1, -0", "z"), ("b", "3 kept, +1, -0", "z")]
+    assert table.render(("NAME", "LAYERS", "LAST"), rows, wrapped=("LAYERS",)) == [
+        "NAME      LAYERS   LAST",
+        "abcdefgh  3 kept,  z\n          +1, -0",
+        "b         3 kept,  z\n          +1, -0",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -40,3 +50,7 @@ def test_a_table_without_rows_has_heads() -> None:
 )
 def test_a_size_has_the_unit_that_keeps_it_short(count: int, text: str) -> None:
     assert table.size(count) == text
+
+
+def test_one_thing_is_one() -> None:
+    assert [table.count(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]

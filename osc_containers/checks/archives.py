@@ -10,7 +10,7 @@ from osc_containers.lock import FILE_NAME, Lock
 from osc_containers.names import ARCHIVE_SUFFIX
 from osc_containers.reference import Reference
 from osc_containers.request import of_entries, wanted
-from osc_containers.table import size
+from osc_containers.table import count, size
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -64,7 +64,7 @@ def _archives(lock: Lock, subject: Subject) -> Iterator[Finding]:
     expected = {locked.archive.name: (reference, locked) for reference, _, locked in lock.images()}
     if subject.is_bundled:
         if subject.package.find(obscpio.FILE_NAME) is None:
-            why = f"not there, but {FILE_NAME} pins {len(expected)} images that belong into it"
+            why = f"not there, but {FILE_NAME} pins {count(len(expected), 'image')} for it"
             yield _archive(Severity.ERROR, obscpio.FILE_NAME, why, subject.prefetch)
         return
     for name, (reference, locked) in expected.items():

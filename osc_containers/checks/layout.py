@@ -12,6 +12,7 @@ from osc_containers.lock import EMPTY
 from osc_containers.reference import Reference
 from osc_containers.request import wanted
 from osc_containers.sections import Container
+from osc_containers.table import count
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -48,7 +49,8 @@ def _nested(found: Description) -> Iterator[Finding]:
     for include in found.includes:
         having = [container for container in found.containers if container.file == include.name]
         if include.is_nested and having:
-            why = f"kiwi ignores an include in an included file: without this project it loses {len(having)} containers"
+            lost = count(len(having), "container")
+            why = f"kiwi ignores an include in an included file: without this project it loses {lost}"
             fix = f'<include from="this://./{include.name}"/> in {found.path.name}'
             yield Finding(
                 severity=Severity.INFO, check="nested", file=include.file, line=include.line, why=why, fix=fix

@@ -53,5 +53,6 @@ def run(options: argparse.Namespace) -> int:
         print(terminal.paint_head(changelog.as_text(moved)))
         print(f"\n{table.size(sum(change.fetched for change in moved))} to fetch")
     else:
-        print(f"{sum(len(item.architectures) for item in wanted)} images are what their tags name")
+        count = sum(len(item.architectures) for item in wanted)
+        print("1 image is what its tag names" if count == 1 else f"{count} images are what their tags name")
     return 1 if moved else 0

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from osc_containers import request, verify
+from osc_containers import request, table, verify
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.errors import LockError, VerificationError
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         arguments.words(options.arch),
         arguments.given(options.profile),
     )
-    print(f"{count} archives verified: they are what the lock and the description say")
+    print(f"{table.count(count, 'archive')} verified: all is as the lock and the description say")
     return 0
 
 
