@@ -211,7 +211,10 @@ def select(index: Index, wanted: Platform, where: str) -> Descriptor:
         if entry.platform is None and entry.media_type in INDEX_TYPES + MANIFEST_TYPES:
             return entry
     there = sorted({str(entry.platform) for entry in candidates if entry.platform and entry.platform.os != "unknown"})
-    raise ValueError(f"{where}: no image for {wanted}; there are: {', '.join(there)[:400] or 'none'}")
+    raise ValueError(
+        f"{where}: no image for {wanted} (kiwi's {', '.join(platforms.names_of(wanted))}); there are: "
+        f"{', '.join(there)[:400] or 'none'}; say by 'arch' which architectures the container is for"
+    )
 
 
 def _rank(wanted: Platform, entry: Descriptor) -> int | None:

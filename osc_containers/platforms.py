@@ -66,6 +66,11 @@ def of_architecture(arch: str) -> Platform:
         raise ValueError(f"unknown architecture {arch[:80]!r}, expected one of {', '.join(ARCHITECTURES)}") from None
 
 
+def names_of(platform: Platform) -> list[str]:
+    """Return the architectures of kiwi that are this platform."""
+    return [name for name, own in _PLATFORMS.items() if own == platform]
+
+
 def of_this_machine() -> str:
     """Return the architecture that kiwi sees on this machine: `uname -m`."""
     return os.uname().machine

@@ -189,7 +189,10 @@ _CASES: list[tuple[Callable[[Case], None], str]] = [
     (_no_such_image, r"containers\.xml:5: HOST/bad/nothing:1\.0: no tag '1\.0' at HOST: HTTP 404 .*"),
     (_no_registry, r"containers\.xml:5: 127\.0\.0\.1:1/bad/app:1\.0: .*connection refused.*"),
     (_no_such_host, r"containers\.xml:5: registry\.invalid/bad/app:1\.0: .*there is no host 'registry\.invalid'.*"),
-    (_no_such_platform, r"containers\.xml:5: .*no image for linux/s390x; there are: linux/amd64, linux/arm64/v8"),
+    (
+        _no_such_platform,
+        r"containers\.xml:5: .*no image for linux/s390x .*; there are: linux/amd64, linux/arm64/v8; say by 'arch' .*",
+    ),
     (_one_manifest_of_another_platform, r"containers\.xml:5: .*\(aarch64\); it is for linux/amd64 only"),
     (_helm_chart, r".*not an image but an artifact of type 'application/vnd\.cncf\.helm\.config\.v1\+json'.*"),
     (_artifact, r".*not an image but an artifact of type 'application/vnd\.example\.thing'.*"),

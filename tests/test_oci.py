@@ -43,6 +43,10 @@ def parse(document: object, media_type: str = "") -> Manifest | Index:
     return oci.parse(json.dumps(document).encode(), media_type, "r.io/x:1")
 
 
+NOT_FOR_AMD64 = "no image for linux/amd64 (kiwi's x86_64, amd64)"
+LIMIT = "say by 'arch' which architectures the container is for"
+
+
 @pytest.mark.parametrize(
     ("document", "media_type", "kind"),
     [
@@ -224,7 +228,7 @@ def test_the_best_entry_of_an_index_is_chosen(entries: list[object], wanted: Pla
 def test_what_an_index_has_is_said_where_nothing_fits(entries: list[dict[str, object]], message: str) -> None:
     found = parse(index(*entries))
     assert isinstance(found, Index)
-    with pytest.raises(ValueError, match=exactly(f"x: no image for linux/amd64; there are: {message}")):
+    with pytest.raises(ValueError, match=exactly(f"x: {NOT_FOR_AMD64}; there are: {message}; {LIMIT}")):
         oci.select(found, AMD64, "x")
 
 
