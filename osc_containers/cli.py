@@ -41,7 +41,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    options = parser(COMMANDS.keys() & set(arguments)).parse_args(arguments)
+    options, unknown = parser(COMMANDS.keys() & set(arguments)).parse_known_args(arguments)
+    if unknown:
+        options.refuse(f"unrecognized arguments: {' '.join(unknown)}")
     program.speak(options.verbosity)
     status: int = options.run(options)
     return status

@@ -135,14 +135,14 @@ def loads(text: str, where: str = FILE_NAME) -> Lock:
         newer = _is_newer(document)
         containers = document.member("containers")
     except ValueError as error:
-        raise LockError(_with_advice(str(error))) from None
+        raise LockError(_with_advice(str(error), where)) from None
     references: dict[Reference, LockedReference] = {}
     problems: list[str] = []
     for name in containers.values:
         try:
             references[_reference(name, containers.path(name))] = _load_reference(containers.member(name))
         except ValueError as error:
-            problems.append(_with_advice(str(error)))
+            problems.append(_with_advice(str(error), where))
     problems += _clashes(references, where)
     if len(problems) > PROBLEM_LIMIT:
         problems[PROBLEM_LIMIT:] = [f"{where}: {len(problems) - PROBLEM_LIMIT} more problems"]
@@ -151,8 +151,9 @@ def loads(text: str, where: str = FILE_NAME) -> Lock:
     return Lock(references=references, newer=newer)
 
 
-def _with_advice(problem: str) -> str:
-    return f"{problem}; remove the lock and run the prefetch again"
+def _with_advice(problem: str, where: str) -> str:
+    is_own = where == FILE_NAME  # else it is a file that `diff` was given, or one of another revision
+    return f"{problem}; {'remove the lock and run the prefetch again' if is_own else 'expected a lock'}"
 
 
 def _is_newer(document: Fields) -> bool:
@@ -216,4 +217,4 @@ def _clashes(references: Mapping[Reference, LockedReference], where: str) -> Ite
         owner = f"{str(reference)[:300]} ({arch})"
         other = owners.setdefault(locked.archive.name, owner)
         if other != owner:
-            yield _with_advice(f"{where}: {locked.archive.name} stands for {other} and for {owner}")
+            yield _with_advice(f"{where}: {locked.archive.name} stands for {other} and for {owner}", where)

@@ -87,7 +87,12 @@ def _status(handler: Callable[[], int]) -> int:
 
 def _written(status: int) -> int:
     """Write results out now: that nobody reads them any more has to be noticed here, not when Python ends."""
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from None
     return status
 
 

@@ -70,7 +70,8 @@ def _parser(name: str) -> argparse.ArgumentParser:
     parser.add_argument("--outdir", type=Path, required=True)
     for parameter, choices in servicefile.PARAMETERS[name].items():
         if choices:
-            parser.add_argument(f"--{parameter}", choices=(*choices, *servicefile.NO_VALUE))
+            allowed = (*choices, *servicefile.NO_VALUE)
+            parser.add_argument(f"--{parameter}", choices=allowed, metavar="|".join(choices))
         else:
             parser.add_argument(f"--{parameter}", action="append", default=[])
     return parser

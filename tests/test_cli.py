@@ -157,6 +157,25 @@ def test_inject_makes_units_that_systemd_takes(installed: Path, package: Path, t
     }
 
 
+def test_nothing_to_inject_is_said(installed: Path, tmp_path: Path) -> None:
+    """As where all containers are for profiles, and none was asked for."""
+    (tmp_path / "root").mkdir()
+    section = packages.section("registry.example.com", 'name="app"', profiles="big")
+    package = packages.write(tmp_path / "package", section)
+    done = run(installed, "inject", f"--root={tmp_path / 'root'}", "--arch=x86_64", package=package)
+    said = "osc-containers: nothing to do: no <containers> for this architecture and these profiles\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", said)
+    assert not list((tmp_path / "root").iterdir())
+
+
+def test_results_that_cannot_be_written_are_said(installed: Path, package: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [installed / "bin/osc-containers", "list"], cwd=package, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (1, "osc-containers: standard output: No space left on device\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -165,7 +184,10 @@ def test_inject_makes_units_that_systemd_takes(installed: Path, package: Path, t
         (["list", "--format=xml"], 2, "argument --format: invalid choice: 'xml'"),
         (["inject", "--arch=x86_64"], 2, "the following arguments are required: --root"),
         (["prefetch", "-q", "-v"], 2, "not allowed with argument"),
-        (["prefetch", "--connections=0"], 2, "argument --connections: "),
+        (["prefetch", "--connections=0"], 2, "argument --connections: got '0', expected a number from 1 to 64"),
+        (["prefetch", "--connections=²"], 2, "argument --connections: got '²', expected a number from 1 to 64"),
+        (["list", "--foo"], 2, "osc-containers list: error: unrecognized arguments: --foo"),
+        (["diff", "containers.xml"], 1, "column 1 (char 0); expected a lock"),
         (["list", "nothing.kiwi"], 1, "nothing.kiwi: No such file or directory"),
         (["list", "--arch=pdp11"], 1, "unknown architecture 'pdp11'"),
         (["list", "--profile=huge"], 1, "profile 'huge' is not declared"),

@@ -76,6 +76,7 @@ def test_a_service_takes_the_parameters_that_are_described(installed: Path, name
     command = [str(installed / "lib/obs/service" / name), "--help"]
     helped = subprocess.run(command, capture_output=True, text=True).stdout
     described = etree.parse(str(ROOT / "service" / f"{name}.service")).getroot().iterchildren("parameter")
+    assert ",," not in helped
     assert set(re.findall(r"--([a-z]+)", helped)) - {"help", "outdir"} == {item.get("name") for item in described}
 
 

@@ -41,7 +41,7 @@ def add_command(
         "-q", "--quiet", dest="verbosity", action="store_const", const=-1, default=0, help="warnings and errors only"
     )
     noise.add_argument("-v", "--verbose", dest="verbosity", action="store_const", const=1, help="more of what is done")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, refuse=parser.error)
     return parser
 
 

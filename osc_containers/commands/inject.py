@@ -1,6 +1,7 @@
 """`osc-containers inject`, and the service that does the same in a build root."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from osc_containers import inject, request
@@ -10,6 +11,8 @@ from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
 from osc_containers.package import Package
 from osc_containers.request import Request
+
+logger = logging.getLogger(__name__)
 
 
 def add(commands: Commands) -> None:
@@ -33,7 +36,10 @@ def run(options: argparse.Namespace) -> int:
     given = arguments.given
     found = request.of_package(package, given(options.description), [options.arch])
     described = the_description(found, options.arch)
-    inject.inject_root(package, described, options.arch, given(options.profile), options.root)
+    profiles = given(options.profile)
+    if not described.select(options.arch, profiles):
+        logger.warning("nothing to do: no <containers> for this architecture and these profiles")
+    inject.inject_root(package, described, options.arch, profiles, options.root)
     return 0
 
 

@@ -64,10 +64,9 @@ def add(commands: Commands) -> None:
 
 
 def _connections(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= _MOST:
-        raise ValueError
-    return number
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
+        raise argparse.ArgumentTypeError(f"got {text[:40]!r}, expected a number from 1 to {_MOST}")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
