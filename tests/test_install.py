@@ -55,6 +55,17 @@ def test_what_an_older_version_had_is_gone(tmp_path: Path) -> None:
     assert not stale.exists()
 
 
+def test_a_python_that_lacks_something_is_said(tmp_path: Path) -> None:
+    """Not where a package is made: what it needs will be there when it is installed."""
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    python, prefix = f"PYTHON={venv}/bin/python", f"PREFIX={tmp_path}/prefix"
+    done = make_install(python, prefix, "DESTDIR=")
+    said = f"warning: {venv}/bin/python lacks requests, urllib3, platformdirs, rich; install that, or say PYTHON=…\n"
+    assert (done.returncode, done.stderr) == (0, said)
+    assert make_install(python, prefix, f"DESTDIR={tmp_path}/stage").stderr == ""
+
+
 def test_setup_names_what_is_missing_where_it_cannot_install(tmp_path: Path) -> None:
     """A machine without apt: a PATH that has nothing but what the script itself needs."""
     for name in ("bash", "dirname", "env"):

@@ -14,6 +14,7 @@ SCRIPTS = [
     "scripts/demo",
     "scripts/manpage",
     "scripts/audit",
+    "scripts/say-missing",
 ]
 """Python without a suffix, which the tools do not find by themselves."""
 
