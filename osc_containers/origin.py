@@ -96,7 +96,10 @@ def interpret(*, source: Source, path: str, name: str, tag: str) -> Origin:
     if transport in _PATH_TRANSPORTS:
         joined = posixpath.normpath(f"{at}/{path}/{base}")
         if ":" in joined:
-            raise ValueError(f"source {source.text[:160]!r}: expected a path without ':', got {joined[:160]!r}")
+            raise ValueError(
+                f"source {source.text[:160]!r}: expected a path without ':', got {joined[:160]!r}; "
+                "the last part of the path is the container's 'name', and what follows a ':' its 'tag'"
+            )
         inner = posixpath.normpath(f"/{path}/{base}").lstrip("/")
         reference = Reference.parse(f"localhost/{inner}{suffix}")
         ref = f":{version}" if version and transport in _HOLD_TAGS else ""

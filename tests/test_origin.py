@@ -185,7 +185,11 @@ _REPOSITORY = "expected lower-case letters and digits, with single '.', '_', '__
             "registry '[1::2::3]': expected an IPv6 address in the brackets; At most one '::' permitted in '1::2::3'",
         ),
         (("a.b", "", "x" * 300), f"repository {'x' * 80!r}…: got 300 characters, expected at most 255"),
-        (("oci:/a:b",), "source 'oci:/a:b': expected a path without ':', got '/a:b/app'"),
+        (
+            ("oci:/a:b",),
+            "source 'oci:/a:b': expected a path without ':', got '/a:b/app'; the last part of the path is the "
+            "container's 'name', and what follows a ':' its 'tag'",
+        ),
         (("dir:/srv", "", "My App"), f"repository 'My App': got the component 'My App', {_REPOSITORY}"),
     ],
 )
