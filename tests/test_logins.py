@@ -196,6 +196,7 @@ def test_a_helper_that_fails_is_said_without_what_it_said(
         ('{"auths": {"a": "secret"}}', "got a string, expected an object"),
         ('{"auths": {"a": {"auth": "%%secret"}}}', "auth: not base64 of a name and a password"),
         ('{"auths": {"a": {"auth": "/////w=="}}}', "auth: not base64 of a name and a password"),
+        ('{"auths": {"a": {"auth": "secrét"}}}', "auth: not base64 of a name and a password"),
         ('{"credHelpers": {"a": 5}}', "got a number, expected a string"),
         ('{"credsStore": {}}', "got an object, expected a string"),
     ],
@@ -208,6 +209,44 @@ def test_a_malformed_file_is_said_without_what_is_in_it(tmp_path: Path, text: st
     assert str(caught.value).startswith(f"{file}: ")
     assert problem in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        {"auths": {"b.example": {"auth": "%%"}}},
+        {"auths": {"b.example": {"auth": "é"}}},
+        {"auths": {"b.example": {"auth": "/////w=="}}},
+        {"auths": {"b.example": None}},
+        {"auths": {"b.example": "secret"}},
+        {"credHelpers": {"b.example": 5}},
+        {"auths": {"": entry("nobody")}},
+    ],
+)
+def test_a_slip_in_the_entry_of_a_registry_is_no_matter_of_the_others(
+    tmp_path: Path, slip: dict[str, dict[str, object]]
+) -> None:
+    document = slip | {"auths": {"a.example": entry("me")} | slip.get("auths", {})}
+    found = Logins((), written(tmp_path, document))
+    assert found.find("a.example", "x") == Login(username="me", password="secret")
+    assert found.find("c.example", "x") is None
+
+
+def test_a_broken_file_is_no_matter_where_an_earlier_one_has_the_login(tmp_path: Path) -> None:
+    (tmp_path / ".config/containers").mkdir(parents=True)
+    (tmp_path / ".config/containers/auth.json").write_text(json.dumps({"auths": {"a.example": entry("me")}}))
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker/config.json").write_text("{")
+    found = Logins((), {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")})
+    assert found.find("a.example", "x") == Login(username="me", password="secret")
+    with pytest.raises(RegistryError, match=r"config\.json: not valid JSON"):
+        found.find("b.example", "x")
+
+
+def test_line_ends_in_base64_do_not_count(tmp_path: Path) -> None:
+    wrapped = entry("me")["auth"][:8] + "\r\n" + entry("me")["auth"][8:] + "\n"
+    found = Logins((), written(tmp_path, {"auths": {"a.example": {"auth": wrapped}}}))
+    assert found.find("a.example", "x") == Login(username="me", password="secret")
 
 
 def test_an_empty_file_has_no_login(tmp_path: Path) -> None:

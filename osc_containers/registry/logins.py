@@ -5,7 +5,6 @@ Files and their order: containers-auth.json(5), docker's `config.json`. Credenti
 """
 
 import base64
-import binascii
 import os
 import re
 import subprocess
@@ -29,11 +28,28 @@ _DOCKER_HUB_KEYS = ("docker.io", "https://index.docker.io/v1/", "index.docker.io
 
 
 class Credentials(NamedTuple):
-    """A credential file: logins and names of helpers, each by registry or repository, and a helper for all others."""
+    """A credential file: logins and names of helpers, each by registry or repository, and a helper for all others.
 
-    logins: dict[str, Login]
-    helpers: dict[str, str]
+    What stands for one registry is read when it is asked for: a slip there keeps nobody from the others.
+    """
+
+    logins: Fields
+    helpers: Fields
     store: str
+
+    def login(self, key: str) -> Login | None:
+        """Return what stands for `key`; None for nothing, as where docker only marks that a helper has it.
+
+        :raises ValueError: it is malformed; the message holds nothing of its secrets.
+        """
+        return _login(self.logins.member(key)) if key in self.logins else None
+
+    def helper(self, key: str) -> str | None:
+        """Return the name of the helper for `key`.
+
+        :raises ValueError: it is malformed.
+        """
+        return self.helpers.line(key) if key in self.helpers else None
 
 
 def parse(text: bytes, where: str) -> Credentials:
@@ -42,12 +58,10 @@ def parse(text: bytes, where: str) -> Credentials:
     :raises ValueError: it is malformed; the message holds nothing of its secrets.
     """
     document = fields.load(text, where)
-    auths = document.member("auths") if "auths" in document else Fields({}, where)
-    helpers = document.member("credHelpers") if "credHelpers" in document else Fields({}, where)
-    found = {key: login for key, entry in auths.items() if (login := _login(entry))}
+    nothing = Fields({}, where)
     return Credentials(
-        logins=found,
-        helpers={key: helpers.line(key) for key in helpers.values},
+        logins=document.member("auths") if "auths" in document else nothing,
+        helpers=document.member("credHelpers") if "credHelpers" in document else nothing,
         store=document.line("credsStore", ""),
     )
 
@@ -55,9 +69,10 @@ def parse(text: bytes, where: str) -> Credentials:
 def _login(entry: Fields) -> Login | None:
     username, password = entry.text("username", ""), entry.text("password", "")
     if "auth" in entry:
+        encoded = entry.text("auth").replace("\r", "").replace("\n", "")  # which Go passes over, too
         try:
-            decoded = base64.b64decode(entry.text("auth"), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+            decoded = base64.b64decode(encoded, validate=True).decode()
+        except ValueError:
             raise ValueError(f"{entry.where}: auth: not base64 of a name and a password") from None
         username, _, password = decoded.partition(":")
     login = Login(username=username, password=password.strip("\0"), identity_token=entry.text("identitytoken", ""))
@@ -88,7 +103,7 @@ class Logins:
         self._helpers = helpers or (AUTH_FILES,)
         self._files = files(environ, os.getuid())
         self._lock = threading.Lock()
-        self._read: tuple[Credentials, ...] | None = None
+        self._read: dict[Path, Credentials] = {}
         self._helped: dict[tuple[str, str], Login | None] = {}
 
     def find(self, host: str, repository: str) -> Login | None:
@@ -104,35 +119,26 @@ class Logins:
         return None
 
     def _find_in_files(self, host: str, repository: str) -> Login | None:
-        if self._read is None:
-            self._read = tuple(self._load())
-        logins = (self._find_in(credentials, host, repository) for credentials in self._read)
-        return next(filter(None, logins), None)
-
-    def _load(self) -> Iterator[Credentials]:
         for path in self._files:
             try:
-                with path.open("rb") as file:
-                    text = file.read(_FILE_LIMIT)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:
-                raise RegistryError(f"{path}: {error.strerror}") from None
-            try:
-                yield parse(text or b"{}", str(path))
+                if path not in self._read:
+                    self._read[path] = _load(path)
+                if login := self._find_in(self._read[path], host, repository):
+                    return login
             except ValueError as error:
                 raise RegistryError(f"{error}; correct it, or log in again") from None
+        return None
 
     def _find_in(self, credentials: Credentials, host: str, repository: str) -> Login | None:
         keys = tuple(_keys(host, repository))
         for key in keys:
-            if key in credentials.helpers and (login := self._ask(credentials.helpers[key], key)):
+            if (helper := credentials.helper(key)) and (login := self._ask(helper, key)):
                 return login
-        logins = credentials.logins
-        by_host = {_host_of(key): login for key, login in logins.items() if "://" in key}
+        urls = [key for key in credentials.logins.values if "://" in key]
         for key in keys:
-            if login := logins.get(key) or by_host.get(key):
-                return login
+            for name in (key, *(url for url in urls if _host_of(url) == key)):
+                if login := credentials.login(name):
+                    return login
         if credentials.store:
             servers = ("https://index.docker.io/v1/", host) if host == "docker.io" else (host,)
             for server in servers:
@@ -144,6 +150,17 @@ class Logins:
         if (helper, server) not in self._helped:
             self._helped[helper, server] = _run_helper(helper, server)
         return self._helped[helper, server]
+
+
+def _load(path: Path) -> Credentials:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_FILE_LIMIT)
+    except (FileNotFoundError, NotADirectoryError):
+        text = b""
+    except OSError as error:
+        raise RegistryError(f"{path}: {error.strerror}") from None
+    return parse(text or b"{}", str(path))
 
 
 def _keys(host: str, repository: str) -> Iterator[str]:

@@ -215,9 +215,12 @@ def read_oci_archive(data: bytes) -> None:
 
 
 def parse_logins(data: bytes) -> None:
-    """Read a credential file."""
+    """Read a credential file, and each of its entries."""
     try:
-        logins.parse(data, "auth.json")
+        found = logins.parse(data, "auth.json")
+        for key in (*found.logins.values, *found.helpers.values):
+            found.login(key)
+            found.helper(key)
     except ValueError as error:
         _expect_printable(str(error))
 
