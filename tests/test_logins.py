@@ -172,7 +172,7 @@ def test_a_helper_of_registries_conf_is_asked_in_its_order(
         (
             "missing",
             "a.example",
-            "docker-credential-missing: not installed, but a credential file names it for a.example",
+            "docker-credential-missing: not installed, but asked for the login at a.example",
         ),
         ("../../bin/sh", "a.example", "credential helper '../../bin/sh': expected a name of letters"),
     ],
@@ -185,6 +185,47 @@ def test_a_helper_that_fails_is_said_without_what_it_said(
         Logins((), written(tmp_path, {"credHelpers": {host: name}})).find(host, "x")
     assert str(caught.value).startswith(problem)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("store", "problem"),
+    [
+        ("missing", "docker-credential-missing: not installed, but asked for the login at broken.example"),
+        ("test", "docker-credential-test: fails for broken.example with status 3"),
+    ],
+)
+def test_a_store_that_cannot_be_asked_has_no_login_and_one_warning(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    helper: Path,
+    caplog: pytest.LogCaptureFixture,
+    store: str,
+    problem: str,
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = Logins((), written(tmp_path, {"credsStore": store}))
+    for repository in ("app", "other"):
+        assert found.find("broken.example", repository) is None
+    known = Login(username="me", password="secret") if store == "test" else None
+    assert found.find("good.example", "app") == known
+    [warning] = caplog.messages
+    assert warning.startswith(f"{tmp_path}/auth.json: credsStore: {problem}; ")
+    assert "secret" not in warning
+
+
+def test_helpers_of_registries_conf_that_fail_are_passed_over_where_another_has_the_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = Logins(
+        ("missing", "test", "containers-auth.json"), written(tmp_path, {"auths": {"broken.example": entry("file")}})
+    )
+    assert found.find("broken.example", "x") == Login(username="file", password="secret")
+    assert found.find("broken.example", "y") == Login(username="file", password="secret")
+    assert found.find("good.example", "x") == Login(username="me", password="secret")
+    assert helper.read_text().split() == ["broken.example", "good.example"]
+    with pytest.raises(RegistryError, match="docker-credential-missing: not installed"):
+        found.find("other.example", "x")
 
 
 @pytest.mark.parametrize(

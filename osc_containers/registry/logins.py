@@ -1,10 +1,13 @@
 """The logins that podman, skopeo, buildah and docker have stored on this machine.
 
 Files and their order: containers-auth.json(5), docker's `config.json`. Credential helpers are run as
-`docker-credential-NAME get`, the server's name on standard input (docker-credential-helpers, "Usage").
+`docker-credential-NAME get`, the server's name on standard input (docker-credential-helpers, "Usage"). One that fails
+ends the search where podman's ends, too: where it is named for this very registry, or nothing else has a login. podman
+does not know docker's `credsStore`: it is asked about every registry, so that the public ones must do without it.
 """
 
 import base64
+import logging
 import os
 import re
 import subprocess
@@ -18,6 +21,8 @@ from osc_containers.errors import RegistryError
 from osc_containers.fields import Fields
 from osc_containers.registry.auth import Login
 from osc_containers.registry.registries import AUTH_FILES
+
+logger = logging.getLogger(__name__)
 
 _FILE_LIMIT = 4 << 20
 _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -104,18 +109,26 @@ class Logins:
         self._files = files(environ, os.getuid())
         self._lock = threading.Lock()
         self._read: dict[Path, Credentials] = {}
-        self._helped: dict[tuple[str, str], Login | None] = {}
+        self._helped: dict[tuple[str, str], Login | RegistryError | None] = {}
+        self._warned: set[Path] = set()
 
     def find(self, host: str, repository: str) -> Login | None:
         """Return the login for a repository: of the first file that has one, that of the longest name.
 
-        :raises RegistryError: a file is malformed, or a helper fails.
+        :raises RegistryError: there is none, and a file is malformed, or a helper fails.
         """
+        problems: list[str] = []
         with self._lock:
             for helper in self._helpers:
-                login = self._find_in_files(host, repository) if helper == AUTH_FILES else self._ask(helper, host)
+                try:
+                    login = self._find_in_files(host, repository) if helper == AUTH_FILES else self._ask(helper, host)
+                except RegistryError as error:
+                    problems.extend(error.problems)
+                    continue
                 if login:
                     return login
+        if problems:
+            raise RegistryError(*problems)
         return None
 
     def _find_in_files(self, host: str, repository: str) -> Login | None:
@@ -123,13 +136,13 @@ class Logins:
             try:
                 if path not in self._read:
                     self._read[path] = _load(path)
-                if login := self._find_in(self._read[path], host, repository):
+                if login := self._find_in(self._read[path], host, repository, path):
                     return login
             except ValueError as error:
                 raise RegistryError(f"{error}; correct it, or log in again") from None
         return None
 
-    def _find_in(self, credentials: Credentials, host: str, repository: str) -> Login | None:
+    def _find_in(self, credentials: Credentials, host: str, repository: str, path: Path) -> Login | None:
         keys = tuple(_keys(host, repository))
         for key in keys:
             if (helper := credentials.helper(key)) and (login := self._ask(helper, key)):
@@ -139,17 +152,29 @@ class Logins:
             for name in (key, *(url for url in urls if _host_of(url) == key)):
                 if login := credentials.login(name):
                     return login
-        if credentials.store:
-            servers = ("https://index.docker.io/v1/", host) if host == "docker.io" else (host,)
-            for server in servers:
-                if login := self._ask(credentials.store, server):
+        return self._find_in_store(credentials.store, host, path) if credentials.store else None
+
+    def _find_in_store(self, store: str, host: str, path: Path) -> Login | None:
+        for server in ("https://index.docker.io/v1/", host) if host == "docker.io" else (host,):
+            try:
+                if login := self._ask(store, server):
                     return login
+            except RegistryError as error:
+                if path not in self._warned:
+                    self._warned.add(path)
+                    logger.warning("%s: credsStore: %s; going on without: mend it, or remove credsStore", path, error)
         return None
 
     def _ask(self, helper: str, server: str) -> Login | None:
         if (helper, server) not in self._helped:
-            self._helped[helper, server] = _run_helper(helper, server)
-        return self._helped[helper, server]
+            try:
+                self._helped[helper, server] = _run_helper(helper, server)
+            except RegistryError as error:
+                self._helped[helper, server] = error
+        found = self._helped[helper, server]
+        if isinstance(found, RegistryError):
+            raise found
+        return found
 
 
 def _load(path: Path) -> Credentials:
@@ -185,7 +210,7 @@ def _run_helper(helper: str, server: str) -> Login | None:
             [program, "get"], input=server.encode(), capture_output=True, timeout=_HELPER_PATIENCE, check=False
         )
     except FileNotFoundError:
-        raise RegistryError(f"{program}: not installed, but a credential file names it for {server}") from None
+        raise RegistryError(f"{program}: not installed, but asked for the login at {server}") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RegistryError(f"{program}: cannot be run for {server}: {type(error).__name__}") from None
     if done.returncode != 0:
