@@ -79,21 +79,34 @@ def test_the_files_are_looked_at_in_podmans_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "first"),
+    ("environ", "expected"),
     [
-        ({"HOME": "/h"}, "/run/containers/7/auth.json"),
-        ({"REGISTRY_AUTH_FILE": "/a/b.json", "HOME": "/h"}, "/a/b.json"),
-        ({"HOME": "/h", "DOCKER_CONFIG": "/d", "XDG_CONFIG_HOME": "/c"}, "/run/containers/7/auth.json"),
+        ({}, ["/run/containers/7/auth.json", "/h/.config/containers/auth.json", "/h/.docker/config.json"]),
+        (
+            {"REGISTRY_AUTH_FILE": "/a/b.json", "XDG_RUNTIME_DIR": "/r"},
+            ["/a/b.json", "/h/.config/containers/auth.json", "/h/.docker/config.json"],
+        ),
+        (
+            {"DOCKER_CONFIG": "/d", "XDG_CONFIG_HOME": "/c", "XDG_RUNTIME_DIR": "/r"},
+            ["/d/config.json", "/c/containers/auth.json"],
+        ),
+        (
+            {"REGISTRY_AUTH_FILE": "/a/b.json", "DOCKER_CONFIG": "/d"},
+            ["/a/b.json", "/h/.config/containers/auth.json", "/d/config.json"],
+        ),
     ],
 )
-def test_the_environment_moves_the_files(environ: dict[str, str], first: str) -> None:
-    found = [str(path) for path in logins.files(environ, 7)]
-    assert found[0] == first
-    assert found[1:] in (
-        [],
-        ["/h/.config/containers/auth.json", "/h/.docker/config.json"],
-        ["/c/containers/auth.json", "/d/config.json"],
-    )
+def test_the_environment_moves_the_files(environ: dict[str, str], expected: list[str]) -> None:
+    assert [str(path) for path in logins.files({"HOME": "/h"} | environ, 7)] == expected
+
+
+def test_a_file_of_the_environment_without_the_login_hides_no_other(tmp_path: Path) -> None:
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker/config.json").write_text(json.dumps({"auths": {"a.example": entry("docker")}}))
+    environ = written(tmp_path, {"auths": {"b.example": entry("named")}}) | {"HOME": str(tmp_path)}
+    for named in (environ["REGISTRY_AUTH_FILE"], str(tmp_path / "missing.json")):
+        found = Logins((), environ | {"REGISTRY_AUTH_FILE": named}).find("a.example", "x")
+        assert found == Login(username="docker", password="secret")
 
 
 HELPER = """#!{python}

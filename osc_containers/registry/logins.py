@@ -85,17 +85,23 @@ def _login(entry: Fields) -> Login | None:
 
 
 def files(environ: Mapping[str, str], user: int) -> tuple[Path, ...]:
-    """Return where credential files may be, the first to look at first."""
-    if environ.get("REGISTRY_AUTH_FILE"):
-        return (Path(environ["REGISTRY_AUTH_FILE"]),)
+    """Return where credential files may be, the first to look at first.
+
+    What the environment names stands for the file of `podman login` (containers/common, `GetDefaultAuthFile`); the
+    others are looked at after it, as podman does up to 4.3. Later ones read no other file (containers/image 5.24), but
+    whoever is logged in there is so here, too.
+    """
     home = Path(environ.get("HOME") or "/")
-    runtime, config = environ.get("XDG_RUNTIME_DIR"), environ.get("XDG_CONFIG_HOME")
-    docker = environ.get("DOCKER_CONFIG")
-    return (
-        Path(runtime or f"/run/containers/{user}") / ("containers/auth.json" if runtime else "auth.json"),
-        Path(config or home / ".config") / "containers/auth.json",
-        Path(docker or home / ".docker") / "config.json",
-    )
+    runtime, docker = environ.get("XDG_RUNTIME_DIR"), environ.get("DOCKER_CONFIG")
+    docker_file = Path(docker or home / ".docker") / "config.json"
+    if named := environ.get("REGISTRY_AUTH_FILE"):
+        first = Path(named)
+    elif docker:
+        first = docker_file
+    else:
+        first = Path(runtime, "containers/auth.json") if runtime else Path(f"/run/containers/{user}/auth.json")
+    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    return tuple(dict.fromkeys((first, config / "containers/auth.json", docker_file)))
 
 
 class Logins:
