@@ -1,11 +1,12 @@
 """Whom to believe at a registry, and which certificate to show it.
 
-Spec: containers-certs.d(5); docker's /etc/docker/certs.d has the same form.
+Spec: containers-certs.d(5); docker's /etc/docker/certs.d has the same form. A directory that is closed to us is passed
+by, as containers/image does: it is often somebody else's, and where it does matter, the registry's refusal says so.
 """
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from osc_containers.errors import RegistryError
@@ -16,7 +17,14 @@ _SYSTEM = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 def directory_of(host: str, environ: Mapping[str, str] = os.environ) -> Path | None:
     """Return the first directory for `host` (with its port); None where there is none."""
     home = Path(environ.get("HOME") or "/") / ".config/containers/certs.d"
-    return next((base / host for base in (home, *_SYSTEM) if (base / host).is_dir()), None)
+    return next((base / host for base in (home, *_SYSTEM) if _is_directory(base / host)), None)
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except PermissionError:
+        return False
 
 
 def system_context() -> ssl.SSLContext:
@@ -39,7 +47,7 @@ def context_for(directory: Path | None, *, insecure: bool = False) -> ssl.SSLCon
     if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    for path in sorted(directory.iterdir()) if directory else ():
+    for path in _files(directory) if directory else ():
         try:
             _load(context, path)
         except ssl.SSLError:
@@ -47,6 +55,15 @@ def context_for(directory: Path | None, *, insecure: bool = False) -> ssl.SSLCon
         except OSError as error:
             raise RegistryError(f"{path}: {error.strerror}") from None
     return context
+
+
+def _files(directory: Path) -> Iterable[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except PermissionError:
+        return ()
+    except OSError as error:
+        raise RegistryError(f"{directory}: {error.strerror}") from None
 
 
 def _load(context: ssl.SSLContext, path: Path) -> None:

@@ -1,0 +1,42 @@
+"""Where certificates are looked for."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from osc_containers.registry import certificates
+
+HOST = "registry.example"
+
+
+@contextmanager
+def _not_root() -> Iterator[None]:
+    """Let file permissions hold for root, too."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize("closed", ["docker", "docker/certs.d", f"docker/certs.d/{HOST}"])
+def test_a_directory_that_is_closed_to_us_is_passed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    base = Path("docker/certs.d")  # relative, for what is above tmp_path is closed as well
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(certificates, "_SYSTEM", (base,))
+    (base / HOST).mkdir(parents=True)
+    (base / HOST / "ca.crt").write_text("nonsense")
+    tmp_path.chmod(0o755)
+    Path(closed).chmod(0)
+    try:
+        with _not_root():
+            directory = certificates.directory_of(HOST, {"HOME": "home"})
+            certificates.context_for(directory)
+    finally:
+        Path(closed).chmod(0o755)
