@@ -32,7 +32,6 @@ LAYERS = (
 ORDER = [module for layer in LAYERS for module in layer]
 
 FOREIGN = {
-    "requests": {"registry.proxies"},
     "urllib3": {f"registry.{name}" for name in ("client", "connection", "failures", "proxies", "replies")},
     "platformdirs": {"cache"},
     "rich": {"progress"},

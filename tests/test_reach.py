@@ -241,11 +241,31 @@ def test_a_proxy_of_the_environment_is_used_with_its_login(
         ("http://registry.example/v2/", "", "http://plain.example"),
         ("https://registry.example/v2/", "example", None),
         ("https://registry.example/v2/", ".example", None),
+        ("https://registry.example/v2/", "*.example", None),
+        ("https://registry.example/v2/", "other, REGISTRY.example ", None),
+        ("https://registry.example/v2/", ".registry.example", "http://tls.example:3128"),
+        ("https://registry.example/v2/", "*.registry.example", "http://tls.example:3128"),
+        ("https://registry.example/v2/", "y.example", "http://tls.example:3128"),
+        ("https://registry.example/v2/", "*registry.example", "http://tls.example:3128"),
+        ("https://registry.example/v2/", "other registry.example", "http://tls.example:3128"),
+        ("https://registry.example/v2/", ",, ,:443", "http://tls.example:3128"),
+        ("https://registry.example/v2/", "registry.example:443", None),
         ("https://registry.example:5000/v2/", "registry.example:5000", None),
         ("https://registry.example:5000/v2/", "registry.example:5001", "http://tls.example:3128"),
+        ("https://registry.example:5000/v2/", "*.example:5000", None),
+        ("https://registry.example:5000/v2/", "000", "http://tls.example:3128"),
+        ("https://10.1.2.3/v2/", "10.1.2.3", None),
+        ("https://10.1.2.3:5000/v2/", "10.1.2.3:5000", None),
+        ("https://10.1.2.3:5000/v2/", "10.1.2.3:5001", "http://tls.example:3128"),
         ("https://10.1.2.3/v2/", "10.1.0.0/16", None),
         ("https://10.2.2.3/v2/", "10.1.0.0/16", "http://tls.example:3128"),
-        ("https://registry.example/v2/", "*", None),
+        ("https://10.1.2.3/v2/", "10.1.2.3/33", "http://tls.example:3128"),
+        ("https://[2001:db8::1]:5000/v2/", "2001:db8::1", None),
+        ("https://[2001:db8::1]:5000/v2/", "[2001:db8::1]:5000", None),
+        ("https://[2001:db8::1]:5000/v2/", "[2001:db8::1]:5001", "http://tls.example:3128"),
+        ("https://[2001:db8::1]/v2/", "2001:db8::/32", None),
+        ("https://[2001:db8::1]/v2/", "10.0.0.0/8", "http://tls.example:3128"),
+        ("https://registry.example/v2/", "10.0.0.0/8,*", None),
         ("https://127.0.0.1:5000/v2/", "", None),
         ("http://localhost:5000/v2/", "", None),
     ],
@@ -257,6 +277,21 @@ def test_what_needs_no_proxy_has_none(
     monkeypatch.setenv("http_proxy", "plain.example")
     monkeypatch.setenv("no_proxy", exceptions)
     assert proxies.of_environment(url) == expected
+
+
+def test_other_variables_name_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "plain.example")
+    assert proxies.of_environment("https://registry.example/v2/") is None
+
+
+def test_a_variable_in_capitals_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://small.example")
+    monkeypatch.setenv("HTTPS_PROXY", "http://capital.example")
+    monkeypatch.setenv("no_proxy", "registry.example")
+    monkeypatch.setenv("NO_PROXY", "")
+    assert proxies.of_environment("https://registry.example/v2/") is None
+    assert proxies.of_environment("https://other.example/v2/") == "http://capital.example"
 
 
 @pytest.mark.parametrize(

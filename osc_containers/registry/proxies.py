@@ -1,5 +1,10 @@
-"""The proxies of the environment (`https_proxy`, `no_proxy`, …), in the way that requests reads them."""
+"""The proxies of the environment (`HTTPS_PROXY`, `NO_PROXY`, …), read as podman and skopeo read them.
 
+Spec: Go's golang.org/x/net/http/httpproxy, `Config`. What there is in Python reads `NO_PROXY` otherwise, and each
+release of requests in another way, so that a registry would be reached by one program and not by the other.
+"""
+
+import ipaddress
 import os
 from typing import Any
 from urllib.parse import unquote
@@ -11,18 +16,37 @@ from urllib3.util import parse_url
 from osc_containers.registry import hosts
 from osc_containers.registry.failures import Failure
 
-_SUFFIX = "_proxy"
-
 
 def of_environment(url: str) -> str | None:
     """Return the URL of the proxy that a request for `url` goes through; None for none, as always for this machine."""
-    # Few have one, and what knows all forms of no_proxy takes long to load.
-    if not any(name.lower().endswith(_SUFFIX) for name in os.environ) or hosts.is_loopback(hosts.origin(url)[1]):
+    scheme, host, port = hosts.origin(url)
+    proxy = _variable(f"{scheme}_proxy")
+    if not proxy or hosts.is_loopback(host):
         return None
-    from requests.utils import get_environ_proxies, select_proxy
+    if any(_covers(entry.strip().lower(), host, port) for entry in _variable("no_proxy").split(",")):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
-    proxy = select_proxy(url, get_environ_proxies(url))
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+def _variable(name: str) -> str:
+    return os.environ.get(name.upper()) or os.environ.get(name, "")
+
+
+def _covers(entry: str, host: str, port: int) -> bool:
+    """Tell whether an entry of `NO_PROXY` is about a host: `*`, an address, a network or a domain, perhaps a port."""
+    if entry == "*":
+        return True
+    name, separator, number = entry.rpartition(":")
+    if not separator or (":" in name and not name.endswith("]")):  # no port, or an address of version 6
+        name, number = entry, ""
+    if number not in ("", str(port)):
+        return False
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(name.strip("[]"), strict=False)
+    except ValueError:
+        domain = name.removeprefix("*") if name.startswith("*.") else name
+    # A domain is about itself and what is below it; with a dot before it, about the latter only.
+    return bool(domain) and (host if domain.startswith(".") else f".{host}").endswith(f".{domain.removeprefix('.')}")
 
 
 def manager(proxy: str, **settings: Any) -> PoolManager:
