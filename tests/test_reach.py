@@ -3,6 +3,7 @@
 import json
 import ssl
 import subprocess
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,20 +218,24 @@ def test_a_registry_of_tls_is_not_spoken_to_in_plain_text(
         assert pull(name) == EXPECTED
 
 
+@pytest.mark.parametrize(
+    ("login", "decoded"),
+    [("me:se%2Fcr:et", "me:se/cr:et"), ("m%40e:s%C3%A9cret", "m@e:sécret"), ("me:sécr€t", "me:sécr€t"), ("me", "me:")],
+)
 def test_a_proxy_of_the_environment_is_used_with_its_login(
-    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch, login: str, decoded: str
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificates.sign("server", ".crt", "subjectAltName=DNS:registry.example"))
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
     with fault_registry.serve(context) as registry, proxy.serve(registry.host) as tunnel:
         registry.push(IMAGE, "team/app:1.0")
-        monkeypatch.setenv("HTTPS_PROXY", f"http://me:se%2Fcret@{tunnel.host}")
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{login}@{tunnel.host}")
         assert pull("registry.example/team/app:1.0") == EXPECTED
         assert tunnel.asked
         for head in tunnel.asked:
             assert head.startswith("CONNECT registry.example:443 ")
-            assert "proxy-authorization: basic bwu6c2uvy3jlda==" in head.lower()
+            assert f"Proxy-Authorization: Basic {b64encode(decoded.encode()).decode()}" in head
         assert not any("proxy-authorization" in request.headers for request in registry.requests)
 
 

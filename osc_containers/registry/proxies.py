@@ -9,11 +9,12 @@ import os
 from typing import Any
 from urllib.parse import unquote
 
-from urllib3 import PoolManager, ProxyManager, make_headers
+from urllib3 import PoolManager, ProxyManager
 from urllib3.exceptions import HTTPError
 from urllib3.util import parse_url
 
 from osc_containers.registry import hosts
+from osc_containers.registry.auth import Login
 from osc_containers.registry.failures import Failure
 
 
@@ -55,8 +56,9 @@ def manager(proxy: str, **settings: Any) -> PoolManager:
     :raises Failure: it is no URL of an HTTP proxy; SOCKS is not spoken.
     """
     try:
-        login = parse_url(proxy).auth
-        headers = make_headers(proxy_basic_auth=unquote(login)) if login else None
+        user, _, password = (parse_url(proxy).auth or "").partition(":")
+        login = Login(username=unquote(user), password=unquote(password))  # urllib3 would send it in latin-1
+        headers = {"Proxy-Authorization": login.basic} if user else None
         return ProxyManager(proxy, proxy_headers=headers, **settings)
     except (HTTPError, ValueError) as error:
         shown = hosts.shown(proxy)
