@@ -3,6 +3,7 @@
 import selectors
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,13 +21,19 @@ class Proxy:
 
 
 @contextmanager
-def serve(target: str) -> Iterator[Proxy]:
-    """Run a proxy that makes tunnels (RFC 9110, CONNECT) to `target`, `address:port`."""
+def serve(target: str, *, status: int = 200, context: ssl.SSLContext | None = None) -> Iterator[Proxy]:
+    """Run a proxy that makes tunnels (RFC 9110, CONNECT) to `target`, `address:port`.
+
+    Any other `status` is its answer to every request. With `context` it speaks TLS itself.
+    """
 
     class Tunnel(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             lines = list(iter(lambda: self.rfile.readline(_CHUNK).decode().strip(), ""))
             proxy.asked.append("\n".join(lines))
+            if status != 200:
+                self.wfile.write(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode())
+                return
             address, _, port = target.partition(":")
             with socket.create_connection((address, int(port))) as other:
                 self.connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
@@ -36,6 +43,8 @@ def serve(target: str) -> Iterator[Proxy]:
         daemon_threads = True
 
     with Server(("127.0.0.1", 0), Tunnel) as server:
+        if context:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         proxy = Proxy(f"127.0.0.1:{server.server_address[1]}")
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

@@ -240,6 +240,68 @@ def test_a_proxy_of_the_environment_is_used_with_its_login(
 
 
 @pytest.mark.parametrize(
+    ("status", "problem"),
+    [
+        (407, "it wants a login that it knows, as http://USER:PASSWORD@HOST:PORT in https_proxy and its like"),
+        (403, "ask whoever runs it to let registry.example through, or put that into no_proxy"),
+        (502, "it does not reach registry.example; tried 2 times"),
+    ],
+)
+def test_what_a_proxy_answers_is_said(monkeypatch: pytest.MonkeyPatch, status: int, problem: str) -> None:
+    with proxy.serve("", status=status) as tunnel:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret@{tunnel.host}")
+        with pytest.raises(RegistryError) as caught:
+            pull("registry.example/team/app:1.0")
+    expected = f"https://registry.example: the proxy http://{tunnel.host} answers HTTP {status}; {problem}"
+    assert f": {expected}" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert len(tunnel.asked) == (2 if status == 502 else 1)
+
+
+def test_a_proxy_for_plain_http_that_wants_a_login_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "registries.conf").write_text('[[registry]]\nlocation = "registry.example"\ninsecure = true\n')
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "registries.conf"))
+    with proxy.serve("", status=407) as tunnel:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{tunnel.host}")
+        monkeypatch.setenv("HTTP_PROXY", f"http://{tunnel.host}")
+        with pytest.raises(RegistryError, match=f"the proxy http://{tunnel.host} answers HTTP 407; it wants a login"):
+            pull("registry.example/team/app:1.0")
+    assert [head.split()[0] for head in tunnel.asked] == ["CONNECT", "HEAD"]
+
+
+def test_a_proxy_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@127.0.0.1:1")
+    with pytest.raises(RegistryError, match=r"the proxy http://127\.0\.0\.1:1 does not answer; check https_proxy"):
+        pull("registry.example/team/app:1.0")
+
+
+def test_a_proxy_whose_certificate_is_not_accepted_is_told_from_the_registry(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = "subjectAltName=DNS:registry.example,IP:127.0.0.1"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificates.sign("server", ".crt", names))
+    with fault_registry.serve(context) as registry, proxy.serve(registry.host, context=context) as tunnel:
+        registry.push(IMAGE, "team/app:1.0")
+        monkeypatch.setenv("HTTPS_PROXY", f"https://me:secret@{tunnel.host}")
+        with pytest.raises(RegistryError) as caught:
+            pull("registry.example/team/app:1.0")
+        expected = f"https://{tunnel.host}: the certificate of this proxy is not accepted: "
+        assert f": {expected}" in str(caught.value)
+        assert "certs.d" not in str(caught.value)
+        assert "secret" not in str(caught.value)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
+        assert pull("registry.example/team/app:1.0") == EXPECTED
+
+
+def test_a_proxy_that_speaks_no_tls_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with proxy.serve("", status=400) as tunnel:
+        monkeypatch.setenv("HTTPS_PROXY", f"https://{tunnel.host}")
+        with pytest.raises(RegistryError, match=r"no TLS with this proxy; write http:// in https_proxy if"):
+            pull("registry.example/team/app:1.0")
+
+
+@pytest.mark.parametrize(
     ("url", "exceptions", "expected"),
     [
         ("https://registry.example/v2/", "", "http://tls.example:3128"),

@@ -19,7 +19,7 @@ from osc_containers.errors import RegistryError
 from osc_containers.registry import failures, hosts, proxies, retries
 from osc_containers.registry.auth import Login, TokenRequest
 from osc_containers.registry.connection import Connections
-from osc_containers.registry.failures import Failure
+from osc_containers.registry.failures import Failure, Way
 from osc_containers.registry.replies import Reply
 from osc_containers.registry.retries import Attempts, Policy
 from osc_containers.registry.tokens import Tokens
@@ -220,6 +220,8 @@ class Registry:
         if form is not None:
             sent["Content-Type"] = "application/x-www-form-urlencoded"
         host = hosts.origin(url)[1]
+        proxy = proxies.of_environment(url)
+        way = Way(url=hosts.shown(url), proxy=hosts.shown(proxy) if proxy else "")
         is_home = host == hosts.origin(self._bases[0])[1] or hosts.is_internal(self._home)
         try:
             response = (self._connections if is_home else self._outside).send(
@@ -228,12 +230,15 @@ class Registry:
                 headers=sent,
                 body=None if form is None else urlencode(form).encode(),
                 timeout=Timeout(connect=self._policy.connect_timeout, read=self._policy.read_timeout),
-                proxy=proxies.of_environment(url),
+                proxy=proxy,
             )
         except (HTTPError, OSError, ValueError) as error:
-            raise failures.of(error, hosts.shown(url)) from None
-        logger.debug("%s %s: %s", method, hosts.shown(url), response.status)
+            raise failures.of(error, way) from None
+        logger.debug("%s %s: %s", method, way.url, response.status)
         reply = Reply(response, url)
+        if proxy and response.status == 407:
+            reply.close()
+            raise failures.refused_by_proxy(response.status, way)
         if is_home:
             self.latency = min(self.latency or reply.latency, reply.latency)
         return reply

@@ -24,8 +24,9 @@ from weakref import WeakSet
 import urllib3
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util.ssl_match_hostname import CertificateError
 
-from osc_containers.registry import hosts, proxies
+from osc_containers.registry import failures, hosts, proxies
 
 # Its messages hold whole URLs, and those may be signatures.
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)
@@ -169,6 +170,13 @@ class _SecureConnection(HTTPSConnection):
         # Where the administrator wants no verification, urllib3 need not warn of it at every request.
         self.is_verified = True
         self.opened(self)
+
+    def _connect_tls_proxy(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        """Begin TLS with the proxy. urllib3 does not say whether it was this that failed, or TLS with the server."""
+        try:
+            return super()._connect_tls_proxy(*args, **kwargs)
+        except (ssl.SSLError, CertificateError) as error:
+            raise failures.of_proxy(error, hosts.shown(str(self.proxy))) from None
 
 
 def _pool(pool: type, connection: type, opened: Callable[[HTTPConnection], None]) -> type:

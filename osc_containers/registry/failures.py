@@ -4,14 +4,18 @@ The texts of HTTP libraries are not used: they hold whole URLs, and those may ho
 """
 
 import http.client
+import re
 import socket
 import ssl
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from urllib3 import exceptions as urllib3_exceptions
 from urllib3.util.ssl_match_hostname import CertificateError
 
 _CAUSES_LIMIT = 20
+_TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: ([0-9]{3})\b")
+"""What http.client and urllib3 say of a proxy that opens no tunnel; they have it in no other form."""
 
 
 class Failure(Exception):
@@ -35,14 +39,54 @@ class Failure(Exception):
         self.is_plain_http = is_plain_http
 
 
-def of(error: BaseException, url: str) -> Failure:
-    """Describe an exception of the HTTP library; `url` is already fit to be shown."""
+class Way(NamedTuple):
+    """The way to a server: the URLs of it and of the proxy, fit to be shown."""
+
+    url: str
+    proxy: str = ""
+
+    @property
+    def host(self) -> str:
+        """The host, perhaps with a port."""
+        return self.url.partition("://")[2]
+
+
+def of(error: BaseException, way: Way) -> Failure:
+    """Describe an exception of the HTTP library."""
     causes = list(_causes(error))
+    for cause in causes:
+        if refusal := _TUNNEL_REFUSED.match(str(cause)):
+            return refused_by_proxy(int(refusal[1]), way)
     for kind, describe in _KINDS:
         for cause in causes:
             if isinstance(cause, kind):
-                return describe(cause, url)
-    return Failure(f"{url}: {type(error).__name__}")
+                return describe(cause, way)
+    return Failure(f"{way.url}: {type(error).__name__}")
+
+
+def refused_by_proxy(status: int, way: Way) -> Failure:
+    """Describe a proxy's own reply."""
+    if status == 407:
+        hint = "; it wants a login that it knows, as http://USER:PASSWORD@HOST:PORT in https_proxy and its like"
+    elif status < 500:
+        hint = f"; ask whoever runs it to let {way.host} through, or put that into no_proxy"
+    else:
+        hint = f"; it does not reach {way.host}"
+    return Failure(
+        f"{way.url}: the proxy {way.proxy} answers HTTP {status}{hint}",
+        is_final=status < 500,
+        most=3,
+        may_be_plain_http=True,
+    )
+
+
+def of_proxy(error: BaseException, proxy: str) -> Failure:
+    """Describe why there is no TLS with the proxy itself, whose URL is fit to be shown."""
+    if isinstance(error, (ssl.SSLCertVerificationError, CertificateError)):
+        reason = getattr(error, "verify_message", "") or "it is for another name"
+        hint = "put its authority among those of the system, or correct https_proxy and its like"
+        return Failure(f"{proxy}: the certificate of this proxy is not accepted: {reason[:200]}; {hint}", is_final=True)
+    return Failure(f"{proxy}: no TLS with this proxy; write http:// in https_proxy if it speaks plain HTTP", most=3)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -58,70 +102,68 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         waiting.extend(item for item in related if isinstance(item, BaseException))
 
 
-def _certificate(error: BaseException, url: str) -> Failure:
-    host = url.partition("://")[2]
+def _certificate(error: BaseException, way: Way) -> Failure:
     reason = getattr(error, "verify_message", "") or "it is for another name"
     return Failure(
-        f"{url}: the certificate is not accepted: {reason[:200]}; "
-        f"put the certificate of its authority into /etc/containers/certs.d/{host}/ca.crt",
+        f"{way.url}: the certificate is not accepted: {reason[:200]}; "
+        f"put the certificate of its authority into /etc/containers/certs.d/{way.host}/ca.crt",
         is_final=True,
     )
 
 
-def _tls(error: BaseException, url: str) -> Failure:
+def _tls(error: BaseException, way: Way) -> Failure:
     reason = getattr(error, "reason", None)
     text = reason if isinstance(reason, str) and reason else "the connection broke off"
     if "ALERT" in text and "CERTIFICATE" in text:
-        host = url.partition("://")[2]
-        hint = f"it wants a client certificate, see /etc/containers/certs.d/{host}/client.cert"
-        return Failure(f"{url}: TLS: {text[:100]}; {hint}", is_final=True)
+        hint = f"it wants a client certificate, see /etc/containers/certs.d/{way.host}/client.cert"
+        return Failure(f"{way.url}: TLS: {text[:100]}; {hint}", is_final=True)
     is_plain_http = text in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
-    return Failure(f"{url}: TLS: {text[:100]}", may_be_plain_http=True, is_plain_http=is_plain_http, most=3)
+    return Failure(f"{way.url}: TLS: {text[:100]}", may_be_plain_http=True, is_plain_http=is_plain_http, most=3)
 
 
-def _name(error: BaseException, url: str) -> Failure:
-    host = url.partition("://")[2]
+def _name(error: BaseException, way: Way) -> Failure:
     is_final = isinstance(error, socket.gaierror) and error.errno in (
         socket.EAI_NONAME,
         getattr(socket, "EAI_NODATA", -5),
     )
-    return Failure(f"{url}: there is no host {host!r}; correct the name, or check the network", is_final=is_final)
-
-
-def _refused(_error: BaseException, url: str) -> Failure:
-    return Failure(f"{url}: connection refused; nothing listens there", most=3, may_be_plain_http=True)
-
-
-def _timeout(_error: BaseException, url: str) -> Failure:
-    return Failure(f"{url}: no answer in time")
-
-
-def _forbidden(error: BaseException, url: str) -> Failure:
-    text = str(error) if type(error) is PermissionError and error.errno is None else "not permitted"
-    return Failure(f"{url}: {text[:200]}", is_final=True)
-
-
-def _system(error: BaseException, url: str) -> Failure:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else "connection broken"
-    return Failure(f"{url}: {text[:200].lower()}", may_be_plain_http=isinstance(error, ConnectionError))
-
-
-def _disconnected(_error: BaseException, url: str) -> Failure:
-    return Failure(f"{url}: the connection was closed without a reply", may_be_plain_http=True)
-
-
-def _broken_off(_error: BaseException, url: str) -> Failure:
-    return Failure(f"{url}: broken off")
-
-
-def _not_http(_error: BaseException, url: str) -> Failure:
-    return Failure(f"{url}: the reply is not HTTP")
-
-
-def _proxy(_error: BaseException, url: str) -> Failure:
     return Failure(
-        f"{url}: the proxy of the environment (https_proxy, …) does not answer", most=3, may_be_plain_http=True
+        f"{way.url}: there is no host {way.host!r}; correct the name, or check the network", is_final=is_final
     )
+
+
+def _refused(_error: BaseException, way: Way) -> Failure:
+    return Failure(f"{way.url}: connection refused; nothing listens there", most=3, may_be_plain_http=True)
+
+
+def _timeout(_error: BaseException, way: Way) -> Failure:
+    return Failure(f"{way.url}: no answer in time")
+
+
+def _forbidden(error: BaseException, way: Way) -> Failure:
+    text = str(error) if type(error) is PermissionError and error.errno is None else "not permitted"
+    return Failure(f"{way.url}: {text[:200]}", is_final=True)
+
+
+def _system(error: BaseException, way: Way) -> Failure:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else "connection broken"
+    return Failure(f"{way.url}: {text[:200].lower()}", may_be_plain_http=isinstance(error, ConnectionError))
+
+
+def _disconnected(_error: BaseException, way: Way) -> Failure:
+    return Failure(f"{way.url}: the connection was closed without a reply", may_be_plain_http=True)
+
+
+def _broken_off(_error: BaseException, way: Way) -> Failure:
+    return Failure(f"{way.url}: broken off")
+
+
+def _not_http(_error: BaseException, way: Way) -> Failure:
+    return Failure(f"{way.url}: the reply is not HTTP")
+
+
+def _proxy(_error: BaseException, way: Way) -> Failure:
+    problem = f"the proxy {way.proxy} does not answer; check https_proxy and its like"
+    return Failure(f"{way.url}: {problem}", most=3, may_be_plain_http=True)
 
 
 # The most telling first: an exception of the HTTP library holds those of the system as causes.

@@ -10,7 +10,7 @@ from urllib3.exceptions import HTTPError
 
 from osc_containers import fields
 from osc_containers.registry import connection, failures, hosts
-from osc_containers.registry.failures import Failure
+from osc_containers.registry.failures import Failure, Way
 
 _ERROR_LIMIT = 64 << 10
 _DISCARD_LIMIT = 64 << 10
@@ -69,7 +69,7 @@ class Reply:
         try:
             return int((self._body or self._raw).readinto(buffer))
         except (HTTPException, HTTPError, OSError, ValueError) as error:
-            raise failures.of(error, self._where) from None
+            raise failures.of(error, Way(self._where)) from None
 
     def discard(self) -> None:
         """Read what little may be left, so that the connection can be used again, and close."""
@@ -118,7 +118,7 @@ class Reply:
             ):
                 found += chunk
         except (HTTPError, OSError, ValueError) as error:
-            raise failures.of(error, self._where) from None
+            raise failures.of(error, Way(self._where)) from None
         return bytes(found)
 
     def _decode(self, body: bytes, limit: int) -> bytes:
