@@ -49,7 +49,8 @@ def verify_all(package: Package, names: Sequence[str], architectures: Sequence[s
     wanted = [(item.reference, arch, item.where) for item in request.wanted(found) for arch in item.architectures]
     besides = request.wanted(request.of_package(package, otherwise=otherwise))
     asked = {*(reference for reference, _, _ in wanted), *(item.reference for item in besides)}
-    problems = (*verify.check_coverage(wanted, lock), *verify.check_use(asked, lock))
+    # What is missing comes behind what is too much: a server shows the last line alone.
+    problems = (*verify.check_use(asked, lock), *verify.check_coverage(wanted, lock))
     images = [image for image in lock.images() if not architectures or image[1] in architectures]
     damage = verify.check_archives(package, images)
     if problems:
