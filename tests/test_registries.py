@@ -162,6 +162,15 @@ def test_later_files_replace_lists_and_tables_of_the_same_prefix(tmp_path: Path)
     assert places(configuration, "registry.com/image") == ["registry.com/image"]
 
 
+def test_the_users_file_is_where_podman_reads_it(tmp_path: Path) -> None:
+    """In HOME even where XDG_CONFIG_HOME is elsewhere, unlike the users' logins."""
+    write(tmp_path / ".config/containers/registries.conf", '[[registry]]\nlocation = "a.example"\nblocked = true\n')
+    write(tmp_path / "other/containers/registries.conf", "nonsense")
+    configuration = registries.load({"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "other")})
+    with pytest.raises(RegistryError, match="is blocked"):
+        places(configuration, "a.example/x")
+
+
 def test_the_environment_names_the_first_file(tmp_path: Path) -> None:
     write(tmp_path / "mine.conf", '[[registry]]\nlocation = "a.example"\nblocked = true\n')
     configuration = registries.load({"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "mine.conf")})

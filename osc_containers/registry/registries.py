@@ -159,7 +159,7 @@ def _flag(item: Fields, key: str) -> bool:
 
 def files(environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Return the files to read, each with more to say than the one before."""
-    home = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or "/") / ".config") / "containers"
+    home = Path(environ.get("HOME") or "/", ".config/containers")  # which XDG_CONFIG_HOME does not move for podman
     levels: tuple[Path, ...] = (Path("/usr/share/containers"), Path("/etc/containers"), home)
     override = environ.get("CONTAINERS_REGISTRIES_CONF")
     there = [level for level in levels if (level / "registries.conf").is_file()]
