@@ -55,7 +55,7 @@ def trust(home: Path, registry: DockerRegistry) -> None:
     """Put the registry's authority where podman looks for it."""
     assert registry.authority
     directory = home / ".config/containers/certs.d" / registry.host
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     (directory / "ca.crt").write_bytes(registry.authority.read_bytes())
 
 
@@ -74,6 +74,9 @@ def test_a_login_of_podman_or_skopeo_is_enough(home: Path, start_registry: Start
     name = registry.push(IMAGE, "team/app:1.0")
     with pytest.raises(RegistryError, match=f"put the certificate of .*/etc/containers/certs.d/{registry.host}/ca.crt"):
         pull(name)
+    (home / ".config/containers/certs.d" / registry.host).mkdir(parents=True)
+    with pytest.raises(RegistryError, match=f"{home}/.config/containers/certs.d/{registry.host}/ca.crt"):
+        pull(name)  # from now on the one in /etc is not looked at
     trust(home, registry)
     with pytest.raises(RegistryError, match=f"needs a login, by `podman login {registry.host}`"):
         pull(name)
@@ -162,7 +165,8 @@ def test_a_client_certificate_is_shown(home: Path, certificates: Certificates, s
     directory = home / ".config/containers/certs.d" / secure.host
     directory.mkdir(parents=True)
     (directory / "ca.crt").write_bytes(certificates.authority.read_bytes())
-    with pytest.raises(RegistryError, match=r"wants a client certificate|broke off|reset"):  # it may come too late
+    refusal = rf"wants a client certificate, to be put into {directory} |broke off|reset"  # it may come too late
+    with pytest.raises(RegistryError, match=refusal):
         pull(name)
     certificate, key = certificates.sign("client", ".cert", "extendedKeyUsage=clientAuth")
     (directory / "client.key").write_bytes(key.read_bytes())
@@ -197,9 +201,21 @@ def test_a_certificate_for_another_name_is_refused(
         if problem is None:
             assert pull(image) == EXPECTED
         else:
-            with pytest.raises(RegistryError, match=f"the certificate is not accepted: .*({problem})"):
+            with pytest.raises(RegistryError, match=f"not accepted: .*({problem}).*; ask for it by a name that it is"):
                 pull(image)
             assert registry.requests == []
+
+
+def test_a_certificate_that_has_expired_is_said(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = certificates.sign("server", ".crt", "subjectAltName=IP:127.0.0.1")
+    run("openssl", "x509", "-in", certificate, "-signkey", key, "-days", "-1", "-out", certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with fault_registry.serve(context) as registry:
+        with pytest.raises(RegistryError, match="has expired; whoever runs it must renew it, or the clock of this"):
+            pull(registry.push(IMAGE, "team/app:1.0"))
+        assert registry.requests == []
 
 
 def test_a_registry_of_tls_is_not_spoken_to_in_plain_text(

@@ -504,6 +504,17 @@ def test_a_challenge_from_where_a_redirect_led_is_not_answered(
     assert all(request.path != "/token" for request in elsewhere.requests)
 
 
+def test_a_refusal_from_where_a_redirect_led_is_not_put_down_to_the_login(
+    registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource
+) -> None:
+    registry.blob_location = f"http://{elsewhere.host}/storage/"
+    elsewhere.script = lambda request: faults.status(403)
+    message = said(source, registry.push(IMAGE, "team/app:1.0"))
+    assert f"http://{elsewhere.host}: HTTP 403; {registry.host} redirects there, where no login is sent" in message
+    assert "podman login" not in message
+    assert len(elsewhere.requests) == 3  # such places sign their URLs, and each time that we are sent there anew
+
+
 @pytest.mark.parametrize(
     ("target", "problem"),
     [

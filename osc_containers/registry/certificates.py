@@ -20,6 +20,11 @@ def directory_of(host: str, environ: Mapping[str, str] = os.environ) -> Path | N
     return next((base / host for base in (home, *_SYSTEM) if _is_directory(base / host)), None)
 
 
+def place_for(host: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where to put certificates for `host`: the directory that is read, or the one to be made."""
+    return directory_of(host, environ) or _SYSTEM[0] / host
+
+
 def _is_directory(path: Path) -> bool:
     try:
         return path.is_dir()

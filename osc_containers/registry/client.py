@@ -8,6 +8,7 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlencode
 
@@ -37,8 +38,8 @@ _API_HOSTS = {"docker.io": "registry-1.docker.io"}
 class Registry:
     """The registry at `host`, which may be used from several threads.
 
-    `login` finds the login for a repository. Plain HTTP is only for loopback and for `insecure` registries, where it is
-    tried when HTTPS does not answer.
+    `login` finds the login for a repository, and `certificates` is where certificates for the registry would be. Plain
+    HTTP is only for loopback and for `insecure` registries, where it is tried when HTTPS does not answer.
     """
 
     def __init__(
@@ -48,10 +49,12 @@ class Registry:
         policy: Policy,
         login: Callable[[str], Login | None],
         context: ssl.SSLContext,
+        certificates: Path,
         insecure: bool = False,
     ) -> None:
         self.host = host
         self._home = _API_HOSTS.get(host, host)
+        self._certificates = str(certificates)
         self._policy = policy
         self._cancelled = threading.Event()
         self._tokens = Tokens(host, self._home, login, self._fetch_token)
@@ -142,16 +145,18 @@ class Registry:
         if reply.status in expected:
             return reply
         where = hosts.shown(reply.url)
-        if reply.status in (401, 403):
+        if reply.status not in (401, 403):
+            raise _refused(reply, where)
+        if self._is_here(reply):
             raise self._tokens.denial(repository, f"{where}: {reply.refusal()}")
-        raise _refused(reply, where)
+        raise Failure(f"{where}: {reply.refusal()}; {self.host} redirects there, where no login is sent", most=3)
 
     def _authorized(self, method: str, path: str, repository: str, headers: Mapping[str, str]) -> Reply:
         """Send a request; where the registry wants to know who we are, tell it and send again."""
         authorization = self._tokens.authorization(repository, self._bases[0])
         reply = self._reach(method, path, headers, authorization)
         for _ in range(_PROOFS):
-            if reply.status != 401 or hosts.origin(reply.url) != hosts.origin(self._bases[0]):
+            if reply.status != 401 or not self._is_here(reply):
                 break
             header = reply.headers.get("WWW-Authenticate", "")
             refusal = f"{hosts.shown(reply.url)}: {reply.refusal()}"
@@ -162,6 +167,10 @@ class Registry:
                 raise self._tokens.denial(repository, refusal)
             reply = self._reach(method, path, headers, authorization)
         return reply
+
+    def _is_here(self, reply: Reply) -> bool:
+        """Tell whether the registry itself replied, and not another to whom it redirected us."""
+        return hosts.origin(reply.url) == hosts.origin(self._bases[0])
 
     def _fetch_token(self, request: TokenRequest) -> Reply:
         method = "POST" if request.form else "GET"
@@ -221,7 +230,7 @@ class Registry:
             sent["Content-Type"] = "application/x-www-form-urlencoded"
         host = hosts.origin(url)[1]
         proxy = proxies.of_environment(url)
-        way = Way(url=hosts.shown(url), proxy=hosts.shown(proxy) if proxy else "")
+        way = Way(hosts.shown(url), hosts.shown(proxy) if proxy else "", self._certificates)
         is_home = host == hosts.origin(self._bases[0])[1] or hosts.is_internal(self._home)
         try:
             response = (self._connections if is_home else self._outside).send(
@@ -235,7 +244,7 @@ class Registry:
         except (HTTPError, OSError, ValueError) as error:
             raise failures.of(error, way) from None
         logger.debug("%s %s: %s", method, way.url, response.status)
-        reply = Reply(response, url)
+        reply = Reply(response, url, way)
         if proxy and response.status == 407:
             reply.close()
             raise failures.refused_by_proxy(response.status, way)

@@ -166,6 +166,7 @@ class _Registries:
                 policy=self._mirror_policy if place.is_mirror else self._policy,
                 login=partial(self._logins.find, place.host),
                 context=self._context(place),
+                certificates=certificates.place_for(place.host, self._environ),
                 insecure=place.insecure,
             )
         return self._open[key]

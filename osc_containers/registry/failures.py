@@ -14,6 +14,10 @@ from urllib3 import exceptions as urllib3_exceptions
 from urllib3.util.ssl_match_hostname import CertificateError
 
 _CAUSES_LIMIT = 20
+_WRONG_TIMES = frozenset({9, 10})
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED, of OpenSSL's x509_vfy.h."""
+_WRONG_NAMES = frozenset({None, 62, 64})
+"""X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH; urllib3 1 gives no code."""
 _TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: ([0-9]{3})\b")
 """What http.client and urllib3 say of a proxy that opens no tunnel; they have it in no other form."""
 
@@ -40,10 +44,11 @@ class Failure(Exception):
 
 
 class Way(NamedTuple):
-    """The way to a server: the URLs of it and of the proxy, fit to be shown."""
+    """The way to a server: the URLs of it and of the proxy, fit to be shown, and the directory of its certificates."""
 
     url: str
-    proxy: str = ""
+    proxy: str
+    certificates: str
 
     @property
     def host(self) -> str:
@@ -83,9 +88,10 @@ def refused_by_proxy(status: int, way: Way) -> Failure:
 def of_proxy(error: BaseException, proxy: str) -> Failure:
     """Describe why there is no TLS with the proxy itself, whose URL is fit to be shown."""
     if isinstance(error, (ssl.SSLCertVerificationError, CertificateError)):
-        reason = getattr(error, "verify_message", "") or "it is for another name"
         hint = "put its authority among those of the system, or correct https_proxy and its like"
-        return Failure(f"{proxy}: the certificate of this proxy is not accepted: {reason[:200]}; {hint}", is_final=True)
+        return Failure(
+            f"{proxy}: the certificate of this proxy is not accepted: {_reason(error)}; {hint}", is_final=True
+        )
     return Failure(f"{proxy}: no TLS with this proxy; write http:// in https_proxy if it speaks plain HTTP", most=3)
 
 
@@ -103,19 +109,25 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _certificate(error: BaseException, way: Way) -> Failure:
-    reason = getattr(error, "verify_message", "") or "it is for another name"
-    return Failure(
-        f"{way.url}: the certificate is not accepted: {reason[:200]}; "
-        f"put the certificate of its authority into /etc/containers/certs.d/{way.host}/ca.crt",
-        is_final=True,
-    )
+    code = getattr(error, "verify_code", None)
+    if code in _WRONG_TIMES:
+        hint = "whoever runs it must renew it, or the clock of this machine is wrong"
+    elif code in _WRONG_NAMES:
+        hint = "ask for it by a name that it is for"
+    else:
+        hint = f"put the certificate of its authority into {way.certificates}/ca.crt"
+    return Failure(f"{way.url}: the certificate is not accepted: {_reason(error)}; {hint}", is_final=True)
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "verify_message", "") or "it is for another name")[:200]
 
 
 def _tls(error: BaseException, way: Way) -> Failure:
     reason = getattr(error, "reason", None)
     text = reason if isinstance(reason, str) and reason else "the connection broke off"
     if "ALERT" in text and "CERTIFICATE" in text:
-        hint = f"it wants a client certificate, see /etc/containers/certs.d/{way.host}/client.cert"
+        hint = f"it wants a client certificate, to be put into {way.certificates} as client.cert and client.key"
         return Failure(f"{way.url}: TLS: {text[:100]}; {hint}", is_final=True)
     is_plain_http = text in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
     return Failure(f"{way.url}: TLS: {text[:100]}", may_be_plain_http=True, is_plain_http=is_plain_http, most=3)

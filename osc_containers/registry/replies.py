@@ -9,7 +9,7 @@ from typing import Any
 from urllib3.exceptions import HTTPError
 
 from osc_containers import fields
-from osc_containers.registry import connection, failures, hosts
+from osc_containers.registry import connection, failures
 from osc_containers.registry.failures import Failure, Way
 
 _ERROR_LIMIT = 64 << 10
@@ -18,10 +18,11 @@ _CHUNK = 64 << 10
 
 
 class Reply:
-    """The reply that `raw`, a response of urllib3, brings; whoever has it must close it."""
+    """The reply that `raw`, a response of urllib3, brings from `url` by a way; whoever has it must close it."""
 
-    def __init__(self, raw: Any, url: str) -> None:
+    def __init__(self, raw: Any, url: str, way: Way) -> None:
         self._raw = raw
+        self._way = way
         self._body = connection.reply_on(raw.connection)
         self.url = url
         self.status: int = raw.status
@@ -69,7 +70,7 @@ class Reply:
         try:
             return int((self._body or self._raw).readinto(buffer))
         except (HTTPException, HTTPError, OSError, ValueError) as error:
-            raise failures.of(error, Way(self._where)) from None
+            raise failures.of(error, self._way) from None
 
     def discard(self) -> None:
         """Read what little may be left, so that the connection can be used again, and close."""
@@ -99,7 +100,7 @@ class Reply:
 
     @property
     def _where(self) -> str:
-        return hosts.shown(self.url)
+        return self._way.url
 
     def _error(self) -> str:
         try:
@@ -118,7 +119,7 @@ class Reply:
             ):
                 found += chunk
         except (HTTPError, OSError, ValueError) as error:
-            raise failures.of(error, Way(self._where)) from None
+            raise failures.of(error, self._way) from None
         return bytes(found)
 
     def _decode(self, body: bytes, limit: int) -> bytes:
