@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import crash
+import pytest
 
 
+@pytest.mark.integration
 def test_the_run_after_a_killed_one_completes() -> None:
     # In a process of its own: it forks, and the threads of a test runner would not come along.
     done = subprocess.run([sys.executable, Path(crash.__file__), "24"], capture_output=True, text=True)

@@ -24,6 +24,7 @@ from osc_containers.registry.retries import Policy
 from osc_containers.transports import Sources
 
 
+@pytest.mark.integration
 def test_a_thousand_containers_go_all_the_way(tmp_path: Path) -> None:
     names = [f"app{number}" for number in range(1000)]
     references = [f"registry.example.com/team/{name}:1.0" for name in names]

@@ -230,7 +230,8 @@ class Registry:
             sent["Content-Type"] = "application/x-www-form-urlencoded"
         host = hosts.origin(url)[1]
         proxy = proxies.of_environment(url)
-        way = Way(hosts.shown(url), hosts.shown(proxy) if proxy else "", self._certificates)
+        shown_proxy = hosts.shown(proxy) if proxy else ""
+        way = Way(url=hosts.shown(url), proxy=shown_proxy, certificates=self._certificates)
         is_home = host == hosts.origin(self._bases[0])[1] or hosts.is_internal(self._home)
         try:
             response = (self._connections if is_home else self._outside).send(
