@@ -92,17 +92,27 @@ def of_entries(
     *,
     otherwise: Sequence[str] = (),
 ) -> Request:
-    """Read what all of some entries of `_service` ask for together; what is given here is said for each of them."""
-    told = dict.fromkeys(
-        (
-            tuple(names or entry.given("description")),
-            tuple(architectures or entry.given("arch")),
-            tuple(profiles or entry.given("profile")),
-        )
-        for entry in entries or [Entry(name=servicefile.PREFETCH, mode="")]
-    )
-    requests = [read(package, *each, otherwise=otherwise) for each in told]
+    """Read what some entries of `_service` ask for together; what is given here is said for each of them.
+
+    A description that is given by name is what those entries are about that read it; all are, where none does.
+    """
+    entries = entries or [Entry(name=servicefile.PREFETCH, mode="")]
+    told = []
+    for entry in entries:
+        about = [name for name in names if _reads(entry, name) or not any(_reads(each, name) for each in entries)]
+        if about or not names:
+            asked = (
+                tuple(about or entry.given("description")),
+                tuple(architectures or entry.given("arch")),
+                tuple(profiles or entry.given("profile")),
+            )
+            told.append(asked)
+    requests = [read(package, *each, otherwise=otherwise) for each in dict.fromkeys(told)]
     return Request(parts=tuple(part for found in requests for part in found.parts))
+
+
+def _reads(entry: Entry, name: str) -> bool:
+    return name in (entry.given("description") or [name])
 
 
 def read(

@@ -71,7 +71,8 @@ def _parser(name: str) -> argparse.ArgumentParser:
     for parameter, choices in servicefile.PARAMETERS[name].items():
         if choices:
             allowed = (*choices, *servicefile.NO_VALUE)
-            parser.add_argument(f"--{parameter}", choices=allowed, metavar="|".join(choices))
+            # Blanks around a value are layout of the XML, as in `servicefile.given`.
+            parser.add_argument(f"--{parameter}", type=str.strip, choices=allowed, metavar="|".join(choices))
         else:
             parser.add_argument(f"--{parameter}", action="append", default=[])
     return parser

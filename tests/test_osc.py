@@ -129,6 +129,25 @@ def test_what_is_locked_stays_though_the_tag_moved(
     assert {**contents(working_copy), "_service": first["_service"]} == first
 
 
+def test_parameters_in_lines_of_their_own_and_an_entry_for_each_description(
+    working_copy: Path, installed: Path, registry: DockerRegistry
+) -> None:
+    kiwi = (working_copy / "appliance.kiwi").read_text()
+    (working_copy / "b.kiwi").write_text(kiwi.replace("containers.xml", "b.xml").replace("small", "tiny"))
+    section = packages.section(registry.host, 'name="single" path="osc" tag="1.0"', profiles="tiny")
+    (working_copy / "b.xml").write_text(packages.CONTAINERS.format(sections=section))
+    entry = '<service name="kiwi_containers" mode="manual">%s</service>'
+    param = '\n<param name="%s">\n  %s\n</param>'
+    for_a = [("description", "appliance.kiwi"), ("arch", "aarch64"), ("profile", "small"), ("locked", "no")]
+    for_b = [("description", "b.kiwi"), ("arch", "x86_64"), ("profile", "tiny")]
+    entries = [entry % "".join(param % each for each in asked) for asked in (for_a, for_b)]
+    entries.append(
+        '<service name="kiwi_containers_inject" mode="buildtime"><param name="description">b.kiwi</param></service>'
+    )
+    (working_copy / "_service").write_text(f"<services>{''.join(entries)}</services>")
+    assert "not in a build root: 3 archives verified" in run_osc(working_copy, installed, "service", "runall")
+
+
 def test_automatic_runs_find_their_results_in_old(
     working_copy: Path, installed: Path, registry: DockerRegistry
 ) -> None:

@@ -59,8 +59,25 @@ def test_what_the_service_is_told_is_what_the_package_asks_for(
 def test_what_is_given_replaces_what_the_service_is_told(tmp_path: Path) -> None:
     package = write(tmp_path, [("description", "b.kiwi"), ("arch", "x86_64")], [("arch", "aarch64")])
     assert asked(request.of_package(package, ["a.kiwi"], ["ppc64le"])) == {"a ppc64le", "only ppc64le"}
-    assert asked(request.of_package(package, ["a.kiwi"], profiles=["B"])) == {"a x86_64", "a aarch64"}
+    assert asked(request.of_package(package, ["a.kiwi"], profiles=["B"])) == {"a aarch64"}
     assert asked(request.of_package(package, [], ["ppc64le"])) == {"b ppc64le", "a ppc64le", "only ppc64le"}
+
+
+def test_a_description_by_name_is_asked_for_by_the_entries_that_read_it(tmp_path: Path) -> None:
+    """As the inject service does with `osc service runall`."""
+    (tmp_path / "c.kiwi").write_text(KIWI.replace('"a"', '"c"'))
+    first = [("description", "a.kiwi"), ("arch", "x86_64"), ("profile", "A")]
+    second = [("description", "b.kiwi"), ("arch", "aarch64")]
+    package = write(tmp_path, first, second)
+    assert asked(request.of_package(package, ["a.kiwi"])) == {"a x86_64", "only x86_64"}
+    assert asked(request.of_package(package, ["b.kiwi"])) == {"b aarch64"}
+    assert asked(request.of_package(package, ["b.kiwi", "a.kiwi"])) == {"a x86_64", "only x86_64", "b aarch64"}
+    assert asked(request.of_package(package, ["c.kiwi"])) == {
+        "c x86_64",
+        "only x86_64",
+        "c aarch64",
+        "only aarch64",
+    }
 
 
 def test_what_the_service_would_refuse_is_refused_with_its_place(tmp_path: Path) -> None:
