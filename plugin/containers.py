@@ -7,7 +7,6 @@ systems. So this file stays in that syntax and imports nothing of ours: whatever
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 
 try:
@@ -39,8 +38,10 @@ if OscCommand and not any(command.name == "containers" for command in OscCommand
                 print("osc containers: the program osc-containers is not installed", file=sys.stderr)
                 return 1
             options = ["--help"] if args.containers_help else []
-            status = subprocess.call([program] + options + args.arguments)
-            return 128 - status if status < 0 else status  # ended by a signal: as a shell says it
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            # In the place of osc, which would give the program a quarter of a second to tidy up after a Ctrl-C.
+            os.execv(program, [program] + options + args.arguments)
 
         def find_program(self):
             """Return the program: installed beside this file, in this checkout, or anywhere in PATH."""

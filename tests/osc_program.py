@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 _MAIN = "import sys; from osc.babysitter import main; sys.exit(main())"
+PACKAGES = {"PYTHONPATH": os.pathsep.join(site.getsitepackages())}
 _AS_INSTALLED = 'mount -t overlay -o "lowerdir=$1:/usr" overlay /usr; shift; exec "$@"'
 
 
@@ -22,6 +23,12 @@ def log_in(apiurl: str) -> Path:
     login = "user = ann\npass = secret\nrealname = Ann\nemail = ann@example.com\nallow_http = 1\n"
     configuration.write_text(f"[general]\napiurl = {apiurl}\n[{apiurl}]\n{login}")
     return home
+
+
+def command(*arguments: str) -> list[str]:
+    """Return the command that runs osc; it takes `PACKAGES` in its environment."""
+    interpreter = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
+    return [str(interpreter), "-c", _MAIN, *arguments]
 
 
 def run(
@@ -36,14 +43,13 @@ def run(
     With `prefix`, a tree that `make install` made, it sees that as if it were in /usr, the only place where it
     looks for services. It takes root and a mount namespace, and leaves /usr alone.
     """
-    interpreter = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
-    command = [str(interpreter), "-c", _MAIN, *arguments]
+    run_it = command(*arguments)
     if prefix:
-        command = ["unshare", "--mount", "sh", "-ec", _AS_INSTALLED, "sh", str(prefix), *command]
+        run_it = ["unshare", "--mount", "sh", "-ec", _AS_INSTALLED, "sh", str(prefix), *run_it]
     return subprocess.run(
-        command,
+        run_it,
         cwd=directory,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(site.getsitepackages())} | (environment or {}),
+        env=os.environ | PACKAGES | (environment or {}),
         umask=umask,
         stdin=subprocess.DEVNULL,
         capture_output=True,

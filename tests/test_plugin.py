@@ -1,6 +1,8 @@
 """The plugin in the osc of PyPI, loaded by osc's own loader."""
 
 import ast
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "plugin" / "containers.py"
 
 _PROGRAM = '#!/bin/sh\nprintf "<%s>" "$@"\n[ "$1" != die ] || kill -KILL $$\nexit 7\n'
+_TIDY = """#!/bin/sh
+trap 'sleep 1; echo tidy; exit 130' INT
+echo started
+while true; do sleep 0.1; done
+"""
 
 
 @pytest.fixture
@@ -68,7 +75,27 @@ def test_the_program_gets_the_arguments_as_they_are(arguments: list[str]) -> Non
 
 @pytest.mark.usefixtures("plugged")
 def test_a_program_that_was_killed_is_a_failure() -> None:
-    assert osc("containers", "die").returncode == 128 + 9
+    assert osc("containers", "die").returncode == -9
+
+
+def test_after_an_interrupt_the_program_has_the_time_that_it_takes(plugged: Path) -> None:
+    """A terminal interrupts everything that runs in it, osc and the program; what osc does then ends neither early."""
+    (plugged / ".local/bin/osc-containers").write_text(_TIDY)
+    command = osc_program.command("containers", "prefetch")
+    # What a shell runs in the background ignores this signal, and the tests may be that.
+    with subprocess.Popen(
+        ["env", "--default-signal=INT", *command],
+        env=os.environ | osc_program.PACKAGES | {"PATH": "/usr/bin:/bin"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "started\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.read().endswith("tidy\n")
+    assert process.returncode == 130
 
 
 def test_without_the_program_it_says_so(plugged: Path) -> None:
