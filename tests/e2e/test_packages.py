@@ -58,6 +58,8 @@ def test_debian_packages_hold_what_obs_and_osc_look_for(our_debs: Path) -> None:
         assert {owner for _, owner, *_ in listed} == {"root/root"}
         found = [fields[5].removeprefix(".") for fields in listed if fields[0].startswith("-")]
         assert [path for path in found if not path.startswith("/usr/share/doc/")] == files
+        assert f"/usr/share/doc/{name}/changelog.Debian.gz" in found
+        assert output("dpkg-deb", "--field", built[name], "Depends")[0].startswith("python3 (>= 3.11), ")
 
 
 def test_the_debian_services_run_in_a_clean_root(clean_root: CleanRoot, package: Path) -> None:
