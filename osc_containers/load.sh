@@ -70,9 +70,11 @@ remove_copies() {
     rm -rf -- "$archives/.$engine-$id" "/dev/shm/kiwi_containers-$engine-$id".*
 }
 
+# Copies belong to the holder of the lock: until then there may be those of another run for the same container.
 clean_up() {
+    [ -n "$locked" ] || return 0
     remove_copies
-    [ -z "$locked" ] || rm -f "$runtime/$engine.lock"
+    rm -f "$runtime/$engine.lock"
     locked=
 }
 

@@ -338,3 +338,21 @@ def test_a_loader_waits_for_no_other_but_one_that_is_at_work(
     output, _ = second.communicate(timeout=30)
     assert output.startswith(f"app: not loaded into podman: {tmp_path}/gone is missing: ")
     assert not lock.is_symlink()
+
+
+@pytest.mark.integration
+def test_a_loader_that_is_stopped_while_it_waits_takes_nothing_from_the_one_at_work(
+    start_loader: Callable[[], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    start_loader()
+    while not (tmp_path / "hangs").exists():
+        time.sleep(0.01)
+    copies = tmp_path / ARCHIVES[1:] / ".podman-app_1.0"
+    copies.mkdir()
+    second = start_loader()
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(timeout=1)
+    second.terminate()
+    assert second.wait(timeout=30) == 143
+    assert copies.exists()
+    assert (tmp_path / "run/kiwi_containers/podman.lock").is_symlink()
