@@ -79,9 +79,11 @@ class Layout(NamedTuple):
         return (member for member in self.members if member.content is None)
 
     def frame(self) -> Iterator[tuple[int, bytes]]:
-        """Yield offset and bytes of all that is not a blob's content; what is left out is zero."""
+        """Yield offset and bytes of all that is not a blob's content, zeros too: a file may have had others there."""
         for member in self.members:
             yield member.start, member.header + (member.content or b"")
+            yield member.offset + member.size, bytes(tarball.padding(member.size))
+        yield self.members[-1].end, tarball.END
 
 
 def lay_out(image: Image, reference: Reference) -> Layout:

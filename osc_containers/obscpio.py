@@ -36,7 +36,7 @@ class Entry(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where everything lies: headers by offset, the place of each content by its name, and the size of it all."""
+    """Where everything lies: headers and padding by offset, each content's place by its name, the size of it all."""
 
     frame: tuple[tuple[int, bytes], ...]
     contents: dict[str, int]
@@ -63,7 +63,9 @@ def lay_out(entries: Sequence[Entry]) -> Layout:
         frame.append((position, header))
         position += len(header)
         contents[entry.content] = position
-        position += size + -size % 4
+        padding = bytes(-size % 4)
+        frame.append((position + size, padding))
+        position += size + len(padding)
     trailer = _header(_TRAILER, 0, 0, 1, 0)
     frame.append((position, trailer))
     return Layout(frame=tuple(frame), contents=contents, size=position + len(trailer))

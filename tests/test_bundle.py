@@ -1,15 +1,17 @@
 """The overlay as one cpio archive: what cpio unpacks is what the inject service would have made."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import images
 import pytest
 from fake_source import FakeSource
-from test_prefetch import contents, identities
+from test_prefetch import APP, contents, identities
 
 from osc_containers import bundle, description, inject, lock, obscpio, overlay, verify
-from osc_containers.errors import DescriptionError, RegistryError
+from osc_containers.digest import Digest
+from osc_containers.errors import DescriptionError, RegistryError, VerificationError
 from osc_containers.obscpio import Entry
 from osc_containers.package import Package
 from osc_containers.pins import Wanted
@@ -174,6 +176,25 @@ def test_a_failure_leaves_the_package_as_it_was(package: Path) -> None:
     broken.tags["registry.example.com/team/data:1.0"] = images.helm_chart()
     with pytest.raises(RegistryError):
         run(broken, package)
+    assert contents(package) == before
+
+
+def test_nothing_of_a_part_stays_that_is_not_in_the_bundle(package: Path) -> None:
+    run(source(), package)
+    before = contents(package)
+    damaged = bytearray((package / obscpio.FILE_NAME).read_bytes())
+    damaged[damaged.index(b"070701", 1) - 1] = 7  # one of the zeros that fill up a name
+    (package / obscpio.FILE_NAME).write_bytes(damaged)
+    run(source(), package)
+    assert contents(package) == before
+    (package / obscpio.FILE_NAME).unlink()
+    broken = source()
+    broken.damaged = {Digest.of(broken.tags[APP].blobs[-1]): b"x" * len(broken.tags[APP].blobs[-1])}
+    with pytest.raises(VerificationError):
+        run(broken, package)
+    (left,) = Path(os.environ["HOME"], ".cache/osc-containers").glob("*.part")
+    left.write_bytes(b"x" * left.stat().st_size)
+    run(source(), package)
     assert contents(package) == before
 
 

@@ -237,6 +237,16 @@ def test_what_an_earlier_run_left_is_verified_before_it_counts(tmp_path: Path) -
     assert contents(tmp_path) == contents_of_clean_run(tmp_path)
 
 
+def test_nothing_of_a_part_stays_that_is_not_in_the_archive(tmp_path: Path) -> None:
+    """Not between the members of the tar, nor after the last."""
+    with pytest.raises(RegistryError):
+        transfer(RecordingSource({APP: BIG}, gives=12_000_000), tmp_path, 1)
+    (left,) = Path(os.environ["HOME"], ".cache", "osc-containers").iterdir()
+    left.write_bytes(b"x" * left.stat().st_size)
+    transfer(RecordingSource({APP: BIG}), tmp_path)
+    assert contents(tmp_path) == contents_of_clean_run(tmp_path)
+
+
 def test_blobs_that_were_complete_are_not_asked_for_again(tmp_path: Path) -> None:
     source = RecordingSource({APP: BIG, WEB: images.small("web")}, gives=12_000_000)
     with pytest.raises(RegistryError):
