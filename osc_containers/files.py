@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import resource
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,8 +17,7 @@ CHUNK = 1 << 20
 
 _TEMPORARY = ".osc-containers"
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-# Other file systems and old kernels; EPERM is what a sandbox answers that does not know the call.
-_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
+_NO_MODES = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -48,9 +48,18 @@ def new_file(path: Path | str, mode: int = 0o644, directory: int | None = None) 
         descriptor = os.open(temporary, _NEW, 0o600, dir_fd=directory)
         try:
             yield descriptor
-            os.fchmod(descriptor, mode)
+            set_mode(descriptor, mode)
         finally:
             os.close(descriptor)
+
+
+def set_mode(descriptor: int, mode: int) -> None:
+    """Give an open file exactly that mode; where files have none of their own (vfat), its owner must get no less."""
+    try:
+        os.fchmod(descriptor, mode)
+    except OSError as error:
+        if error.errno not in _NO_MODES or mode & stat.S_IRWXU & ~os.fstat(descriptor).st_mode:
+            raise
 
 
 def temporary_name(path: Path | str) -> str:
@@ -161,15 +170,13 @@ def copy_range(source: int, source_offset: int, target: int, target_offset: int,
 def _copy(source: int, source_offset: int, target: int, target_offset: int, size: int) -> None:
     by_kernel = True
     while size:
+        count = 0
         if by_kernel:
-            try:
+            # Which errors say that it cannot do it depends on the file system; what is wrong with a disk shows again.
+            with suppress(OSError):
                 count = os.copy_file_range(source, target, size, source_offset, target_offset)
-            except OSError as error:
-                if error.errno not in _NO_KERNEL_COPY:
-                    raise
-                by_kernel = False
-                continue
-        else:
+            by_kernel = count > 0
+        if not by_kernel:
             chunk = os.pread(source, min(size, CHUNK), source_offset)
             write_all(target, chunk, target_offset)
             count = len(chunk)

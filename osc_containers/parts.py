@@ -40,7 +40,7 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
             _give_size(descriptor, size)
         yield descriptor
         with files.naming(target):
-            os.fchmod(descriptor, 0o644)
+            files.set_mode(descriptor, 0o644)
             path.replace(target)
     except BaseException:
         if not kept:

@@ -7,7 +7,7 @@ import os
 import resource
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -48,6 +48,21 @@ def test_a_file_has_its_mode_whatever_the_umask(tmp_path: Path, mask: int, mode:
     assert (tmp_path / "x").stat().st_mode & 0o7777 == mode
     assert (tmp_path / "x").read_bytes() == CONTENT
     assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize(("mode", "is_enough"), [(0o644, True), (0o600, True), (0o755, False)])
+def test_where_files_have_no_modes_the_owner_gets_no_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, is_enough: bool
+) -> None:
+    """As on vfat, which refuses; here, what it gives is 0600."""
+
+    def refuse(descriptor: int, mode: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    with suppress(PermissionError):
+        files.write_atomically(tmp_path / "x", CONTENT, mode)
+    assert (tmp_path / "x").exists() is is_enough
 
 
 def make_link(path: Path) -> None:
@@ -232,6 +247,26 @@ def test_what_the_kernel_cannot_copy_is_copied_by_hand() -> None:
         files.copy_range(source.fileno(), 0, target.fileno(), 1, files.CHUNK * 2)
         target.seek(0)
         assert target.read() == b"x" + bytes(files.CHUNK * 2) + b"x" * (files.CHUNK - 1)
+
+
+def give_nothing(*_: int) -> int:
+    return 0
+
+
+def find_nothing(*_: int) -> int:
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+@pytest.mark.parametrize("copy", [give_nothing, find_nothing], ids=["FUSE", "CIFS"])
+def test_what_a_file_system_fails_to_copy_is_copied_by_hand(
+    monkeypatch: pytest.MonkeyPatch, copy: Callable[..., int]
+) -> None:
+    monkeypatch.setattr(os, "copy_file_range", copy)
+    with TemporaryFile() as source, TemporaryFile() as target:
+        source.write(CONTENT)
+        source.flush()
+        files.copy_range(source.fileno(), 0, target.fileno(), 0, len(CONTENT))
+        assert target.read() == CONTENT
 
 
 @pytest.mark.parametrize("directory", [None, SHARED_MEMORY])
