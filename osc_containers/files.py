@@ -62,6 +62,11 @@ def set_mode(descriptor: int, mode: int) -> None:
             raise
 
 
+def flush(descriptor: int) -> None:
+    """Let the file system say what it could not write: NFS and FUSE say it to who closes the file."""
+    os.close(os.dup(descriptor))
+
+
 def temporary_name(path: Path | str) -> str:
     """Return a name beside `path` that nobody can guess, and that `remove_abandoned` knows."""
     parent, name = os.path.split(path)

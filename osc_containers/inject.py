@@ -72,7 +72,7 @@ def _check_room(package: Package, placed: Sequence[Placed], tree: Tree) -> None:
     sources = {item.path: package.find(item.locked.archive.name) for item in placed}
     copied = [source for source in sources.values() if source and not tree.can_link(source, own=True)]
     needed, free = sum(source.stat().st_size for source in copied), info.f_bavail * info.f_frsize
-    if needed > free:
+    if needed > free and info.f_blocks:  # some FUSE tells no size
         problem = f"no space left; the archives need {needed} bytes, {free} are free"
         raise OSError(errno.ENOSPC, problem, str(tree.root))
 

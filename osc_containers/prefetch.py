@@ -92,7 +92,9 @@ def prefetch(
                 own = package.directory / lock.FILE_NAME
                 if not own.is_file() or own.read_bytes() != text:
                     with files.naming(outdir / lock.FILE_NAME):
-                        files.write_all(last.enter_context(files.new_file(outdir / lock.FILE_NAME)), text, 0)
+                        descriptor = last.enter_context(files.new_file(outdir / lock.FILE_NAME))
+                        files.write_all(descriptor, text, 0)
+                        files.flush(descriptor)
             # The lock gets its name last, when the archives that it names have theirs, and those are gone that only
             # the old one knows: a run that is killed in between leaves nothing that the next does not find.
             _prune(package, old, new, bundled=pack is not None)

@@ -113,6 +113,7 @@ def transfer(
         _compare([berth.order for berth in berths], made)
         for volume in volumes:
             _write(Place(opened[volume.name], 0), volume.finish(made))
+            files.flush(opened[volume.name])
         yield made
 
 
@@ -156,7 +157,7 @@ def _check_space(volumes: Sequence[Volume], outdir: Path) -> None:
     info = os.statvfs(outdir)
     free = info.f_bavail * info.f_frsize
     needed = sum(max(0, volume.size - parts.held(outdir / volume.name, volume.key)) for volume in volumes)
-    if needed <= free:
+    if needed <= free or not info.f_blocks:  # some FUSE tells no size
         return
     message = f"no space left; the archives need {needed} bytes, {free} are free"
     cache, kept = parts.left_over(outdir / "any", {volume.key for volume in volumes}) or (None, 0)

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import stat
 import subprocess
 import sys
 import tempfile
@@ -78,6 +79,48 @@ def test_a_failure_at_any_write_leaves_the_package_as_it_was(
         failed += 1
     assert failed > 5
     assert contents(tmp_path) == after
+
+
+class FailingClose:
+    """`os.close` of a file system that says of the file `fails_at`, once, that it could not write it (NFS, FUSE)."""
+
+    def __init__(self, fails_at: int) -> None:
+        self._fails_at = fails_at
+        self._closed: list[int] = []
+        self._close = os.close
+
+    def __call__(self, descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        self._close(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_size and status.st_ino not in self._closed:
+            self._closed.append(status.st_ino)
+            if len(self._closed) - 1 == self._fails_at:
+                raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+
+def test_what_is_said_of_a_file_when_it_is_closed_leaves_the_package_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(SOURCE, tmp_path, *want(APP, WEB))
+    before = contents(tmp_path)
+    for number in range(2):  # the archive, the lock
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "close", FailingClose(number))
+            error = failure(tmp_path)
+        assert error is not None
+        assert (error.errno, error.filename is not None) == (errno.EDQUOT, True), f"file {number}"
+        assert contents(tmp_path) == before, f"file {number}"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", FailingClose(2))
+        assert failure(tmp_path) is None
+    assert contents(tmp_path) == expected(MOVED)
+
+
+def test_a_file_system_without_a_size_is_taken_to_have_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As FUSE is that does not say one."""
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((0,) * 11))
+    run(SOURCE, tmp_path, *want(APP, WEB))
+    assert contents(tmp_path) == expected(SOURCE)
 
 
 @pytest.mark.integration
