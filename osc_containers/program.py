@@ -1,8 +1,8 @@
 """What the command line and the services have in common: how they speak, and how they end.
 
 Results go to standard output, everything else through logging to standard error. Exit status: 0, 1 for a said error
-(or what `check` and `outdated` are there to find), 2 for wrong usage, 130 for an interrupt, SIGTERM included. The last
-line of a failed run is the message, since a build server shows that line alone.
+(or what `check` and `outdated` are there to find), 2 for wrong usage, 130 for an interrupt (SIGINT,
+SIGTERM, SIGHUP). The last line of a failed run is the message, since a build server shows that line alone.
 """
 
 import io
@@ -44,7 +44,9 @@ def run(name: str, handler: Callable[[], int]) -> int:
     output = _Output()
     output.setFormatter(_Printable(f"{name}: %(message)s"))
     logging.basicConfig(handlers=[output], level=logging.INFO, force=True)
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup(1) has the second ignored
+            signal.signal(number, _terminate)
     try:
         return _written(_status(handler))
     except Error as error:

@@ -222,7 +222,7 @@ def _is_blob(request: Request) -> bool:
     return request.is_blob
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(
     "matches", [lambda request: True, _is_blob, lambda request: request.number > 5], ids=["first", "blobs", "later"]
 )
@@ -247,3 +247,17 @@ def test_an_interrupt_ends_it_at_once_and_quietly(
             _, said = process.communicate(timeout=5)
     assert (process.returncode, said) == (130, "osc-containers: interrupted\n")
     assert snapshot(package) == before
+
+
+def test_nohup_keeps_it_at_work(installed: Path, tmp_path: Path) -> None:
+    with fault_registry.serve() as registry:
+        registry.script = faults.on(faults.stall_in_body, lambda request: True)
+        package = packages.write(tmp_path / "package", packages.section(registry.host, 'name="app" path="cli"'))
+        command = ["env", "--ignore-signal=HUP", str(installed / "bin/osc-containers"), "prefetch"]
+        with subprocess.Popen(command, cwd=package, stderr=subprocess.PIPE) as process:
+            while not registry.requests:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGHUP)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=0.5)
+            process.terminate()
