@@ -109,6 +109,9 @@ def test_secrets_are_not_shown() -> None:
         (b'{"access_token": "b"}', "b", 60),
         (b'{"token": "", "access_token": "b", "expires_in": 1}', "b", 60),
         (b'{"token": "a", "expires_in": null}', "a", 60),
+        (b'{"token": "a", "expires_in": -1}', "a", 60),
+        (b'{"token": "a", "expires_in": "300"}', "a", 60),
+        (b'{"token": "a", "expires_in": 1e99}', "a", 60),
     ],
 )
 def test_reads_token_replies(reply: bytes, value: str, lifetime: int) -> None:

@@ -5,6 +5,7 @@ Spec: RFC 9110, 11 (challenges); RFC 6750, 3 (Bearer); distribution's "Token Aut
 
 import base64
 import re
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlencode
 
@@ -132,5 +133,7 @@ def parse_token(reply: bytes, where: str) -> Token:
         raise ValueError(f"{where}: got no token")
     if len(value) > _TOKEN_LIMIT or not re.fullmatch(r"[!-~]+", value):
         raise ValueError(f"{where}: got {len(value)} characters, expected a token of printable ASCII")
-    lifetime = document.size("expires_in") if "expires_in" in document else 0
+    lifetime = 0
+    with suppress(ValueError):  # the token is good even if what is said of its life is not
+        lifetime = document.size("expires_in")
     return Token(value=value, lifetime=max(lifetime, _DEFAULT_LIFETIME))
