@@ -40,3 +40,8 @@ def test_a_directory_that_is_closed_to_us_is_passed_by(
             certificates.context_for(directory)
     finally:
         Path(closed).chmod(0o755)
+
+
+def test_a_link_that_leads_nowhere_is_no_authority(tmp_path: Path) -> None:
+    (tmp_path / "redhat-ca.crt").symlink_to("/etc/rhsm/ca/not-there.pem")
+    certificates.context_for(tmp_path)

@@ -7,6 +7,7 @@ by, as containers/image does: it is often somebody else's, and where it does mat
 import os
 import ssl
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from osc_containers.errors import RegistryError
@@ -73,7 +74,8 @@ def _files(directory: Path) -> Iterable[Path]:
 
 def _load(context: ssl.SSLContext, path: Path) -> None:
     if path.suffix == ".crt":
-        context.load_verify_locations(path)
+        with suppress(FileNotFoundError):  # RHEL's links lead nowhere as long as the machine is not registered
+            context.load_verify_locations(path)
     elif path.suffix == ".cert":
         key = path.with_suffix(".key")
         if not key.exists():
