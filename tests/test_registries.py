@@ -122,6 +122,13 @@ def test_the_longest_prefix_counts_wherever_it_stands(tables: tuple[str, str]) -
             places(configuration, refused)
 
 
+def test_of_one_prefix_twice_in_a_file_the_first_counts(tmp_path: Path) -> None:
+    file = tmp_path / "registries.conf"
+    file.write_text("".join(f'[[registry]]\nprefix = "a.example"\nlocation = "{to}.example"\n' for to in ("b", "c")))
+    configuration = registries.load({"CONTAINERS_REGISTRIES_CONF": str(file), "HOME": str(tmp_path)})
+    assert places(configuration, "a.example/x") == ["b.example/x"]
+
+
 def test_what_is_asked_for_by_digest_may_come_from_mirrors_for_digests() -> None:
     configuration = registries.parse(MANUAL.encode(), "conf")
     assert places(configuration, "digests.example/x:1", by_digest=True) == ["mirror.example/x", "digests.example/x"]

@@ -100,8 +100,11 @@ class Configuration(NamedTuple):
             raise RegistryError(f"{table.where}: {reference} cannot be moved: {error}") from None
 
     def updated(self, later: "Configuration") -> "Configuration":
-        """Return this with what a later file says: it replaces lists, and tables of the same prefix."""
-        tables = {table.prefix: table for table in (*self.tables, *later.tables)}
+        """Return this with what a later file says: it replaces lists, and tables of the same prefix.
+
+        Of those of the same prefix in one file, the first counts.
+        """
+        tables = {table.prefix: table for table in (*self.tables, *reversed(later.tables))}
         return Configuration(tables=tuple(tables.values()), helpers=later.helpers or self.helpers)
 
 
