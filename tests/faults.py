@@ -130,10 +130,20 @@ def endless_headers(exchange: Exchange) -> None:
         exchange.send_bytes(b"X-More: x\r\n" * 100)
 
 
+def interim(code: int) -> Fault:
+    """Send interim replies before the answer (RFC 9110, 15.2)."""
+
+    def fault(exchange: Exchange) -> None:
+        exchange.send_bytes(b"HTTP/1.1 %d Interim\r\nLink: </a>; rel=preload\r\n\r\n" % code * 2)
+        exchange.send(exchange.answer())
+
+    return fault
+
+
 def endless_interim(exchange: Exchange) -> None:
     """Send interim replies without end (RFC 9110, 15.2)."""
     while exchange.pause(0):
-        exchange.send_bytes(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+        exchange.send_bytes(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n" * 100)
 
 
 def endless_body(exchange: Exchange) -> None:

@@ -121,9 +121,12 @@ class IncomingReply(http.client.HTTPResponse):
         self.fp = _Reader(self._incoming, _BUFFER)
 
     def begin(self) -> None:
-        """Receive the headers."""
+        """Receive the headers; `http.client` passes over interim replies of status 100 alone."""
         began = time.monotonic()
         super().begin()
+        while 100 <= self.status < 200:
+            self.headers = self.msg = None  # type: ignore[assignment]
+            super().begin()
         self.latency = time.monotonic() - began
         self._incoming.begin_body()
 

@@ -26,7 +26,8 @@ from osc_containers.registry.retries import Policy
 
 _ACCEPT = {"Accept": ", ".join((*oci.MANIFEST_TYPES, *oci.INDEX_TYPES))}
 _GET_STATUSES = frozenset({200, 404})
-_HEAD_STATUSES = frozenset({200, 400, 404, 405, 501})  # some registries answer HEAD with an error, and GET well
+_HEAD_STATUSES = frozenset(range(200, 600)) - {401, 408, 429, 502, 503, 504}
+"""Some registries, and stores that they redirect to, refuse HEAD and answer GET well; who asks to wait means both."""
 _KEPT = 64
 _FAR = 0.01
 """Seconds: a registry is far if it answers nothing in less."""
