@@ -118,6 +118,8 @@ class Index(NamedTuple):
     raw: bytes
     media_type: str
     manifests: tuple[Descriptor, ...]
+    unusable: tuple[str, ...]
+    """What is wrong with its other entries: they keep nobody from those above."""
 
     @property
     def digest(self) -> Digest:
@@ -140,8 +142,7 @@ def parse(raw: bytes, media_type: str, where: str) -> Manifest | Index:
     if kind not in INDEX_TYPES + MANIFEST_TYPES:
         kind = _guess(document, kind)
     if kind in INDEX_TYPES:
-        _refuse_other_shapes(document, "manifests")
-        return Index(raw=raw, media_type=kind, manifests=_descriptors(document, "manifests", INDEX_COUNT_LIMIT))
+        return _index(document, raw, kind)
     if kind in MANIFEST_TYPES:
         return _manifest(document, raw, kind)
     raise ValueError(f"{where}: got media type {kind[:120]!r}, expected the manifest or index of an image")
@@ -164,13 +165,25 @@ def _refuse_other_shapes(document: Fields, *own: str) -> None:
         raise ValueError(f"{document.where}: got {' and '.join(others)}, expected {' and '.join(own)} alone")
 
 
+def _index(document: Fields, raw: bytes, media_type: str) -> Index:
+    _refuse_other_shapes(document, "manifests")
+    manifests = []
+    unusable = []
+    for item in _items(document, "manifests", INDEX_COUNT_LIMIT):
+        try:
+            manifests.append(Descriptor.of(item))
+        except ValueError as error:  # another platform's may have a digest of an algorithm yet to come
+            unusable.append(str(error).removeprefix(f"{document.where}: "))
+    return Index(raw=raw, media_type=media_type, manifests=tuple(manifests), unusable=tuple(unusable))
+
+
 def _manifest(document: Fields, raw: bytes, media_type: str) -> Manifest:
     _refuse_other_shapes(document, "config", "layers")
     config = Descriptor.of(document.member("config"))
     if config.media_type not in CONFIG_TYPES:
         kind = document.line("artifactType", "") or config.media_type
         raise ValueError(f"{document.where}: not an image but an artifact of type {kind[:120]!r}; name an image here")
-    layers = _descriptors(document, "layers", LAYER_COUNT_LIMIT)
+    layers = tuple(Descriptor.of(item) for item in _items(document, "layers", LAYER_COUNT_LIMIT))
     for number, layer in enumerate(layers):
         if not layer.media_type.startswith(_LAYER_PREFIXES):
             raise ValueError(
@@ -185,11 +198,11 @@ def _manifest(document: Fields, raw: bytes, media_type: str) -> Manifest:
     return Manifest(raw=raw, media_type=media_type, config=config, layers=layers)
 
 
-def _descriptors(document: Fields, key: str, limit: int) -> tuple[Descriptor, ...]:
+def _items(document: Fields, key: str, limit: int) -> tuple[Fields, ...]:
     items = document.members(key)
     if len(items) > limit:
         raise ValueError(f"{document.where}: {key}: got {len(items)} entries, expected at most {limit}")
-    return tuple(Descriptor.of(item) for item in items)
+    return items
 
 
 def _platform(item: Fields) -> Platform:
@@ -211,9 +224,12 @@ def select(index: Index, wanted: Platform, where: str) -> Descriptor:
         if entry.platform is None and entry.media_type in INDEX_TYPES + MANIFEST_TYPES:
             return entry
     there = sorted({str(entry.platform) for entry in candidates if entry.platform and entry.platform.os != "unknown"})
+    found = ", ".join(there)[:400] or "none"
+    if index.unusable:
+        found += f", and {len(index.unusable)} that cannot be used ({index.unusable[0][:300]})"
     raise ValueError(
-        f"{where}: no image for {wanted} (kiwi's {', '.join(platforms.names_of(wanted))}); there are: "
-        f"{', '.join(there)[:400] or 'none'}; say by 'arch' which architectures the container is for"
+        f"{where}: no image for {wanted} (kiwi's {', '.join(platforms.names_of(wanted))}); there are: {found}; "
+        "say by 'arch' which architectures the container is for"
     )
 
 
