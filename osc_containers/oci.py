@@ -22,6 +22,8 @@ INDEX_TYPES = (INDEX, DOCKER_LIST)
 MANIFEST_TYPES = (MANIFEST, DOCKER_MANIFEST)
 
 CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+_OLD_CONFIG_TYPES = ("", "application/json", "application/octet-stream", "text/html")
+"""What registries made of a configuration's type around 2016, in Docker's manifests only; engines load them."""
 _LAYER_PREFIXES = (
     "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
@@ -180,7 +182,7 @@ def _index(document: Fields, raw: bytes, media_type: str) -> Index:
 def _manifest(document: Fields, raw: bytes, media_type: str) -> Manifest:
     _refuse_other_shapes(document, "config", "layers")
     config = Descriptor.of(document.member("config"))
-    if config.media_type not in CONFIG_TYPES:
+    if config.media_type not in CONFIG_TYPES + (_OLD_CONFIG_TYPES if media_type == DOCKER_MANIFEST else ()):
         kind = document.line("artifactType", "") or config.media_type
         raise ValueError(f"{document.where}: not an image but an artifact of type {kind[:120]!r}; name an image here")
     layers = tuple(Descriptor.of(item) for item in _items(document, "layers", LAYER_COUNT_LIMIT))

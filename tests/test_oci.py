@@ -57,6 +57,8 @@ LIMIT = "say by 'arch' which architectures the container is for"
         (manifest(mediaType=None), "application/json", MANIFEST),
         (manifest(mediaType=None), "text/plain; charset=utf-8", MANIFEST),
         (manifest(schemaVersion=None, layers=[]), "", MANIFEST),
+        (manifest(mediaType=DOCKER_MANIFEST, config=blob("application/octet-stream")), "", DOCKER_MANIFEST),
+        (manifest(mediaType=DOCKER_MANIFEST, config=blob("")), "", DOCKER_MANIFEST),
         (manifest(layers=[blob(), blob()]), "", MANIFEST),
         (index(), "", INDEX),
         (index(mediaType=DOCKER_LIST), "", DOCKER_LIST),
@@ -116,6 +118,10 @@ def test_the_blobs_of_a_manifest_come_once_each() -> None:
         (
             manifest(config=blob("a/b"), artifactType="c/d"),
             ": not an image but an artifact of type 'c/d'; name an image here",
+        ),
+        (
+            manifest(config=blob("application/octet-stream")),
+            ": not an image but an artifact of type 'application/octet-stream'; name an image here",
         ),
         (manifest(config=blob("")), ": not an image but an artifact of type ''; name an image here"),
         (
