@@ -259,7 +259,8 @@ class _Arrival:
         position, stop = segment
         buffer = memoryview(bytearray(min(stop - position, files.CHUNK)))
         shipment = self._shipment
-        with shipment.source.blob(shipment.reference, shipment.blob, position, stop) as stream:
+        again = self._attempts > 0
+        with shipment.source.blob(shipment.reference, shipment.blob, position, stop, again=again) as stream:
             if stream.comes_whole and self._is_divided:
                 self._undivided.add(self._registry)
                 return position

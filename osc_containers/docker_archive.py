@@ -58,7 +58,7 @@ class DockerArchive:
         return self._manifest
 
     def blob(
-        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
     ) -> AbstractContextManager[Stream]:
         """Open the configuration or a layer."""
         if blob.digest not in self._pieces:

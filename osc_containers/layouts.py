@@ -48,7 +48,7 @@ class OciLayout:
         return verified_manifest(self._find(digest), digest, media_type)
 
     def blob(
-        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
     ) -> AbstractContextManager[Stream]:
         """Open a blob of the layout."""
         return open_blob(self._find(blob.digest), blob, start, stop)
@@ -107,7 +107,7 @@ class DirLayout:
         return verified_manifest(piece, digest, "")
 
     def blob(
-        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
     ) -> AbstractContextManager[Stream]:
         """Open a blob of the directory."""
         piece = self._storage.find(_file_name(blob.digest))

@@ -128,8 +128,8 @@ def read_blob(source: ImageSource, reference: Reference, blob: Descriptor) -> by
     :raises VerificationError: its bytes are not those of the descriptor.
     """
     buffer = memoryview(bytearray(blob.size + 1))
-    for _ in range(ATTEMPTS):
-        with source.blob(reference, blob) as stream:
+    for attempt in range(ATTEMPTS):
+        with source.blob(reference, blob, again=attempt > 0) as stream:
             length = _fill(stream, buffer)
         content = bytes(buffer[:length])
         if length == blob.size and blob.digest.matches(content):

@@ -47,11 +47,12 @@ class ImageSource(Protocol):
         """Return the manifest or index, by `digest` where given (its bytes then verified), else by name."""
 
     def blob(
-        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
     ) -> AbstractContextManager[Stream]:
         """Open `blob` of the repository of `reference` from byte `start` up to `stop` (default: its end).
 
-        The bytes are not verified: they are exactly as many as the descriptor says, or there is an error.
+        The bytes are not verified: they are exactly as many as the descriptor says, or there is an error. `again` says
+        that it came before and was damaged.
         """
 
 

@@ -56,7 +56,9 @@ class FakeSource:
         raise RegistryError(f"{reference}: manifest {digest}: not found")
 
     @contextmanager
-    def blob(self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None) -> Iterator[Stream]:
+    def blob(
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
+    ) -> Iterator[Stream]:
         self.asked["blob"] += 1
         self.asked[str(blob.digest)] += 1
         content = self.damaged.get(blob.digest) or self._blob(blob.digest)

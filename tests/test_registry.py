@@ -13,13 +13,16 @@ import faults
 import images
 import pytest
 from fault_registry import Answer, Exchange, Fault, FaultRegistry, Request, serve
+from test_prefetch import want
 
 from osc_containers.digest import Digest
 from osc_containers.errors import RegistryError
 from osc_containers.oci import Descriptor, Index, Manifest
+from osc_containers.package import Package
+from osc_containers.prefetch import prefetch
 from osc_containers.reference import Reference
 from osc_containers.registry.retries import Policy
-from osc_containers.sources import ImageSource
+from osc_containers.sources import ImageSource, Network
 from osc_containers.transports import Sources
 
 HASTY = Policy(connect_timeout=2, read_timeout=0.3, deadline=3, attempts=4, first_delay=0.02, longest_delay=0.05)
@@ -795,6 +798,22 @@ def test_a_blob_that_breaks_off_at_a_mirror_goes_on_at_the_registry(
     elsewhere.script = lambda request: script[request.number]
     assert read(source, reference, blob) == BIG
     assert "range" in registry.requests[0].headers
+
+
+def test_what_a_mirror_has_damaged_comes_from_the_registry(
+    registry: FaultRegistry, elsewhere: FaultRegistry, configure: Callable[[str], ImageSource], tmp_path: Path
+) -> None:
+    source = configure(
+        f'[[registry]]\nlocation = "{registry.host}"\n[[registry.mirror]]\nlocation = "{elsewhere.host}"\n',
+    )
+    name = registry.push(IMAGE, "team/app:1.0")
+    elsewhere.push(IMAGE, "team/app:1.0")
+    elsewhere.blobs = {digest: bytes([blob[0] ^ 1]) + blob[1:] for digest, blob in elsewhere.blobs.items()}
+    package = tmp_path / "package"
+    package.mkdir()
+    prefetch(Package(package), want(name), Network(open_source=lambda _: source), outdir=package, locked=False)
+    assert {request.is_blob for request in registry.requests} == {True}
+    assert len(registry.requests) == len(IMAGE.blobs)
 
 
 def test_a_blocked_registry_is_not_asked(registry: FaultRegistry, configure: Callable[[str], ImageSource]) -> None:

@@ -36,8 +36,10 @@ class RecordingSource(FakeSource):
     gives: int = 1 << 62
 
     @contextmanager
-    def blob(self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None) -> Iterator[Stream]:
-        with super().blob(reference, blob, start, stop) as stream:
+    def blob(
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
+    ) -> Iterator[Stream]:
+        with super().blob(reference, blob, start, stop, again=again) as stream:
             if blob.digest == LAYER:
                 self.ranges.append((start, stop or blob.size))
                 yield _Failing(stream, self)
@@ -134,8 +136,10 @@ class WholeSource(RecordingSource):
     sent: int = 0
 
     @contextmanager
-    def blob(self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None) -> Iterator[Stream]:
-        with super().blob(reference, blob, start, stop) as stream:
+    def blob(
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
+    ) -> Iterator[Stream]:
+        with super().blob(reference, blob, start, stop, again=again) as stream:
             counted = _Counted(stream, self, start)
             counted.comes_whole = start > 0 or stop not in (None, blob.size)
             yield counted if blob.digest == LAYER else stream

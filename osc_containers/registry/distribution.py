@@ -66,9 +66,13 @@ class RegistryImages:
         places = self._registries.places(reference, by_digest=digest is not None)
         return _first(places, lambda registry, repository: self._get(registry, repository, reference, digest))
 
-    def blob(self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None) -> Download:
-        """Open a blob; see `sources.ImageSource`."""
+    def blob(
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
+    ) -> Download:
+        """Open a blob; see `sources.ImageSource`. One that came damaged comes from the registry before its mirrors."""
         places = self._registries.places(reference, by_digest=True)
+        if again:
+            places = (places[-1], *places[:-1])
         return Download(places, blob, start, stop, str(reference))
 
     def cancel(self) -> None:
