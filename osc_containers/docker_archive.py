@@ -25,14 +25,14 @@ _CHUNK = 1 << 20
 
 
 class DockerArchive:
-    """The image tagged `name` in an archive, or the only one (`sources.ImageSource`)."""
+    """The only image in an archive, or the one called `name`, by its tag at least (`sources.ImageSource`)."""
 
     is_far = False
 
     def __init__(self, storage: Storage, name: str) -> None:
         """Find the image.
 
-        :raises RegistryError: it is no such archive, or has not exactly one such image.
+        :raises RegistryError: it is no such archive, or has several images, of which not exactly one is called so.
         """
         self._storage = storage
         listing = storage.find("manifest.json")
@@ -101,11 +101,12 @@ class DockerArchive:
 
 def _choose(document: Fields, name: str) -> Fields:
     images = document.members("images")
-    found = [image for image in images if not name or name in image.lines("RepoTags")]
+    named = [image for image in images if any(layouts.is_called(tag, name) for tag in image.lines("RepoTags"))]
+    found = images if len(images) == 1 else named
     if len(found) == 1:
         return found[0]
     known = ", ".join(repr(tag[:160]) for image in images for tag in image.lines("RepoTags")) or "none"
-    wanted = f"one called {name[:160]!r}" if name else "just one"
+    wanted = f"one called {name[:160]!r}" if name else "just one; choose by its tag"
     raise ValueError(f"{document.where}: got the images {known[:800]}, expected {wanted}")
 
 

@@ -62,15 +62,20 @@ class OciLayout:
 
 def _choose(document: Fields, name: str) -> Descriptor:
     entries = [(_name(item), Descriptor.of(item)) for item in document.members("manifests")]
-    # podman saves with the whole name, skopeo with what the user gave.
-    found = [entry for known, entry in entries if known == name or (name and known.endswith(f":{name}"))]
-    if not name:
-        found = [entry for _, entry in entries]
+    found = [entry for known, entry in entries if not name or is_called(known, name)]
     if len({entry.digest for entry in found}) == 1:
         return found[0]
     known = ", ".join(sorted(repr(known[:160]) for known, _ in entries)) or "none"
     wanted = f"one called {name[:160]!r}" if name else "just one; choose by its tag"
     raise ValueError(f"{document.where}: got the images {known[:800]}, expected {wanted}")
+
+
+def is_called(known: str, name: str) -> bool:
+    """Tell whether an image that an archive knows as `known` is the one called `name`, which may be its tag.
+
+    podman and docker save with the whole name, skopeo with what the user gave.
+    """
+    return bool(name) and (known == name or known.endswith(f":{name}"))
 
 
 def _name(item: Fields) -> str:

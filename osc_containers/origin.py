@@ -16,7 +16,7 @@ from osc_containers.reference import Reference
 
 _NAMED_TRANSPORTS = ("containers-storage", "docker-daemon")
 _PATH_TRANSPORTS = ("dir", "docker-archive", "oci", "oci-archive")
-_HOLD_TAGS = ("oci", "oci-archive")
+_HOLD_TAGS = ("docker-archive", "oci", "oci-archive")
 TRANSPORTS = ("docker", *_NAMED_TRANSPORTS, *_PATH_TRANSPORTS)
 _SERVED_BY_OBS = ("obs", "obsrepositories")
 
@@ -80,7 +80,7 @@ def interpret(*, source: Source, path: str, name: str, tag: str) -> Origin:
     """Join the attributes of a section and a container; an attribute that is not there is empty.
 
     Beyond kiwi, a digest may stand where a tag may: in `tag`, or behind `name`, together with a tag or alone. For the
-    transports that lead to a path, the joined path is the place, `tag` chooses an image of an OCI layout, and the name
+    transports that lead to a path, the joined path is the place, `tag` chooses one of several images, and the name
     becomes `localhost/<path>/<name>`.
 
     :raises ValueError: they are no image name, or not one that can be fetched; the message says which attribute.

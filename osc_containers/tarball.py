@@ -69,7 +69,8 @@ def members(file: BinaryIO) -> Iterator["TarInfo"]:
                     raise ValueError(f"got more than {MEMBER_LIMIT} members")
                 yield member
     except (tarfile.TarError, OSError, OverflowError, EOFError, RecursionError) as error:
-        raise ValueError(f"not an uncompressed tar; {str(error)[:200]!r}") from None
+        reason = str(error)[:200]
+        raise ValueError(f"not an uncompressed tar: {reason!r}; if it is compressed, unpack it first") from None
 
 
 class _Headers:

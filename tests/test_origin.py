@@ -69,7 +69,7 @@ def test_tag_and_digest_may_stand_in_both_attributes(name: str, tag: str, refere
         (("dir:/srv/x", "..", "app"), "dir:/srv/app", "localhost/app:latest"),
         (("oci:images", "", "layout"), "oci:images/layout", "localhost/layout:latest"),
         (("oci-archive:/srv", "", "app.tar", "1.0"), "oci-archive:/srv/app.tar:1.0", "localhost/app.tar:1.0"),
-        (("docker-archive:/srv", "", "app.tar", "1.0"), "docker-archive:/srv/app.tar", "localhost/app.tar:1.0"),
+        (("docker-archive:/srv", "", "app.tar", "1.0"), "docker-archive:/srv/app.tar:1.0", "localhost/app.tar:1.0"),
         (("dir:/srv", "", "app", DIGEST), "dir:/srv/app", f"localhost/app@{DIGEST}"),
         (("containers-storage:localhost", "", "app", "1"), "containers-storage:localhost/app:1", "localhost/app:1"),
         (("containers-storage:", "/team", "app"), "containers-storage:docker.io/team/app:latest", None),

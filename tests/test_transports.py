@@ -201,8 +201,16 @@ def test_an_archive_of_docker_save_gets_a_manifest_that_is_always_the_same(tmp_p
 @pytest.mark.parametrize(
     ("reference", "times", "problem"),
     [
-        ("docker-archive:a.tar:localhost/app:2", 1, "got the images 'localhost/app:1.0', expected one called"),
-        ("docker-archive:a.tar", 2, "got the images 'localhost/app:1.0', 'localhost/app:1.0', expected just one"),
+        (
+            "docker-archive:a.tar:2",
+            2,
+            "got the images 'localhost/app:1.0', 'localhost/app:1.0', expected one called '2'",
+        ),
+        (
+            "docker-archive:a.tar",
+            2,
+            "got the images 'localhost/app:1.0', 'localhost/app:1.0', expected just one; choose",
+        ),
         ("docker-archive:a.tar", 0, "got the images none, expected just one"),
     ],
 )
@@ -213,6 +221,36 @@ def test_an_archive_of_docker_save_must_have_one_such_image(
     with pytest.raises(RegistryError) as caught:
         sources.open(reference)
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(("tag", "layer"), [("1.0", "one"), ("2.0", "two"), ("latest", "two")])
+def test_the_tag_chooses_an_image_of_an_archive_of_docker_save(
+    tmp_path: Path, sources: Sources, tag: str, layer: str
+) -> None:
+    entries = [
+        {"Config": "config.json", "RepoTags": ["localhost/app:1.0"], "Layers": ["one"]},
+        {
+            "Config": "config.json",
+            "RepoTags": ["r.example:5000/app:2.0", "docker.io/library/app:latest"],
+            "Layers": ["two"],
+        },
+        {"Config": "config.json", "RepoTags": None, "Layers": ["three"]},
+    ]
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("config.json", "one", "two", "three"):
+            add(tar, name, name.encode())
+        add(tar, "manifest.json", json.dumps(entries).encode())
+    manifest = sources.open(f"docker-archive:a.tar:{tag}").manifest(REFERENCE)
+    assert isinstance(manifest, Manifest)
+    assert [blob.digest for blob in manifest.layers] == [Digest.of(layer.encode())]
+
+
+def test_the_only_image_of_an_archive_of_docker_save_is_taken_whatever_its_tag(
+    tmp_path: Path, sources: Sources
+) -> None:
+    save(tmp_path / "a.tar", IMAGE)
+    manifest = sources.open("docker-archive:a.tar:of-ours").manifest(REFERENCE)
+    assert manifest == sources.open("docker-archive:a.tar").manifest(REFERENCE)
 
 
 @pytest.mark.parametrize(("count", "fits"), [(1000, True), (1001, False)])
