@@ -49,6 +49,7 @@ AUTHS = {
         ("registry.example", "team/app/deep", "app"),
         ("registry.example:5000", "team/app", "port"),
         ("docker.io", "library/x", "hub"),
+        ("registry-1.docker.io", "library/x", "hub"),
         ("old.example", "x", "old"),
         ("plain.example", "x", "plain"),
         ("empty.example", "x", None),

@@ -29,7 +29,8 @@ _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HELPER_PATIENCE = 120.0  # seconds: it may ask for a passphrase
 _NOT_FOUND = "credentials not found"
 _IDENTITY = "<token>"  # the user name with which a helper marks an identity token
-_DOCKER_HUB_KEYS = ("docker.io", "https://index.docker.io/v1/", "index.docker.io")
+_DOCKER_HUB = ("docker.io", "registry-1.docker.io")
+_DOCKER_HUB_KEYS = ("docker.io", "https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io")
 
 
 class Credentials(NamedTuple):
@@ -161,7 +162,7 @@ class Logins:
         return self._find_in_store(credentials.store, host, path) if credentials.store else None
 
     def _find_in_store(self, store: str, host: str, path: Path) -> Login | None:
-        for server in ("https://index.docker.io/v1/", host) if host == "docker.io" else (host,):
+        for server in ("https://index.docker.io/v1/", host) if host in _DOCKER_HUB else (host,):
             try:
                 if login := self._ask(store, server):
                     return login
@@ -199,7 +200,7 @@ def _keys(host: str, repository: str) -> Iterator[str]:
     parts = repository.split("/")
     for count in range(len(parts), 0, -1):
         yield "/".join((host, *parts[:count]))
-    yield from _DOCKER_HUB_KEYS if host == "docker.io" else (host,)
+    yield from _DOCKER_HUB_KEYS if host in _DOCKER_HUB else (host,)
 
 
 def _host_of(key: str) -> str:
