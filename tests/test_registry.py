@@ -330,7 +330,7 @@ def test_an_empty_rest_needs_no_request(registry: FaultRegistry, source: ImageSo
     assert registry.requests == []
 
 
-@pytest.mark.parametrize("fault", [None, faults.wrong_range, faults.status(416)])
+@pytest.mark.parametrize("fault", [None, faults.wrong_range, faults.status(400), faults.status(416)])
 def test_a_registry_without_ranges_gives_the_whole_and_says_so(
     registry: FaultRegistry, source: ImageSource, fault: Fault | None
 ) -> None:

@@ -15,7 +15,9 @@ from osc_containers.registry.client import Registry
 from osc_containers.registry.failures import Failure
 from osc_containers.registry.replies import Reply
 
-_EXPECTED = frozenset({200, 206, 404, 416})
+_EXPECTED = frozenset({200, 206, 404})
+_NO_PARTS = frozenset({400, 416, 501})
+"""How a request for a part is refused where one for the whole is not."""
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _CHUNK = 256 << 10
 _URLS = 8
@@ -102,7 +104,7 @@ class Download:
                     repository=repository,
                     where=self._where,
                     headers=headers,
-                    expected=_EXPECTED,
+                    expected=_EXPECTED | _NO_PARTS if is_asked else _EXPECTED,
                     consume=self._accept,
                     attempts=self._attempts,
                 )
