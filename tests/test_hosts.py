@@ -76,6 +76,8 @@ def test_a_public_target_is_followed(target: str, expected: str) -> None:
         ("file:///etc/passwd", "got a URL of scheme 'file', expected http or https"),
         ("javascript:alert(1)", "got a URL of scheme 'javascript', expected http or https"),
         ("http:///x", "got a URL without host"),
+        ("https://127.0.0.1\\.cdn.example/", "expected the name or the address of a host"),
+        ("https://%31%32%37.0.0.1/", "expected the name or the address of a host"),
         ("https://cdn.example:x/", "Port could not be cast"),
         ("https://cdn.example/\r\nX-Evil: 1", "expected at most 8192 printable ASCII characters"),
         ("https://cdn.example/" + "x" * 9000, "expected at most 8192 printable ASCII characters"),

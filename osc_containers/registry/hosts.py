@@ -11,6 +11,8 @@ import socket
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 _URL_LENGTH = 8192
+_HOST = re.compile(r"[A-Za-z0-9._:-]+")
+"""What every parser of URLs takes for the host: to urllib3 it ends at a backslash, and a proxy may decode a '%'."""
 
 
 def is_loopback(host: str) -> bool:
@@ -73,6 +75,8 @@ def _split(url: str) -> SplitResult:
         raise ValueError(f"got a URL of scheme {parts.scheme[:20]!r}, expected http or https")
     if not parts.hostname:
         raise ValueError("got a URL without host")
+    if not _HOST.fullmatch(parts.hostname):
+        raise ValueError(f"got a URL at {parts.hostname[:80]!r}, expected the name or the address of a host")
     _ = parts.port  # raises ValueError when it is no port
     return parts
 
