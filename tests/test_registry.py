@@ -408,6 +408,19 @@ def test_the_way_in_which_a_blob_is_sent_does_not_matter(
     assert read(source, reference, blob, start) == BIG[start:]
 
 
+@pytest.mark.parametrize("encoding", ["aws-chunked", "utf-8", "identity", "binary, aws-chunked"])
+def test_an_encoding_that_packs_nothing_does_not_matter(
+    registry: FaultRegistry, source: ImageSource, encoding: str
+) -> None:
+    def label(exchange: Exchange) -> None:
+        answer = exchange.answer()
+        answer.headers["Content-Encoding"] = encoding
+        exchange.send(answer)
+
+    registry.script = faults.on(label, lambda _: True)
+    assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
+
+
 def test_a_packed_blob_cannot_be_larger_than_its_descriptor_says(registry: FaultRegistry, source: ImageSource) -> None:
     reference, blob = put(registry, bytes(5_000_000), size=1000)
     registry.script = faults.on(faults.packed, lambda _: True)

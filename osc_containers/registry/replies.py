@@ -15,6 +15,8 @@ from osc_containers.registry.failures import Failure, Way
 _ERROR_LIMIT = 64 << 10
 _DISCARD_LIMIT = 64 << 10
 _CHUNK = 64 << 10
+_PACKINGS = frozenset({"br", "compress", "deflate", "gzip", "x-compress", "x-gzip", "zstd"})
+"""Other encodings say nothing of the bytes: stores keep 'aws-chunked' of an upload, or have the name of a charset."""
 
 
 class Reply:
@@ -43,9 +45,9 @@ class Reply:
 
     @property
     def encoding(self) -> str:
-        """The encoding of the body for transport; empty for none."""
-        text = self.headers.get("Content-Encoding", "").strip().lower()
-        return "" if text == "identity" else text
+        """The encodings that packed the body for transport; empty for none."""
+        names = self.headers.get("Content-Encoding", "").lower().split(",")
+        return ", ".join(name.strip() for name in names if name.strip() in _PACKINGS)
 
     def read(self, limit: int) -> bytes:
         """Return the whole body, decoded, and close.
