@@ -113,6 +113,15 @@ def test_the_tag_chooses_an_image_of_a_layout(tmp_path: Path, sources: Sources) 
     assert sources.open("oci:two:2.0").resolve(REFERENCE) == OTHER.digest
 
 
+def test_an_entry_of_a_layout_that_cannot_be_used_is_no_matter_of_the_others(tmp_path: Path, sources: Sources) -> None:
+    write_two(tmp_path)
+    file = tmp_path / "two/index.json"
+    file.write_text(file.read_text().replace(str(OTHER.digest), f"blake3:{OTHER.digest.hex}"))
+    assert sources.open("oci:two:1.0").resolve(REFERENCE) == IMAGE.digest
+    with pytest.raises(RegistryError, match=r"manifests\[1\].digest: got digest algorithm 'blake3'"):
+        sources.open("oci:two:2.0")
+
+
 @pytest.mark.parametrize(
     ("place", "problem"),
     [
