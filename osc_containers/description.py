@@ -72,11 +72,18 @@ class Description(NamedTuple):
 
         :raises DescriptionError: a profile is not declared for `arch`.
         """
+        used = self.used_profiles(arch, asked)
+        return tuple(container for container in self.of_architecture(arch) if container.is_in(used))
+
+    def used_profiles(self, arch: str, asked: Collection[str] = ()) -> frozenset[str]:
+        """Return the profiles that kiwi uses for `arch` and those `asked` for.
+
+        :raises DescriptionError: one is not declared for `arch`.
+        """
         try:
-            used = profiles.used(self.profiles, arch, asked)
+            return profiles.used(self.profiles, arch, asked)
         except ValueError as error:
             raise DescriptionError(f"{self.path.name}: {error}") from None
-        return tuple(c for c in self.of_architecture(arch) if not c.profiles or used.intersection(c.profile_names))
 
     def of_architecture(self, arch: str) -> tuple[Container, ...]:
         """Return every container for `arch`, whatever its profiles."""
@@ -246,11 +253,14 @@ def containers_spans(xml: bytes) -> tuple[tuple[int, int], ...]:
     return markup.spans(xml, "containers")
 
 
-def without_containers(xml: bytes) -> bytes:
+def without_containers(xml: bytes, used: Collection[str] | None = None) -> bytes:
     """Return a description file without its `<containers>`, every other byte as it was.
 
-    The lines they stood on go too where nothing else is on them.
+    The lines they stood on go too where nothing else is on them. Those that no image has with the profiles `used`, if
+    these are given, stay.
 
     :raises ValueError: as `osc_containers.markup.parse`.
     """
-    return markup.without(xml, "containers")
+    return markup.without(
+        xml, "containers", lambda section: used is None or sections.is_in(section.attributes.get("profiles"), used)
+    )

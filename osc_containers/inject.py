@@ -26,8 +26,11 @@ from osc_containers.units import Symlink
 logger = logging.getLogger(__name__)
 
 
-def inject_sources(package: Package, found: Description, arch: str) -> None:
+def inject_sources(package: Package, found: Description, arch: str, used: Collection[str] | None = None) -> None:
     """Put the containers of a description into overlay directories of `package`, and edit the description.
+
+    Where only the profiles `used` are prefetched, those of others stay in the description: no image that is built lacks
+    them without a word, for kiwi fails to pull them.
 
     The package must be a copy that nobody keeps: the one in a build root. Nothing is changed unless everything is
     verified, and what is made is removed again where making it fails; a second run finds nothing to do.
@@ -35,7 +38,9 @@ def inject_sources(package: Package, found: Description, arch: str) -> None:
     :raises LockError: the lock is not there, is broken or does not cover the description.
     :raises VerificationError: an archive is not what the lock says.
     """
-    placed = _verified(package, found, found.of_architecture(arch), arch)
+    every = found.of_architecture(arch)
+    containers = tuple(container for container in every if used is None or container.is_in(used))
+    placed = _verified(package, found, containers, arch)
     directories = overlay.directories(placed)
     with ExitStack() as undo:
         for name in sorted(directories):
@@ -46,10 +51,14 @@ def inject_sources(package: Package, found: Description, arch: str) -> None:
         undo.pop_all()
     for path in found.files:
         before = path.read_bytes()
-        after = description.without_containers(before)
+        after = description.without_containers(before, used)
         if after != before:
             files.write_atomically(path, after)
             logger.info("%s: <containers> taken out", path.name)
+    for container in every:
+        if container not in containers:
+            where = f"{container.file}:{container.line}"
+            logger.warning("%s: left for kiwi, since _service has only other profiles prefetched", where)
 
 
 def inject_root(package: Package, found: Description, arch: str, profiles: Collection[str], root: Path) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -146,24 +146,26 @@ def parse(xml: bytes, file: str, keep: Collection[str] = (), limit: int = ELEMEN
     return builder.root()
 
 
-def spans(xml: bytes, name: str) -> tuple[tuple[int, int], ...]:
+def spans(
+    xml: bytes, name: str, matches: Callable[[Element], bool] = lambda element: True
+) -> tuple[tuple[int, int], ...]:
     """Return the first byte of each child `name` of the root, which is called otherwise, and the byte after it.
 
     :raises ValueError: as `parse`.
     """
     root = parse(xml, "XML file", (name,))
-    return tuple((each.start, _end(xml, each)) for each in root.children if each.name == name)
+    return tuple((each.start, _end(xml, each)) for each in root.children if each.name == name and matches(each))
 
 
-def without(xml: bytes, name: str) -> bytes:
-    """Return the file without the children `name` of the root, every other byte as it was.
+def without(xml: bytes, name: str, matches: Callable[[Element], bool] = lambda element: True) -> bytes:
+    """Return the file without the children `name` of the root that match, every other byte as it was.
 
     The lines they stood on go too where nothing else is on them.
 
     :raises ValueError: as `parse`.
     """
     kept, done = [], 0
-    for start, end in _whole_lines(xml, spans(xml, name)):
+    for start, end in _whole_lines(xml, spans(xml, name, matches)):
         kept.append(xml[done:start])
         done = end
     return b"".join([*kept, xml[done:]])

@@ -63,6 +63,16 @@ class Request(NamedTuple):
         ]
         return tuple(dict.fromkeys(container for containers in selected for container in containers))
 
+    def used_profiles(self, found: Description, arch: str) -> frozenset[str] | None:
+        """Return the profiles whose containers are asked for, or None where it is those of all.
+
+        :raises DescriptionError: one is not declared for `arch`.
+        """
+        parts = [part for part in self.parts if part.description.path == found.path]
+        if not all(part.profiles for part in parts):
+            return None
+        return frozenset().union(*(found.used_profiles(arch, part.profiles) for part in parts))
+
 
 def of_package(
     package: Package,

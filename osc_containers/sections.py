@@ -1,6 +1,6 @@
 """The `<containers>` of a description and what each `<container>` in them asks for."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from osc_containers import origin, profiles
@@ -46,11 +46,24 @@ class Container(NamedTuple):
 
         As for kiwi, an empty name between commas is nobody's.
         """
-        return tuple(filter(None, self.profiles.split(","))) if self.profiles else ()
+        return _names(self.profiles)
+
+    def is_in(self, used: Collection[str]) -> bool:
+        """Tell whether an image that uses these profiles has it, if it is for this architecture."""
+        return is_in(self.profiles, used)
 
     def is_for(self, arch: str) -> bool:
         """Tell whether section and container both let `arch` in."""
         return profiles.is_for(arch, self.section_arch) and profiles.is_for(arch, self.container_arch)
+
+
+def is_in(profiles: str | None, used: Collection[str]) -> bool:
+    """Tell whether an image that uses some profiles has a section with this `profiles`."""
+    return not profiles or not set(used).isdisjoint(_names(profiles))
+
+
+def _names(profiles: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, profiles.split(","))) if profiles else ()
 
 
 class _Section:

@@ -53,7 +53,9 @@ def _inject(parameters: Sequence[str]) -> int:
         return 0
     # The scheduler's architecture may be a path of compatible ones, the best first (obs-build, BUILD_ARCH).
     arch = os.environ["BUILD_ARCH"].partition(":")[0]
-    injection.inject_sources(package, the_description(request.read(package, names, [arch], []), arch), arch)
+    described = the_description(request.read(package, names, [arch], []), arch)
+    told = request.of_entries(package, servicefile.prefetches(package.directory), [described.path.name], [arch])
+    injection.inject_sources(package, described, arch, told.used_profiles(described, arch))
     return 0
 
 

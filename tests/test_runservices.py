@@ -1,5 +1,6 @@
 """The inject service as obs-build runs it: in a root with python3 alone, as root, without a network."""
 
+import json
 import os
 import re
 import shutil
@@ -128,6 +129,31 @@ def test_kiwi_takes_the_description_and_sees_no_containers_any_more(
     run(build)
     asked = oracle.ask(package / "appliance.kiwi", selections)["answers"]
     assert asked == [{"containers": []}] * len(selections)
+
+
+def test_what_is_for_profiles_that_are_not_prefetched_is_left_for_kiwi(
+    build: BuildRoot, package: Path, oracle: Oracle
+) -> None:
+    service = package / "_service"
+    service.write_text(service.read_text().replace("</param>", '</param><param name="profile">small</param>', 1))
+    for path in package.glob("*_list_*.ociarchive"):
+        path.unlink()
+    lock = json.loads((package / "containers.lock").read_text())
+    lock["containers"] = {name: locked for name, locked in lock["containers"].items() if "/list:" not in name}
+    (package / "containers.lock").write_text(json.dumps(lock))
+    done = build.run_services()
+    assert (done.returncode, done.stdout) == (0, "")
+    assert last_line(done).endswith("left for kiwi, since _service has only other profiles prefetched")
+    assert {path.parts[-5] for path in package.glob(f"*/{ARCHIVES}/*")} == {"root", "small", "big"}
+    answers = oracle.ask(package / "appliance.kiwi", [Selection("x86_64", profiles) for profiles in PROFILES])[
+        "answers"
+    ]
+    assert [[each["container_file"] for each in answer["containers"]] for answer in answers] == [
+        [],
+        [],
+        ["/var/tmp/kiwi_containers/list_1.0"],
+        ["/var/tmp/kiwi_containers/list_1.0"],
+    ]
 
 
 def test_only_the_elements_are_taken_out_of_the_description(build: BuildRoot, package: Path) -> None:
