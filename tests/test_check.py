@@ -37,6 +37,7 @@ CONTAINERS = """<image schemaversion="8.0" name="n">
   </containers>
 </image>
 """
+AND_APP = CONTAINERS.partition("\n")[2]
 SERVICE = """<services>
   <service name="kiwi_containers" mode="manual"/>
   <service name="kiwi_containers_inject" mode="buildtime"/>
@@ -242,6 +243,27 @@ CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
             "containers.xml": CONTAINERS.replace("podman", "docker"),
             "_service": SERVICE.replace('"manual"/>', '"manual"><param name="arch">x86_64</param></service>'),
         },
+        APP,
+    ),
+    "an architecture that is not prefetched": (
+        {
+            "a.kiwi": KIWI.replace("ExclusiveArch: x86_64", "ExclusiveArch: x86_64 amd64 aarch64 local"),
+            "_service": SERVICE.replace('"manual"/>', '"manual"><param name="arch">x86_64</param></service>'),
+        },
+        APP,
+    ),
+    "a profile that is not prefetched": (
+        {
+            "a.kiwi": with_profiles("A", "B", "C").replace("<image ", "<!-- OBS-Profiles: A B -->\n<image "),
+            "containers.xml": CONTAINERS.replace("<containers", '<containers profiles="B"').replace(
+                "</image>", AND_APP
+            ),
+            "_service": SERVICE.replace('"manual"/>', '"manual"><param name="profile">A</param></service>'),
+        },
+        APP,
+    ),
+    "a profile to prefetch that is not declared": (
+        {"_service": SERVICE.replace('"manual"/>', '"manual"><param name="profile">A</param></service>')},
         APP,
     ),
     "a container that is only fetched needs no engine": (

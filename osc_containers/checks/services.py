@@ -1,12 +1,14 @@
 """`_service`: whether the containers get into the image when OBS builds it, and when services run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from osc_containers import request
+from osc_containers import appliance, platforms, request
 from osc_containers.checks.subject import Subject
+from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
 from osc_containers.findings import Finding, Severity
 from osc_containers.package import Package
+from osc_containers.request import Request
 from osc_containers.servicefile import FILE_NAME, INJECT, PREFETCH, Entry
 
 _LOCAL = ("manual", "localonly", "disabled")
@@ -21,6 +23,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     for entry in subject.entries_of(PREFETCH):
         yield from _prefetch(entry)
         yield from _parameters(entry, subject)
+    yield from _not_prefetched(subject)
     for entry in subject.entries_of(INJECT):
         if entry.mode != "buildtime":
             why = f"{INJECT} does its work in the build root only, but with mode {entry.mode!r} it does not run there"
@@ -47,6 +50,46 @@ def _prefetch(entry: Entry) -> Iterator[Finding]:
         when = _WHEN.get(entry.mode, f"mode {entry.mode[:40]!r}")
         why = f"{PREFETCH} {when} runs on the OBS server, where services have no network: the package will be broken"
         yield _finding(Severity.ERROR, why, _line(PREFETCH, "manual"), entry)
+
+
+def _not_prefetched(subject: Subject) -> Iterator[Finding]:
+    """Find images that OBS builds, as the description says, though what they need is not prefetched."""
+    entries = subject.prefetches()
+    if not entries or not subject.descriptions or subject.is_bundled:
+        return
+    told = request.of_entries(subject.package, entries)
+    for found in subject.descriptions:
+        fetched = told.architectures_of(found)
+        if not fetched:  # no entry is about it
+            continue
+        for arch in _unserved(found, fetched):
+            why = f"{PREFETCH} fetches for {', '.join(fetched)} only: a build of {found.path.name} for {arch} fails"
+            fix = f'<param name="arch">{arch}</param>, or no {arch} in OBS-ExclusiveArch'
+            yield _finding(Severity.WARNING, why, fix, entries[0])
+        for profile in dict.fromkeys(profile for arch in fetched for profile in _incomplete(found, arch, told)):
+            why = f"{PREFETCH} fetches for other profiles only: a build of {found.path.name} for {profile[:80]!r} fails"
+            yield _finding(Severity.ERROR, why, f'<param name="profile">{profile[:80]}</param>', entries[0])
+
+
+def _unserved(found: Description, fetched: Sequence[str]) -> Iterator[str]:
+    """Yield the architectures of `OBS-ExclusiveArch` that nothing is fetched for, under no name that they have."""
+    served = {platforms.of_architecture(arch) for arch in fetched}
+    for arch in found.exclusive_archs or ():
+        is_known = arch in platforms.ARCHITECTURES  # OBS has more, for other builds than kiwi's
+        if is_known and platforms.of_architecture(arch) not in served and found.of_architecture(arch):
+            yield arch
+
+
+def _incomplete(found: Description, arch: str, told: Request) -> Iterator[str]:
+    """Yield the profiles that OBS builds for an architecture, and that use containers which are not fetched."""
+    try:
+        used = told.used_profiles(found, arch)
+    except DescriptionError:  # said by the check of the layout
+        return
+    if used is not None and found.obs_profiles is not None:
+        for (profile,) in appliance.builds(found, arch):
+            if not all(container.is_in(used) for container in found.select(arch, (profile,))):
+                yield profile
 
 
 def _parameters(entry: Entry, subject: Subject) -> Iterator[Finding]:
