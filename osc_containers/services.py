@@ -1,6 +1,7 @@
 """The front doors of the two source services, as osc, the OBS server and obs-build call them: `--name value …`."""
 
 import argparse
+import html
 import logging
 import os
 from collections.abc import Sequence
@@ -53,6 +54,8 @@ def _inject(parameters: Sequence[str]) -> int:
         return 0
     # The scheduler's architecture may be a path of compatible ones, the best first (obs-build, BUILD_ARCH).
     arch = os.environ["BUILD_ARCH"].partition(":")[0]
+    # obs-build's parser of _service leaves references to characters as they are (Build/SimpleXML.pm).
+    names = list(map(html.unescape, names))
     described = the_description(request.read(package, names, [arch], []), arch)
     told = request.of_entries(package, servicefile.prefetches(package.directory), [described.path.name], [arch])
     injection.inject_sources(package, described, arch, told.used_profiles(described, arch))

@@ -18,6 +18,8 @@ from lxml import etree
 from service_program import contents, last_line, snapshot
 from test_parity import Oracle, Selection, oracle
 
+from osc_containers import servicefile
+
 pytestmark = pytest.mark.integration
 __all__ = ["oracle"]
 
@@ -154,6 +156,15 @@ def test_what_is_for_profiles_that_are_not_prefetched_is_left_for_kiwi(
         ["/var/tmp/kiwi_containers/list_1.0"],
         ["/var/tmp/kiwi_containers/list_1.0"],
     ]
+
+
+def test_a_description_with_a_name_that_xml_writes_otherwise(build: BuildRoot, package: Path) -> None:
+    """Written by `init` and read by obs-build, which hands it on as it is written."""
+    name = "größe & maß.kiwi"
+    (package / "appliance.kiwi").rename(package / name)
+    (package / "_service").write_bytes(servicefile.completed(None, [("description", name)]))
+    run(build)
+    assert "<containers" not in (package / "containers.xml").read_text()
 
 
 def test_only_the_elements_are_taken_out_of_the_description(build: BuildRoot, package: Path) -> None:
