@@ -43,6 +43,10 @@ SERVICE = """<services>
   <service name="kiwi_containers_inject" mode="buildtime"/>
 </services>
 """
+INJECT_B = """<service name="kiwi_containers_inject" mode="buildtime">
+    <param name="description">b.kiwi</param>
+  </service>
+"""
 CLEAN = {"a.kiwi": KIWI, "containers.xml": CONTAINERS, "_service": SERVICE}
 APP = {"registry.example.com/team/app:1.0": 10 * MIB}
 
@@ -200,6 +204,24 @@ CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
 </service>
 <service name="kiwi_containers_inject" mode="buildtime"><param name="arch">x86_64</param></service>
 </services>"""
+        },
+        APP,
+    ),
+    "a service for each of several descriptions": (
+        {
+            "b.kiwi": KIWI,
+            "_service": SERVICE.replace(
+                '"buildtime"/>', '"buildtime"><param name="description">a.kiwi</param></service>'
+            ).replace("</services>", f"{INJECT_B}</services>"),
+        },
+        APP,
+    ),
+    "a service for a description that is not there": (
+        {
+            "b.kiwi": KIWI,
+            "_service": SERVICE.replace(
+                '"buildtime"/>', '"buildtime"><param name="description">c.kiwi</param></service>'
+            ),
         },
         APP,
     ),

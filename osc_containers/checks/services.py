@@ -24,11 +24,14 @@ def check(subject: Subject) -> Iterator[Finding]:
         yield from _prefetch(entry)
         yield from _parameters(entry, subject)
     yield from _not_prefetched(subject)
-    for entry in subject.entries_of(INJECT):
+    injects = subject.entries_of(INJECT)
+    for entry in injects:
         if entry.mode != "buildtime":
             why = f"{INJECT} does its work in the build root only, but with mode {entry.mode!r} it does not run there"
             yield _finding(Severity.ERROR, why, _line(INJECT, "buildtime"), entry)
         yield from _parameters(entry, subject)
+    if injects:
+        yield from _ambiguous(injects, subject.package)
 
 
 def _missing(subject: Subject) -> Iterator[Finding]:
@@ -101,21 +104,21 @@ def _parameters(entry: Entry, subject: Subject) -> Iterator[Finding]:
             )
     for problem in entry.problems():
         yield _finding(Severity.ERROR, problem, "", entry)
-    if entry.name == INJECT and not entry.values("description"):
-        yield from _ambiguous(entry, subject.package)
 
 
-def _ambiguous(entry: Entry, package: Package) -> Iterator[Finding]:
-    """Find builds that would not know which description is theirs."""
+def _ambiguous(entries: Sequence[Entry], package: Package) -> Iterator[Finding]:
+    """Find builds that would not know which description is theirs: each runs every entry."""
+    told = [entry.given("description") for entry in entries]
+    asked = list(dict.fromkeys(name for each in told for name in each)) if all(told) else []
     try:
-        descriptions = request.read(package, [], [], []).descriptions
-    except DescriptionError:  # said by the check of the descriptions
+        descriptions = request.read(package, asked, [], []).descriptions
+    except (DescriptionError, FileNotFoundError):  # said by the checks of the descriptions and of the parameters
         return
     names = [found.path.name for found in descriptions if found.containers]
     if len(names) > 1:
         why = f"{', '.join(names)} have <containers>, and {INJECT} cannot know which of them is built"
-        fix = f'<param name="description">{names[0]}</param>'
-        yield _finding(Severity.ERROR, why, fix, entry)
+        fix = f'<param name="description">{names[0]}</param>{" and no other" if asked else ""}'
+        yield _finding(Severity.ERROR, why, fix, entries[-1])
 
 
 def _line(name: str, mode: str) -> str:
