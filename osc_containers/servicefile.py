@@ -32,12 +32,16 @@ NO_VALUE = ("", "0")
 
 
 class Entry(NamedTuple):
-    """A `<service>`; `mode` is empty where it has none, `parameters` are name and value in their order."""
+    """A `<service>`; `mode` is empty where it has none, `parameters` are name and value in their order.
+
+    `others` are the elements in it that are no parameters: osc passes over them, and OBS takes no such file.
+    """
 
     name: str
     mode: str
     parameters: tuple[tuple[str, str], ...] = ()
     line: int = 0
+    others: tuple[str, ...] = ()
 
     def values(self, parameter: str) -> tuple[str, ...]:
         """Return the values of a parameter that may be given several times."""
@@ -54,6 +58,7 @@ class Entry(NamedTuple):
     def problems(self) -> Iterator[str]:
         """Yield a problem for each parameter of one of our services that the service will refuse."""
         known = PARAMETERS[self.name]
+        yield from (f"{self.name}: got the element {other[:80]!r} in it, expected 'param'" for other in self.others)
         for name, value in self.parameters:
             if name not in known:
                 yield f"{self.name}: got the parameter {name[:80]!r}, expected one of {', '.join(known)}"
@@ -108,9 +113,18 @@ def entries(xml: bytes) -> tuple[Entry, ...]:
 
 
 def _entry(element: Element) -> Entry:
-    parameters = ((child.attributes.get("name", ""), child.text.strip(markup.BLANKS)) for child in element.children)
     name, mode = (element.attributes.get(attribute, "") for attribute in ("name", "mode"))
-    return Entry(name=name, mode=mode, parameters=tuple(parameters), line=element.line)
+    return Entry(
+        name=name,
+        mode=mode,
+        parameters=tuple(
+            (child.attributes.get("name", ""), child.text.strip(markup.BLANKS))
+            for child in element.children
+            if child.name == "param"
+        ),
+        line=element.line,
+        others=tuple(child.name for child in element.children if child.name != "param"),
+    )
 
 
 def _root(xml: bytes) -> Element:

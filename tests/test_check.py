@@ -428,6 +428,40 @@ def test_a_bundle_needs_no_inject_service(tmp_path: Path, capsys: pytest.Capture
     assert said.startswith("kiwi_containers.obscpio: error: not there, but containers.lock pins 1 image for it")
 
 
+SOURCE = '"manual"><param name="inject">source</param></service>'
+ALONE = SERVICE.replace('"manual"/>', SOURCE).replace(
+    '  <service name="kiwi_containers_inject" mode="buildtime"/>\n', ""
+)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (
+            {"_service": SERVICE.replace('"manual"/>', SOURCE)},
+            [
+                ("_service", "kiwi_containers_inject finds no archives: kiwi_containers puts them"),
+                ("a.kiwi", "kiwi reads these <containers>, too"),
+            ],
+        ),
+        ({"_service": ALONE}, [("a.kiwi", "kiwi reads these <containers>, too")]),
+        (
+            {"_service": ALONE, "a.kiwi": HEAD + AND_APP.replace("</image>\n", "") + "</image>"},
+            [("a.kiwi", "kiwi reads these <containers>, too")],
+        ),
+    ],
+)
+def test_a_bundle_is_no_good_beside_what_reads_the_containers_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], files: dict[str, str | None], expected: list[tuple[str, str]]
+) -> None:
+    write(tmp_path, files | {"kiwi_containers.obscpio": "x"}, APP)
+    (tmp_path / NAME).unlink()
+    status, said = check(tmp_path, capsys, "--format", "json")
+    found = json.loads(said)
+    assert status == 1
+    assert [(each["file"], each["why"][: len(why)]) for each, (_, why) in zip(found, expected, strict=True)] == expected
+
+
 def test_a_description_with_many_packages_is_checked_and_set_up(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,6 +76,14 @@ def test_text_is_escaped_and_read_back(before: bytes | None, name: str) -> None:
     assert entry.values("description") == (name,)
 
 
+def test_other_elements_than_parameters_are_none() -> None:
+    """For osc, that is; the source server refuses the file."""
+    (entry,) = servicefile.entries(b"""<services><service name="kiwi_containers" mode="manual">
+<parameter name="arch">x86_64</parameter><param name="arch">aarch64</param></service></services>""")
+    assert entry.parameters == (("arch", "aarch64"),)
+    assert list(entry.problems()) == ["kiwi_containers: got the element 'parameter' in it, expected 'param'"]
+
+
 def test_only_architectures_are_lists_in_one_value() -> None:
     values = ("a b", " c,d\n", "0", "", "e")
     entry = Entry(name="", mode="", parameters=tuple((name, each) for name in ("arch", "profile") for each in values))

@@ -9,6 +9,8 @@ from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
 from osc_containers.findings import Finding, Severity, of_problem
 from osc_containers.lock import EMPTY
+from osc_containers.obscpio import FILE_NAME
+from osc_containers.package import Package
 from osc_containers.reference import Reference
 from osc_containers.request import wanted
 from osc_containers.sections import Container
@@ -18,6 +20,8 @@ from osc_containers.table import count
 def check(subject: Subject) -> Iterator[Finding]:
     """Check every description."""
     yield from _clashes(subject)
+    if subject.is_bundled:
+        yield from _pulled(subject.package)
     for found in subject.descriptions:
         if not subject.is_bundled:
             yield from _visible(found)
@@ -43,6 +47,22 @@ def _visible(found: Description) -> Iterator[Finding]:
             asked = f"a package 'container:{container.endpoint}', which nobody provides"
         why = f"obs-build sees this container and asks OBS for {asked}"
         yield _finding(container, "visible", why, "osc containers split", severity=Severity.ERROR)
+
+
+def _pulled(package: Package) -> Iterator[Finding]:
+    """Find `<containers>` that kiwi reads in the build, too, although they come in a bundle."""
+    why = f"kiwi reads these <containers>, too: what is in {FILE_NAME} already it tries to pull, without a network"
+    for found in request.read(package, [], [], []).descriptions:
+        for container in found.visible[:1]:
+            fix = "a file of their own that is not included, and its name as 'description' in _service"
+            yield _finding(container, "pulled", why, fix, severity=Severity.ERROR)
+        having = {container.file for container in found.containers}
+        for include in found.includes:
+            if include.name in having and not include.is_nested:
+                fix = f"no include of {include.name}, and its name as 'description' in _service"
+                yield Finding(
+                    severity=Severity.ERROR, check="pulled", file=include.file, line=include.line, why=why, fix=fix
+                )
 
 
 def _nested(found: Description) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from osc_containers import appliance, platforms, request
+from osc_containers import appliance, obscpio, platforms, request
 from osc_containers.checks.subject import Subject
 from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
@@ -29,8 +29,11 @@ def check(subject: Subject) -> Iterator[Finding]:
         if entry.mode != "buildtime":
             why = f"{INJECT} does its work in the build root only, but with mode {entry.mode!r} it does not run there"
             yield _finding(Severity.ERROR, why, _line(INJECT, "buildtime"), entry)
+        if subject.is_bundled:
+            why = f"{INJECT} finds no archives: {PREFETCH} puts them into {obscpio.FILE_NAME}, as 'inject' says"
+            yield _finding(Severity.ERROR, why, "without this service, or without inject=source", entry)
         yield from _parameters(entry, subject)
-    if injects:
+    if injects and not subject.is_bundled:
         yield from _ambiguous(injects, subject.package)
 
 

@@ -10,7 +10,7 @@ from osc_containers.lock import Lock
 from osc_containers.package import Package
 from osc_containers.request import Request
 from osc_containers.sections import Container
-from osc_containers.servicefile import INJECT, PREFETCH, Entry
+from osc_containers.servicefile import PREFETCH, Entry
 
 
 class Image(NamedTuple):
@@ -66,7 +66,7 @@ class Subject(NamedTuple):
     @property
     def is_bundled(self) -> bool:
         """Whether the containers go into an archive that obs-build unpacks by itself."""
-        return servicefile.is_bundled(self.entries_of(PREFETCH)) and not self.entries_of(INJECT)
+        return servicefile.is_bundled(self.entries_of(PREFETCH))
 
     @property
     def descriptions(self) -> tuple[Description, ...]:
