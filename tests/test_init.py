@@ -209,6 +209,7 @@ BUNDLE = PREFETCH.replace("/>", "><param name='inject'>source</param></service>"
         (["--inject=source"], (PREFETCH, INJECT), "_service:2: kiwi_containers is set up the other way; take it out"),
         (["--inject=buildtime"], (BUNDLE,), "_service:2: kiwi_containers is set up the other way; take it out, and"),
         ([], (BUNDLE, INJECT), "_service:3: kiwi_containers_inject is set up the other way; take it out"),
+        ([], (BUNDLE,), "a.kiwi:1: kiwi reads these <containers>, too: what is in kiwi_containers.obscpio already it"),
     ],
 )
 def test_what_is_there_and_cannot_stay_is_not_called_set_up(

@@ -21,7 +21,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     """Check every description."""
     yield from _clashes(subject)
     if subject.is_bundled:
-        yield from _pulled(subject.package)
+        yield from pulled(subject.package)
     for found in subject.descriptions:
         if not subject.is_bundled:
             yield from _visible(found)
@@ -49,7 +49,7 @@ def _visible(found: Description) -> Iterator[Finding]:
         yield _finding(container, "visible", why, "osc containers split", severity=Severity.ERROR)
 
 
-def _pulled(package: Package) -> Iterator[Finding]:
+def pulled(package: Package) -> Iterator[Finding]:
     """Find `<containers>` that kiwi reads in the build, too, although they come in a bundle."""
     why = f"kiwi reads these <containers>, too: what is in {FILE_NAME} already it tries to pull, without a network"
     for found in request.read(package, [], [], []).descriptions:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from osc_containers import files, holdings, request, servicefile, split, verify, workingcopy
-from osc_containers.checks import services
+from osc_containers.checks import layout, services
 from osc_containers.checks.subject import Subject
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
@@ -110,8 +110,8 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
         if entry.name == servicefile.INJECT or not servicefile.is_bundled([entry]):
             raise DescriptionError(f"{path.name}:{entry.line}: {entry.name} is set up the other way; take it out")
     if there:
-        _check_entries(package, there)
         _check_options(there, None, architectures)
+        _check_entries(package, there)
         return
     found = request.read(package, [], architectures, [])
     having = [each for each in found.descriptions if each.containers and name in (None, each.path.name)]
@@ -131,10 +131,11 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
     parameters = [*(("description", file) for file in holding), ("arch", wanted[0]), ("inject", "source")]
     new = servicefile.completed(old, parameters, names=(servicefile.PREFETCH,))
     split.apply(splits)
-    files.write_atomically(described, detached, described.stat().st_mode & 0o7777)
-    logger.info("%s: no longer includes %s, which the service reads", described.name, ", ".join(holding))
+    # First what names the file, then what lets go of it: where the second fails, the next run says what is left to do.
     files.write_atomically(path, new)
     logger.info("%s: %s", path.name, "new" if old is None else "has our service now, too; nothing else changed")
+    files.write_atomically(described, detached, described.stat().st_mode & 0o7777)
+    logger.info("%s: no longer includes %s, which the service reads", described.name, ", ".join(holding))
 
 
 def _check_entries(package: Package, entries: Sequence[Entry]) -> None:
@@ -143,7 +144,7 @@ def _check_entries(package: Package, entries: Sequence[Entry]) -> None:
     :raises DescriptionError: each reason is named.
     """
     subject = Subject(package=package, request=Request(parts=()), lock=None, entries=tuple(entries))
-    found = services.check(subject)
+    found = [*services.check(subject), *(layout.pulled(package) if subject.is_bundled else ())]
     problems = [f"{each.file}:{each.line}: {each.why}" + (f"; write {each.fix}" if each.fix else "") for each in found]
     if problems:
         raise DescriptionError(*problems)
