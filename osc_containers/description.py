@@ -93,15 +93,14 @@ class Description(NamedTuple):
 def find(directory: Path) -> tuple[Path, ...]:
     """Return the descriptions of a package, every `*.kiwi` and `config.xml`, sorted.
 
-    A `config.xml` that is a link to one of the others, as obs-build makes it, is left out.
+    One that is a link to another is left out: obs-build makes such a `config.xml`, and people link to theirs.
 
     :raises DescriptionError: there is none.
     """
     with os.scandir(directory) as entries:
-        names = sorted(e.name for e in entries if _is_description(e.name) and not e.is_dir(follow_symlinks=False))
-    config = directory / "config.xml"
-    if config.is_symlink() and str(config.readlink()) in names:
-        names.remove("config.xml")
+        found = [e for e in entries if _is_description(e.name) and not e.is_dir(follow_symlinks=False)]
+    files = [entry.name for entry in found if not entry.is_symlink()]
+    names = sorted(files + [e.name for e in found if e.is_symlink() and os.readlink(e) not in files])
     if not names:
         raise DescriptionError(f"{directory}: no kiwi description, expected a file '*.kiwi' or 'config.xml'")
     return tuple(directory / name for name in names)

@@ -474,12 +474,20 @@ def test_the_descriptions_of_a_package_are_found(tmp_path: Path) -> None:
     assert [path.name for path in description.find(tmp_path)] == ["a.kiwi", "b.kiwi", "config.xml"]
 
 
-@pytest.mark.parametrize(("target", "expected"), [("a.kiwi", ["a.kiwi"]), ("other.xml", ["a.kiwi", "config.xml"])])
-def test_the_link_that_obs_build_makes_is_not_a_second_description(
-    tmp_path: Path, target: str, expected: list[str]
+@pytest.mark.parametrize(
+    ("file", "link", "target", "expected"),
+    [
+        ("a.kiwi", "config.xml", "a.kiwi", ["a.kiwi"]),  # as obs-build makes it
+        ("config.xml", "leap-15.6.kiwi", "config.xml", ["config.xml"]),  # as in kiwi's own collection of descriptions
+        ("a.kiwi", "config.xml", "other.xml", ["a.kiwi", "config.xml"]),
+        ("a.kiwi", "b.kiwi", "b.kiwi", ["a.kiwi", "b.kiwi"]),
+    ],
+)
+def test_a_link_to_a_description_is_not_a_second_one(
+    tmp_path: Path, file: str, link: str, target: str, expected: list[str]
 ) -> None:
-    write(tmp_path, "a.kiwi")
-    (tmp_path / "config.xml").symlink_to(target)
+    write(tmp_path, file)
+    (tmp_path / link).symlink_to(target)
     assert [path.name for path in description.find(tmp_path)] == expected
 
 
