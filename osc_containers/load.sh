@@ -99,32 +99,52 @@ record() {
         mv -f "$state/.$engine-$id" "$state/$engine-$id" && sync -f "$state" && release_archive
 }
 
+ask() { # ARGUMENT...: the engine, which may hang
+    timeout -k 30 120 "$engine" "$@" 2> /dev/null
+}
+
 # As an image's id podman and docker's classic store show the digest of its configuration, docker's containerd store
 # that of its manifest. container-snap lists ID,CREATED,NAME with one name only, and its users go by the id.
 present() {
     if [ "$engine" = container-snap ]; then
         case "
-$(container-snap list-images 2> /dev/null)" in *"
+$(ask list-images)" in *"
 $config,"*) return 0 ;; esac
         return 1
     fi
     case $name in *@*) set -- "$name" "$config" "$manifest" ;; *) set -- "$name" ;; esac
     for candidate; do
-        found=$("$engine" image inspect --format '{{.Id}}' "$candidate" 2> /dev/null)
+        found=$(ask image inspect --format '{{.Id}}' "$candidate")
         case ${found#sha256:} in "$config" | "$manifest") return 0 ;; esac
     done
     return 1
+}
+
+copy_on_disk() {
+    copy=$archives/.$engine-$id
+    [ -d "$copy" ] || mkdir -m 700 "$copy"
+}
+
+copy_in_memory() {
+    copy=$(mktemp -d "/dev/shm/kiwi_containers-$engine-$id.XXXXXX")
 }
 
 # A power cut leaves an engine with layers that it holds for complete, whose content never reached the disk, and it
 # would build the next image on these. So after a load that was cut off, images are read back as a whole: podman and
 # docker's classic store check the sums that they kept of every file. What is damaged is removed, with its layers, for
 # the next try to load anew. Docker's containerd store and container-snap keep no such sums: theirs can only be trusted.
+# To read a layer, podman makes a copy of it: that there is no room for one tells nothing of the image.
 sound() {
     [ -z "$cut_off" ] || [ "$engine" = container-snap ] && return 0
-    "$engine" save "${found:-$config}" > /dev/null 2>&1 && return 0
-    "$engine" rmi "${found:-$config}" > /dev/null 2>&1
-    problem="the power went while images were loaded, and this one is damaged; removed it"
+    problem="the power went while images were loaded, and there is no room for copies to see whether this one is damaged"
+    for choose in copy_on_disk copy_in_memory; do
+        $choose || continue
+        output=$(TMPDIR=$copy timeout -k 30 "$limit" "$engine" save "${found:-$config}" 2>&1 > /dev/null) && return 0
+        case $output in *"no space left"*) continue ;; esac
+        ask rmi "${found:-$config}" > /dev/null
+        problem="the power went while images were loaded, and this one is damaged; removed it"
+        break
+    done
     return 1
 }
 
@@ -138,9 +158,9 @@ check_archive() {
 
 find_store() {
     case $engine in
-        podman) store=$(podman info --format '{{.Store.GraphRoot}}' 2> /dev/null) || store=/var/lib/containers ;;
+        podman) store=$(ask info --format '{{.Store.GraphRoot}}') || store=/var/lib/containers ;;
         docker)
-            store=$(docker info --format '{{.DockerRootDir}} {{.DriverStatus}}' 2> /dev/null) || store=/var/lib/docker
+            store=$(ask info --format '{{.DockerRootDir}} {{.DriverStatus}}') || store=/var/lib/docker
             case $store in *io.containerd*) store=/var/lib/containerd ;; *) store=${store%% [[]*} ;; esac
             ;;
         *) store=/var/lib/container-snap ;;
@@ -167,12 +187,12 @@ choose_copy_place() {
         return
     fi
     problem="no temporary directory could be made in $archives or /dev/shm"
-    copies=$((2 * size)) copy=$archives/.$engine-$id
+    copies=$((2 * size))
     while read -r key memory _; do [ "$key" = MemAvailable: ] && break; done < /proc/meminfo
     if [ $((2 * copies)) -lt $((memory * 1024)) ] && [ $((2 * copies)) -lt "$(free /dev/shm)" ]; then
-        copy=$(mktemp -d "/dev/shm/kiwi_containers-$engine-$id.XXXXXX")
+        copy_in_memory
     else
-        mkdir -m 700 "$copy"
+        copy_on_disk
     fi && ln -s "$archive" "$copy/archive"
 }
 
@@ -194,7 +214,6 @@ check_space() {
 # "podman load" would try the archive as Docker's too where it fails to read it as OCI's: for want of space, say. That
 # can succeed, with another manifest than the pinned one. The link keeps colons in the archive's name from being syntax.
 run_engine() {
-    limit=$((600 + size / 1048576))
     case $engine in
         podman) set -- pull --quiet "oci-archive:$copy/archive" ;;
         docker) set -- load --quiet -i "$archive" ;;
@@ -254,5 +273,5 @@ if [ $# -eq 0 ]; then
 fi
 engine=$1 id=$2 name=$3 archive=$4 size=$5 sha256=$6 config=$7 manifest=$8
 unit=kiwi_containers-$engine-$id.service loading=$state/.$engine-loading
-locked='' tried='' cut_off=''
+limit=$((600 + size / 1048576)) locked='' tried='' cut_off=''
 load

@@ -356,3 +356,14 @@ def test_a_loader_that_is_stopped_while_it_waits_takes_nothing_from_the_one_at_w
     assert second.wait(timeout=30) == 143
     assert copies.exists()
     assert (tmp_path / "run/kiwi_containers/podman.lock").is_symlink()
+
+
+@pytest.mark.integration
+def test_an_engine_that_hangs_is_not_waited_for_without_end(
+    start_loader: Callable[[], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    for name, command in {"podman": "sleep 300", "timeout": f'{shutil.which("timeout")} 0.2 "$4"'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\nexec {command}\n")
+        (tmp_path / name).chmod(0o755)
+    output, _ = start_loader().communicate(timeout=30)
+    assert output.startswith(f"app: not loaded into podman: {tmp_path}/gone is missing: ")

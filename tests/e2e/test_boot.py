@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import tarfile
 import time
 from collections.abc import Callable
@@ -268,6 +269,22 @@ def test_a_power_cut_after_the_archive_is_gone_loses_nothing(make: MakeMachine) 
     machine.boot_until(is_gone_for_good)
     assert archives(machine) == set()
     assert_big_is_loaded(machine)
+
+
+def test_a_power_cut_where_there_is_little_room_is_mended(make: MakeMachine) -> None:
+    """To read an image back, podman needs room for copies of its layers, and can do without on the disk."""
+    machine = make()
+    layer = images.random_layer("single", 160 << 20)
+    single = pack("registry.example.com/single:1.0", images.image(layer))
+    put(machine, single)
+    machine.install(*units.render([single.load]))
+    machine.boot_until(lambda: stored_size(machine) > 10 << 20)
+    with (machine.var / "ballast").open("wb") as ballast:
+        free = os.statvfs(machine.var).f_bavail * 4096
+        os.posix_fallocate(ballast.fileno(), 0, free - single.load.size - (60 << 20))
+    report = machine.boot()
+    assert report.images == {single.in_podman}, report.journal
+    assert archives(machine) == set()
 
 
 def assert_big_is_loaded(machine: Machine) -> None:
