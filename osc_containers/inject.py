@@ -45,7 +45,7 @@ def inject_sources(package: Package, found: Description, arch: str, used: Collec
     with ExitStack() as undo:
         for name in sorted(directories):
             if _make_directory(package.directory / name, undo) and name == ROOT:
-                _unpack_root_archive(package)
+                _unpack_root_archives(package)
         for name, items in sorted(directories.items()):
             _write(package, items, Tree(package.directory / name, keeps=True), own=False)
         undo.pop_all()
@@ -133,13 +133,13 @@ def _remove_others(directory: Path, kept: Collection[Path]) -> None:
             remove()
 
 
-def _unpack_root_archive(package: Package) -> None:
-    """Keep the packager's own overlay: kiwi takes `root.tar.gz` only where there is no `root/`, and we make one.
+def _unpack_root_archives(package: Package) -> None:
+    """Keep the packager's own overlay, and find what of it is in the way.
 
-    obs-build does the same later, with every `root.tar*` (build-recipe-kiwi).
+    kiwi takes `root.tar.gz` only where there is no `root/`, and we make one; over that obs-build later unpacks every
+    `root.tar*` (build-recipe-kiwi).
     """
-    archive = package.directory / "root.tar.gz"
-    if archive.is_file():
+    for archive in sorted(path for path in package.directory.glob("root.tar*") if path.is_file()):
         try:
             subprocess.run(["tar", "-xpf", archive, "-C", package.directory / ROOT], check=True)
         except subprocess.CalledProcessError as error:

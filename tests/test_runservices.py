@@ -255,12 +255,15 @@ def test_a_packagers_own_file_may_be_the_same(build: BuildRoot, package: Path) -
     assert path.samefile(archive(package, "app"))
 
 
-def test_a_packagers_own_overlay_in_a_tar_stays(build: BuildRoot, package: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "option"), [("root.tar.gz", "-z"), ("root.tar", "--format=gnu")])
+def test_a_packagers_own_overlay_in_a_tar_stays(
+    build: BuildRoot, package: Path, tmp_path: Path, name: str, option: str
+) -> None:
     """Where there is a root/, as there will be now, kiwi ignores it."""
     (tmp_path / "etc/secret").mkdir(mode=0o700, parents=True)
     (tmp_path / "etc/secret/own").write_text("mine")
     (tmp_path / "etc/link").symlink_to("secret")
-    command = ["tar", "-C", str(tmp_path), "--owner=12", "--group=34", "-czf", str(package / "root.tar.gz"), "etc"]
+    command = ["tar", "-C", str(tmp_path), "--owner=12", "--group=34", option, "-cf", str(package / name), "etc"]
     subprocess.run(command, check=True)
     run(build)
     entries = snapshot(package / "root")
@@ -272,6 +275,19 @@ def test_a_packagers_own_overlay_in_a_tar_stays(build: BuildRoot, package: Path,
 
 def _link_to(target: str) -> Callable[[Path], None]:
     return lambda path: path.symlink_to(target)
+
+
+def test_a_packagers_own_file_in_a_tar_is_not_replaced(build: BuildRoot, package: Path, tmp_path: Path) -> None:
+    """obs-build unpacks every root.tar* after us."""
+    name = f"{UNITS}/kiwi_containers.service"
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("mine")
+    subprocess.run(["tar", "-C", str(tmp_path), "-cf", str(package / "root.tar"), "usr"], check=True)
+    before = snapshot(package)
+    done = build.run_services()
+    assert done.returncode != 0
+    assert f"kiwi_containers_inject: root/{name}: is there already and is something else" in done.stderr
+    assert snapshot(package) == before
 
 
 @pytest.mark.parametrize("name", ["root", "small"])
