@@ -11,7 +11,8 @@ from osc_containers.digest import Digest
 
 DOCKER_HUB = "docker.io"
 _DOCKER_HUB_ALIAS = "index.docker.io"
-_REPOSITORY_LENGTH = 255
+_NAME_LENGTH = 255
+"""Characters of registry and repository together, as podman and skopeo count them."""
 _HOST_LENGTH, _LABEL_LENGTH = 253, 63
 """What DNS allows (RFC 1035, 2.3.4)."""
 _MOST_PORT = 65535
@@ -54,8 +55,12 @@ class Reference(NamedTuple):
                     f"repository {repository[:300]!r}: got the component {component[:300]!r}, expected lower-case "
                     "letters and digits, with single '.', '_', '__' or '-' between them"
                 )
-        if len(repository) > _REPOSITORY_LENGTH:
-            raise ValueError(f"repository {repository[:80]!r}…: got {len(repository)} characters, expected at most 255")
+        length = len(registry) + 1 + len(repository)
+        if length > _NAME_LENGTH:
+            raise ValueError(
+                f"repository {repository[:80]!r}…: got {length} characters with its registry, expected at most "
+                f"{_NAME_LENGTH}"
+            )
         if tag is None and digest is None:
             tag = "latest"
         return cls(registry, repository, tag, digest)

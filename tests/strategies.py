@@ -41,7 +41,7 @@ images = st.builds(
 )
 
 # Few letters and many separators, so that flattened names are often the same or nearly so.
-_words = st.text("ab", min_size=1, max_size=3) | st.sampled_from(["a" * 60, "a" * 59 + "b"])
+_words = st.text("ab", min_size=1, max_size=3) | st.sampled_from(["a" * 40, "a" * 39 + "b"])
 _paths = st.builds(
     lambda first, rest: first + "".join(separator + word for separator, word in rest),
     _words,

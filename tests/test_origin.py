@@ -1,5 +1,8 @@
 """How the attributes of a section and a container become a place and a name."""
 
+import subprocess
+from contextlib import nullcontext
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -184,7 +187,10 @@ _REPOSITORY = "expected lower-case letters and digits, with single '.', '_', '__
             ("[1::2::3]",),
             "registry '[1::2::3]': expected an IPv6 address in the brackets; At most one '::' permitted in '1::2::3'",
         ),
-        (("a.b", "", "x" * 300), f"repository {'x' * 80!r}…: got 300 characters, expected at most 255"),
+        (
+            ("a.b", "", "x" * 300),
+            f"repository {'x' * 80!r}…: got 304 characters with its registry, expected at most 255",
+        ),
         (
             ("oci:/a:b",),
             "source 'oci:/a:b': expected a path without ':', got '/a:b/app'; the last part of the path is the "
@@ -214,3 +220,14 @@ def test_what_comes_out_is_harmless(source: str, path: str, name: str, tag: str)
     assert not origin.file_name.startswith(("/", "-"))
     assert ".." not in origin.file_name.split("/")
     assert Reference.parse(str(origin.reference)) == origin.reference
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("length", "fits"), [(255, True), (256, False)])
+def test_a_name_is_as_long_as_skopeo_lets_it_be(length: int, fits: bool) -> None:
+    """podman, too: an image of a longer name could not be loaded when the appliance boots."""
+    name = "127.0.0.1:1/".ljust(length, "x")
+    done = subprocess.run(["skopeo", "inspect", f"docker://{name}"], capture_output=True, text=True, check=False)
+    assert ("must not be more than 255" in done.stderr) is not fits
+    with nullcontext() if fits else pytest.raises(ValueError, match="got 256 characters with its registry"):
+        Reference.parse(name)
