@@ -47,6 +47,15 @@ def test_everybody_may_read_what_is_installed(tmp_path: Path) -> None:
 _SERVICES = ("kiwi_containers", "kiwi_containers_inject")
 
 
+@pytest.mark.parametrize("program", ["scripts/osc-containers", *(f"service/{name}" for name in _SERVICES)])
+def test_a_python_that_is_too_old_is_said(program: str) -> None:
+    path = str(ROOT / program)
+    as_old = f"import sys, runpy; sys.version_info = (3, 10, 13); runpy.run_path({path!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-I", "-c", as_old], env=CLEAN, capture_output=True, text=True)
+    said = f"{Path(program).name}: {sys.executable} is Python {sys.version.split()[0]}, expected 3.11 or newer\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
 def test_what_an_older_version_had_is_gone(tmp_path: Path) -> None:
     stale = tmp_path / "usr/lib/osc-containers/osc_containers/stale.py"
     stale.parent.mkdir(parents=True)
