@@ -182,9 +182,9 @@ def _provide(
     package: Package, targets: Sequence[_Target], network: Network, outdir: Path, *, strict: bool
 ) -> Iterator[Mapping[str, ArchiveFile]]:
     """Have every archive: from the package, from an earlier run, or newly made; `strict` makes only what is locked."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        present = list(pool.map(lambda target: _find(package, target), targets))
-    pairs = list(zip(targets, present, strict=True))
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # who interrupts it here waits for no file to be hashed to its end
+        present = [pool.submit(_find, package, target) for target in targets]
+    pairs = [(target, found.result()) for target, found in zip(targets, present, strict=True)]
     if strict:
         _confirm(package, [target for target, region in pairs if region])
     volumes = [transfer.alone(_order(target, strict=strict)) for target, region in pairs if region is None]

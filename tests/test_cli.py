@@ -1,6 +1,7 @@
 """The installed command as people and scripts use it: what it prints where, and how it ends."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -247,6 +248,26 @@ def test_an_interrupt_ends_it_at_once_and_quietly(
             _, said = process.communicate(timeout=5)
     assert (process.returncode, said) == (130, "osc-containers: interrupted\n")
     assert snapshot(package) == before
+
+
+def test_an_interrupt_waits_for_no_large_archive_to_be_read(installed: Path, tmp_path: Path) -> None:
+    with fault_registry.serve() as registry:
+        registry.push(images.small("large"), "cli/app:latest")
+        package = packages.write(tmp_path / "package", packages.section(registry.host, 'name="app" path="cli"'))
+        assert run(installed, "prefetch", "--arch=x86_64", package=package).returncode == 0
+        (archive,) = package.glob("*.ociarchive")
+        os.truncate(archive, 16 << 30)
+        lock = package / "containers.lock"
+        lock.write_text(re.sub(r'("sha256": ".*",\s*"size": )\d+', rf"\g<1>{16 << 30}", lock.read_text()))
+        count = len(registry.requests)
+        command = ["env", "--default-signal=INT", str(installed / "bin/osc-containers"), "prefetch", "--arch=x86_64"]
+        with subprocess.Popen(command, cwd=package, stderr=subprocess.PIPE, text=True) as process:
+            while len(registry.requests) == count:
+                time.sleep(0.05)
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=5)
+    assert (process.returncode, said) == (130, "osc-containers: interrupted\n")
 
 
 def test_nohup_keeps_it_at_work(installed: Path, tmp_path: Path) -> None:
