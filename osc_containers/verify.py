@@ -23,9 +23,9 @@ _ADVICE = "run the prefetch again and commit what it writes"
 
 def check_archives(package: Package, images: Iterable[tuple[Reference, str, LockedImage]]) -> tuple[str, ...]:
     """Return every problem of the archives of `images`: reference, architecture and what is locked of each."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # who interrupts it here waits for no archive to be read to its end
         found = pool.map(lambda item: check_archive(package, *item), images)
-        return tuple(problem for problems in found for problem in problems)
+    return tuple(problem for problems in found for problem in problems)
 
 
 def check_archive(package: Package, reference: Reference, arch: str, locked: LockedImage) -> tuple[str, ...]:

@@ -1,12 +1,13 @@
 """The installed command as people and scripts use it: what it prints where, and how it ends."""
 
 import json
-import os
 import re
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import fault_registry
@@ -17,6 +18,9 @@ import pytest
 from docker_registry import DockerRegistry
 from fault_registry import Request
 from service_program import Done, snapshot
+
+from osc_containers import lock
+from osc_containers.archive import lay_out
 
 pytestmark = pytest.mark.integration
 
@@ -250,23 +254,45 @@ def test_an_interrupt_ends_it_at_once_and_quietly(
     assert snapshot(package) == before
 
 
-def test_an_interrupt_waits_for_no_large_archive_to_be_read(installed: Path, tmp_path: Path) -> None:
-    with fault_registry.serve() as registry:
-        registry.push(images.small("large"), "cli/app:latest")
-        package = packages.write(tmp_path / "package", packages.section(registry.host, 'name="app" path="cli"'))
-        assert run(installed, "prefetch", "--arch=x86_64", package=package).returncode == 0
-        (archive,) = package.glob("*.ociarchive")
-        os.truncate(archive, 16 << 30)
-        lock = package / "containers.lock"
-        lock.write_text(re.sub(r'("sha256": ".*",\s*"size": )\d+', rf"\g<1>{16 << 30}", lock.read_text()))
-        count = len(registry.requests)
-        command = ["env", "--default-signal=INT", str(installed / "bin/osc-containers"), "prefetch", "--arch=x86_64"]
-        with subprocess.Popen(command, cwd=package, stderr=subprocess.PIPE, text=True) as process:
-            while len(registry.requests) == count:
-                time.sleep(0.05)
-            time.sleep(0.5)
-            process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=5)
+@pytest.fixture
+def large_package(package: Path, tmp_path: Path) -> Path:
+    """Give a package whose archive has a layer of 16 GiB, all zeros, as its lock says."""
+    large = tmp_path / "large"
+    shutil.copytree(package, large, ignore=shutil.ignore_patterns("*.ociarchive"))
+    found = lock.loads((large / "containers.lock").read_text())
+    (reference, arch, locked), *_ = found.images()
+    first, *others = locked.image.layers
+    image = locked.image._replace(layers=(first._replace(size=16 << 30), *others))
+    layout = lay_out(image, reference)
+    with (large / locked.archive.name).open("wb") as file:
+        file.truncate(layout.size)
+        for offset, content in layout.frame():
+            file.seek(offset)
+            file.write(content)
+    changed = locked._replace(image=image, archive=locked.archive._replace(size=layout.size))
+    pinned = found.references[reference]
+    pinned = pinned._replace(images={**pinned.images, arch: changed})
+    text = lock.dumps(lock.Lock(references={**found.references, reference: pinned}))
+    (large / "containers.lock").write_text(text)
+    return large
+
+
+def opened_by(process: "subprocess.Popen[str]") -> Iterator[str]:
+    for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            yield descriptor.readlink().name
+
+
+@pytest.mark.parametrize("command", ["verify", "prefetch --locked"])
+def test_an_interrupt_waits_for_no_large_archive_to_be_read(installed: Path, large_package: Path, command: str) -> None:
+    program = ["env", "--default-signal=INT", str(installed / "bin/osc-containers"), *command.split()]
+    (archive,) = large_package.glob("*.ociarchive")
+    with subprocess.Popen(program, cwd=large_package, stderr=subprocess.PIPE, text=True) as process:
+        while archive.name not in opened_by(process):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=5)
     assert (process.returncode, said) == (130, "osc-containers: interrupted\n")
 
 
