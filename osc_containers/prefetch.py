@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from osc_containers import files, holdings, lock, names, obscpio, pins, sums, table, transfer
+from osc_containers import files, holdings, lock, names, obscpio, oci, pins, sums, table, transfer
 from osc_containers.errors import DescriptionError, Error, LockError
 from osc_containers.holdings import Region
 from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
@@ -138,7 +138,8 @@ def _confirmed(package: Package, old: Lock, wanted: Iterable[Wanted]) -> Lock:
             item.reference: reference
             for item, reference in known.items()
             if all(
-                holdings.confirms(package, item.reference, image)
+                (reference.media_type in oci.INDEX_TYPES or image.image.manifest.digest == reference.digest)
+                and holdings.confirms(package, item.reference, image)
                 for arch, image in reference.images.items()
                 if arch in item.architectures
             )

@@ -168,6 +168,19 @@ def test_a_lock_that_says_other_than_its_archive_is_mended(
         run(source, tmp_path, *want(APP), locked=True)
 
 
+def test_a_lock_with_the_digest_of_another_image_than_it_has_is_mended(tmp_path: Path) -> None:
+    """As a merge may leave it, of which somebody took either side in each place."""
+    source = FakeSource({APP: images.small("one")})
+    run(source, tmp_path, *want(APP))
+    source.tags[APP] = images.small("two")
+    document = json.loads((tmp_path / "containers.lock").read_text())
+    document["containers"][APP]["digest"] = str(source.tags[APP].digest)
+    (tmp_path / "containers.lock").write_text(json.dumps(document))
+    run(source, tmp_path, *want(APP))
+    [image] = json.loads((tmp_path / "containers.lock").read_text())["containers"][APP]["architectures"].values()
+    assert image["manifest"]["digest"] == str(source.tags[APP].digest)
+
+
 def test_an_archive_that_was_damaged_is_made_again_from_what_is_whole(tmp_path: Path) -> None:
     base = images.random_layer("base", 50_000)
     source = FakeSource({APP: images.image(base, images.random_layer("one", 50_000))})
