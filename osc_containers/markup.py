@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.parsers import expat
 
+from osc_containers import files
+
 SIZE_LIMIT = 4 << 20
 """Bytes of one file; the largest descriptions in use are a twentieth of that."""
 DEPTH_LIMIT = 256
@@ -114,7 +116,8 @@ def read(path: Path, flags: int = 0) -> bytes:
     with open(path, "rb", opener=lambda path, own: os.open(path, own | flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("is not a regular file")
-        return file.read(SIZE_LIMIT + 1)
+        with files.naming(path):
+            return file.read(SIZE_LIMIT + 1)
 
 
 def parse(xml: bytes, file: str, keep: Collection[str] = (), limit: int = ELEMENT_LIMIT) -> Element:

@@ -45,9 +45,11 @@ class Package(NamedTuple):
         if path.stat().st_size > lock.LIMIT:
             raise LockError(f"{path.name}: got {path.stat().st_size} bytes, expected at most {lock.LIMIT}")
         try:
-            found = lock.loads(path.read_text("utf-8"), lock.FILE_NAME)
+            with files.naming(path):
+                text = path.read_text("utf-8")
         except UnicodeDecodeError:
             raise LockError(f"{path.name}: not UTF-8 text; remove it and run the prefetch again") from None
+        found = lock.loads(text, lock.FILE_NAME)
         if found.newer:
             _warn_of_newer(path)
         return found

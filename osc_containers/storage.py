@@ -37,7 +37,10 @@ class PieceStream:
         wanted = min(len(buffer), self._stop - self._position)
         if not wanted:
             return 0
-        count = os.preadv(self._descriptor, [buffer[:wanted]], self._offset + self._position)
+        try:
+            count = os.preadv(self._descriptor, [buffer[:wanted]], self._offset + self._position)
+        except OSError as error:
+            raise RegistryError(f"{self._where}: {error.strerror}") from None
         if not count:
             raise RegistryError(f"{self._where}: ends after {self._position} bytes, expected {self._stop}")
         self._position += count

@@ -27,7 +27,8 @@ def sha256_of(path: Path) -> str:
             if len(known) == _DIGITS:
                 os.utime(memory)
                 return known
-        found = Place(file.fileno(), 0).sha256(status.st_size)
+        with files.naming(path):
+            found = Place(file.fileno(), 0).sha256(status.st_size)
         if _name(os.fstat(file.fileno())) == _name(status) and status.st_ctime_ns < time.time_ns() - _SETTLED:
             with suppress(OSError):
                 memory = _memory(status)

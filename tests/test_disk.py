@@ -17,8 +17,10 @@ from fake_source import FakeSource
 from test_prefetch import APP, WEB, contents, run, want
 from test_transfer import BIG, RecordingSource, transfer
 
-from osc_containers import files, parts
+from osc_containers import files, parts, servicefile
 from osc_containers.errors import RegistryError
+from osc_containers.package import Package
+from osc_containers.storage import Piece
 
 SOURCE = FakeSource({APP: images.image(images.random_layer("app", 300_000)), WEB: images.small("web")})
 MOVED = FakeSource({APP: images.image(images.random_layer("moved", 300_000)), WEB: images.small("web")})
@@ -79,6 +81,28 @@ def test_a_failure_at_any_write_leaves_the_package_as_it_was(
         failed += 1
     assert failed > 5
     assert contents(tmp_path) == after
+
+
+def broken(descriptor: int, buffers: object, offset: int) -> int:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(SOURCE, tmp_path, *want(APP))
+    (archive,) = tmp_path.glob("*.ociarchive")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", broken)
+        with pytest.raises(OSError, match="Input/output error: ") as caught:
+            run(SOURCE, tmp_path, *want(APP))
+        assert caught.value.filename == str(archive)
+        with pytest.raises(RegistryError, match=f"^{archive}: Input/output error$"):
+            Piece(path=archive, offset=0, size=10).read(10)
+    for name in ("containers.lock", "_service"):
+        (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / name).symlink_to("/proc/self/mem")  # nobody can read its first byte
+    for read in (Package(tmp_path).read_lock, lambda: servicefile.read(tmp_path)):
+        with pytest.raises(OSError, match="Input/output error: "):
+            read()
 
 
 class FailingClose:
