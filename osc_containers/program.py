@@ -19,6 +19,9 @@ from osc_containers.errors import Error
 
 logger = logging.getLogger(__name__)
 
+_NO_THREAD = "can't start new thread"
+"""What Python says of it, in an exception that is not only for that."""
+
 
 class _Printable(logging.Formatter):
     """Messages with whatever could drive a terminal made visible."""
@@ -61,6 +64,13 @@ def run(name: str, handler: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         logger.error("interrupted")
         end(130)
+    except MemoryError:
+        logger.error("out of memory; raise what limits it (ulimit -v)")
+    except RuntimeError as error:
+        if str(error) != _NO_THREAD:
+            raise
+        logger.error("no thread can be started; raise what limits their number (ulimit -u) or memory (ulimit -v)")
+        end(1)  # one that could may wait for it
     _drop_output()
     return 1
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -207,6 +208,26 @@ def test_exit_status_and_last_line(
     assert (done.returncode, done.stdout) == (status, "")
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        ("bytearray(1 << 60)", "p: out of memory; raise what limits it"),
+        ("resource.setrlimit(resource.RLIMIT_AS, (1, -1)), Thread().start()", "p: no thread can be started; raise"),
+    ],
+)
+def test_a_limit_that_is_too_low_is_said(work: str, message: str) -> None:
+    """Though another thread waits for ever."""
+    script = (
+        "import resource, sys; from threading import Event, Thread; from osc_containers import program\n"
+        "Thread(target=Event().wait, daemon='Thread' not in sys.argv[1]).start()\n"
+        "sys.exit(program.run('p', lambda: eval(sys.argv[1])))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, work], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
