@@ -145,6 +145,8 @@ class FaultRegistry:
         self.allows_anonymous = True
         """Whether the token server gives tokens to those who do not log in."""
         self.realm = f"http://{self.host}/token"
+        self.refuses_other_protocols = True
+        """Whether it answers what is not of its protocol, or waits for more."""
         self.takes_ranges = True
         self.has_digest_header = True
         self.blob_location: str | None = None
@@ -363,10 +365,14 @@ class _Server:
         self._open.pop(number, None)
 
     def _secured(self, sock: socket.socket) -> socket.socket:
-        """Begin TLS where the registry speaks it; who speaks another protocol than the registry gets an error."""
+        """Begin TLS where the registry speaks it; who speaks another protocol than the registry gets no further."""
         if (sock.recv(1, socket.MSG_PEEK) == b"\x16") == (self._context is not None):
             return self._context.wrap_socket(sock, server_side=True) if self._context else sock
-        sock.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+        if self.registry.refuses_other_protocols:
+            sock.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+        else:
+            while sock.recv(1 << 10):
+                pass
         raise _GoneError
 
 

@@ -165,6 +165,12 @@ def test_a_registry_that_does_not_know_head_is_asked_by_get(
     assert [request.method for request in registry.requests][:2] == ["HEAD", "GET"]
 
 
+def test_a_registry_of_plain_http_may_be_silent_to_tls(registry: FaultRegistry) -> None:
+    registry.refuses_other_protocols = False
+    with Sources(Path(), policy=PATIENT._replace(connect_timeout=0.5, attempts=1)) as sources:
+        assert pull(sources.open("docker://"), registry.push(IMAGE, "team/app:1.0")) == EXPECTED
+
+
 def test_a_store_of_manifests_may_take_no_head(registry: FaultRegistry, source: ImageSource) -> None:
     name = registry.push(IMAGE, "team/app:1.0")
     stored = f"http://localhost:{registry.host.rpartition(':')[2]}/v2/team/app/manifests/{IMAGE.digest}"

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 _USER_AGENT = f"osc-containers/{__version__}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECT_LIMIT = 10
+_UNDECIDED_TIMEOUT = 10.0  # seconds to connect with TLS where plain HTTP may be spoken; skopeo has as many
 _PROOFS = 2  # once because we did not know, and once because a token can expire on its way
 _Result = TypeVar("_Result")
 _API_HOSTS = {"docker.io": "registry-1.docker.io"}
@@ -233,13 +234,16 @@ class Registry:
         shown_proxy = hosts.shown(proxy) if proxy else ""
         way = Way(url=hosts.shown(url), proxy=shown_proxy, certificates=self._certificates)
         is_home = host == hosts.origin(self._bases[0])[1] or hosts.is_internal(self._home)
+        connect_timeout = self._policy.connect_timeout
+        if len(self._bases) > 1:
+            connect_timeout = min(connect_timeout, _UNDECIDED_TIMEOUT)
         try:
             response = (self._connections if is_home else self._outside).send(
                 method,
                 url,
                 headers=sent,
                 body=None if form is None else urlencode(form).encode(),
-                timeout=Timeout(connect=self._policy.connect_timeout, read=self._policy.read_timeout),
+                timeout=Timeout(connect=connect_timeout, read=self._policy.read_timeout),
                 proxy=proxy,
             )
         except (HTTPError, OSError, ValueError) as error:

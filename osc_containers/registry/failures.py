@@ -148,7 +148,8 @@ def _refused(_error: BaseException, way: Way) -> Failure:
 
 
 def _timeout(_error: BaseException, way: Way) -> Failure:
-    return Failure(f"{way.url}: no answer in time")
+    # What speaks plain HTTP may wait for the end of a line while TLS waits for an answer.
+    return Failure(f"{way.url}: no answer in time", may_be_plain_http=True)
 
 
 def _forbidden(error: BaseException, way: Way) -> Failure:
