@@ -14,7 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -145,6 +145,8 @@ class FaultRegistry:
         self.allows_anonymous = True
         """Whether the token server gives tokens to those who do not log in."""
         self.realm = f"http://{self.host}/token"
+        self.turn: AbstractContextManager[object] = nullcontext()
+        """What a connection enters before it is served: a lock lets one be served at a time."""
         self.refuses_other_protocols = True
         """Whether it answers what is not of its protocol, or waits for more."""
         self.takes_ranges = True
@@ -350,7 +352,13 @@ class _Server:
             self._threads[-1].start()
 
     def _serve(self, sock: socket.socket, number: int) -> None:
-        with suppress(OSError, _GoneError), sock, self._secured(sock) as secured, secured.makefile("rb") as stream:
+        with (
+            suppress(OSError, _GoneError),
+            sock,
+            self._secured(sock) as secured,
+            secured.makefile("rb") as stream,
+            self.registry.turn,
+        ):
             self._open[number] = secured
             is_open = True
             while is_open:

@@ -165,6 +165,19 @@ def test_a_registry_that_does_not_know_head_is_asked_by_get(
     assert [request.method for request in registry.requests][:2] == ["HEAD", "GET"]
 
 
+def test_a_registry_may_serve_one_connection_at_a_time(registry: FaultRegistry, hasty_source: ImageSource) -> None:
+    registry.turn = threading.Lock()
+    reference, blob = put(registry, BIG)
+    _, other = put(registry, b"other")
+    buffer = memoryview(bytearray(len(BIG)))
+    with ThreadPoolExecutor() as pool:
+        with hasty_source.blob(reference, blob) as stream:
+            waiting = pool.submit(read, hasty_source, reference, other)
+            while stream.readinto(buffer):
+                pass
+        assert waiting.result() == b"other"
+
+
 def test_a_registry_of_plain_http_may_be_silent_to_tls(registry: FaultRegistry) -> None:
     registry.refuses_other_protocols = False
     with Sources(Path(), policy=PATIENT._replace(connect_timeout=0.5, attempts=1)) as sources:

@@ -237,8 +237,9 @@ class Registry:
         connect_timeout = self._policy.connect_timeout
         if len(self._bases) > 1:
             connect_timeout = min(connect_timeout, _UNDECIDED_TIMEOUT)
+        connections = self._connections if is_home else self._outside
         try:
-            response = (self._connections if is_home else self._outside).send(
+            response = connections.send(
                 method,
                 url,
                 headers=sent,
@@ -247,6 +248,7 @@ class Registry:
                 proxy=proxy,
             )
         except (HTTPError, OSError, ValueError) as error:
+            connections.drop_idle()
             raise failures.of(error, way) from None
         logger.debug("%s %s: %s", method, way.url, response.status)
         reply = Reply(response, url, way)

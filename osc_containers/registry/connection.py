@@ -257,6 +257,14 @@ class Connections:
             for sock in self._sockets:
                 _shut_down(sock)
 
+    def drop_idle(self) -> None:
+        """Close those that wait for a request: a server may serve one at a time, or a network have forgotten them."""
+        with self._lock:
+            managers = list(self._managers.values())
+            self._managers.clear()
+        for pool in [manager.pools[key] for manager in managers for key in manager.pools.keys()]:  # noqa: SIM118
+            pool.close()
+
     def close(self) -> None:
         """Close all connections; urllib3 only forgets them."""
         for manager in self._managers.values():
