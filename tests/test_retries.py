@@ -73,6 +73,23 @@ def test_a_server_that_asks_for_more_than_the_deadline_is_not_waited_for() -> No
         Attempts(QUICK, "image", threading.Event()).failed("busy", wait=11)
 
 
+class Recorder(threading.Event):
+    """Notes for how long it is waited for, and does not wait."""
+
+    waited = 0.0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waited = timeout or 0
+        return False
+
+
+@pytest.mark.parametrize(("wait", "least", "most"), [(None, 0.5, 1), (0, 0.5, 1), (3, 3, 3)])
+def test_a_server_that_asks_for_no_time_is_not_pressed(wait: float | None, least: float, most: float) -> None:
+    recorder = Recorder()
+    Attempts(Policy(), "image", recorder).failed("busy", wait=wait)
+    assert least <= recorder.waited <= most
+
+
 def test_only_real_progress_begins_the_count_anew() -> None:
     attempts = Attempts(QUICK, "image", threading.Event())
     for _ in range(5):

@@ -59,11 +59,11 @@ class Attempts:
         self._count += 1
         self._problems = [*(known for known in self._problems if known != problem), problem]
         elapsed = time.monotonic() - self._started
-        delay = self._delay() if wait is None else max(wait, 0)
+        delay = wait or self._delay()  # "0", or a date that is past by our clock, leaves it to us
         if self._count >= min(most or self._policy.attempts, self._policy.attempts):
             raise RegistryError(self._message(elapsed, ""))
         if elapsed + delay > self._policy.deadline:
-            asked = f", and it asks to wait {delay:.0f} s" if wait is not None else ""
+            asked = f", and it asks to wait {delay:.0f} s" if wait else ""
             raise RegistryError(self._message(elapsed, asked))
         if self._cancelled.wait(delay):
             raise RegistryError(f"{self._what}: given up")
