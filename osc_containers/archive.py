@@ -50,7 +50,7 @@ class Member(NamedTuple):
 
     name: str
     start: int
-    header: bytes
+    offset: int
     size: int
     content: bytes | None
     """The content, of a file that is ours; None for a blob."""
@@ -58,9 +58,9 @@ class Member(NamedTuple):
     """Of the content."""
 
     @property
-    def offset(self) -> int:
-        """Where the content begins."""
-        return self.start + len(self.header)
+    def header(self) -> bytes:
+        """The bytes from `start` to `offset`; to keep those of a thousand archives takes megabytes."""
+        return tarball.header(self.name, self.size)
 
     @property
     def end(self) -> int:
@@ -91,9 +91,8 @@ def lay_out(image: Image, reference: Reference) -> Layout:
     members: list[Member] = []
     start = 0
     for name, size, content, digest in _contents(image, reference):
-        member = Member(
-            name=name, start=start, header=tarball.header(name, size), size=size, content=content, digest=digest
-        )
+        offset = start + len(tarball.header(name, size))
+        member = Member(name=name, start=start, offset=offset, size=size, content=content, digest=digest)
         members.append(member)
         start = member.end
     return Layout(members=tuple(members), size=start + len(tarball.END))

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from osc_containers.errors import Error
+
 _OTHER_FILES = 256
 """Files that a process has open besides: connections above all."""
 CHUNK = 1 << 20
@@ -94,8 +96,13 @@ def beside(path: Path | str, directory: int | None = None) -> Iterator[str]:
 
 
 def allow_open(count: int) -> None:
-    """Let this process have `count` files open at a time, as far as its hard limit goes: the soft one is often 1024."""
+    """Let this process have `count` files open at a time, as far as its hard limit goes: the soft one is often 1024.
+
+    :raises Error: it does not go that far.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise Error(f"limit on open files: got {hard}, expected {count} and some more; raise it (ulimit -Hn)")
     needed = count + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
         limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)

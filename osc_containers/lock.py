@@ -11,6 +11,7 @@ JSON that diffs well: sorted keys, two spaces, a final newline. Architectures ar
             "archive": {"name", "sha256", "size"}}}}}}
 """
 
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -97,7 +98,9 @@ def dumps(lock: Lock) -> str:
     """Return the text of the lock file."""
     containers = {str(reference): _dump_reference(locked) for reference, locked in lock.references.items()}
     document = {"version": f"{_MAJOR}.{_MINOR}", "containers": containers}
-    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    text = io.StringIO()  # `json.dumps` has all of its pieces in memory before it joins them
+    json.dump(document, text, indent=2, sort_keys=True, ensure_ascii=False)
+    return text.getvalue() + "\n"
 
 
 def _dump_reference(locked: LockedReference) -> dict[str, object]:

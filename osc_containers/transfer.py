@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -69,7 +70,7 @@ class Volume(NamedTuple):
         """Name what the volume will hold, byte for byte."""
         parts_of_it = [f"{self.name} {self.size}"]
         for order, offset in self.orders:
-            members = [f"{member.header.hex()} {member.digest}" for member in order.layout.members]
+            members = [f"{member.start} {member.name} {member.digest}" for member in order.layout.members]
             parts_of_it.append(f"{offset} {' '.join(members)}")
         return hashlib.sha256("\n".join(parts_of_it).encode()).hexdigest()
 
@@ -206,6 +207,14 @@ def _compare(orders: Iterable[Order], made: Mapping[str, ArchiveFile]) -> None:
         raise VerificationError(*problems)
 
 
+def _beginnings(layout: Layout) -> Iterator[bytes]:
+    """Name what an archive begins with, as far as each of its members."""
+    key = b""
+    for member in layout.members:
+        key = hashlib.sha256(key + f"{member.name} {member.size} {member.digest}".encode()).digest()
+        yield key
+
+
 class _Hashing:
     """The SHA-256 of archives, in threads of their own that follow the blobs as they arrive.
 
@@ -214,7 +223,10 @@ class _Hashing:
 
     def __init__(self, berths: Sequence[_Berth]) -> None:
         self._berths = berths
-        self._states: dict[bytes, Future[hashlib._Hash]] = {}
+        beginnings = Counter(key for berth in berths for key in _beginnings(berth.layout))
+        self._states: dict[bytes, Future[hashlib._Hash] | None] = {
+            key: None for key, count in beginnings.items() if count > 1
+        }
         self._counts: dict[Place, int] = {}
         self._is_spoiled = False
         self._is_stopped = False
@@ -253,13 +265,14 @@ class _Hashing:
 
     def _hash(self, berth: _Berth) -> str:
         hasher = hashlib.sha256()
-        key = b""
-        for member in berth.layout.members:
-            key = hashlib.sha256(key + member.header + member.digest.hex.encode()).digest()
+        for key, member in zip(_beginnings(berth.layout), berth.layout.members, strict=True):
+            if key not in self._states:
+                hasher = self._extend(hasher, berth, self._ranges(berth, member))
+                continue
             with self._changed:
-                is_first = key not in self._states
-                state = self._states.setdefault(key, Future())
-            if is_first:
+                known = self._states[key]
+                state = self._states[key] = known or Future()
+            if not known:
                 try:
                     state.set_result(self._extend(hasher, berth, self._ranges(berth, member)))
                 except BaseException as error:

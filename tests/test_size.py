@@ -17,7 +17,7 @@ from fault_registry import serve
 from test_prefetch import APP, contents, run, want
 
 from osc_containers import description, inject, lock, oci, overlay, parts
-from osc_containers.errors import RegistryError
+from osc_containers.errors import Error, RegistryError
 from osc_containers.package import Package
 from osc_containers.reference import Reference
 from osc_containers.registry.retries import Policy
@@ -47,6 +47,37 @@ def test_a_thousand_containers_go_all_the_way(tmp_path: Path) -> None:
     assert len(list((root / overlay.paths(found.containers)[found.containers[0]][1:]).parent.iterdir())) == 1000
     assert len(list((root / "usr/lib/systemd/system").glob("kiwi_containers-*.service"))) == 1000
     assert (package / lock.FILE_NAME).stat().st_size < lock.LIMIT // 20
+
+
+def test_a_limit_on_open_files_is_said_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    references = [f"registry.example.com/team/app{number}:1.0" for number in range(70)]
+    source = FakeSource(dict.fromkeys(references, images.small("app")))
+    monkeypatch.setattr(resource, "getrlimit", lambda limit: (64, 64))
+    with pytest.raises(Error, match="limit on open files: got 64, expected 70 and some more; raise it"):
+        run(source, tmp_path, *want(*references))
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.integration
+def test_a_thousand_images_take_no_more_memory_than_one_may(tmp_path: Path) -> None:
+    base = images.random_layer("base", 3000)
+    for number in range(1000):
+        layers = (images.random_layer(f"{number}-{each}", 2000) for each in range(4))
+        images.write_layout(images.image(base, *layers), tmp_path / f"app{number}", "1.0")
+    containers = "".join(f'<container name="app{number}" tag="1.0"/>' for number in range(1000))
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "a.kiwi").write_text(
+        f'<image schemaversion="8.0" name="x"><containers source="oci:{tmp_path}" backend="podman">{containers}'
+        "</containers></image>"
+    )
+    script = "import large, sys; sys.exit(not large.run(sys.argv[1], ('prefetch', '-q', '--arch=x86_64')))"
+    command = [sys.executable, "-c", script, str(package)]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(contents(package)) == 1002
 
 
 def test_no_container_is_compared_with_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
