@@ -40,8 +40,12 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
             _give_size(descriptor, size)
         yield descriptor
         with files.naming(target):
-            files.set_mode(descriptor, 0o644)
-            path.replace(target)
+            if _is_at(path, descriptor):
+                files.set_mode(descriptor, 0o644)
+                path.replace(target)
+            else:  # somebody cleared the cache, and another run may have a part of that name by now
+                with files.new_file(target) as copy:
+                    files.copy_range(descriptor, 0, copy, 0, size)
     except BaseException:
         if not kept:
             with suppress(OSError):
@@ -182,9 +186,13 @@ def _hold(descriptor: int, path: Path) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    return _is_at(path, descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError:
         return False
 
 

@@ -74,6 +74,21 @@ def test_what_is_no_part_is_left_alone(tmp_path: Path, make: Callable[[Path], ob
     assert os.listdir(cache()) == [f"{KEY}.part"]
 
 
+@pytest.mark.parametrize("is_made_anew", [False, True])
+def test_what_is_cleared_meanwhile_is_not_lost(tmp_path: Path, is_made_anew: bool) -> None:
+    """Though another run may have begun with the same since."""
+    part = cache() / f"{KEY}.part"
+    with parts.part(tmp_path / "x.ociarchive", KEY, 10) as descriptor:
+        os.pwrite(descriptor, b"x" * 10, 0)
+        part.unlink()
+        if is_made_anew:
+            part.write_bytes(b"another's")
+    assert (tmp_path / "x.ociarchive").read_bytes() == b"x" * 10
+    assert (tmp_path / "x.ociarchive").stat().st_mode & 0o777 == 0o644
+    assert os.listdir(tmp_path) == ["x.ociarchive"]
+    assert part.exists() is is_made_anew
+
+
 @pytest.mark.integration
 def test_a_part_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `sudo` leaves one: root's, in the user's cache."""
