@@ -37,7 +37,8 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
     path, descriptor = kept or _open_beside(target)
     try:
         if not kept:
-            _give_size(descriptor, size)
+            with files.naming(target):
+                _give_size(descriptor, size)
         yield descriptor
         with files.naming(target):
             if _is_at(path, descriptor):

@@ -192,6 +192,7 @@ def test_a_limit_on_the_size_of_files_is_said(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.errno == errno.EFBIG
+    assert caught.value.filename == str(tmp_path / "registry.example.com_team_app_1.0.x86_64.ociarchive")
     assert contents(tmp_path) == {}
 
 
