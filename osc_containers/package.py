@@ -59,19 +59,20 @@ class Package(NamedTuple):
         own = self.directory / name
         if own.is_file():
             return own
-        return next((path for path in self._earlier() if _PREFIX.sub("", path.name, count=1) == name), None)
+        return next((path for path in self._earlier(name) if _PREFIX.sub("", path.name, count=1) == name), None)
 
     def archives(self) -> tuple[Path, ...]:
         """Return every archive, and what holds some, in the package and among the results of an earlier run, sorted."""
         found = {*self.directory.iterdir(), *self._earlier()}
         return tuple(sorted(path for path in found if path.name.endswith(_HOLDING) and path.is_file()))
 
-    def _earlier(self) -> Iterator[Path]:
+    def _earlier(self, end: str = "") -> Iterator[Path]:
+        """Yield the results of an earlier run whose names end so; each name that does not costs a look at it alone."""
         old = self.directory / ".old"
         for directory in (old, self.directory):
             if directory.is_dir():
-                found = (path for path in directory.iterdir() if path.name.startswith("_service:"))
-                yield from sorted(path for path in found if path.is_file())
+                found = [name for name in os.listdir(directory) if name.startswith("_service:") and name.endswith(end)]
+                yield from (path for name in sorted(found) if (path := directory / name).is_file())
 
     @contextmanager
     def hold(self) -> Iterator[None]:

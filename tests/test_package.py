@@ -69,6 +69,18 @@ def test_what_is_no_file_is_not_found(tmp_path: Path, make_other: Callable[[Path
     assert Package(tmp_path).archives() == ()
 
 
+def test_to_find_one_file_no_other_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand containers are each looked for in the thousand results of an earlier run."""
+    (tmp_path / ".old").mkdir()
+    for number in range(50):
+        (tmp_path / ".old" / f"_service:kiwi_containers:{number}.ociarchive").touch()
+    looked_at: list[Path] = []
+    is_file = Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda path: looked_at.append(path) or is_file(path))  # type: ignore[func-returns-value]
+    assert Package(tmp_path).find("7.ociarchive") == tmp_path / ".old" / "_service:kiwi_containers:7.ociarchive"
+    assert len(looked_at) < 10
+
+
 def test_archives_are_all_there_are_once_each_and_sorted(tmp_path: Path) -> None:
     names = ["b.ociarchive", "a.ociarchive", f"{OWN}c.ociarchive", f".old/{OWN}a.ociarchive", "kiwi_containers.obscpio"]
     package = make(tmp_path, *names, "a.ociarchive.part", ".old/a.ociarchive", f"{OWN}x", "sub/a.ociarchive")
