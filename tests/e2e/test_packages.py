@@ -98,6 +98,16 @@ def test_rpm_packages_hold_what_obs_and_osc_look_for(rpms: dict[str, Path]) -> N
 
 
 @pytest.mark.parametrize(
+    ("option", "python"),
+    [("--define=python /usr/bin/python", "python3"), ("--define=interpreter python311", "python311")],
+)
+def test_the_spec_file_goes_by_its_own_macro(option: str, python: str) -> None:
+    """Fedora defines `%python`, as a path that is an error."""
+    found = output("rpmspec", "--query", "--queryformat=%{NAME}\n", option, ROOT / "dist/osc-containers.spec")
+    assert sorted(found) == sorted([*_FILES, f"{python}-osc-containers"])
+
+
+@pytest.mark.parametrize(
     ("name", "needs"),
     [
         ("python3-osc-containers", {"python3"}),
