@@ -36,6 +36,13 @@ class Part(NamedTuple):
             raise DescriptionError(f"{name}: this machine has an {error}; give one by 'arch'") from None
         return (this,)
 
+    def serves(self, arch: str) -> bool:
+        """Tell whether it is asked for `arch`, under any name that this has.
+
+        :raises DescriptionError: as `architectures`.
+        """
+        return platforms.of_architecture(arch) in map(platforms.of_architecture, self.architectures)
+
 
 class Request(NamedTuple):
     """What is asked for; several parts may be about one description."""
@@ -64,12 +71,12 @@ class Request(NamedTuple):
         return tuple(dict.fromkeys(container for containers in selected for container in containers))
 
     def used_profiles(self, found: Description, arch: str) -> frozenset[str] | None:
-        """Return the profiles whose containers are asked for, or None where it is those of all.
+        """Return the profiles whose containers are asked for on `arch`, or None where it is those of all.
 
-        :raises DescriptionError: one is not declared for `arch`.
+        :raises DescriptionError: one is not declared for `arch`, or as `Part.architectures`.
         """
-        parts = [part for part in self.parts if part.description.path == found.path]
-        if not all(part.profiles for part in parts):
+        parts = [part for part in self.parts if part.description.path == found.path and part.serves(arch)]
+        if not parts or not all(part.profiles for part in parts):
             return None
         return frozenset().union(*(found.used_profiles(arch, part.profiles) for part in parts))
 

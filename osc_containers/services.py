@@ -57,7 +57,8 @@ def _inject(parameters: Sequence[str]) -> int:
     # obs-build's parser of _service leaves references to characters as they are (Build/SimpleXML.pm).
     names = list(map(html.unescape, names))
     described = the_description(request.read(package, names, [arch], []), arch)
-    told = request.of_entries(package, servicefile.prefetches(package.directory), [described.path.name], [arch])
+    entries = servicefile.prefetches(package.directory)
+    told = request.of_entries(package, entries, [described.path.name], otherwise=[arch])
     injection.inject_sources(package, described, arch, told.used_profiles(described, arch))
     return 0
 

@@ -284,6 +284,17 @@ CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
         },
         APP,
     ),
+    "a profile of a description that is not built": (
+        {
+            "b.kiwi": with_profiles("A", "B").replace("<image ", "<!-- OBS-Profiles: A B -->\n<image "),
+            "containers.xml": AND_APP.join(CONTAINERS.replace(" backend", ' profiles="B" backend').split("</image>\n")),
+            "a.kiwi": with_profiles("A", "B"),
+            "_service": SERVICE.replace('"manual"/>', '"manual"><param name="profile">A</param></service>').replace(
+                '"buildtime"/>', '"buildtime"><param name="description">a.kiwi</param></service>'
+            ),
+        },
+        APP,
+    ),
     "a profile to prefetch that is not declared": (
         {"_service": SERVICE.replace('"manual"/>', '"manual"><param name="profile">A</param></service>')},
         APP,

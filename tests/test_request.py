@@ -80,6 +80,15 @@ def test_a_description_by_name_is_asked_for_by_the_entries_that_read_it(tmp_path
     }
 
 
+def test_profiles_are_those_of_the_entries_for_an_architecture(tmp_path: Path) -> None:
+    every = [("description", "a.kiwi"), ("arch", "aarch64")]
+    some = [("description", "a.kiwi"), ("arch", "x86_64"), ("profile", "A")]
+    found = request.of_package(write(tmp_path, every, some))
+    (described,) = found.descriptions
+    used = {arch: found.used_profiles(described, arch) for arch in ("aarch64", "x86_64", "amd64", "s390x")}
+    assert used == {"aarch64": None, "x86_64": {"A"}, "amd64": {"A"}, "s390x": None}
+
+
 def test_what_the_service_would_refuse_is_refused_with_its_place(tmp_path: Path) -> None:
     package = write(tmp_path, [("arch", "pdp11"), ("locked", "true")], [("foo", "bar")])
     with pytest.raises(DescriptionError) as caught:

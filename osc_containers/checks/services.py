@@ -64,9 +64,10 @@ def _not_prefetched(subject: Subject) -> Iterator[Finding]:
     if not entries or not subject.descriptions or subject.is_bundled:
         return
     told = request.of_entries(subject.package, entries)
+    built = {name for entry in subject.entries_of(INJECT) for name in entry.given("description")}
     for found in subject.descriptions:
         fetched = told.architectures_of(found)
-        if not fetched:  # no entry is about it
+        if not fetched or (built and found.path.name not in built):
             continue
         for arch in _unserved(found, fetched):
             why = f"{PREFETCH} fetches for {', '.join(fetched)} only: a build of {found.path.name} for {arch} fails"
