@@ -6,6 +6,7 @@ from typing import NamedTuple
 from osc_containers import description, platforms, servicefile
 from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
+from osc_containers.lock import Lock
 from osc_containers.package import Package
 from osc_containers.pins import Wanted
 from osc_containers.reference import Reference
@@ -14,7 +15,10 @@ from osc_containers.servicefile import Entry
 
 
 class Part(NamedTuple):
-    """A description with the architectures that are given for it, and its profiles; without any it is for all."""
+    """A description with the architectures that are given for it, and its profiles; without any it is for all.
+
+    Where no architecture is given, it is this machine's.
+    """
 
     description: Description
     given: tuple[str, ...]
@@ -54,6 +58,16 @@ class Request(NamedTuple):
         """The descriptions, each once."""
         return tuple({part.description.path: part.description for part in self.parts}.values())
 
+    def otherwise(self, architectures: Sequence[str]) -> "Request":
+        """Return it with these architectures where none is given, or as it is if they are none."""
+        parts = (part if part.given else part._replace(given=tuple(architectures)) for part in self.parts)
+        return Request(parts=tuple(parts))
+
+    @property
+    def given(self) -> "Request":
+        """The parts for which architectures are given."""
+        return Request(parts=tuple(part for part in self.parts if part.given))
+
     def architectures_of(self, found: Description) -> tuple[str, ...]:
         """Return the architectures that a description is asked for.
 
@@ -86,8 +100,6 @@ def of_package(
     names: Sequence[str] = (),
     architectures: Sequence[str] = (),
     profiles: Sequence[str] = (),
-    *,
-    otherwise: Sequence[str] = (),
 ) -> Request:
     """Read what a package asks for: what is given here, and for what is not, what `_service` tells the prefetch.
 
@@ -97,7 +109,7 @@ def of_package(
     problems = [f"{servicefile.FILE_NAME}:{entry.line}: {each}" for entry in entries for each in entry.problems()]
     if problems:
         raise DescriptionError(*problems)
-    return of_entries(package, entries, names, architectures, profiles, otherwise=otherwise)
+    return of_entries(package, entries, names, architectures, profiles)
 
 
 def of_entries(
@@ -106,8 +118,6 @@ def of_entries(
     names: Sequence[str] = (),
     architectures: Sequence[str] = (),
     profiles: Sequence[str] = (),
-    *,
-    otherwise: Sequence[str] = (),
 ) -> Request:
     """Read what some entries of `_service` ask for together; what is given here is said for each of them.
 
@@ -124,7 +134,7 @@ def of_entries(
                 tuple(profiles or entry.given("profile")),
             )
             told.append(asked)
-    requests = [read(package, *each, otherwise=otherwise) for each in dict.fromkeys(told)]
+    requests = [read(package, *each) for each in dict.fromkeys(told)]
     return Request(parts=tuple(part for found in requests for part in found.parts))
 
 
@@ -137,13 +147,10 @@ def read(
     names: Sequence[str],
     architectures: Sequence[str],
     profiles: Sequence[str],
-    *,
-    otherwise: Sequence[str] = (),
 ) -> Request:
     """Read the descriptions `names` of a package, or all it has.
 
-    Without architectures it is those that OBS builds an image for; where a description does not say which, those in
-    `otherwise`, or this machine's.
+    Without architectures it is those that OBS builds an image for, where a description says which.
 
     :raises DescriptionError: there is none, or one cannot be used; every problem is named.
     """
@@ -170,12 +177,21 @@ def read(
         parts=tuple(
             Part(
                 description=found,
-                given=tuple(architectures or _built_for(found) or otherwise),
+                given=tuple(architectures or _built_for(found)),
                 profiles=tuple(profiles),
             )
             for found in descriptions
         )
     )
+
+
+def default_architectures(asked: Request, lock: Lock) -> tuple[str, ...]:
+    """Return the architectures to go by where none is given: those that were locked without being given; maybe none.
+
+    :raises DescriptionError: as `wanted`.
+    """
+    told = {(item.reference, arch) for item in wanted(asked.given) for arch in item.architectures}
+    return tuple(dict.fromkeys(arch for reference, arch, _ in lock.images() if (reference, arch) not in told))
 
 
 def _built_for(found: Description) -> tuple[str, ...]:

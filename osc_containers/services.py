@@ -58,7 +58,7 @@ def _inject(parameters: Sequence[str]) -> int:
     names = list(map(html.unescape, names))
     described = the_description(request.read(package, names, [arch], []), arch)
     entries = servicefile.prefetches(package.directory)
-    told = request.of_entries(package, entries, [described.path.name], otherwise=[arch])
+    told = request.of_entries(package, entries, [described.path.name]).otherwise([arch])
     injection.inject_sources(package, described, arch, told.used_profiles(described, arch))
     return 0
 

@@ -284,6 +284,14 @@ CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
         },
         APP,
     ),
+    "the profile of a build that is told none": (
+        {
+            "a.kiwi": with_profiles("A", "B").replace("name='B'", "name='B' import='true'"),
+            "containers.xml": AND_APP.join(CONTAINERS.replace(" backend", ' profiles="B" backend').split("</image>\n")),
+            "_service": SERVICE.replace('"manual"/>', '"manual"><param name="profile">A</param></service>'),
+        },
+        APP,
+    ),
     "a profile of a description that is not built": (
         {
             "b.kiwi": with_profiles("A", "B").replace("<image ", "<!-- OBS-Profiles: A B -->\n<image "),

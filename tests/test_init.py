@@ -10,7 +10,7 @@ from docker_registry import DockerRegistry
 from test_parity import Oracle, Selection, oracle
 from test_split import dependencies, obs_builds
 
-from osc_containers import cli, services, workingcopy
+from osc_containers import cli, servicefile, services, workingcopy
 
 assert oracle  # a fixture
 
@@ -355,6 +355,34 @@ def test_entries_of_the_prefetch_do_not_undo_each_other(
     assert cli.main(["check", "--strict"]) == 0
     before = contents(package)
     assert cli.main(["prefetch"]) == 0
+    assert contents(package) == before
+
+
+@pytest.mark.integration
+def test_an_entry_without_architecture_stands_beside_one_for_another(
+    package: Path, docker_registry: DockerRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("osc_containers.platforms.of_this_machine", lambda: "x86_64")
+    docker_registry.push(images.multi_platform("some"), "some:latest")
+    image = DOCUMENTED.replace("REGISTRY", docker_registry.host).replace("OBS-ExclusiveArch", "For")
+    (package / "appliance.kiwi").write_text(image)
+    (package / "b.kiwi").write_text(image.partition("<containers")[0] + '<include from="b.xml"/></image>')
+    section = f"<containers source='{docker_registry.host}' backend='podman'><container name='some'/></containers>"
+    (package / "b.xml").write_text(f"<image>{section}</image>")
+    assert cli.main(["init", "--no-prefetch", "--description", "appliance.kiwi", str(package)]) == 0
+    service = package / "_service"
+    of_b = [("description", "b.kiwi"), ("arch", "aarch64")]
+    entry = servicefile.Entry(name="kiwi_containers", mode="manual", parameters=tuple(of_b))
+    service.write_bytes(servicefile.extended(service.read_bytes(), [entry]))
+    monkeypatch.chdir(package)
+    for _ in range(2):
+        assert services.prefetch(["--description", "appliance.kiwi", "--outdir", "."]) == 0
+        assert services.prefetch(["--description", "b.kiwi", "--arch", "aarch64", "--outdir", "."]) == 0
+        assert sorted(path.suffixes[-2] for path in package.glob("*.ociarchive")) == [".aarch64", ".x86_64", ".x86_64"]
+    before = contents(package)
+    assert services.inject(["--description", "appliance.kiwi", "--outdir", "."]) == 0
+    for command in ("verify", "outdated", "prefetch"):
+        assert cli.main([command]) == 0
     assert contents(package) == before
 
 

@@ -9,7 +9,7 @@ from osc_containers.findings import Finding, Severity
 from osc_containers.lock import FILE_NAME, Lock
 from osc_containers.names import ARCHIVE_SUFFIX
 from osc_containers.reference import Reference
-from osc_containers.request import of_entries, wanted
+from osc_containers.request import default_architectures, of_entries, wanted
 from osc_containers.table import count, size
 
 
@@ -38,7 +38,8 @@ def check(subject: Subject) -> Iterator[Finding]:
 
 def _unwanted(lock: Lock, asked: set[Reference], subject: Subject) -> Iterator[Finding]:
     lines = _lines(subject)
-    besides = wanted(of_entries(subject.package, subject.prefetches(), otherwise=lock.architectures()))
+    told = of_entries(subject.package, subject.prefetches())
+    besides = wanted(told.otherwise(default_architectures(told, lock)))
     for reference in lock.references:
         if reference not in {*asked, *(item.reference for item in besides)}:
             why = f"{reference} is locked, but no description asks for it; a prefetch removes it and its archives"

@@ -73,9 +73,11 @@ def _not_prefetched(subject: Subject) -> Iterator[Finding]:
             why = f"{PREFETCH} fetches for {', '.join(fetched)} only: a build of {found.path.name} for {arch} fails"
             fix = f'<param name="arch">{arch}</param>, or no {arch} in OBS-ExclusiveArch'
             yield _finding(Severity.WARNING, why, fix, entries[0])
-        for profile in dict.fromkeys(profile for arch in fetched for profile in _incomplete(found, arch, told)):
-            why = f"{PREFETCH} fetches for other profiles only: a build of {found.path.name} for {profile[:80]!r} fails"
-            yield _finding(Severity.ERROR, why, f'<param name="profile">{profile[:80]}</param>', entries[0])
+        for names in dict.fromkeys(names for arch in fetched for names in _incomplete(found, arch, told)):
+            build = f"{found.path.name} {f'for {names[0][:80]!r}' if names else 'without a profile'}"
+            why = f"{PREFETCH} fetches for other profiles only: a build of {build} fails"
+            fix = f'<param name="profile">{names[0][:80] if names else "…"}</param>, or none of these'
+            yield _finding(Severity.ERROR if names else Severity.WARNING, why, fix, entries[0])
 
 
 def _unserved(found: Description, fetched: Sequence[str]) -> Iterator[str]:
@@ -87,16 +89,16 @@ def _unserved(found: Description, fetched: Sequence[str]) -> Iterator[str]:
             yield arch
 
 
-def _incomplete(found: Description, arch: str, told: Request) -> Iterator[str]:
-    """Yield the profiles that OBS builds for an architecture, and that use containers which are not fetched."""
+def _incomplete(found: Description, arch: str, told: Request) -> Iterator[tuple[str, ...]]:
+    """Yield the profiles of each image that OBS builds for an architecture, and that needs what is not fetched."""
     try:
         used = told.used_profiles(found, arch)
     except DescriptionError:  # said by the check of the layout
         return
-    if used is not None and found.obs_profiles is not None:
-        for (profile,) in appliance.builds(found, arch):
-            if not all(container.is_in(used) for container in found.select(arch, (profile,))):
-                yield profile
+    if used is not None and arch in (found.exclusive_archs or [arch]):
+        for names in appliance.builds(found, arch) if found.obs_profiles is not None else [()]:
+            if not all(container.is_in(used) for container in found.select(arch, names)):
+                yield names
 
 
 def _parameters(entry: Entry, subject: Subject) -> Iterator[Finding]:

@@ -41,9 +41,8 @@ def run(options: argparse.Namespace) -> int:
         given(options.description),
         arguments.words(options.arch),
         given(options.profile),
-        otherwise=lock.architectures(),
     )
-    wanted = request.wanted(found)
+    wanted = request.wanted(found.otherwise(request.default_architectures(request.of_package(package), lock)))
     with transports.Sources(package.directory) as sources:
         now = {pin.reference: pin for pin in pins.pin(wanted, sources.open, lock)}
     moved = differences.moved(lock.references, now)

@@ -116,8 +116,11 @@ def prefetch_all(
     if not wanted:
         logger.warning("nothing to do: no <containers> for these architectures and profiles")
     pack = _pack_for(found) if bundled and wanted else None
-    architectures = dict.fromkeys(arch for part in found.parts for arch in part.architectures)
-    asked = request.wanted(request.of_package(package, otherwise=list(architectures)))
+    told = request.of_package(package)
+    # What no entry of _service is told may be an option's: then it stands for what those without any ask for.
+    known = {arch for part in told.given.parts for arch in part.given}
+    options = dict.fromkeys(arch for part in found.parts for arch in part.architectures if arch not in known)
+    asked = request.wanted(told.otherwise(tuple(options)))
     with transports.Sources(
         package.directory, policy=Policy(connections=connections or _MOST), system_context=context.result
     ) as sources:

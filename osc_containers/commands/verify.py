@@ -42,15 +42,15 @@ def run(options: argparse.Namespace) -> int:
 
 def verify_all(package: Package, names: Sequence[str], architectures: Sequence[str], profiles: Sequence[str]) -> int:
     """Verify all archives that the lock names, and that it names what the package asks for; return their number."""
-    there = package.read_lock()
-    otherwise = there.architectures() if there else ()
-    found = request.of_package(package, names, architectures, profiles, otherwise=otherwise)
+    there, besides = package.read_lock(), request.of_package(package)
+    found = request.of_package(package, names, architectures, profiles)
     lock = require_lock(there)
-    wanted = [(item.reference, arch, item.where) for item in request.wanted(found) for arch in item.architectures]
-    besides = request.wanted(request.of_package(package, otherwise=otherwise))
-    asked = {*(reference for reference, _, _ in wanted), *(item.reference for item in besides)}
+    otherwise = request.default_architectures(besides, lock)
+    asked = request.wanted(found.otherwise(otherwise))
+    wanted = [(item.reference, arch, item.where) for item in asked for arch in item.architectures]
+    used = {item.reference for item in (*asked, *request.wanted(besides.otherwise(otherwise)))}
     # What is missing comes behind what is too much: a server shows the last line alone.
-    problems = (*verify.check_use(asked, lock), *verify.check_coverage(wanted, lock))
+    problems = (*verify.check_use(used, lock), *verify.check_coverage(wanted, lock))
     images = [image for image in lock.images() if not architectures or image[1] in architectures]
     damage = verify.check_archives(package, images)
     if problems:
