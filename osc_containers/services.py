@@ -13,6 +13,7 @@ from osc_containers.commands import arguments
 from osc_containers.commands.inject import the_description
 from osc_containers.commands.prefetch import prefetch_all
 from osc_containers.commands.verify import verify_all
+from osc_containers.lock import EMPTY
 from osc_containers.package import Package
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ def _inject(parameters: Sequence[str]) -> int:
     names = list(map(html.unescape, names))
     described = the_description(request.read(package, names, [arch], []), arch)
     entries = servicefile.prefetches(package.directory)
-    told = request.of_entries(package, entries, [described.path.name]).otherwise([arch])
+    told = request.of_entries(package, entries, [described.path.name])
+    told = told.otherwise(request.default_architectures(told, package.read_lock() or EMPTY) or [arch])
     injection.inject_sources(package, described, arch, told.used_profiles(described, arch))
     return 0
 

@@ -158,6 +158,23 @@ def test_what_is_for_profiles_that_are_not_prefetched_is_left_for_kiwi(
     ]
 
 
+def test_an_entry_without_architecture_is_for_what_it_has_locked(build: BuildRoot, package: Path) -> None:
+    """Nobody says in the build root what the packager's machine was, but the lock."""
+    every = servicefile.Entry(name=servicefile.PREFETCH, mode="manual")
+    some = every._replace(parameters=(("arch", "aarch64"), ("profile", "small")))
+    inject = servicefile.Entry(name=servicefile.INJECT, mode="buildtime")
+    (package / "_service").write_bytes(servicefile.created([every, some, inject]))
+    path = package / "containers.lock"
+    lock = json.loads(path.read_text())
+    for name, locked in lock["containers"].items():
+        if "/list:" in name:
+            del locked["architectures"]["aarch64"]
+    path.write_text(json.dumps(lock))
+    done = build.run_services("aarch64")
+    assert done.returncode == 0, done.stderr
+    assert last_line(done).endswith("left for kiwi, since _service has only other profiles prefetched")
+
+
 def test_a_description_with_a_name_that_xml_writes_otherwise(build: BuildRoot, package: Path) -> None:
     """Written by `init` and read by obs-build, which hands it on as it is written."""
     name = "größe & maß.kiwi"
