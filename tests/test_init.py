@@ -100,6 +100,23 @@ def test_kiwi_sees_the_same_and_obs_build_nothing(package: Path, oracle: Oracle)
         assert [name for name in dependencies(obs_build, path) if name.startswith("container:")] == []
 
 
+@pytest.mark.parametrize("options", [[], ["--inject", "source"]])
+def test_what_asks_for_nothing_here_is_set_up_as_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    section = CONTAINERS.replace("<containers", "<containers arch='aarch64'")
+    (tmp_path / "a.kiwi").write_text(f"<image>{section}</image>")
+    assert cli.main(["init", "--arch", "x86_64", *options, str(tmp_path)]) == 0
+    assert "nothing to do: no <containers> for these architectures and profiles" in capsys.readouterr().err
+    for command, said in (
+        ("init", "Nothing changed: the package is set up.\n"),
+        ("verify", "0 archives verified: all is as the lock and the description say\n"),
+        ("check", "nothing found\n"),
+    ):
+        assert cli.main([command, str(tmp_path)]) == 0
+        assert capsys.readouterr().out == said
+
+
 @pytest.mark.integration
 def test_what_the_services_run_with_is_what_is_prefetched(package: Path, docker_registry: DockerRegistry) -> None:
     docker_registry.push(images.multi_platform("some"), "some:latest")
@@ -145,6 +162,11 @@ CONTAINERS = "<containers source='a.b' backend='docker'><container name='x'/></c
 @pytest.mark.parametrize(
     ("options", "files", "expected"),
     [
+        (
+            ["--inject", "source"],
+            {"a.kiwi": "<image><users/></image>"},
+            "a.kiwi: no <containers>, so there is nothing to prefetch",
+        ),
         ([], {"a.kiwi": "<image><users/></image>"}, "a.kiwi: no <containers>, so there is nothing to prefetch"),
         (
             [],
@@ -158,6 +180,14 @@ CONTAINERS = "<containers source='a.b' backend='docker'><container name='x'/></c
                 "x.xml": f"<image>{CONTAINERS}<packages/></image>",
             },
             "a.kiwi:2: x.xml has 'packages', too; put <containers> into a file of its own",
+        ),
+        (
+            ["--inject", "source", "--arch", "x86_64"],
+            {
+                "a.kiwi": f"<image>{CONTAINERS}\n<include from='x.xml'/></image>",
+                "x.xml": f"<image>{CONTAINERS}</image>",
+            },
+            "a.kiwi: <containers> are in containers.xml, x.xml, but kiwi_containers.obscpio is for those of one file",
         ),
         (
             ["--inject", "source", "--arch", "x86_64"],

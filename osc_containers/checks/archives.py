@@ -64,7 +64,7 @@ def _archives(lock: Lock, subject: Subject) -> Iterator[Finding]:
     """Find archives that are missing, are not those that are locked, or have nothing to do with the lock."""
     expected = {locked.archive.name: (reference, locked) for reference, _, locked in lock.images()}
     if subject.is_bundled:
-        if subject.package.find(obscpio.FILE_NAME) is None:
+        if expected and subject.package.find(obscpio.FILE_NAME) is None:
             why = f"not there, but {FILE_NAME} pins {count(len(expected), 'image')} for it"
             yield _archive(Severity.ERROR, obscpio.FILE_NAME, why, subject.prefetch)
         return

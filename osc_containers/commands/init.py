@@ -12,7 +12,7 @@ from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.commands.prefetch import prefetch_all
 from osc_containers.errors import DescriptionError, Error
-from osc_containers.lock import EMPTY, FILE_NAME
+from osc_containers.lock import FILE_NAME
 from osc_containers.package import Package
 from osc_containers.request import Request
 from osc_containers.servicefile import Entry
@@ -85,8 +85,7 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Non
     if name is not None and name not in names:
         raise DescriptionError(f"{name}: expected a description of this package that has <containers>")
     if not names:
-        texts = ", ".join(described.path.name for described in found.descriptions)
-        raise DescriptionError(f"{texts}: no <containers>, so there is nothing to prefetch; write one and come again")
+        raise _nothing(found)
     path, old = package.directory / servicefile.FILE_NAME, servicefile.read(package.directory)
     parameters = [("description", name)] if name is not None else []
     new = servicefile.completed(old, [*parameters, *(("arch", arch) for arch in architectures)])
@@ -115,9 +114,11 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
         return
     found = request.read(package, [], architectures, [])
     having = [each for each in found.descriptions if each.containers and name in (None, each.path.name)]
+    if not having and name is None:
+        raise _nothing(found)
     if len(having) != 1:
         raise DescriptionError(
-            f"{', '.join(each.path.name for each in having) or name or 'package'}: expected one description with "
+            f"{', '.join(each.path.name for each in having) or name}: expected one description with "
             "<containers>; say by --description which OBS builds"
         )
     wanted = found.architectures_of(having[0])
@@ -128,6 +129,11 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
         )
     described, splits = having[0].path, split.plan(having)
     detached, holding = split.detached(having[0], splits)
+    if len(holding) > 1:
+        raise DescriptionError(
+            f"{described.name}: <containers> are in {', '.join(holding)}, but kiwi_containers.obscpio is for those of "
+            "one file; put all into one"
+        )
     parameters = [*(("description", file) for file in holding), ("arch", wanted[0]), ("inject", "source")]
     new = servicefile.completed(old, parameters, names=(servicefile.PREFETCH,))
     split.apply(splits)
@@ -136,6 +142,11 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
     logger.info("%s: %s", path.name, "new" if old is None else "has our service now, too; nothing else changed")
     files.write_atomically(described, detached, described.stat().st_mode & 0o7777)
     logger.info("%s: no longer includes %s, which the service reads", described.name, ", ".join(holding))
+
+
+def _nothing(found: Request) -> DescriptionError:
+    texts = ", ".join(described.path.name for described in found.descriptions)
+    return DescriptionError(f"{texts}: no <containers>, so there is nothing to prefetch; write one and come again")
 
 
 def _check_entries(package: Package, entries: Sequence[Entry]) -> None:
@@ -184,7 +195,9 @@ def _prefetch_if_needed(package: Package, *, may_fetch: bool) -> bool:
 
 
 def _is_complete(package: Package, found: Request) -> bool:
-    lock = package.read_lock() or EMPTY
+    lock = package.read_lock()
+    if lock is None:
+        return False
     wanted = [(item.reference, arch, item.where) for item in request.wanted(found) for arch in item.architectures]
     archives = [holdings.find_archive(package, reference, locked) for reference, _, locked in lock.images()]
     return not verify.check_coverage(wanted, lock) and all(archives)
