@@ -126,7 +126,7 @@ def of_entries(
     entries = entries or [Entry(name=servicefile.PREFETCH, mode="")]
     told = []
     for entry in entries:
-        about = [name for name in names if _reads(entry, name) or not any(_reads(each, name) for each in entries)]
+        about = [name for name in names if entry.reads(name) or not any(each.reads(name) for each in entries)]
         if about or not names:
             asked = (
                 tuple(about or entry.given("description")),
@@ -136,10 +136,6 @@ def of_entries(
             told.append(asked)
     requests = [read(package, *each) for each in dict.fromkeys(told)]
     return Request(parts=tuple(part for found in requests for part in found.parts))
-
-
-def _reads(entry: Entry, name: str) -> bool:
-    return name in (entry.given("description") or [name])
 
 
 def read(

@@ -55,6 +55,10 @@ class Entry(NamedTuple):
         """Return the values of a parameter as the service takes them."""
         return (words if parameter == "arch" else given)(self.values(parameter))
 
+    def reads(self, description: str) -> bool:
+        """Tell whether it is about a description: one that it names, or any where it names none."""
+        return description in (self.given("description") or [description])
+
     def problems(self) -> Iterator[str]:
         """Yield a problem for each parameter of one of our services that the service will refuse."""
         known = PARAMETERS[self.name]
@@ -99,9 +103,19 @@ def is_bundled(prefetches: Iterable[Entry]) -> bool:
     return any(entry.value("inject") == "source" for entry in prefetches)
 
 
-def is_locked(prefetches: Iterable[Entry]) -> bool:
-    """Tell whether the prefetch follows no tags, in whichever of its entries."""
-    return {entry.value("locked") for entry in prefetches} == {"yes"}
+def is_locked(prefetches: Sequence[Entry]) -> bool:
+    """Tell whether the prefetch follows no tags.
+
+    :raises DescriptionError: some of its entries do, and some do not.
+    """
+    found = {entry.value("locked") == "yes" for entry in prefetches}
+    if len(found) > 1:
+        lines = " and ".join(str(entry.line) for entry in prefetches if entry.value("locked") == "yes")
+        raise DescriptionError(
+            f"{FILE_NAME}:{lines}: {PREFETCH} is locked, but not in its other entries; run 'osc service manualrun', or "
+            "choose by --locked or --no-locked, or by the --description of some"
+        )
+    return found == {True}
 
 
 def entries(xml: bytes) -> tuple[Entry, ...]:

@@ -363,8 +363,28 @@ def test_a_prefetch_by_hand_is_locked_where_the_service_is(package: Path, docker
     docker_registry.push(images.small("moved"), "some:latest")
     assert cli.main(["prefetch", str(package)]) == 0
     assert {**contents(package), "_service": before["_service"]} == before
+    for path in package.glob("*.ociarchive"):
+        path.unlink()
+    assert cli.main(["init", str(package)]) == 0
+    assert {name: text for name, (_, text) in contents(package).items() if name != "_service"} == {
+        name: text for name, (_, text) in before.items() if name != "_service"
+    }
     assert cli.main(["prefetch", "--no-locked", str(package)]) == 0
     assert contents(package)["containers.lock"] != before["containers.lock"]
+
+
+def test_what_is_locked_in_some_entries_alone_does_not_move_unasked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.kiwi").write_text(f"<image>{CONTAINERS}</image>")
+    entry = '<service name="kiwi_containers" mode="manual"><param name="description">%s.kiwi</param>%s</service>\n'
+    entries = entry % ("a", '<param name="locked">yes</param>') + entry % ("b", "")
+    (tmp_path / "_service").write_text(f"<services>\n{entries}</services>")
+    assert cli.main(["prefetch", str(tmp_path)]) == 1
+    assert "_service:2: kiwi_containers is locked, but not in its other entries; run" in capsys.readouterr().err
+    assert cli.main(["prefetch", "--description", "a.kiwi", str(tmp_path)]) == 1
+    assert "containers.lock: not there, but this run is locked" in capsys.readouterr().err
 
 
 @pytest.mark.integration

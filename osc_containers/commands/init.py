@@ -187,8 +187,10 @@ def _prefetch_if_needed(package: Package, *, may_fetch: bool) -> bool:
     if _is_complete(package, found):
         logger.info("%s: there, with its archives; 'osc containers prefetch' follows the tags", FILE_NAME)
     elif may_fetch:
-        bundled = servicefile.is_bundled(servicefile.prefetches(package.directory))
-        prefetch_all(package, found, outdir=package.directory, locked=False, bundled=bundled)
+        told = servicefile.prefetches(package.directory)
+        locked = package.read_lock() is not None and servicefile.is_locked(told)
+        bundled = servicefile.is_bundled(told)
+        prefetch_all(package, found, outdir=package.directory, locked=locked, bundled=bundled)
     else:
         return False
     return True

@@ -74,7 +74,8 @@ def run(options: argparse.Namespace) -> int:
     package, given = Package(options.directory), arguments.given
     names, profiles = given(options.description), given(options.profile)
     found = request.of_package(package, names, arguments.words(options.arch), profiles)
-    told = servicefile.prefetches(package.directory)
+    entries = servicefile.prefetches(package.directory)
+    told = [entry for entry in entries if any(map(entry.reads, names))] or entries
     outdir = options.outdir or options.directory
     is_watched = sys.stderr.isatty() and options.verbosity >= 0
     with progress.on_terminal() if is_watched else nullcontext(Silence()) as watcher:
