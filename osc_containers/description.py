@@ -93,7 +93,9 @@ class Description(NamedTuple):
 def find(directory: Path) -> tuple[Path, ...]:
     """Return the descriptions of a package, every `*.kiwi` and `config.xml`, sorted.
 
-    One that is a link to another is left out: obs-build makes such a `config.xml`, and people link to theirs.
+    One that is a link to another is left out: obs-build makes such a `config.xml`, and people link to theirs. So is
+    what a service that runs automatically made of another, `_service:NAME:appliance.kiwi`: it is not the one to edit,
+    and a build has but one of them.
 
     :raises DescriptionError: there is none.
     """
@@ -101,6 +103,7 @@ def find(directory: Path) -> tuple[Path, ...]:
         found = [e for e in entries if _is_description(e.name) and not e.is_dir(follow_symlinks=False)]
     files = [entry.name for entry in found if not entry.is_symlink()]
     names = sorted(files + [e.name for e in found if e.is_symlink() and os.readlink(e) not in files])
+    names = [name for name in names if not name.startswith("_service:") or name.rpartition(":")[2] not in files]
     if not names:
         raise DescriptionError(f"{directory}: no kiwi description, expected a file '*.kiwi' or 'config.xml'")
     return tuple(directory / name for name in names)

@@ -491,6 +491,16 @@ def test_a_link_to_a_description_is_not_a_second_one(
     assert [path.name for path in description.find(tmp_path)] == expected
 
 
+@pytest.mark.parametrize(("own", "expected"), [("a.kiwi", ["a.kiwi", "b.kiwi"]), ("c.kiwi", None)])
+def test_what_a_service_made_of_a_description_is_not_a_second_one(
+    tmp_path: Path, own: str, expected: list[str] | None
+) -> None:
+    names = [own, "b.kiwi", "_service:set_version:a.kiwi"]
+    for name in names:
+        write(tmp_path, name)
+    assert [path.name for path in description.find(tmp_path)] == (expected or sorted(names))
+
+
 def test_a_package_without_description_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DescriptionError) as caught:
         description.find(tmp_path)
