@@ -372,6 +372,22 @@ def wrong_range(exchange: Exchange) -> None:
     exchange.send(answer)
 
 
+def shorter_range(size: int) -> Fault:
+    """Give at most so many bytes of a part (RFC 9110, 15.3.7)."""
+
+    def fault(exchange: Exchange) -> None:
+        answer = exchange.answer()
+        if answer.status == 206 and len(answer.body) > size:
+            first, _, rest = answer.headers["Content-Range"].partition("-")
+            last = int(first.removeprefix("bytes ")) + size - 1
+            answer.headers["Content-Range"] = f"{first}-{last}/{rest.partition('/')[2]}"
+            answer.body = answer.body[:size]
+            _resize(answer)
+        exchange.send(answer)
+
+    return fault
+
+
 def unasked_range(exchange: Exchange) -> None:
     """Call the answer a part."""
     answer = exchange.answer()

@@ -363,6 +363,17 @@ def test_a_registry_without_ranges_gives_the_whole_and_says_so(
     assert read(source, reference, blob, 1_000_000, 1_500_000) == BIG[1_000_000:1_500_000]
 
 
+def test_a_registry_may_give_less_than_the_part_that_was_asked_for(registry: FaultRegistry) -> None:
+    reference, blob = put(registry, BIG)
+    registry.script = faults.on(faults.shorter_range(50_000), lambda _: True)
+    with Sources(Path(), policy=PATIENT._replace(attempts=1)) as sources:
+        assert read(sources.open("docker://"), reference, blob, 1) == BIG[1:]
+    assert len(registry.requests) == 60
+    registry.script = faults.on(faults.shorter_range(100), lambda _: True)
+    with Sources(Path(), policy=PATIENT) as sources, pytest.raises(RegistryError, match="broken off after 401 of"):
+        read(sources.open("docker://"), reference, blob, 1)
+
+
 @pytest.mark.parametrize("fault", [faults.reset_in_body, faults.truncate, faults.stall_in_body])
 def test_a_blob_that_broke_off_goes_on_where_it_was(
     registry: FaultRegistry, hasty_source: ImageSource, fault: Fault

@@ -20,6 +20,8 @@ _NO_PARTS = frozenset({400, 416, 501})
 """How a request for a part is refused where one for the whole is not."""
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _CHUNK = 256 << 10
+_SHORTEST = 32 << 10
+"""Bytes of a part that are worth a request, where a server gives less than was asked for (RFC 9110, 15.3.7)."""
 _URLS = 8
 
 
@@ -51,6 +53,7 @@ class Download:
         self._reply: Reply | None = None
         self._body: _Body | None = None
         self._skipped = 0
+        self._end_of_part: int | None = None
         self._stop = blob.size if stop is None else stop
 
     def __enter__(self) -> "Download":
@@ -88,7 +91,10 @@ class Download:
                 self._attempts.received(count)
                 self._position += count
                 return count
-            self._break_off(Failure("broken off"))
+            if self._position == self._end_of_part:
+                self._close()
+            else:
+                self._break_off(Failure("broken off"))
         return 0
 
     def _open(self) -> _Body:
@@ -129,6 +135,7 @@ class Download:
         return body
 
     def _find_body(self, reply: Reply) -> _Body:
+        self._end_of_part = None
         if reply.status == 200:
             self._skipped = self._position
             return _body_of(reply, self._blob.size)
@@ -137,6 +144,8 @@ class Download:
             raise _WithoutRangeError
         if length is None:
             raise Failure(f"got status {reply.status} without having asked for a part")
+        if length >= _SHORTEST:
+            self._end_of_part = self._position + length
         return _body_of(reply, length)
 
     def _foreign(self, reply: Reply) -> Reply:
