@@ -8,6 +8,7 @@ starts sparse, so what is no hole was written, and everything is verified before
 import errno
 import fcntl
 import os
+import struct
 import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,6 +21,8 @@ _KEPT = 14 * 24 * 3600
 """Seconds after which what no run used is removed."""
 _SECTOR = 512  # what stat(2) counts blocks in
 _FICLONE = 0x40049409  # linux/fs.h; Python has no name for it
+_UNRESVSP = 0x40305829  # FS_IOC_UNRESVSP of linux/falloc.h, with its `struct space_resv`
+_SPACE = struct.Struct("=hh4xqq24x")
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Range = tuple[int, int]
@@ -48,8 +51,10 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
                 with files.new_file(target) as copy:
                     files.copy_range(descriptor, 0, copy, 0, size)
     except BaseException:
-        if not kept:
-            with suppress(OSError):
+        with suppress(OSError):
+            if kept:
+                _give_back(descriptor, size)
+            else:
                 path.unlink()
         raise
     finally:
@@ -123,6 +128,15 @@ def _reserve(descriptor: int, size: int) -> None:
     # Perhaps for want of space: who writes says that better, and nothing is kept for what does not come.
     os.ftruncate(descriptor, 0)
     os.ftruncate(descriptor, size)
+
+
+def _give_back(descriptor: int, size: int) -> None:
+    """Give back what was found for bytes that did not come; they are a hole all the same."""
+    reached = 0
+    for first, end in (*_extents(descriptor, 0, size), (size, size)):
+        if reached < first:
+            fcntl.ioctl(descriptor, _UNRESVSP, _SPACE.pack(0, os.SEEK_SET, reached, first - reached))
+        reached = end
 
 
 def _is_hole(descriptor: int, size: int) -> bool:

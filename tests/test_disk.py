@@ -254,7 +254,7 @@ def test_what_a_broken_run_keeps_on_a_disk_is_room_for_the_next(
         with pytest.raises(RegistryError, match="broken off"):
             transfer(RecordingSource({APP: BIG}, gives=12_000_000), package)
         free = os.statvfs(directory)
-        assert free.f_bavail * free.f_frsize < 20_000_000
+        assert 24_000_000 < free.f_bavail * free.f_frsize < 30_000_000  # what did not come takes no room
         moved = {APP: images.image(images.random_layer("moved", 30_000_000))}
         with pytest.raises(OSError, match=rf"; \d{{8}} more are what other runs left in {directory}/cache/\S+ to go"):
             transfer(RecordingSource(moved), package)
