@@ -46,17 +46,19 @@ def find_archive(package: Package, reference: Reference, locked: LockedImage) ->
 
 
 def confirms(package: Package, reference: Reference, locked: LockedImage) -> bool:
-    """Tell whether the archive of an image is there, and its manifest says of the image what the lock says."""
+    """Tell whether the archive of an image is there, and manifest and config in it say of it what the lock says."""
     region = find_archive(package, reference, locked)
-    manifest = locked.image.manifest
-    if region is None or manifest.size > oci.MANIFEST_LIMIT:
+    manifest, config = locked.image.manifest, locked.image.config
+    if region is None or manifest.size > oci.MANIFEST_LIMIT or config.size > oci.CONFIG_LIMIT:
         return False
-    members = archive.lay_out(locked.image, reference).blobs()
-    start = region.offset + next(member.offset for member in members if member.digest == manifest.digest)
+    offsets = {member.digest: member.offset for member in archive.lay_out(locked.image, reference).blobs()}
     with suppress(OSError, ValueError), region.path.open("rb") as file:
-        raw = Place(file.fileno(), start).read(0, manifest.size)
-        parsed = oci.parse(raw, manifest.media_type, "")
-        return manifest.digest.matches(raw) and isinstance(parsed, Manifest) and Image.of(parsed) == locked.image
+        place = Place(file.fileno(), region.offset)
+        raw, text = (place.at(offsets[blob.digest]).read(0, blob.size) for blob in (manifest, config))
+        if not manifest.digest.matches(raw) or not config.digest.matches(text):
+            return False
+        parsed, created = oci.parse(raw, manifest.media_type, ""), oci.created_of(text, "")
+        return isinstance(parsed, Manifest) and (Image.of(parsed), created) == (locked.image, locked.created)
     return False
 
 

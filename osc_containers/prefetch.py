@@ -186,8 +186,16 @@ def _provide(
     with ThreadPoolExecutor(_AT_ONCE) as pool:  # who interrupts it here waits for no file to be hashed to its end
         present = [pool.submit(_find, package, target) for target in targets]
     pairs = [(target, found.result()) for target, found in zip(targets, present, strict=True)]
-    if strict:
-        _confirm(package, [target for target, region in pairs if region])
+    wrong = [target for target, region in pairs if region and not _agrees(package, target)]
+    if strict and wrong:
+        raise LockError(
+            *(
+                f"{lock.FILE_NAME}: {target.pin.reference} for {target.arch}: got other descriptors than its archive "
+                "has; run the prefetch without 'locked'"
+                for target in wrong
+            )
+        )
+    pairs = [(target, None if target in wrong else region) for target, region in pairs]
     volumes = [transfer.alone(_order(target, strict=strict)) for target, region in pairs if region is None]
     kept = {target.name: target.locked for target, region in pairs if region and target.locked}
     if volumes:
@@ -210,20 +218,13 @@ def _find(package: Package, target: _Target) -> Region | None:
     return region if is_right else None
 
 
-def _confirm(package: Package, targets: Iterable[_Target]) -> None:
-    problems = [
-        f"{lock.FILE_NAME}: {target.pin.reference} for {target.arch}: got other descriptors than its archive has; "
-        "run the prefetch without 'locked'"
-        for target in targets
-        if target.locked
-        and not holdings.confirms(
-            package,
-            target.pin.reference,
-            LockedImage(image=target.pinned.image, created=target.pinned.created, archive=target.locked),
-        )
-    ]
-    if problems:
-        raise LockError(*problems)
+def _agrees(package: Package, target: _Target) -> bool:
+    """Tell whether a locked archive that is there holds the image; a merge may have made the lock of two."""
+    return target.locked is not None and holdings.confirms(
+        package,
+        target.pin.reference,
+        LockedImage(image=target.pinned.image, created=target.pinned.created, archive=target.locked),
+    )
 
 
 def _order(target: _Target, *, strict: bool) -> Order:
@@ -250,7 +251,11 @@ def _provide_bundle(
     }
     bundle = pack(_lock(targets, draft))
     path = package.find(obscpio.FILE_NAME)
-    if path and all(target.locked for target in targets) and holdings.is_bundle(path, bundle, draft.values()):
+    if (
+        path
+        and all(_agrees(package, target) for target in targets)
+        and holdings.is_bundle(path, bundle, draft.values())
+    ):
         yield draft
         if path != package.directory / obscpio.FILE_NAME:
             Tree(outdir.resolve()).link(f"/{obscpio.FILE_NAME}", path)

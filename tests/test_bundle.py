@@ -1,5 +1,6 @@
 """The overlay as one cpio archive: what cpio unpacks is what the inject service would have made."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -176,6 +177,24 @@ def test_a_failure_leaves_the_package_as_it_was(package: Path) -> None:
     broken.tags["registry.example.com/team/data:1.0"] = images.helm_chart()
     with pytest.raises(RegistryError):
         run(broken, package)
+    assert contents(package) == before
+
+
+def test_a_lock_of_one_image_with_the_archive_of_another_is_mended(package: Path) -> None:
+    """As a merge may leave it, together with the bundle of the other side."""
+    run(source(), package)
+    before = contents(package)
+    ours = json.loads((package / lock.FILE_NAME).read_text())
+    moved = source()
+    moved.tags[APP] = images.small("moved")
+    run(moved, package)
+    theirs = json.loads((package / lock.FILE_NAME).read_text())
+    [image], [other] = (document["containers"][APP]["architectures"].values() for document in (ours, theirs))
+    image["archive"] = other["archive"]
+    (package / lock.FILE_NAME).write_text(json.dumps(ours))
+    with pytest.raises(VerificationError, match="run the prefetch without 'locked'"):
+        run(source(), package, locked=True)
+    run(source(), package)
     assert contents(package) == before
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -144,6 +145,7 @@ def test_a_moved_tag_brings_only_the_layers_that_are_new(tmp_path: Path) -> None
         ("manifest", lambda manifest: manifest | {"size": 1 << 62}),
         ("manifest", lambda manifest: manifest | {"mediaType": oci.DOCKER_MANIFEST}),
         ("config", lambda config: config | {"digest": f"sha256:{1:064x}"}),
+        ("created", lambda created: "2001-01-01T00:00:00Z"),
     ],
 )
 def test_a_lock_that_says_other_than_its_archive_is_mended(
@@ -166,6 +168,25 @@ def test_a_lock_that_says_other_than_its_archive_is_mended(
     (tmp_path / "containers.lock").write_text(wrong)
     with pytest.raises(LockError, match="run the prefetch"):
         run(source, tmp_path, *want(APP), locked=True)
+
+
+def test_a_lock_of_one_image_with_the_archive_of_another_is_mended(tmp_path: Path) -> None:
+    """As a merge may leave it, together with the archive of the other side."""
+    ours, theirs = (tmp_path / name for name in ("ours", "theirs"))
+    for directory, name in ((ours, "one"), (theirs, "two")):
+        directory.mkdir()
+        run(FakeSource({APP: images.small(name)}), directory, *want(APP))
+    before = contents(ours)
+    documents = [json.loads((directory / "containers.lock").read_text()) for directory in (ours, theirs)]
+    [image], [other] = (document["containers"][APP]["architectures"].values() for document in documents)
+    image["archive"] = other["archive"]
+    (ours / "containers.lock").write_text(json.dumps(documents[0]))
+    shutil.copy(theirs / image["archive"]["name"], ours)
+    source = FakeSource({APP: images.small("one")})
+    with pytest.raises(LockError, match="run the prefetch without 'locked'"):
+        run(source, ours, *want(APP), locked=True)
+    run(source, ours, *want(APP))
+    assert contents(ours) == before
 
 
 def test_a_lock_with_the_digest_of_another_image_than_it_has_is_mended(tmp_path: Path) -> None:
