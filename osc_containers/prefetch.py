@@ -16,6 +16,7 @@ from osc_containers import files, holdings, lock, names, obscpio, oci, pins, sum
 from osc_containers.errors import DescriptionError, Error, LockError
 from osc_containers.holdings import Region
 from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
+from osc_containers.oci import Descriptor
 from osc_containers.package import Package
 from osc_containers.pins import Pin, PinnedImage, Wanted
 from osc_containers.reference import Reference
@@ -138,13 +139,19 @@ def _confirmed(package: Package, old: Lock, wanted: Iterable[Wanted]) -> Lock:
             item.reference: reference
             for item, reference in known.items()
             if all(
-                (reference.media_type in oci.INDEX_TYPES or image.image.manifest.digest == reference.digest)
-                and holdings.confirms(package, item.reference, image)
+                _leads_to(reference, image.image.manifest) and holdings.confirms(package, item.reference, image)
                 for arch, image in reference.images.items()
                 if arch in item.architectures
             )
         }
     )
+
+
+def _leads_to(reference: LockedReference, manifest: Descriptor) -> bool:
+    """Tell whether what was pinned may be where a manifest was found: an index, or the manifest itself."""
+    if reference.media_type in oci.INDEX_TYPES:
+        return reference.digest != manifest.digest
+    return (reference.digest, reference.media_type) == (manifest.digest, manifest.media_type)
 
 
 def _targets(new: Sequence[Pin], old: Lock, among: Iterable[Reference]) -> list[_Target]:

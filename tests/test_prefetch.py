@@ -202,6 +202,18 @@ def test_a_lock_with_the_digest_of_another_image_than_it_has_is_mended(tmp_path:
     assert image["manifest"]["digest"] == str(source.tags[APP].digest)
 
 
+@pytest.mark.parametrize("media_type", [oci.INDEX, oci.DOCKER_MANIFEST, "text/plain"])
+def test_a_lock_with_another_media_type_than_its_image_has_is_mended(tmp_path: Path, media_type: str) -> None:
+    source = FakeSource({APP: images.small("one")})
+    run(source, tmp_path, *want(APP))
+    before = contents(tmp_path)
+    document = json.loads((tmp_path / "containers.lock").read_text())
+    document["containers"][APP]["mediaType"] = media_type
+    (tmp_path / "containers.lock").write_text(json.dumps(document))
+    run(source, tmp_path, *want(APP))
+    assert contents(tmp_path) == before
+
+
 def test_an_archive_that_was_damaged_is_made_again_from_what_is_whole(tmp_path: Path) -> None:
     base = images.random_layer("base", 50_000)
     source = FakeSource({APP: images.image(base, images.random_layer("one", 50_000))})
