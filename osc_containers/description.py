@@ -63,6 +63,11 @@ class Description(NamedTuple):
         return tuple(self.path.parent / name for name in names)
 
     @property
+    def asks(self) -> tuple[tuple[Container, ...], tuple[Profile, ...]]:
+        """What it asks for, and where: the same for descriptions that share it by their includes."""
+        return self.containers, self.profiles
+
+    @property
     def visible(self) -> tuple[Container, ...]:
         """Those containers that obs-build sees, because they stand in the description itself."""
         return tuple(container for container in self.containers if container.file == self.path.name)

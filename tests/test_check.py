@@ -31,6 +31,7 @@ HEAD = """<?xml version="1.0" encoding="utf-8"?>
   <packages type="image"><package name="podman"/><package name="coreutils"/></packages>
 """
 KIWI = HEAD + '  <include from="this://./containers.xml"/>\n</image>\n'
+KIWI_B = KIWI.replace("containers.xml", "b.xml")
 CONTAINERS = """<image schemaversion="8.0" name="n">
   <containers source="registry.example.com" backend="podman">
     <container name="app" path="team" tag="1.0"/>
@@ -209,7 +210,8 @@ CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
     ),
     "a service for each of several descriptions": (
         {
-            "b.kiwi": KIWI,
+            "b.kiwi": KIWI_B,
+            "b.xml": CONTAINERS,
             "_service": SERVICE.replace(
                 '"buildtime"/>', '"buildtime"><param name="description">a.kiwi</param></service>'
             ).replace("</services>", f"{INJECT_B}</services>"),
@@ -225,7 +227,8 @@ CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
         },
         APP,
     ),
-    "several descriptions": ({"b.kiwi": KIWI}, APP),
+    "several descriptions": ({"b.kiwi": KIWI_B, "b.xml": CONTAINERS}, APP),
+    "several descriptions that share their containers": ({"b.kiwi": KIWI}, APP),
     "no lock": ({"containers.lock": None}, {}),
     "no lock and no service": ({"containers.lock": None, "_service": None}, {}),
     "a broken lock": ({"containers.lock": "{}"}, {}),

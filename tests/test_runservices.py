@@ -366,8 +366,18 @@ def test_a_damaged_archive_fails_the_build(build: BuildRoot, package: Path) -> N
     assert snapshot(package) == before
 
 
+def test_descriptions_may_share_their_containers(build: BuildRoot, package: Path) -> None:
+    """As a copy of the sources has two where there was a link; OBS builds one of them, nobody says which."""
+    shutil.copy(package / "appliance.kiwi", package / "config.xml")
+    run(build)
+    assert (package / f"root/{ARCHIVES}/app_1.0").is_file()
+    assert "<containers" not in (package / "containers.xml").read_text()
+
+
 def test_the_description_can_be_chosen(build: BuildRoot, package: Path) -> None:
-    shutil.copy(package / "appliance.kiwi", package / "other.kiwi")
+    kiwi = (package / "appliance.kiwi").read_text()
+    (package / "other.kiwi").write_text(kiwi.replace("containers.xml", "other.xml"))
+    shutil.copy(package / "containers.xml", package / "other.xml")
     assert "name the image's with 'description'" in build.run_services().stderr
     service = package / "_service"
     chosen = '<param name="description">appliance.kiwi</param><param name="description"></param>'

@@ -120,8 +120,9 @@ def _ambiguous(entries: Sequence[Entry], package: Package) -> Iterator[Finding]:
         descriptions = request.read(package, asked, [], []).descriptions
     except (DescriptionError, FileNotFoundError):  # said by the checks of the descriptions and of the parameters
         return
-    names = [found.path.name for found in descriptions if found.containers]
-    if len(names) > 1:
+    having = [found for found in descriptions if found.containers]
+    if len({found.asks for found in having}) > 1:
+        names = [found.path.name for found in having]
         why = f"{', '.join(names)} have <containers>, and {INJECT} cannot know which of them is built"
         fix = f'<param name="description">{names[0]}</param>{" and no other" if asked else ""}'
         yield _finding(Severity.ERROR, why, fix, entries[-1])

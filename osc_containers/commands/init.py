@@ -81,7 +81,8 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Non
                 "in the description what it reads"
             )
     found = request.read(package, [], architectures, [])
-    names = [described.path.name for described in found.descriptions if described.containers]
+    having = [described for described in found.descriptions if described.containers]
+    names = [described.path.name for described in having]
     if name is not None and name not in names:
         raise DescriptionError(f"{name}: expected a description of this package that has <containers>")
     if not names:
@@ -90,7 +91,7 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Non
     parameters = [("description", name)] if name is not None else []
     new = servicefile.completed(old, [*parameters, *(("arch", arch) for arch in architectures)])
     entries = {entry.name: entry for entry in servicefile.entries(new)}
-    if len(names) > 1 and not entries[servicefile.INJECT].values("description"):
+    if len({described.asks for described in having}) > 1 and not entries[servicefile.INJECT].values("description"):
         raise DescriptionError(f"{', '.join(names)}: several have <containers>; say by --description which OBS builds")
     _check_entries(package, servicefile.entries(new))
     there = [entry for entry in servicefile.entries_in(package.directory) if entry.name in servicefile.PARAMETERS]

@@ -46,10 +46,12 @@ def run(options: argparse.Namespace) -> int:
 def the_description(found: Request, arch: str) -> Description:
     """Return the one description that has containers for an architecture: an image has one description.
 
-    :raises DescriptionError: several have.
+    Of those that ask for the same, because they include it, it does not matter which.
+
+    :raises DescriptionError: several have others.
     """
     having = [described for described in found.descriptions if described.of_architecture(arch)]
-    if len(having) > 1:
+    if len({described.asks for described in having}) > 1:
         names = ", ".join(described.path.name for described in having)
         raise DescriptionError(f"{names}: several descriptions have <containers>; name the image's with 'description'")
     return (having or list(found.descriptions))[0]
