@@ -100,6 +100,19 @@ def test_kiwi_sees_the_same_and_obs_build_nothing(package: Path, oracle: Oracle)
         assert [name for name in dependencies(obs_build, path) if name.startswith("container:")] == []
 
 
+def test_a_bundle_is_set_up_beside_a_description_that_is_not_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = CONTAINERS.replace("<containers", "<containers arch='aarch64'")
+    (tmp_path / "c.xml").write_text(f"<image>{section}</image>")
+    for name in ("a.kiwi", "b.kiwi"):
+        (tmp_path / name).write_text("<image><include from='c.xml'/></image>")
+    for options in (["--inject", "source", "--description", "a.kiwi"], []):
+        assert cli.main(["init", "--arch", "x86_64", *options, str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith("Nothing changed: the package is set up.\n")
+    assert cli.main(["check", str(tmp_path)]) == 0
+
+
 @pytest.mark.parametrize("options", [[], ["--inject", "source"]])
 def test_what_asks_for_nothing_here_is_set_up_as_well(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
@@ -239,7 +252,11 @@ BUNDLE = PREFETCH.replace("/>", "><param name='inject'>source</param></service>"
         (["--inject=source"], (PREFETCH, INJECT), "_service:2: kiwi_containers is set up the other way; take it out"),
         (["--inject=buildtime"], (BUNDLE,), "_service:2: kiwi_containers is set up the other way; take it out, and"),
         ([], (BUNDLE, INJECT), "_service:3: kiwi_containers_inject is set up the other way; take it out"),
-        ([], (BUNDLE,), "a.kiwi:1: kiwi reads these <containers>, too: what is in kiwi_containers.obscpio already it"),
+        (
+            [],
+            (BUNDLE, "<!-- b.kiwi -->"),
+            "a.kiwi:1: kiwi reads these <containers>, too: what is in kiwi_containers.obscpio already it",
+        ),
     ],
 )
 def test_what_is_there_and_cannot_stay_is_not_called_set_up(

@@ -1,7 +1,8 @@
 """Where containers stand and what they are called: what obs-build and plain kiwi make of that."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from itertools import chain
 
 from osc_containers import overlay, request
 from osc_containers.checks.subject import Subject
@@ -12,7 +13,7 @@ from osc_containers.lock import EMPTY
 from osc_containers.obscpio import FILE_NAME
 from osc_containers.package import Package
 from osc_containers.reference import Reference
-from osc_containers.request import wanted
+from osc_containers.request import Request, wanted
 from osc_containers.sections import Container
 from osc_containers.table import count
 
@@ -21,7 +22,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     """Check every description."""
     yield from _clashes(subject)
     if subject.is_bundled:
-        yield from pulled(subject.package)
+        yield from pulled(subject.package, subject.request)
     for found in subject.descriptions:
         if not subject.is_bundled:
             yield from _visible(found)
@@ -49,20 +50,28 @@ def _visible(found: Description) -> Iterator[Finding]:
         yield _finding(container, "visible", why, "osc containers split", severity=Severity.ERROR)
 
 
-def pulled(package: Package) -> Iterator[Finding]:
-    """Find `<containers>` that kiwi reads in the build, too, although they come in a bundle."""
+def pulled(package: Package, told: Request) -> Iterator[Finding]:
+    """Find `<containers>` that kiwi reads in the build, although the prefetch puts them into a bundle as it is told.
+
+    Where one description of several does not, that may be the one which OBS builds.
+    """
+    bundled = {container.file for found in told.descriptions for container in found.containers}
+    of_each = [list(_pulled_by(found, bundled)) for found in request.read(package, [], [], []).descriptions]
+    if all(of_each):
+        yield from chain(*of_each)
+
+
+def _pulled_by(found: Description, bundled: Collection[str]) -> Iterator[Finding]:
     why = f"kiwi reads these <containers>, too: what is in {FILE_NAME} already it tries to pull, without a network"
-    for found in request.read(package, [], [], []).descriptions:
-        for container in found.visible[:1]:
-            fix = "a file of their own that is not included, and its name as 'description' in _service"
-            yield _finding(container, "pulled", why, fix, severity=Severity.ERROR)
-        having = {container.file for container in found.containers}
-        for include in found.includes:
-            if include.name in having and not include.is_nested:
-                fix = f"no include of {include.name}, and its name as 'description' in _service"
-                yield Finding(
-                    severity=Severity.ERROR, check="pulled", file=include.file, line=include.line, why=why, fix=fix
-                )
+    if found.path.name in bundled:
+        fix = "a file of their own that is not included, and its name as 'description' in _service"
+        yield _finding(found.visible[0], "pulled", why, fix, severity=Severity.ERROR)
+    for include in found.includes:
+        if include.name in bundled and not include.is_nested:
+            fix = f"no include of {include.name}, and its name as 'description' in _service"
+            yield Finding(
+                severity=Severity.ERROR, check="pulled", file=include.file, line=include.line, why=why, fix=fix
+            )
 
 
 def _nested(found: Description) -> Iterator[Finding]:

@@ -156,7 +156,9 @@ def _check_entries(package: Package, entries: Sequence[Entry]) -> None:
     :raises DescriptionError: each reason is named.
     """
     subject = Subject(package=package, request=Request(parts=()), lock=None, entries=tuple(entries))
-    found = [*services.check(subject), *(layout.pulled(package) if subject.is_bundled else ())]
+    found = list(services.check(subject))
+    if subject.is_bundled:
+        found += layout.pulled(package, request.of_entries(package, subject.prefetches()))
     problems = [f"{each.file}:{each.line}: {each.why}" + (f"; write {each.fix}" if each.fix else "") for each in found]
     if problems:
         raise DescriptionError(*problems)
