@@ -148,6 +148,11 @@ sound() {
     return 1
 }
 
+# Layers that are damaged can be in the way before there is an image of them to be removed; newer podmans find these.
+repair() {
+    [ -n "$cut_off" ] && [ "$engine" = podman ] && timeout -k 30 "$limit" podman system check --repair > /dev/null 2>&1
+}
+
 check_archive() {
     [ -f "$archive" ] || give_up "$archive is missing: put it back, or get the image with: $engine pull $name"
     bytes=$(stat -c %s -- "$archive")
@@ -260,6 +265,7 @@ load() {
         tried=yes
         remove_copies
         try && return
+        repair
         clean_up
         [ $pause = - ] && give_up "$problem"
         say 4 "$name: not loaded into $engine yet: $problem; next try in $pause s"

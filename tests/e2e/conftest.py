@@ -15,10 +15,8 @@ from e2e.machine import HERE, Machine, make_machine
 CACHE = HERE.parent.parent / "build" / "e2e"
 
 
-@pytest.fixture(scope="session")
-def base() -> Path:
-    """Give a small Debian (of $E2E_SUITE, else bookworm), made once and kept in build/ until `make-root` changes."""
-    suite = os.environ.get("E2E_SUITE", "bookworm")
+def make_root(suite: str) -> Path:
+    """Return a small Debian, made once and kept in build/ until `make-root` changes."""
     recipe = HERE / "make-root"
     root = CACHE / f"{suite}-{hashlib.sha256(recipe.read_bytes()).hexdigest()[:12]}"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -33,7 +31,11 @@ def base() -> Path:
 
 
 @pytest.fixture
-def make(base: Path, tmp_path: Path) -> Iterator[Callable[..., Machine]]:
-    """Give a function that makes a machine for this test."""
+def make(tmp_path: Path) -> Iterator[Callable[..., Machine]]:
+    """Give a function that makes a machine for this test, of the suite $E2E_SUITE where it names none."""
     with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(make_machine(base, tmp_path / "machine", **options))
+
+        def make(*, suite: str = os.environ.get("E2E_SUITE", "bookworm"), **options: int) -> Machine:
+            return stack.enter_context(make_machine(make_root(suite), tmp_path / "machine", **options))
+
+        yield make
