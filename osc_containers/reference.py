@@ -19,7 +19,7 @@ _MOST_PORT = 65535
 
 _HOST = re.compile(
     r"((?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*"
-    r"|\[[a-fA-F0-9:]+\])(?::([0-9]{1,5}))?"
+    r")(?::([0-9]{1,5}))?"
 )
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -93,26 +93,16 @@ def _split_registry(name: str) -> tuple[str, str]:
 
 
 def _check_registry(registry: str) -> None:
+    if registry.startswith("["):
+        raise ValueError(f"registry {registry[:160]!r}: podman and skopeo take no IPv6 address; give it a host name")
     match = _HOST.fullmatch(registry)
     if not match or len(match[1]) > _HOST_LENGTH:
         raise ValueError(f"registry {registry[:160]!r}: expected a host name and perhaps a port")
     host, port = match.groups()
     if port and not 1 <= int(port) <= _MOST_PORT:
         raise ValueError(f"registry {registry[:160]!r}: got the port {port}, expected one from 1 to {_MOST_PORT}")
-    if host.startswith("["):
-        _check_ipv6(host)
-        return
     label = max(host.split("."), key=len)
     if len(label) > _LABEL_LENGTH:
         raise ValueError(
             f"registry {registry[:160]!r}: got {len(label)} characters without a dot, expected at most {_LABEL_LENGTH}"
         )
-
-
-def _check_ipv6(host: str) -> None:
-    import ipaddress  # slow to load, and few have such a registry
-
-    try:
-        ipaddress.IPv6Address(host[1:-1])
-    except ValueError as error:
-        raise ValueError(f"registry {host[:160]!r}: expected an IPv6 address in the brackets; {error}") from None

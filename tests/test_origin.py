@@ -27,7 +27,6 @@ def join(source: str, path: str = "", name: str = "app", tag: str = "") -> Origi
         (("a.b//c", "./d", "./e"), "a.b/c/d/e:latest", "a.b/c/d/e:latest"),
         (("a.b/x/..", "y/../c"), "a.b/c/app:latest", "a.b/c/app:latest"),
         (("localhost:5000",), "localhost:5000/app:latest", "localhost:5000/app:latest"),
-        (("[::1]:5000",), "[::1]:5000/app:latest", "[::1]:5000/app:latest"),
         (("docker.io",), "docker.io/app:latest", "docker.io/library/app:latest"),
         (("index.docker.io",), "index.docker.io/app:latest", "docker.io/library/app:latest"),
         (("opensuse",), "opensuse/app:latest", "docker.io/opensuse/app:latest"),
@@ -181,11 +180,10 @@ _REPOSITORY = "expected lower-case letters and digits, with single '.', '_', '__
             f"registry '{'a' * 64}.b': got 64 characters without a dot, expected at most 63",
         ),
         (("a.b:99999",), "registry 'a.b:99999': got the port 99999, expected one from 1 to 65535"),
-        (("docker://[::1]:65536",), "registry '[::1]:65536': got the port 65536, expected one from 1 to 65535"),
         (("containers-storage:a.b:0",), "registry 'a.b:0': got the port 0, expected one from 1 to 65535"),
         (
-            ("[1::2::3]",),
-            "registry '[1::2::3]': expected an IPv6 address in the brackets; At most one '::' permitted in '1::2::3'",
+            ("docker://[::1]:5000",),
+            "registry '[::1]:5000': podman and skopeo take no IPv6 address; give it a host name",
         ),
         (
             ("a.b", "", "x" * 300),
@@ -231,3 +229,10 @@ def test_a_name_is_as_long_as_skopeo_lets_it_be(length: int, fits: bool) -> None
     assert ("must not be more than 255" in done.stderr) is not fits
     with nullcontext() if fits else pytest.raises(ValueError, match="got 256 characters with its registry"):
         Reference.parse(name)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("program", [["skopeo", "inspect"], ["podman", "pull"]])
+def test_no_engine_takes_a_registry_of_an_ipv6_address(program: list[str]) -> None:
+    done = subprocess.run([*program, "docker://[::1]:1/app"], capture_output=True, text=True, check=False)
+    assert "invalid reference format" in done.stderr
