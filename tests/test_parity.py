@@ -230,9 +230,7 @@ def profile_sections(draw: st.DrawFn) -> Item:
 
 ODD = st.text("aB1.-_/ ", max_size=6)
 sources = st.one_of(
-    st.sampled_from(
-        ["registry.opensuse.org", "docker.io", "localhost:5000", "[::1]:5000", "registry.example.com/devel", "opensuse"]
-    ),
+    st.sampled_from(["registry.opensuse.org", "docker.io", "localhost:5000", "registry.example.com/devel", "opensuse"]),
     st.sampled_from(
         [
             "registry.example.com/",
