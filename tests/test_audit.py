@@ -10,7 +10,7 @@ import pytest
 
 AUDIT = Path(__file__).resolve().parent.parent / "scripts/audit"
 GOOD = {"name": "rich", "version": "1", "vulns": []}
-BAD = {"name": "Requests", "version": "2.0", "vulns": [{"id": "PYSEC-1", "fix_versions": ["2.1", "3.0"]}]}
+BAD = {"name": "Platformdirs", "version": "2.0", "vulns": [{"id": "PYSEC-1", "fix_versions": ["2.1", "3.0"]}]}
 FOREIGN = BAD | {"name": "pytest"}
 UNKNOWN = {"name": "urllib3", "skip_reason": "not found"}
 
@@ -24,7 +24,7 @@ UNKNOWN = {"name": "urllib3", "skip_reason": "not found"}
             [BAD],
             1,
             [
-                "audit: Requests 2.0: PYSEC-1; mended in 2.1, 3.0",
+                "audit: Platformdirs 2.0: PYSEC-1; mended in 2.1, 3.0",
                 "audit: 1 packages, 1 vulnerabilities, 0 could not be asked for",
             ],
         ),
