@@ -25,6 +25,8 @@ from osc_containers.sources import ATTEMPTS, ImageSource, Network
 _NEAR, _FAR = 4, 20
 """Requests for blobs at a time, unless the user wants another number; near, more than there are cores only compete."""
 _ENDLESS = 1 << 63
+_DIRECT = 8
+"""Places that a blob is written to as it comes: more would keep its registry waiting for our disk."""
 _SEGMENT = 4 << 20
 """Bytes of a share at least: a request for less costs more than it brings."""
 _REQUEST = 1 << 20
@@ -158,6 +160,7 @@ class _Arrival:
         self._shipment = shipment
         self._size = shipment.blob.size
         self._place = shipment.places[0]
+        self._direct = shipment.places[:1]
         self._position = 0
         self._share = _ENDLESS
         self._lock = threading.Lock()
@@ -194,7 +197,18 @@ class _Arrival:
         if self._hashed == self._size and self._deliver():
             return ()
         self._attempts = 0  # nothing was asked for
+        if not self._filled:
+            self._direct = self._choose_direct()
         return self._plan()
+
+    def _choose_direct(self) -> tuple[Place, ...]:
+        """Return the places that bytes are written to as they come, while the processor has them at hand.
+
+        The others get theirs from the first, which costs more, but nothing where blocks are shared.
+        """
+        places = self._shipment.places
+        is_one = len(places) > _DIRECT or parts.can_share(self._place.descriptor)
+        return places[:1] if is_one else places
 
     def _content(self) -> bytes | None:
         if self._shipment.is_manifest and self._shipment.content is None:
@@ -265,7 +279,8 @@ class _Arrival:
                 self._undivided.add(self._registry)
                 return position
             while not is_stopped() and (count := stream.readinto(buffer[: stop - position])) and not is_stopped():
-                self._place.write(buffer[:count], position)
+                for place in self._direct:
+                    place.write(buffer[:count], position)
                 if self._hashed == position:  # then nobody else can hash before this chunk is
                     self._hasher.update(buffer[:count])
                     self._hashed += count
@@ -299,7 +314,7 @@ class _Arrival:
         """Bring the whole blob to its other places if it is right, else forget it; False asks for another attempt."""
         shipment, got = self._shipment, self._hasher.hexdigest()
         if got == shipment.blob.digest.hex:
-            for other in shipment.places[1:]:
+            for other in shipment.places[len(self._direct) :]:
                 self._place.copy(other, self._size)
             for place in shipment.places:
                 self._follower.arrived(place, self._size)

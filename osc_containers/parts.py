@@ -117,7 +117,7 @@ def _reserve(descriptor: int, size: int) -> None:
     (ioctl_ficlone(2)) needs no place.
     """
     block = os.fstat(descriptor).st_blksize
-    if size <= block or not _is_hole(descriptor, size) or _can_share(descriptor):
+    if size <= block or not _is_hole(descriptor, size) or can_share(descriptor):
         return
     # Where the file system does not know how to, glibc writes to each block instead (posix_fallocate(3)).
     with suppress(OSError):
@@ -143,7 +143,8 @@ def _is_hole(descriptor: int, size: int) -> bool:
     return not any(_extents(descriptor, 0, size))
 
 
-def _can_share(descriptor: int) -> bool:
+def can_share(descriptor: int) -> bool:
+    """Tell whether the file system lets two files have the same blocks (btrfs, XFS)."""
     try:
         fcntl.ioctl(descriptor, _FICLONE, descriptor)
     except OSError as error:

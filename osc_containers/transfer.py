@@ -1,8 +1,8 @@
 """From pinned images to archives: every byte once over the network, once onto the disk.
 
-A blob is written straight to its place in the first archive that needs it and hashed on the way; other archives get it
-from there, in the kernel where it can. A large one comes in segments over several connections. An archive gets its name
-only when all of it is verified; what is verified of one that fails is not fetched again (see `parts`).
+A blob is hashed on its way, and written straight to its place in each archive that needs it; or in one of them, where
+the file system lets the others share its blocks. A large one comes in segments over several connections. An archive
+gets its name only when all of it is verified; what is verified of one that fails is not fetched again (see `parts`).
 """
 
 import errno

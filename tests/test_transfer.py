@@ -18,6 +18,7 @@ from test_prefetch import APP, WEB, contents, run, want
 from osc_containers import parts
 from osc_containers.digest import Digest
 from osc_containers.errors import RegistryError, VerificationError
+from osc_containers.lock import FILE_NAME
 from osc_containers.oci import Descriptor
 from osc_containers.package import Package
 from osc_containers.prefetch import prefetch
@@ -30,8 +31,9 @@ LAYER = Digest.of(BIG.blobs[1])
 
 @dataclass
 class RecordingSource(FakeSource):
-    """Notes which bytes of `LAYER` are asked for; gives up after `gives` bytes in all."""
+    """Notes which bytes of `layer` are asked for; gives up after `gives` bytes in all."""
 
+    layer: Digest = LAYER
     ranges: list[tuple[int, int]] = field(default_factory=list)
     gives: int = 1 << 62
 
@@ -40,7 +42,7 @@ class RecordingSource(FakeSource):
         self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
     ) -> Iterator[Stream]:
         with super().blob(reference, blob, start, stop, again=again) as stream:
-            if blob.digest == LAYER:
+            if blob.digest == self.layer:
                 self.ranges.append((start, stop or blob.size))
                 yield _Failing(stream, self)
             else:
@@ -222,6 +224,39 @@ def test_a_run_that_broke_off_is_gone_on_with(connections: int, tmp_path: Path) 
     fetched = sum(stop - start for start, stop in again.ranges)
     assert fetched < 20_000_000 - 12_000_000 + 4 * (64 << 10)
     assert contents(tmp_path) == contents_of_clean_run(tmp_path)
+
+
+@pytest.mark.parametrize("count", [2, 20])
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_layer_of_several_images_comes_once_and_gets_into_all(
+    count: int, is_shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it breaks off, and where it comes damaged; `is_shared`: as on btrfs and XFS."""
+    monkeypatch.setattr(parts, "can_share", lambda descriptor: is_shared)
+    base = images.random_layer("base", 5_000_000)
+    names = [f"registry.example.com/team/app{number}:1.0" for number in range(count)]
+    tags = {name: images.image(base, images.random_layer(name, 1000)) for name in names}
+    alone = make(tmp_path / "alone")
+    for name in names:
+        run(FakeSource(tags), make(alone / name.replace("/", "-")), *want(name))
+    expected = {file: text for each in alone.iterdir() for file, text in contents(each).items() if file != FILE_NAME}
+
+    blob = tags[names[0]].blobs[1]
+    source = RecordingSource(tags, layer=Digest.of(blob), gives=3_000_000)
+    package = make(tmp_path / "package")
+    with pytest.raises(RegistryError, match="broken off"):
+        run(source, package, *want(*names))
+    assert contents(package) == {}
+    source.gives = 1 << 62
+    source.damaged = Once({Digest.of(blob): bytes([blob[0] ^ 1]) + blob[1:]})
+    run(source, package, *want(*names))
+    found = contents(package)
+    del found[FILE_NAME]
+    assert found == expected
+    other = RecordingSource(tags, layer=Digest.of(blob))
+    run(other, make(tmp_path / "other"), *want(*names))
+    assert sum(stop - start for start, stop in other.ranges) == len(blob)
+    assert contents(tmp_path / "other") == contents(package)
 
 
 def contents_of_clean_run(tmp_path: Path) -> dict[str, str]:
