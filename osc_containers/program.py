@@ -1,8 +1,8 @@
 """What the command line and the services have in common: how they speak, and how they end.
 
 Results go to standard output, everything else through logging to standard error. Exit status: 0, 1 for a said error
-(or what `check` and `outdated` are there to find), 2 for wrong usage, 130 for an interrupt (SIGINT,
-SIGTERM, SIGHUP). The last line of a failed run is the message, since a build server shows that line alone.
+(or what `check` and `outdated` are there to find), 2 for wrong usage, 130 for an interrupt (SIGINT, SIGTERM, SIGHUP).
+The last line of a failed run is the message, since a build server shows that line alone.
 """
 
 import io

@@ -3,6 +3,8 @@
 import email.utils
 import hashlib
 import logging
+import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ import images
 import pytest
 from fault_registry import Answer, Exchange, Fault, FaultRegistry, Request, serve
 from test_prefetch import want
+from urllib3 import Timeout
 
 from osc_containers.digest import Digest
 from osc_containers.errors import RegistryError
@@ -21,6 +24,7 @@ from osc_containers.oci import Descriptor, Index, Manifest
 from osc_containers.package import Package
 from osc_containers.prefetch import prefetch
 from osc_containers.reference import Reference
+from osc_containers.registry.connection import Connections
 from osc_containers.registry.retries import Policy
 from osc_containers.sources import ImageSource, Network
 from osc_containers.transports import Sources
@@ -519,6 +523,38 @@ def test_what_is_no_manifest_is_asked_for_again(registry: FaultRegistry, source:
     registry.script = faults.on(faults.web_page, lambda _: True)
     with pytest.raises(RegistryError, match=rf"manifest from {registry.host}: not valid JSON; .*tried 3 times"):
         source.manifest(Reference.parse(f"{registry.host}/team/other:1.0"))
+
+
+def test_a_request_that_fails_costs_those_of_other_threads_no_attempt(registry: FaultRegistry) -> None:
+    """Idle connections are dropped then, perhaps between the moment another takes them and that of its request."""
+    connections = Connections(ssl.create_default_context(), 8)
+    end = time.monotonic() + 1
+
+    def ask() -> int:
+        count = 0
+        while time.monotonic() < end:
+            url = f"http://{registry.host}/v2/"
+            reply = connections.send("GET", url, headers={}, body=None, timeout=Timeout(5, 5), proxy=None)
+            reply.read()
+            reply.release_conn()
+            count += 1
+        return count
+
+    def drop() -> None:
+        while time.monotonic() < end:
+            connections.drop_idle()
+            time.sleep(0.001)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            dropping, *asking = pool.submit(drop), *(pool.submit(ask) for _ in range(3))
+            assert all(each.result() > 0 for each in asking)
+            dropping.result()
+    finally:
+        sys.setswitchinterval(interval)
+        connections.close()
 
 
 # Redirects

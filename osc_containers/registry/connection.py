@@ -24,6 +24,7 @@ from weakref import WeakSet
 import urllib3
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ClosedPoolError
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from osc_containers.registry import failures, hosts, proxies
@@ -238,17 +239,21 @@ class Connections:
 
         :raises HTTPError, OSError, ValueError: no response came.
         """
-        return self._manager(proxy or "").urlopen(
-            method,
-            url,
-            body=body,
-            headers=dict(headers),
-            timeout=timeout,
-            redirect=False,
-            retries=False,
-            preload_content=False,
-            decode_content=False,
-        )
+        while True:
+            try:
+                return self._manager(proxy or "").urlopen(
+                    method,
+                    url,
+                    body=body,
+                    headers=dict(headers),
+                    timeout=timeout,
+                    redirect=False,
+                    retries=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
+            except ClosedPoolError:  # nothing was sent: `drop_idle` came between, and the next manager is another
+                continue
 
     def cancel(self) -> None:
         """Let everybody who waits for a reply find the connection closed, from now on."""
