@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, suppress
 from typing import NamedTuple, Protocol
 
-from osc_containers import files, parts
+from osc_containers import parts
 from osc_containers.errors import VerificationError
-from osc_containers.files import Place
+from osc_containers.fs import ranges
+from osc_containers.fs.ranges import Place
 from osc_containers.oci import Descriptor
 from osc_containers.parts import Range
 from osc_containers.progress import Progress
@@ -271,7 +272,7 @@ class _Arrival:
     def _receive(self, segment: Range, is_stopped: Callable[[], bool]) -> int:
         """Return how far the bytes of a segment came; not at all, if its registry turns out not to give parts."""
         position, stop = segment
-        buffer = memoryview(bytearray(min(stop - position, files.CHUNK)))
+        buffer = memoryview(bytearray(min(stop - position, ranges.CHUNK)))
         shipment = self._shipment
         again = self._attempts > 0
         with shipment.source.blob(shipment.reference, shipment.blob, position, stop, again=again) as stream:

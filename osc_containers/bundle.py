@@ -9,8 +9,9 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from osc_containers import obscpio, overlay, tree
+from osc_containers import obscpio, overlay
 from osc_containers.errors import DescriptionError
+from osc_containers.fs import rooted_tree
 from osc_containers.obscpio import Entry, Layout
 from osc_containers.overlay import Archive, Placed
 from osc_containers.units import Symlink, TextFile
@@ -66,7 +67,12 @@ def _entry(directory: str, found: Archive | TextFile | Symlink, archives: Mappin
 def _directories(entries: Sequence[Entry]) -> list[Entry]:
     parents = {path for entry in entries for path in _parents(entry.path)}
     return [
-        Entry(path=path, mode=stat.S_IFDIR | tree.directory_mode("/" + path.partition("/")[2]), size=0, content=path)
+        Entry(
+            path=path,
+            mode=stat.S_IFDIR | rooted_tree.directory_mode("/" + path.partition("/")[2]),
+            size=0,
+            content=path,
+        )
         for path in sorted(parents)
     ]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from osc_containers import archive, obscpio, oci, tarball
 from osc_containers.archive import Image
 from osc_containers.digest import Digest
-from osc_containers.files import Place
+from osc_containers.fs.ranges import Place
 from osc_containers.lock import ArchiveFile, LockedImage
 from osc_containers.oci import Manifest
 from osc_containers.package import Package

@@ -13,14 +13,15 @@ from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from osc_containers import description, files, obscpio, overlay, verify
+from osc_containers import description, obscpio, overlay, verify
 from osc_containers.description import Description
 from osc_containers.errors import DescriptionError, LockError, VerificationError
+from osc_containers.fs import atomic
+from osc_containers.fs.rooted_tree import Tree
 from osc_containers.lock import FILE_NAME
 from osc_containers.overlay import ROOT, Archive, Placed
 from osc_containers.package import Package
 from osc_containers.sections import Container
-from osc_containers.tree import Tree
 from osc_containers.units import Symlink
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def inject_sources(package: Package, found: Description, arch: str, used: Collec
         before = path.read_bytes()
         after = description.without_containers(before, used)
         if after != before:
-            files.write_atomically(path, after)
+            atomic.write_atomically(path, after)
             logger.info("%s: <containers> taken out", path.name)
     for container in every:
         if container not in containers:
@@ -76,7 +77,7 @@ def inject_root(package: Package, found: Description, arch: str, profiles: Colle
 
 
 def _check_room(package: Package, placed: Sequence[Placed], tree: Tree) -> None:
-    with files.naming(tree.root):
+    with atomic.naming(tree.root):
         info = os.statvfs(tree.root)
     sources = {item.path: package.find(item.locked.archive.name) for item in placed}
     copied = [source for source in sources.values() if source and not tree.can_link(source, own=True)]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.parsers import expat
 
-from osc_containers import files
+from osc_containers.fs import atomic
 
 SIZE_LIMIT = 4 << 20
 """Bytes of one file; the largest descriptions in use are a twentieth of that."""
@@ -116,7 +116,7 @@ def read(path: Path, flags: int = 0) -> bytes:
     with open(path, "rb", opener=lambda path, own: os.open(path, own | flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("is not a regular file")
-        with files.naming(path):
+        with atomic.naming(path):
             return file.read(SIZE_LIMIT + 1)
 
 

@@ -15,8 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import files, lock, obscpio
+from osc_containers import lock, obscpio
 from osc_containers.errors import Error, LockError
+from osc_containers.fs import atomic
 from osc_containers.lock import Lock
 from osc_containers.names import ARCHIVE_SUFFIX
 
@@ -45,7 +46,7 @@ class Package(NamedTuple):
         if path.stat().st_size > lock.LIMIT:
             raise LockError(f"{path.name}: got {path.stat().st_size} bytes, expected at most {lock.LIMIT}")
         try:
-            with files.naming(path):
+            with atomic.naming(path):
                 text = path.read_text("utf-8")
         except UnicodeDecodeError:
             raise LockError(f"{path.name}: not UTF-8 text; remove it and run the prefetch again") from None
@@ -94,7 +95,7 @@ class Package(NamedTuple):
                 if error.errno not in _NO_LOCKS:
                     raise
             else:
-                files.remove_abandoned(self.directory)
+                atomic.remove_abandoned(self.directory)
             yield
         finally:
             os.close(descriptor)

@@ -14,7 +14,8 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from osc_containers import cache, files
+from osc_containers import cache
+from osc_containers.fs import atomic, ranges
 
 _SUFFIX = ".part"
 _KEPT = 14 * 24 * 3600
@@ -40,16 +41,16 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
     path, descriptor = kept or _open_beside(target)
     try:
         if not kept:
-            with files.naming(target):
+            with atomic.naming(target):
                 _give_size(descriptor, size)
         yield descriptor
-        with files.naming(target):
+        with atomic.naming(target):
             if _is_at(path, descriptor):
-                files.set_mode(descriptor, 0o644)
+                atomic.set_mode(descriptor, 0o644)
                 path.replace(target)
             else:  # somebody cleared the cache, and another run may have a part of that name by now
-                with files.new_file(target) as copy:
-                    files.copy_range(descriptor, 0, copy, 0, size)
+                with atomic.new_file(target) as copy:
+                    ranges.copy_range(descriptor, 0, copy, 0, size)
     except BaseException:
         with suppress(OSError):
             if kept:
@@ -77,8 +78,8 @@ def _open_kept(target: Path, key: str, size: int) -> tuple[Path, int] | None:
 
 
 def _open_beside(target: Path) -> tuple[Path, int]:
-    path = Path(files.temporary_name(target))
-    with files.naming(target):
+    path = Path(atomic.temporary_name(target))
+    with atomic.naming(target):
         return path, os.open(path, _OPEN, 0o600)
 
 
@@ -161,7 +162,7 @@ def _cache_for(target: Path) -> Path | None:
             return None
         # Two mounts of one file system are one device, and yet no file is moved from one to the other. The kernel says
         # that before it looks for the name.
-        nothing = Path(files.temporary_name(target))
+        nothing = Path(atomic.temporary_name(target))
         with suppress(FileNotFoundError):
             os.rename(directory / nothing.name, nothing)
     except OSError:

@@ -12,8 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from osc_containers import files, holdings, lock, names, obscpio, oci, pins, sums, table, transfer
+from osc_containers import holdings, lock, names, obscpio, oci, pins, sums, table, transfer
 from osc_containers.errors import DescriptionError, Error, LockError
+from osc_containers.fs import atomic, ranges
+from osc_containers.fs.rooted_tree import Tree
 from osc_containers.holdings import Region
 from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
 from osc_containers.oci import Descriptor
@@ -22,7 +24,6 @@ from osc_containers.pins import Pin, PinnedImage, Wanted
 from osc_containers.reference import Reference
 from osc_containers.sources import Network
 from osc_containers.transfer import Order, Volume
-from osc_containers.tree import Tree
 
 if TYPE_CHECKING:
     from osc_containers.bundle import Bundle
@@ -92,10 +93,10 @@ def prefetch(
                 text = kept.read_bytes() if kept else lock.dumps(new).encode()
                 own = package.directory / lock.FILE_NAME
                 if not own.is_file() or own.read_bytes() != text:
-                    with files.naming(outdir / lock.FILE_NAME):
-                        descriptor = last.enter_context(files.new_file(outdir / lock.FILE_NAME))
-                        files.write_all(descriptor, text, 0)
-                        files.flush(descriptor)
+                    with atomic.naming(outdir / lock.FILE_NAME):
+                        descriptor = last.enter_context(atomic.new_file(outdir / lock.FILE_NAME))
+                        ranges.write_all(descriptor, text, 0)
+                        atomic.flush(descriptor)
             # The lock gets its name last, when the archives that it names have theirs, and those are gone that only
             # the old one knows: a run that is killed in between leaves nothing that the next does not find.
             _prune(package, old, new, bundled=pack is not None)

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import description, files, markup
+from osc_containers import description, markup
 from osc_containers.description import Description, Include
 from osc_containers.errors import DescriptionError
+from osc_containers.fs import atomic
 from osc_containers.markup import Element
 from osc_containers.sections import Container
 from osc_containers.xmltext import XmlText, escape
@@ -76,11 +77,11 @@ def apply(splits: Sequence[Split]) -> None:
     """Write the files: the new ones first, so that no description is ever without its containers."""
     for split in splits:
         mode = split.description.stat().st_mode & 0o7777
-        files.write_atomically(split.included, split.moved, mode)
+        atomic.write_atomically(split.included, split.moved, mode)
         logger.info("%s: new, has the <containers> of %s", split.included.name, split.description.name)
     for split in splits:
         mode = split.description.stat().st_mode & 0o7777
-        files.write_atomically(split.description, split.edited, mode)
+        atomic.write_atomically(split.description, split.edited, mode)
         logger.info("%s: includes %s; nothing else changed", split.description.name, split.included.name)
 
 

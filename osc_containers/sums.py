@@ -9,8 +9,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from osc_containers import cache, files
-from osc_containers.files import Place
+from osc_containers import cache
+from osc_containers.fs import atomic
+from osc_containers.fs.ranges import Place
 
 _SETTLED = 2_000_000_000
 """Nanoseconds without a change after which a file is remembered."""
@@ -27,13 +28,13 @@ def sha256_of(path: Path) -> str:
             if len(known) == _DIGITS:
                 os.utime(memory)
                 return known
-        with files.naming(path):
+        with atomic.naming(path):
             found = Place(file.fileno(), 0).sha256(status.st_size)
         if _name(os.fstat(file.fileno())) == _name(status) and status.st_ctime_ns < time.time_ns() - _SETTLED:
             with suppress(OSError):
                 memory = _memory(status)
                 memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                files.write_atomically(memory, found.encode(), 0o600)
+                atomic.write_atomically(memory, found.encode(), 0o600)
         return found
 
 

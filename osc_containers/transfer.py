@@ -16,12 +16,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import archive, arrival, files, holdings, parts
+from osc_containers import archive, arrival, holdings, parts
 from osc_containers.archive import Image, Layout, Member
 from osc_containers.arrival import Shipment
 from osc_containers.digest import Digest
 from osc_containers.errors import VerificationError
-from osc_containers.files import Place
+from osc_containers.fs import atomic
+from osc_containers.fs.ranges import Place
 from osc_containers.lock import ArchiveFile
 from osc_containers.oci import Descriptor
 from osc_containers.reference import Reference
@@ -93,7 +94,7 @@ def transfer(
     """
     _check_outdir(outdir)
     _check_space(volumes, outdir)
-    files.allow_open(len(volumes) + len(archives))
+    atomic.allow_open(len(volumes) + len(archives))
     parts.remove_stale()
     with _naming(outdir), ExitStack() as new, ExitStack() as old:
         opened = {
@@ -114,7 +115,7 @@ def transfer(
         _compare([berth.order for berth in berths], made)
         for volume in volumes:
             _write(Place(opened[volume.name], 0), volume.finish(made))
-            files.flush(opened[volume.name])
+            atomic.flush(opened[volume.name])
         yield made
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from osc_containers import archive, holdings, oci, platforms
 from osc_containers.archive import Layout, Member
 from osc_containers.digest import Digest
-from osc_containers.files import Place
+from osc_containers.fs.ranges import Place
 from osc_containers.lock import FILE_NAME, Lock, LockedImage
 from osc_containers.oci import Manifest
 from osc_containers.package import Package

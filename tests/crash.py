@@ -26,7 +26,8 @@ from typing import Any, NoReturn
 import fault_registry
 import images
 
-from osc_containers import cli, files, lock, package, prefetch, services, transports
+from osc_containers import cli, lock, package, prefetch, services, transports
+from osc_containers.fs import ranges
 
 POINTS = 1500
 HOST = "registry.example"
@@ -188,13 +189,13 @@ def _count_steps(kill_at: int | None) -> list[int]:
         if event in _EVENTS or writes:
             step()
 
-    write_all = files.write_all
+    write_all = ranges.write_all
 
     def counted(descriptor: int, content: bytes | memoryview, offset: int) -> None:
         step()
         write_all(descriptor, content, offset)
 
-    files.write_all = counted
+    ranges.write_all = counted
     sys.addaudithook(hook)
     return steps
 

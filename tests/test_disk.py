@@ -17,8 +17,9 @@ from fake_source import FakeSource
 from test_prefetch import APP, WEB, contents, run, want
 from test_transfer import BIG, RecordingSource, transfer
 
-from osc_containers import files, parts, servicefile
+from osc_containers import parts, servicefile
 from osc_containers.errors import RegistryError
+from osc_containers.fs import atomic, ranges
 from osc_containers.package import Package
 from osc_containers.storage import Piece
 
@@ -39,7 +40,7 @@ class FailingWrites:
         self.count = 0
         self._fails_at = fails_at
         self._number = number
-        self._write_all = files.write_all
+        self._write_all = ranges.write_all
 
     def __call__(self, descriptor: int, content: bytes | memoryview, offset: int) -> None:
         self.count += 1
@@ -69,7 +70,7 @@ def test_a_failure_at_any_write_leaves_the_package_as_it_was(
     failed = 0
     while True:
         with monkeypatch.context() as patch:
-            patch.setattr(files, "write_all", FailingWrites(failed, number))
+            patch.setattr(atomic, "write_all", FailingWrites(failed, number))
             error = failure(tmp_path)
         if error is None:
             break

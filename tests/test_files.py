@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 import pytest
 from messages import exactly
 
-from osc_containers import files
+from osc_containers.fs import atomic, ranges
 
 CONTENT = bytes(range(256)) * 10
 SHARED_MEMORY = Path("/dev/shm")
@@ -44,7 +44,7 @@ def file_size_limit(limit: int) -> Iterator[None]:
 @pytest.mark.parametrize("mode", [0o644, 0o600, 0o755, 0o444])
 def test_a_file_has_its_mode_whatever_the_umask(tmp_path: Path, mask: int, mode: int) -> None:
     with umask(mask):
-        files.write_atomically(tmp_path / "x", CONTENT, mode)
+        atomic.write_atomically(tmp_path / "x", CONTENT, mode)
     assert (tmp_path / "x").stat().st_mode & 0o7777 == mode
     assert (tmp_path / "x").read_bytes() == CONTENT
     assert os.listdir(tmp_path) == ["x"]
@@ -61,7 +61,7 @@ def test_where_files_have_no_modes_the_owner_gets_no_less(
 
     monkeypatch.setattr(os, "fchmod", refuse)
     with suppress(PermissionError):
-        files.write_atomically(tmp_path / "x", CONTENT, mode)
+        atomic.write_atomically(tmp_path / "x", CONTENT, mode)
     assert (tmp_path / "x").exists() is is_enough
 
 
@@ -82,7 +82,7 @@ def make_link(path: Path) -> None:
 )
 def test_what_has_the_name_is_replaced_and_not_followed(tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(tmp_path / "x")
-    files.write_atomically(tmp_path / "x", CONTENT)
+    atomic.write_atomically(tmp_path / "x", CONTENT)
     assert not (tmp_path / "x").is_symlink()
     assert (tmp_path / "x").read_bytes() == CONTENT
     others = {path.name: path.read_text() for path in tmp_path.iterdir() if path.name != "x"}
@@ -91,15 +91,15 @@ def test_what_has_the_name_is_replaced_and_not_followed(tmp_path: Path, make: Ca
 
 @pytest.mark.parametrize("name", ["x" * 255, "\N{GRINNING FACE}" * 63, "x.ociarchive"])
 def test_every_name_that_a_file_can_have_can_be_written(tmp_path: Path, name: str) -> None:
-    files.write_atomically(tmp_path / name, CONTENT)
+    atomic.write_atomically(tmp_path / name, CONTENT)
     assert os.listdir(tmp_path) == [name]
 
 
 def test_a_name_may_start_at_an_open_directory(tmp_path: Path) -> None:
     directory = os.open(tmp_path, os.O_RDONLY)
     try:
-        with files.new_file("x", directory=directory) as descriptor:
-            files.write_all(descriptor, CONTENT, 0)
+        with atomic.new_file("x", directory=directory) as descriptor:
+            ranges.write_all(descriptor, CONTENT, 0)
     finally:
         os.close(directory)
     assert (tmp_path / "x").read_bytes() == CONTENT
@@ -110,8 +110,8 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, exceptio
     (tmp_path / "x").write_text("old")
 
     def fail() -> None:
-        with files.new_file(tmp_path / "x") as descriptor:
-            files.write_all(descriptor, CONTENT, 0)
+        with atomic.new_file(tmp_path / "x") as descriptor:
+            ranges.write_all(descriptor, CONTENT, 0)
             raise exception
 
     with pytest.raises(exception):
@@ -121,8 +121,8 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, exceptio
 
 
 def test_nobody_sees_a_file_before_it_is_whole(tmp_path: Path) -> None:
-    with files.new_file(tmp_path / "x") as descriptor:
-        files.write_all(descriptor, CONTENT, 0)
+    with atomic.new_file(tmp_path / "x") as descriptor:
+        ranges.write_all(descriptor, CONTENT, 0)
         assert not (tmp_path / "x").exists()
         (temporary,) = tmp_path.iterdir()
         assert temporary.name.startswith(".x.")
@@ -132,13 +132,13 @@ def test_nobody_sees_a_file_before_it_is_whole(tmp_path: Path) -> None:
 def test_a_directory_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     with pytest.raises(IsADirectoryError, match=exactly(f"[Errno 21] Is a directory: '{tmp_path}/x'")):
-        files.write_atomically(tmp_path / "x", CONTENT)
+        atomic.write_atomically(tmp_path / "x", CONTENT)
     assert os.listdir(tmp_path) == ["x"]
 
 
 def test_a_missing_directory_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=exactly(f"[Errno 2] No such file or directory: '{tmp_path}/y/x'")):
-        files.write_atomically(tmp_path / "y" / "x", CONTENT)
+        atomic.write_atomically(tmp_path / "y" / "x", CONTENT)
     assert os.listdir(tmp_path) == []
 
 
@@ -146,7 +146,7 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_nothing(tmp_path: Path) -> No
     (tmp_path / "x").write_text("old")
     message = exactly(f"[Errno 27] File too large: '{tmp_path}/x'")
     with file_size_limit(1000), pytest.raises(OSError, match=message):
-        files.write_atomically(tmp_path / "x", CONTENT)
+        atomic.write_atomically(tmp_path / "x", CONTENT)
     assert os.listdir(tmp_path) == ["x"]
     assert (tmp_path / "x").read_text() == "old"
 
@@ -155,9 +155,9 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_nothing(tmp_path: Path) -> No
 def test_a_full_file_system_leaves_nothing(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], check=True)
     try:
-        files.write_atomically(tmp_path / "x", CONTENT)
+        atomic.write_atomically(tmp_path / "x", CONTENT)
         with pytest.raises(OSError, match="No space left") as caught:
-            files.write_atomically(tmp_path / "x", CONTENT * 100)
+            atomic.write_atomically(tmp_path / "x", CONTENT * 100)
         assert caught.value.errno == errno.ENOSPC
         assert os.listdir(tmp_path) == ["x"]
         assert (tmp_path / "x").read_bytes() == CONTENT
@@ -168,7 +168,7 @@ def test_a_full_file_system_leaves_nothing(tmp_path: Path) -> None:
 def test_a_write_that_the_kernel_cuts_goes_on_where_it_was_cut() -> None:
     with TemporaryFile() as file, file_size_limit(1000):
         with pytest.raises(OSError, match="File too large"):
-            files.write_all(file.fileno(), CONTENT, 10)
+            ranges.write_all(file.fileno(), CONTENT, 10)
         file.seek(0)
         assert file.read() == bytes(10) + CONTENT[:990]
 
@@ -179,7 +179,7 @@ def test_more_than_one_write_can_take_is_written() -> None:
         file.truncate(size)
         with mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as content, memoryview(content) as view:
             assert os.pwrite(null.fileno(), view, 0) < size
-            files.write_all(null.fileno(), view, 0)
+            ranges.write_all(null.fileno(), view, 0)
 
 
 @pytest.mark.parametrize(
@@ -197,15 +197,15 @@ def test_more_than_one_write_can_take_is_written() -> None:
 def test_a_range_is_read_as_far_as_the_file_goes(tmp_path: Path, start: int, end: int, expected: bytes) -> None:
     (tmp_path / "x").write_bytes(CONTENT)
     with (tmp_path / "x").open("rb") as file:
-        assert files.read(file.fileno(), start, end) == expected
+        assert ranges.read(file.fileno(), start, end) == expected
 
 
 def test_a_large_range_comes_in_chunks_of_one_buffer(tmp_path: Path) -> None:
-    content = os.urandom(files.CHUNK * 2 + 7)
+    content = os.urandom(ranges.CHUNK * 2 + 7)
     (tmp_path / "x").write_bytes(content)
     with (tmp_path / "x").open("rb") as file:
-        found = [(len(chunk), bytes(chunk)) for chunk in files.chunks(file.fileno(), 3, len(content) - 1)]
-    assert [length for length, _ in found] == [files.CHUNK, files.CHUNK, 3]
+        found = [(len(chunk), bytes(chunk)) for chunk in ranges.chunks(file.fileno(), 3, len(content) - 1)]
+    assert [length for length, _ in found] == [ranges.CHUNK, ranges.CHUNK, 3]
     assert b"".join(chunk for _, chunk in found) == content[3:-1]
 
 
@@ -231,7 +231,7 @@ def test_a_range_is_copied(tmp_path: Path, here: bool, source_offset: int, targe
         source.flush()
         target.write(b"before")
         target.flush()
-        files.copy_range(source.fileno(), source_offset, target.fileno(), target_offset, size)
+        ranges.copy_range(source.fileno(), source_offset, target.fileno(), target_offset, size)
         target.seek(0)
         copied = content[source_offset : source_offset + size]
         start = b"before".ljust(target_offset, b"\0")
@@ -242,11 +242,11 @@ def test_what_the_kernel_cannot_copy_is_copied_by_hand() -> None:
     with open("/dev/zero", "rb") as source, TemporaryFile() as target:
         with pytest.raises(OSError, match="Invalid argument"):
             os.copy_file_range(source.fileno(), target.fileno(), 10, 0, 0)
-        target.write(b"x" * files.CHUNK * 3)
+        target.write(b"x" * ranges.CHUNK * 3)
         target.flush()
-        files.copy_range(source.fileno(), 0, target.fileno(), 1, files.CHUNK * 2)
+        ranges.copy_range(source.fileno(), 0, target.fileno(), 1, ranges.CHUNK * 2)
         target.seek(0)
-        assert target.read() == b"x" + bytes(files.CHUNK * 2) + b"x" * (files.CHUNK - 1)
+        assert target.read() == b"x" + bytes(ranges.CHUNK * 2) + b"x" * (ranges.CHUNK - 1)
 
 
 def give_nothing(*_: int) -> int:
@@ -265,7 +265,7 @@ def test_what_a_file_system_fails_to_copy_is_copied_by_hand(
     with TemporaryFile() as source, TemporaryFile() as target:
         source.write(CONTENT)
         source.flush()
-        files.copy_range(source.fileno(), 0, target.fileno(), 0, len(CONTENT))
+        ranges.copy_range(source.fileno(), 0, target.fileno(), 0, len(CONTENT))
         assert target.read() == CONTENT
 
 
@@ -275,7 +275,7 @@ def test_a_source_that_ends_early_is_an_error(tmp_path: Path, directory: Path | 
         source.write(CONTENT)
         source.flush()
         with pytest.raises(OSError, match="the file ended early while it was copied"):
-            files.copy_range(source.fileno(), 1, target.fileno(), 0, len(CONTENT))
+            ranges.copy_range(source.fileno(), 1, target.fileno(), 0, len(CONTENT))
 
 
 def test_a_disk_that_fills_up_while_copying_is_an_error(tmp_path: Path) -> None:
@@ -283,15 +283,15 @@ def test_a_disk_that_fills_up_while_copying_is_an_error(tmp_path: Path) -> None:
         source.write(CONTENT)
         source.flush()
         with file_size_limit(1000), pytest.raises(OSError, match="File too large"):
-            files.copy_range(source.fileno(), 0, target.fileno(), 0, len(CONTENT))
+            ranges.copy_range(source.fileno(), 0, target.fileno(), 0, len(CONTENT))
 
 
 def test_a_place_counts_from_where_it_is() -> None:
     with TemporaryFile() as file, TemporaryFile() as other:
-        place = files.Place(file.fileno(), 100).at(20)
+        place = ranges.Place(file.fileno(), 100).at(20)
         place.write(CONTENT, 3)
         assert place.read(0, 5) == b"\0\0\0\0\1"
         assert b"".join(bytes(chunk) for chunk in place.chunks(3, 9999)) == CONTENT
         assert place.at(3).sha256(len(CONTENT)) == hashlib.sha256(CONTENT).hexdigest()
-        place.at(3).copy(files.Place(other.fileno(), 1), len(CONTENT))
-        assert files.read(other.fileno(), 1, 9999) == CONTENT
+        place.at(3).copy(ranges.Place(other.fileno(), 1), len(CONTENT))
+        assert ranges.read(other.fileno(), 1, 9999) == CONTENT

@@ -21,9 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_prefetch import APP, contents, run, want
 
-from osc_containers import cli, description, files, overlay, parts, prefetch, request, terminal
+from osc_containers import cli, description, overlay, parts, prefetch, request, terminal
 from osc_containers.digest import Digest
 from osc_containers.errors import DescriptionError, Error, RegistryError, VerificationError
+from osc_containers.fs import atomic
 from osc_containers.package import Package
 from osc_containers.registry.retries import Policy
 from osc_containers.request import Part, Request
@@ -373,7 +374,7 @@ def test_what_is_not_finished_is_for_nobody_else(tmp_path: Path, monkeypatch: py
             assert path.stat().st_mode & 0o7777 == 0o600
             names.add(path.name)
     assert len(names) == 20
-    with files.new_file(tmp_path / "y"):
+    with atomic.new_file(tmp_path / "y"):
         (path,) = (path for path in tmp_path.iterdir() if path.name.startswith(".y"))
         assert path.stat().st_mode & 0o7777 == 0o600
 

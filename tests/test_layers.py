@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "osc_containers"
 # A module may import those that stand before it.
 LAYERS = (
     ("errors", "progress"),
-    ("digest", "reference", "platforms", "fields", "files", "table", "xmltext", "terminal", "findings"),
-    ("tarball", "tree", "oci", "sources", "names", "units"),
+    ("digest", "reference", "platforms", "fields", "fs.ranges", "fs.atomic", "table", "xmltext", "terminal", "findings"),
+    ("tarball", "fs.rooted_tree", "oci", "sources", "names", "units"),
     ("markup", "profiles", "origin", "sections", "description", "servicefile", "appliance"),
     ("archive", "lock", "obscpio", "package", "overlay", "bundle", "holdings", "workingcopy"),
     ("registry.hosts", "registry.failures", "registry.retries", "registry.auth", "registry.registries"),
@@ -41,7 +41,7 @@ FOREIGN = {
 
 BUILD_ROOT_LACKS = {"requests", "urllib3", "transports", "prefetch", "transfer"}
 
-PACKAGES = ("osc_containers", "osc_containers.checks", "osc_containers.commands", "osc_containers.registry")
+PACKAGES = tuple(".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py"))
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
     for path in PACKAGE.rglob("*.py")

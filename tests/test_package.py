@@ -11,8 +11,9 @@ import pytest
 from descriptors import all_closed
 from messages import exactly
 
-from osc_containers import files, lock
+from osc_containers import lock
 from osc_containers.errors import Error, LockError
+from osc_containers.fs import atomic
 from osc_containers.package import Package
 
 LOCK = lock.dumps(lock.EMPTY)
@@ -177,6 +178,6 @@ def test_what_killed_runs_left_is_removed_and_nothing_else(tmp_path: Path) -> No
     for name in kept[:-1]:
         (tmp_path / name).touch()
     (tmp_path / kept[-1]).mkdir()
-    Path(files.temporary_name(tmp_path / "containers.lock")).touch()
+    Path(atomic.temporary_name(tmp_path / "containers.lock")).touch()
     with Package(tmp_path).hold():
         assert {path.name for path in tmp_path.iterdir()} == set(kept)

@@ -13,7 +13,7 @@ from descriptors import all_closed
 from messages import exactly
 from test_files import SHARED_MEMORY, file_size_limit, umask
 
-from osc_containers.tree import Tree
+from osc_containers.fs.rooted_tree import Tree
 
 OUTSIDE = "outside"
 

@@ -5,13 +5,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from osc_containers import files, holdings, request, servicefile, split, verify, workingcopy
+from osc_containers import holdings, request, servicefile, split, verify, workingcopy
 from osc_containers.checks import layout, services
 from osc_containers.checks.subject import Subject
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.commands.prefetch import prefetch_all
 from osc_containers.errors import DescriptionError, Error
+from osc_containers.fs import atomic
 from osc_containers.lock import FILE_NAME
 from osc_containers.package import Package
 from osc_containers.request import Request
@@ -98,7 +99,7 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Non
     _check_options(there, name, architectures)
     split.apply(split.plan(found.descriptions))
     if new != old:
-        files.write_atomically(path, new)
+        atomic.write_atomically(path, new)
         logger.info("%s: %s", path.name, "new" if old is None else "has our services now, too; nothing else changed")
 
 
@@ -139,9 +140,9 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
     new = servicefile.completed(old, parameters, names=(servicefile.PREFETCH,))
     split.apply(splits)
     # First what names the file, then what lets go of it: where the second fails, the next run says what is left to do.
-    files.write_atomically(path, new)
+    atomic.write_atomically(path, new)
     logger.info("%s: %s", path.name, "new" if old is None else "has our service now, too; nothing else changed")
-    files.write_atomically(described, detached, described.stat().st_mode & 0o7777)
+    atomic.write_atomically(described, detached, described.stat().st_mode & 0o7777)
     logger.info("%s: no longer includes %s, which the service reads", described.name, ", ".join(holding))
 
 

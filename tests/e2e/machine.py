@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from osc_containers.tree import Tree
+from osc_containers.fs.rooted_tree import Tree
 from osc_containers.units import Symlink, TextFile
 
 HERE = Path(__file__).resolve().parent

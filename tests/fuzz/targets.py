@@ -15,10 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import images
 
-from osc_containers import archive, description, files, holdings, lock, names, obscpio, oci, servicefile
+from osc_containers import archive, description, holdings, lock, names, obscpio, oci, servicefile
 from osc_containers.archive import Image
 from osc_containers.docker_archive import DockerArchive
 from osc_containers.errors import DescriptionError, LockError, RegistryError
+from osc_containers.fs import ranges
 from osc_containers.layouts import OciLayout
 from osc_containers.lock import ArchiveFile, LockedImage
 from osc_containers.oci import Descriptor, Manifest
@@ -174,7 +175,7 @@ def good_archive() -> tuple[bytes, LockedImage]:
     path = _scratch() / "good"
     path.write_bytes(content)
     with path.open("rb") as file:
-        sha256 = files.Place(file.fileno(), 0).sha256(len(content))
+        sha256 = ranges.Place(file.fileno(), 0).sha256(len(content))
     locked = ArchiveFile(name="app.x86_64.ociarchive", size=len(content), sha256=sha256)
     return bytes(content), LockedImage(image=pinned, created="", archive=locked)
 

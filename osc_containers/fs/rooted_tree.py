@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from osc_containers import files
+from osc_containers.fs import atomic, ranges
 
 _LINKS = 40
 """Symbolic links on one path at most, as in Linux (path_resolution(7))."""
@@ -36,14 +36,14 @@ class Tree(NamedTuple):
         """Make a file with exactly that mode, in place of whatever file or link has the name."""
         with self._parent(path) as (parent, name):
             self._expect(name, parent, lambda: _digest(name, parent) == hashlib.sha256(content).digest())
-            with files.new_file(name, mode, parent) as descriptor:
-                files.write_all(descriptor, content, 0)
+            with atomic.new_file(name, mode, parent) as descriptor:
+                ranges.write_all(descriptor, content, 0)
 
     def symlink(self, path: str, target: str) -> None:
         """Make a symbolic link, in place of whatever file or link has the name."""
         with self._parent(path) as (parent, name):
             self._expect(name, parent, lambda: _link_target(name, parent) == target)
-            with files.beside(name, parent) as temporary:
+            with atomic.beside(name, parent) as temporary:
                 os.symlink(target, temporary, dir_fd=parent)
 
     def link(self, path: str, source: Path, *, own: bool = False) -> bool:
@@ -58,8 +58,8 @@ class Tree(NamedTuple):
             self._expect(name, parent, lambda: _digest(name, parent) == hashlib.file_digest(file, "sha256").digest())
             if _is_alike(status, own=own) and _hard_link(real, name, parent):
                 return True
-            with files.new_file(name, 0o644, parent) as copy:
-                files.copy_range(file.fileno(), 0, copy, 0, status.st_size)
+            with atomic.new_file(name, 0o644, parent) as copy:
+                ranges.copy_range(file.fileno(), 0, copy, 0, status.st_size)
         return False
 
     def _expect(self, name: str, parent: int, is_same: Callable[[], bool]) -> None:
@@ -79,7 +79,7 @@ class Tree(NamedTuple):
             raise ValueError(f"got the path {path[:300]!r}, expected an absolute one without '..'")
         with ExitStack() as stack:
             root = _open(self.root, None, stack)
-            with files.naming(f"{self.root}{path}"):
+            with atomic.naming(f"{self.root}{path}"):
                 yield _walk(root, pure.parent, stack), pure.name
 
 
@@ -131,7 +131,7 @@ def _digest(name: str, parent: int) -> bytes | None:
 def _hard_link(real: Path, name: str, parent: int) -> bool:
     """Make a hard link, or return False where there can be none."""
     try:
-        with files.beside(name, parent) as temporary:
+        with atomic.beside(name, parent) as temporary:
             os.link(real, temporary, dst_dir_fd=parent)
     except OSError as error:
         if error.errno not in _NO_HARD_LINK:
