@@ -9,10 +9,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import markup, profiles
+from osc_containers import profiles
 from osc_containers.description import Description, load
 from osc_containers.errors import DescriptionError
-from osc_containers.markup import BLANKS, Element
+from osc_containers.formats import xml_reader
+from osc_containers.formats.xml_reader import BLANKS, Element
 
 MEBIBYTE = 1 << 20
 
@@ -90,7 +91,7 @@ def read(found: Description) -> Appliance:
     for name in names:
         try:
             xml = load(found.path.parent, name)
-            root = markup.parse(xml, name, ("packages", "preferences"), markup.PACKAGE_LIMIT)
+            root = xml_reader.parse(xml, name, ("packages", "preferences"), xml_reader.PACKAGE_LIMIT)
         except ValueError as error:
             raise DescriptionError(str(error)) from None
         for element in root.children:
@@ -123,7 +124,7 @@ def flavors(directory: Path) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     try:
-        root = markup.parse(markup.read(path), _MULTIBUILD, ("flavor", "package"))
+        root = xml_reader.parse(xml_reader.read(path), _MULTIBUILD, ("flavor", "package"))
     except ValueError:
         return ()
     return tuple(child.text.strip(BLANKS) for child in root.children)

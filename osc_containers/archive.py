@@ -18,8 +18,8 @@ import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from osc_containers import tarball
 from osc_containers.digest import Digest
+from osc_containers.formats import tar
 from osc_containers.oci import INDEX, Descriptor, Manifest
 from osc_containers.reference import Reference
 
@@ -60,12 +60,12 @@ class Member(NamedTuple):
     @property
     def header(self) -> bytes:
         """The bytes from `start` to `offset`; to keep those of a thousand archives takes megabytes."""
-        return tarball.header(self.name, self.size)
+        return tar.header(self.name, self.size)
 
     @property
     def end(self) -> int:
         """Where the next header begins."""
-        return self.offset + self.size + tarball.padding(self.size)
+        return self.offset + self.size + tar.padding(self.size)
 
 
 class Layout(NamedTuple):
@@ -82,8 +82,8 @@ class Layout(NamedTuple):
         """Yield offset and bytes of all that is not a blob's content, zeros too: a file may have had others there."""
         for member in self.members:
             yield member.start, member.header + (member.content or b"")
-            yield member.offset + member.size, bytes(tarball.padding(member.size))
-        yield self.members[-1].end, tarball.END
+            yield member.offset + member.size, bytes(tar.padding(member.size))
+        yield self.members[-1].end, tar.END
 
 
 def lay_out(image: Image, reference: Reference) -> Layout:
@@ -91,11 +91,11 @@ def lay_out(image: Image, reference: Reference) -> Layout:
     members: list[Member] = []
     start = 0
     for name, size, content, digest in _contents(image, reference):
-        offset = start + len(tarball.header(name, size))
+        offset = start + len(tar.header(name, size))
         member = Member(name=name, start=start, offset=offset, size=size, content=content, digest=digest)
         members.append(member)
         start = member.end
-    return Layout(members=tuple(members), size=start + len(tarball.END))
+    return Layout(members=tuple(members), size=start + len(tar.END))
 
 
 def _contents(image: Image, reference: Reference) -> Iterator[tuple[str, int, bytes | None, Digest]]:

@@ -9,10 +9,11 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from osc_containers import obscpio, overlay
+from osc_containers import overlay
 from osc_containers.errors import DescriptionError
+from osc_containers.formats import cpio
+from osc_containers.formats.cpio import Entry, Layout
 from osc_containers.fs import rooted_tree
-from osc_containers.obscpio import Entry, Layout
 from osc_containers.overlay import Archive, Placed
 from osc_containers.units import Symlink, TextFile
 
@@ -43,10 +44,10 @@ def pack(placed: Sequence[Placed]) -> Bundle:
             texts[entry.content] = text
     entries = [*_directories(entries), *entries]
     try:
-        layout = obscpio.lay_out(entries)
+        layout = cpio.lay_out(entries)
     except ValueError as error:
         raise DescriptionError(
-            f"{obscpio.FILE_NAME}: {error}; use the service kiwi_containers_inject in the build root instead"
+            f"{cpio.FILE_NAME}: {error}; use the service kiwi_containers_inject in the build root instead"
         ) from None
     return Bundle(layout=layout, texts=tuple((layout.contents[name], text) for name, text in texts.items() if text))
 

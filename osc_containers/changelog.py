@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from osc_containers import table
 from osc_containers.differences import Change, ImageChange, Version
+from osc_containers.formats import human
 
 _WIDTH = 67
 """Letters of a line in a `.changes` file, as osc's template has them (osc/core.py, `vc`: vc and its helpers)."""
@@ -27,7 +28,7 @@ def as_text(changes: Sequence[Change]) -> str:
 
 def _row(image: ImageChange) -> tuple[str, ...]:
     layers = f"{len(image.kept)} kept, +{len(image.added)}, -{len(image.dropped)}"
-    fetched = table.size(image.fetched) if image.new else "-"
+    fetched = human.size(image.fetched) if image.new else "-"
     return (f"  {image.arch}", *_side(image.old), *_side(image.new), layers, fetched)
 
 

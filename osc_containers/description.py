@@ -18,9 +18,10 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import markup, profiles, sections
+from osc_containers import profiles, sections
 from osc_containers.errors import DescriptionError
-from osc_containers.markup import Element, Problems
+from osc_containers.formats import xml_reader
+from osc_containers.formats.xml_reader import Element, Problems
 from osc_containers.profiles import Profile
 from osc_containers.sections import Container
 
@@ -139,7 +140,7 @@ def load(directory: Path, name: str) -> bytes:
         path /= part
         if path.is_symlink():
             raise ValueError("is a symbolic link, expected a file of the package")
-    return markup.read(path, os.O_NOFOLLOW)
+    return xml_reader.read(path, os.O_NOFOLLOW)
 
 
 def parse(xml: bytes, path: Path, load: Callable[[str], bytes]) -> Description:
@@ -192,7 +193,7 @@ class _Reader:
     def elements(self, file: str, xml: bytes) -> Iterator[tuple[str, Element]]:
         """Yield the sections of a file with the file they are in; those of an include in its place."""
         try:
-            root = markup.parse(xml, file, ("containers", "profiles", "include"))
+            root = xml_reader.parse(xml, file, ("containers", "profiles", "include"))
         except ValueError as error:
             self.problems.found.append(str(error))
             return
@@ -257,7 +258,7 @@ def containers_spans(xml: bytes) -> tuple[tuple[int, int], ...]:
 
     :raises ValueError: as `osc_containers.markup.parse`.
     """
-    return markup.spans(xml, "containers")
+    return xml_reader.spans(xml, "containers")
 
 
 def without_containers(xml: bytes, used: Collection[str] | None = None) -> bytes:
@@ -268,6 +269,6 @@ def without_containers(xml: bytes, used: Collection[str] | None = None) -> bytes
 
     :raises ValueError: as `osc_containers.markup.parse`.
     """
-    return markup.without(
+    return xml_reader.without(
         xml, "containers", lambda section: used is None or sections.is_in(section.attributes.get("profiles"), used)
     )

@@ -10,10 +10,11 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import cast
 
-from osc_containers import fields, layouts, oci
+from osc_containers import layouts, oci
 from osc_containers.digest import Digest
 from osc_containers.errors import RegistryError
-from osc_containers.fields import Fields
+from osc_containers.formats import strict_json
+from osc_containers.formats.strict_json import Fields
 from osc_containers.oci import Descriptor, Index, Manifest
 from osc_containers.reference import Reference
 from osc_containers.sources import Stream
@@ -41,7 +42,7 @@ class DockerArchive:
         try:
             # The file is an array: put it into an object, for which there is a reader.
             text = b'{"images":' + listing.read(oci.MANIFEST_LIMIT) + b"}"
-            self._image = _choose(fields.load(text, f"{storage.path}: manifest.json"), name)
+            self._image = _choose(strict_json.load(text, f"{storage.path}: manifest.json"), name)
             self._names = (self._image.line("Config"), *_layers(self._image))
         except ValueError as error:
             raise RegistryError(str(error)) from None

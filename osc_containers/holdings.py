@@ -8,9 +8,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from osc_containers import archive, obscpio, oci, tarball
+from osc_containers import archive, oci
 from osc_containers.archive import Image
 from osc_containers.digest import Digest
+from osc_containers.formats import cpio, tar
 from osc_containers.fs.ranges import Place
 from osc_containers.lock import ArchiveFile, LockedImage
 from osc_containers.oci import Manifest
@@ -34,12 +35,12 @@ def find_archive(package: Package, reference: Reference, locked: LockedImage) ->
     path = package.find(locked.archive.name)
     if path:
         return Region(path=path, offset=0, size=path.stat().st_size)
-    path = package.find(obscpio.FILE_NAME)
+    path = package.find(cpio.FILE_NAME)
     if path is None:
         return None
     layout = archive.lay_out(locked.image, reference)
     with path.open("rb") as file:
-        for member in obscpio.members(file):
+        for member in cpio.members(file):
             if member.size == layout.size and _looks_right(Place(file.fileno(), member.offset), layout.frame()):
                 return Region(path=path, offset=member.offset, size=member.size)
     return None
@@ -80,8 +81,8 @@ def blobs(paths: Iterable[Path], stack: ExitStack) -> Mapping[Digest, Place]:
 
 
 def _archives_in(path: Path, file: BinaryIO) -> Iterator[int]:
-    if path.name.endswith(obscpio.FILE_NAME):
-        yield from [member.offset for member in obscpio.members(file) if member.size]
+    if path.name.endswith(cpio.FILE_NAME):
+        yield from [member.offset for member in cpio.members(file) if member.size]
     else:
         yield 0
 
@@ -90,7 +91,7 @@ def _files_in(file: BinaryIO, start: int) -> Iterator[tuple[str, int]]:
     """Yield name and offset of each file in a tar; what cannot be read holds nothing for us."""
     file.seek(start)
     with suppress(ValueError):
-        for member in tarball.members(file):
+        for member in tar.members(file):
             if member.isreg():
                 yield member.name, member.offset_data
 

@@ -13,9 +13,10 @@ from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from osc_containers import description, obscpio, overlay, verify
+from osc_containers import description, overlay, verify
 from osc_containers.description import Description
 from osc_containers.errors import DescriptionError, LockError, VerificationError
+from osc_containers.formats import cpio
 from osc_containers.fs import atomic
 from osc_containers.fs.rooted_tree import Tree
 from osc_containers.lock import FILE_NAME
@@ -101,7 +102,7 @@ def _verified(package: Package, found: Description, containers: Sequence[Contain
     placed = overlay.place(containers, overlay.paths(found.of_architecture(arch)), arch, lock)
     images = {item.locked.archive.name: (item.container.reference, arch, item.locked) for item in placed}
     problems = verify.check_archives(package, images.values()) or tuple(
-        f"{name}: is in {obscpio.FILE_NAME} only, which a build unpacks by itself; for a file of its own run "
+        f"{name}: is in {cpio.FILE_NAME} only, which a build unpacks by itself; for a file of its own run "
         "'osc containers prefetch --inject buildtime'"
         for name in images
         if package.find(name) is None

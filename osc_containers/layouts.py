@@ -5,10 +5,11 @@ Spec: OCI image-spec v1.1, image-layout.md; containers-transports(5).
 
 from contextlib import AbstractContextManager
 
-from osc_containers import fields, oci
+from osc_containers import oci
 from osc_containers.digest import Digest
 from osc_containers.errors import RegistryError
-from osc_containers.fields import Fields
+from osc_containers.formats import strict_json
+from osc_containers.formats.strict_json import Fields
 from osc_containers.oci import Descriptor, Index, Manifest
 from osc_containers.reference import Reference
 from osc_containers.sources import Stream
@@ -32,7 +33,7 @@ class OciLayout:
         if index is None:
             raise RegistryError(f"{storage.path}: there is no index.json, expected an OCI image layout")
         try:
-            document = fields.load(index.read(oci.MANIFEST_LIMIT), f"{storage.path}: index.json")
+            document = strict_json.load(index.read(oci.MANIFEST_LIMIT), f"{storage.path}: index.json")
             self._top = _choose(document, name)
         except ValueError as error:
             raise RegistryError(str(error)) from None

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from osc_containers import overlay, table
+from osc_containers.formats import human
 from osc_containers.lock import Lock, LockedImage
 from osc_containers.request import Request
 from osc_containers.sections import Container
@@ -65,7 +66,7 @@ def as_table(listed: Iterable[Row]) -> str:
     for row in listed:
         container = row.container
         pinned = ",".join(dict.fromkeys(locked.image.manifest.digest.short for locked in row.locked.values()))
-        size = table.size(sum(locked.archive.size for locked in row.locked.values())) if row.locked else "-"
+        size = human.size(sum(locked.archive.size for locked in row.locked.values())) if row.locked else "-"
         lines.append(
             (
                 str(container.reference),

@@ -17,11 +17,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from osc_containers import fields, platforms
+from osc_containers import platforms
 from osc_containers.archive import Image
 from osc_containers.digest import Digest
 from osc_containers.errors import LockError
-from osc_containers.fields import Fields
+from osc_containers.formats import strict_json
+from osc_containers.formats.strict_json import Fields
 from osc_containers.names import ARCHIVE_SUFFIX
 from osc_containers.oci import Descriptor, is_date
 from osc_containers.reference import Reference
@@ -134,7 +135,7 @@ def loads(text: str, where: str = FILE_NAME) -> Lock:
     if re.search(r"^(<{7}|>{7}) ", text, re.MULTILINE):
         raise LockError(f"{where}: has merge-conflict markers; take either side, then run the prefetch again")
     try:
-        document = fields.load(text, where)
+        document = strict_json.load(text, where)
         newer = _is_newer(document)
         containers = document.member("containers")
     except ValueError as error:

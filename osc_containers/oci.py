@@ -9,9 +9,10 @@ Schema 2".
 import re
 from typing import NamedTuple
 
-from osc_containers import fields, platforms
+from osc_containers import platforms
 from osc_containers.digest import Digest
-from osc_containers.fields import Fields
+from osc_containers.formats import strict_json
+from osc_containers.formats.strict_json import Fields
 from osc_containers.platforms import Platform
 
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -136,7 +137,7 @@ def parse(raw: bytes, media_type: str, where: str) -> Manifest | Index:
     """
     if len(raw) > MANIFEST_LIMIT:
         raise ValueError(f"{where}: got a manifest of {len(raw)} bytes, expected at most {MANIFEST_LIMIT}")
-    document = fields.load(raw, where)
+    document = strict_json.load(raw, where)
     version = document.size("schemaVersion") if "schemaVersion" in document else 2
     if version != 2:
         raise ValueError(f"{where}: got schemaVersion {version}, expected 2; push the image again with a current tool")
@@ -244,7 +245,7 @@ def platform_of(config: bytes, where: str) -> Platform:
 
     :raises ValueError: it is not a configuration.
     """
-    return _platform(fields.load(config, where))
+    return _platform(strict_json.load(config, where))
 
 
 def created_of(config: bytes, where: str) -> str:
@@ -252,7 +253,7 @@ def created_of(config: bytes, where: str) -> str:
 
     :raises ValueError: it is not a configuration.
     """
-    created = fields.load(config, where).values.get("created")
+    created = strict_json.load(config, where).values.get("created")
     return created if isinstance(created, str) and is_date(created) else ""
 
 

@@ -15,15 +15,16 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import lock, obscpio
+from osc_containers import lock
 from osc_containers.errors import Error, LockError
+from osc_containers.formats import cpio
 from osc_containers.fs import atomic
 from osc_containers.lock import Lock
 from osc_containers.names import ARCHIVE_SUFFIX
 
 logger = logging.getLogger(__name__)
 
-_HOLDING = (ARCHIVE_SUFFIX, obscpio.FILE_NAME)
+_HOLDING = (ARCHIVE_SUFFIX, cpio.FILE_NAME)
 _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _PREFIX = re.compile(r"_service:(?:[^:/]+:)*")
 

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from osc_containers import holdings, lock, names, obscpio, oci, pins, sums, table, transfer
+from osc_containers import holdings, lock, names, oci, pins, sums, transfer
 from osc_containers.errors import DescriptionError, Error, LockError
+from osc_containers.formats import cpio, human
 from osc_containers.fs import atomic, ranges
 from osc_containers.fs.rooted_tree import Tree
 from osc_containers.holdings import Region
@@ -82,7 +83,7 @@ def prefetch(
             wanted = [_completed(item, rest.get(item.reference)) for item in wanted]
             new_pins = pins.pin(wanted, network.open_source, _confirmed(package, old, wanted))
         targets = _targets(new_pins, old, among=old.references if locked else rest)
-        _check_names(outdir, {lock.FILE_NAME, *([obscpio.FILE_NAME] if pack else [target.name for target in targets])})
+        _check_names(outdir, {lock.FILE_NAME, *([cpio.FILE_NAME] if pack else [target.name for target in targets])})
         provide = partial(_provide_bundle, pack) if pack else _provide
         with ExitStack() as last:
             with provide(package, targets, network, outdir, strict=locked) as archives:
@@ -114,10 +115,10 @@ def _rest(
         kept = {arch: image for arch, image in locked.images.items() if (reference, arch) in images}
         if kept:
             found[reference] = locked._replace(images=kept)
-    if found and (bundled or package.find(obscpio.FILE_NAME)):
+    if found and (bundled or package.find(cpio.FILE_NAME)):
         names = ", ".join(f"{reference} for {' and '.join(locked.images)}" for reference, locked in found.items())
         raise DescriptionError(
-            f"{obscpio.FILE_NAME}: holds what one run asks for, but this one would lose {names}, which _service or the "
+            f"{cpio.FILE_NAME}: holds what one run asks for, but this one would lose {names}, which _service or the "
             "descriptions ask for, too; ask for all of it at once, or no longer for that"
         )
     return found
@@ -258,18 +259,18 @@ def _provide_bundle(
         for target, order in zip(targets, orders, strict=True)
     }
     bundle = pack(_lock(targets, draft))
-    path = package.find(obscpio.FILE_NAME)
+    path = package.find(cpio.FILE_NAME)
     if (
         path
         and all(_agrees(package, target) for target in targets)
         and holdings.is_bundle(path, bundle, draft.values())
     ):
         yield draft
-        if path != package.directory / obscpio.FILE_NAME:
-            Tree(outdir.resolve()).link(f"/{obscpio.FILE_NAME}", path)
+        if path != package.directory / cpio.FILE_NAME:
+            Tree(outdir.resolve()).link(f"/{cpio.FILE_NAME}", path)
         return
     volume = Volume(
-        name=obscpio.FILE_NAME,
+        name=cpio.FILE_NAME,
         size=bundle.layout.size,
         orders=tuple((order, bundle.layout.contents[order.name]) for order in orders),
         finish=lambda made: pack(_lock(targets, made)).frame(),
@@ -300,7 +301,7 @@ def _report(old: Lock, new: Lock) -> None:
         before = old.image_for(reference, arch)
         digest = locked.image.manifest.digest
         if before is None:
-            size = table.size(locked.archive.size)
+            size = human.size(locked.archive.size)
             logger.info("%s (%s): pinned to %s, %s", reference, arch, digest, size)
         elif before.image != locked.image:
             logger.info("%s (%s): moved from %s to %s", reference, arch, before.image.manifest.digest, digest)
@@ -311,8 +312,8 @@ def _report(old: Lock, new: Lock) -> None:
 def _prune(package: Package, old: Lock, new: Lock, *, bundled: bool) -> None:
     """Remove what the old lock stood for and the new one does not: osc never removes what a service wrote once."""
     named = {locked.archive.name for _, _, locked in (*old.images(), *new.images())}
-    keep = {obscpio.FILE_NAME} if bundled else {locked.archive.name for _, _, locked in new.images()}
-    for name in sorted({*named, obscpio.FILE_NAME} - keep):
+    keep = {cpio.FILE_NAME} if bundled else {locked.archive.name for _, _, locked in new.images()}
+    for name in sorted({*named, cpio.FILE_NAME} - keep):
         path = package.directory / name
         if path.is_file():
             path.unlink()

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from osc_containers import platforms
-from osc_containers.markup import BLANKS, Element
+from osc_containers.formats.xml_reader import BLANKS, Element
 
 
 class Requirement(NamedTuple):

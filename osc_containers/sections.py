@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from osc_containers import origin, profiles
-from osc_containers.markup import BLANKS, Element, Problems
+from osc_containers.formats.xml_reader import BLANKS, Element, Problems
 from osc_containers.origin import Source
 from osc_containers.reference import Reference
 

@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import markup, platforms
+from osc_containers import platforms
 from osc_containers.errors import DescriptionError
-from osc_containers.markup import Element
-from osc_containers.xmltext import XmlText, escape
+from osc_containers.formats import xml_reader
+from osc_containers.formats.xml_editor import XmlText, escape
+from osc_containers.formats.xml_reader import Element
 
 FILE_NAME = "_service"
 PREFETCH = "kiwi_containers"
@@ -78,7 +79,7 @@ class Entry(NamedTuple):
 def read(directory: Path) -> bytes | None:
     """Return the file of a package, or None where there is none."""
     path = directory / FILE_NAME
-    return markup.read(path) if path.is_file() else None
+    return xml_reader.read(path) if path.is_file() else None
 
 
 def entries_in(directory: Path) -> tuple[Entry, ...]:
@@ -132,7 +133,7 @@ def _entry(element: Element) -> Entry:
         name=name,
         mode=mode,
         parameters=tuple(
-            (child.attributes.get("name", ""), child.text.strip(markup.BLANKS))
+            (child.attributes.get("name", ""), child.text.strip(xml_reader.BLANKS))
             for child in element.children
             if child.name == "param"
         ),
@@ -143,7 +144,7 @@ def _entry(element: Element) -> Entry:
 
 def _root(xml: bytes) -> Element:
     try:
-        root = markup.parse(xml, FILE_NAME, ("service",))
+        root = xml_reader.parse(xml, FILE_NAME, ("service",))
     except ValueError as error:
         raise DescriptionError(str(error)) from None
     if root.name != "services":

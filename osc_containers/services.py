@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from osc_containers import inject as injection
-from osc_containers import program, request, servicefile, table
+from osc_containers import program, request, servicefile
 from osc_containers.commands import arguments
 from osc_containers.commands.inject import the_description
 from osc_containers.commands.prefetch import prefetch_all
 from osc_containers.commands.verify import verify_all
+from osc_containers.formats import human
 from osc_containers.lock import EMPTY
 from osc_containers.package import Package
 
@@ -51,7 +52,7 @@ def _inject(parameters: Sequence[str]) -> int:
     package, names = Package(Path()), arguments.given(options.description)
     if not _is_build_root():
         count = verify_all(package, names, [], [])
-        logger.info("not in a build root: %s verified, nothing changed", table.count(count, "archive"))
+        logger.info("not in a build root: %s verified, nothing changed", human.count(count, "archive"))
         return 0
     # The scheduler's architecture may be a path of compatible ones, the best first (obs-build, BUILD_ARCH).
     arch = os.environ["BUILD_ARCH"].partition(":")[0]

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import description, markup
+from osc_containers import description
 from osc_containers.description import Description, Include
 from osc_containers.errors import DescriptionError
+from osc_containers.formats import xml_reader
+from osc_containers.formats.xml_editor import XmlText, escape
+from osc_containers.formats.xml_reader import Element
 from osc_containers.fs import atomic
-from osc_containers.markup import Element
 from osc_containers.sections import Container
-from osc_containers.xmltext import XmlText, escape
 
 logger = logging.getLogger(__name__)
 
@@ -111,10 +112,10 @@ def detached(found: Description, splits: Sequence[Split] = ()) -> tuple[bytes, t
                 )
     if problems:
         raise DescriptionError(*problems)
-    source = XmlText.of(xml, markup.parse(xml, found.path.name).start)
+    source = XmlText.of(xml, xml_reader.parse(xml, found.path.name).start)
     own = (include for include in found.includes if not include.is_nested)
     pieces, done = [], 0
-    for include, (start, end) in zip(own, markup.spans(xml, "include"), strict=True):
+    for include, (start, end) in zip(own, xml_reader.spans(xml, "include"), strict=True):
         if include.name in holding:
             first, last = source.whole_line(source.position(start), source.position(end))
             pieces.append(source.text[done:first])
@@ -131,7 +132,7 @@ def _obstacle(include: Include, load: Callable[[str], bytes]) -> str:
         return "is included by another file"
     if "/" in include.name:
         return "is in a directory, where the service does not look"
-    others = markup.parse(load(include.name), include.name, _SECTIONS, markup.PACKAGE_LIMIT).children
+    others = xml_reader.parse(load(include.name), include.name, _SECTIONS, xml_reader.PACKAGE_LIMIT).children
     return f"has {others[0].name!r}, too" if others else ""
 
 
@@ -143,7 +144,7 @@ def _split(found: Description, descriptions: Sequence[Description], *, alone: bo
                 f"into a file that {other.path.name} includes"
             )
     xml = description.load(found.path.parent, found.path.name)
-    root = markup.parse(xml, found.path.name)
+    root = xml_reader.parse(xml, found.path.name)
     source = XmlText.of(xml, root.start)
     if source.has_doctype(source.position(root.start)):
         raise ValueError("<containers> may use what the DTD of the file declares; take the <!DOCTYPE> out first")
@@ -208,7 +209,7 @@ def _free_name(found: Description, moved: bytes, descriptions: Sequence[Descript
         raise ValueError(f"{path.name[:160]!r} is no name that can be included; rename the description")
     if path in found.files:
         raise ValueError(f"{path.name} is there already and included; move this <containers> into it")
-    if os.path.lexists(path) and not (path.is_file() and not path.is_symlink() and markup.read(path) == moved):
+    if os.path.lexists(path) and not (path.is_file() and not path.is_symlink() and xml_reader.read(path) == moved):
         raise ValueError(f"{path.name} is there already and is something else; rename or remove it")
     return path
 

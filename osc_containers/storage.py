@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from osc_containers import tarball
 from osc_containers.errors import RegistryError
+from osc_containers.formats import tar
 
 _LINK_LIMIT = 8
 
@@ -122,7 +122,7 @@ class Tar:
         self._links: dict[str, str] = {}
         try:
             with os.fdopen(_open(path), "rb") as file:
-                for member in tarball.members(file):
+                for member in tar.members(file):
                     self._add(member)
         except ValueError as error:
             raise RegistryError(f"{path}: {error}") from None

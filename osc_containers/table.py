@@ -72,18 +72,3 @@ def wrap(text: str, width: int) -> list[str]:
         while len(lines[-1]) > width:
             lines[-1:] = [lines[-1][:width], lines[-1][width:]]
     return lines
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number of things: `1 image`, `2 images`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes for people, in decimal units: `1.2 MB`."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 999.5 or unit == "GB":
-            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 99.95 else f"{amount:.1f} {unit}"
-        amount /= 1000
-    raise AssertionError

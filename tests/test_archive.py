@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import images, references
 
-from osc_containers import archive, tarball
+from osc_containers import archive
 from osc_containers.archive import Image, Layout, Member, lay_out
 from osc_containers.digest import Digest
+from osc_containers.formats import tar as tarball
 from osc_containers.oci import MANIFEST, Descriptor
 from osc_containers.reference import Reference
 

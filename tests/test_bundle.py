@@ -10,10 +10,11 @@ import pytest
 from fake_source import FakeSource
 from test_prefetch import APP, contents, identities
 
-from osc_containers import bundle, description, inject, lock, obscpio, overlay, verify
+from osc_containers import bundle, description, inject, lock, overlay, verify
 from osc_containers.digest import Digest
 from osc_containers.errors import DescriptionError, RegistryError, VerificationError
-from osc_containers.obscpio import Entry
+from osc_containers.formats import cpio
+from osc_containers.formats.cpio import Entry
 from osc_containers.package import Package
 from osc_containers.pins import Wanted
 from osc_containers.prefetch import prefetch
@@ -82,7 +83,7 @@ def test_cpio_unpacks_what_the_inject_service_makes(package: Path, tmp_path: Pat
     assert sorted(contents(package)) == ["containers.lock", "containers.xml", "kiwi_containers.obscpio"]
     unpacked, injected = tmp_path / "unpacked", tmp_path / "injected"
     unpacked.mkdir()
-    with (package / obscpio.FILE_NAME).open("rb") as file:
+    with (package / cpio.FILE_NAME).open("rb") as file:
         command = ["cpio", "--extract", "--unconditional", "--make-directories", "--quiet"]
         subprocess.run(command, stdin=file, cwd=unpacked, check=True)
     injected.mkdir()
@@ -100,7 +101,7 @@ def test_the_archives_are_in_it_once(package: Path) -> None:
     run(source(), package)
     found = lock.loads((package / lock.FILE_NAME).read_text())
     archives = sum(locked.archive.size for _, _, locked in found.images())
-    assert (package / obscpio.FILE_NAME).stat().st_size < archives + 64 * 1024
+    assert (package / cpio.FILE_NAME).stat().st_size < archives + 64 * 1024
 
 
 def test_a_second_run_fetches_and_writes_nothing(package: Path) -> None:
@@ -130,7 +131,7 @@ def verified(directory: Path) -> tuple[str, ...]:
 def test_archives_in_it_are_verified_where_they_are(package: Path) -> None:
     run(source(), package)
     assert verified(package) == ()
-    path = package / obscpio.FILE_NAME
+    path = package / cpio.FILE_NAME
     content = bytearray(path.read_bytes())
     content[content.index(b"oci-layout") + 600] ^= 1
     path.write_bytes(content)
@@ -147,7 +148,7 @@ def test_switching_keeps_the_blobs_and_leaves_nothing_of_the_other_form(package:
     assert sorted(contents(package)) == ["containers.lock", "containers.xml", "kiwi_containers.obscpio"]
     run(again, package, bundled=False)
     assert again.asked["blob"] == 0
-    assert not (package / obscpio.FILE_NAME).exists()
+    assert not (package / cpio.FILE_NAME).exists()
     assert verified(package) == ()
 
 
@@ -166,7 +167,7 @@ def test_a_part_of_what_is_asked_for_takes_nothing_out_of_the_bundle(
 def test_a_locked_run_makes_the_same_bundle(package: Path) -> None:
     run(source(), package)
     before = contents(package)
-    (package / obscpio.FILE_NAME).unlink()
+    (package / cpio.FILE_NAME).unlink()
     run(source(), package, locked=True)
     assert contents(package) == before
 
@@ -201,12 +202,12 @@ def test_a_lock_of_one_image_with_the_archive_of_another_is_mended(package: Path
 def test_nothing_of_a_part_stays_that_is_not_in_the_bundle(package: Path) -> None:
     run(source(), package)
     before = contents(package)
-    damaged = bytearray((package / obscpio.FILE_NAME).read_bytes())
+    damaged = bytearray((package / cpio.FILE_NAME).read_bytes())
     damaged[damaged.index(b"070701", 1) - 1] = 7  # one of the zeros that fill up a name
-    (package / obscpio.FILE_NAME).write_bytes(damaged)
+    (package / cpio.FILE_NAME).write_bytes(damaged)
     run(source(), package)
     assert contents(package) == before
-    (package / obscpio.FILE_NAME).unlink()
+    (package / cpio.FILE_NAME).unlink()
     broken = source()
     broken.damaged = {Digest.of(broken.tags[APP].blobs[-1]): b"x" * len(broken.tags[APP].blobs[-1])}
     with pytest.raises(VerificationError):
@@ -222,8 +223,8 @@ def test_what_the_format_cannot_hold_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"^root/a: got 4294967296 bytes, expected at most 4294967295 in a cpio archive$"
     ):
-        obscpio.lay_out([entry])
-    assert obscpio.lay_out([Entry(path="root/a", mode=0o100644, size=(4 << 30) - 1, content="a")]).size > 4 << 30
+        cpio.lay_out([entry])
+    assert cpio.lay_out([Entry(path="root/a", mode=0o100644, size=(4 << 30) - 1, content="a")]).size > 4 << 30
 
 
 def test_an_image_that_the_format_cannot_hold_is_said_with_the_way_out(package: Path) -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from messages import assert_bounded, exactly
 from strategies import json_values
 
-from osc_containers import fields
-from osc_containers.fields import Fields
+from osc_containers.formats import strict_json
+from osc_containers.formats.strict_json import Fields
 
 Access = Callable[[Fields], object]
 
@@ -43,7 +43,7 @@ Access = Callable[[Fields], object]
     ],
 )
 def test_values_have_their_types(text: str | bytes, access: Access, expected: object) -> None:
-    assert access(fields.load(text, "x")) == expected
+    assert access(strict_json.load(text, "x")) == expected
 
 
 def nested(depth: int) -> str:
@@ -62,7 +62,7 @@ def nested(depth: int) -> str:
         ('{"a": 1, "b": 2, "a": 1}', "not valid JSON; key 'a' is there twice"),
         ('{"b": {"\\ud800": 1, "\\uD800": 2}}', "not valid JSON; key '\\ud800' is there twice"),
         (f'{{"{"k" * 999}": 1, "{"k" * 999}": 2}}', f"not valid JSON; key '{'k' * 80}' is there twice"),
-        (nested(fields.DEPTH_LIMIT), "nested too deeply, expected at most 256 levels"),
+        (nested(strict_json.DEPTH_LIMIT), "nested too deeply, expected at most 256 levels"),
         ("[" * 100_000, "nested too deeply, expected at most 256 levels"),
         ('["]" ,' * 257, "nested too deeply, expected at most 256 levels"),
         ('["\\\\\\"]" ,' * 257, "nested too deeply, expected at most 256 levels"),
@@ -75,37 +75,37 @@ def nested(depth: int) -> str:
 )
 def test_what_is_no_json_object_is_refused(text: str | bytes, message: str) -> None:
     with pytest.raises(ValueError, match=exactly(f"x: {message}")):
-        fields.load(text, "x")
+        strict_json.load(text, "x")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le"])
 def test_bytes_in_another_encoding_are_refused(encoding: str) -> None:
     with pytest.raises(ValueError, match=r"\Ax: not valid JSON; "):
-        fields.load('{"a": "\u00e9"}'.encode(encoding), "x")
+        strict_json.load('{"a": "\u00e9"}'.encode(encoding), "x")
 
 
 @pytest.mark.parametrize("unit", ["[]", "{}", "[\\", '[\\"', '{"'])
 def test_brackets_in_strings_and_beside_each_other_are_no_depth(unit: str) -> None:
     text = json.dumps({"a": [unit * 300] * 300, "b": [[{}]] * 300})
-    assert fields.load(text, "x").lines("a") == (unit * 300,) * 300
-    assert fields.load(nested(fields.DEPTH_LIMIT - 1), "x").values
+    assert strict_json.load(text, "x").lines("a") == (unit * 300,) * 300
+    assert strict_json.load(nested(strict_json.DEPTH_LIMIT - 1), "x").values
 
 
 @pytest.mark.parametrize("unit", ['"', r"\"", '"\\', "\\", '["', '[{"a": ', '["",'])
 def test_depth_is_found_in_reasonable_time(unit: str) -> None:
     with pytest.raises(ValueError, match=r"\Ax: (not valid JSON; |nested too deeply)"):
-        fields.load("[" * 256 + "{}" + unit * 500_000, "x")
+        strict_json.load("[" * 256 + "{}" + unit * 500_000, "x")
 
 
 def test_an_integer_of_very_many_digits_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\Ax: not valid JSON; Exceeds the limit \(4300 digits\)"):
-        fields.load('{"a": ' + "1" * 5000 + "}", "x")
+        strict_json.load('{"a": ' + "1" * 5000 + "}", "x")
 
 
 def test_many_keys_are_compared_in_reasonable_time() -> None:
     keys = ", ".join(f'"{number}": 0' for number in range(100_000))
     with pytest.raises(ValueError, match=exactly("x: not valid JSON; key '99999' is there twice")):
-        fields.load(f'{{{keys}, "99999": 0}}', "x")
+        strict_json.load(f'{{{keys}, "99999": 0}}', "x")
 
 
 @pytest.mark.parametrize(
@@ -155,13 +155,13 @@ def test_many_keys_are_compared_in_reasonable_time() -> None:
 )
 def test_an_error_names_the_way_to_the_value(text: str, access: Access, message: str) -> None:
     with pytest.raises(ValueError, match=exactly(message)):
-        access(fields.load(text, "x"))
+        access(strict_json.load(text, "x"))
 
 
 @given(st.text() | st.binary() | json_values.map(json.dumps))
 def test_anything_is_an_object_or_an_error(text: str | bytes) -> None:
     try:
-        found = fields.load(text, "x")
+        found = strict_json.load(text, "x")
     except ValueError as error:
         assert_bounded(error)
         return

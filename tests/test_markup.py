@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osc_containers import markup
+from osc_containers.formats import xml_reader
 
 HEAD = '<?xml version="1.0" encoding="utf-8"?>\n'
 
@@ -26,7 +26,7 @@ def test_elements_come_with_their_lines_and_attributes() -> None:
     xml = (
         b"<?xml version='1.0'?>\n<a>\n  <b x='1'>\n    <c\n y='&lt;2'/>t</b>\n  <skipped/><k:b xmlns:k='urn:k'/>\n</a>"
     )
-    root = markup.parse(xml, "file", ("b",))
+    root = xml_reader.parse(xml, "file", ("b",))
     first, second = root.children
     assert (root.name, root.line) == ("a", 2)
     assert (first.name, first.line, first.attributes, first.has_text) == ("b", 3, {"x": "1"}, True)
@@ -35,7 +35,7 @@ def test_elements_come_with_their_lines_and_attributes() -> None:
 
 
 def test_lines_are_counted_beyond_what_fits_in_two_bytes() -> None:
-    root = markup.parse(b"<a>" + b"\n" * 100_000 + b"<b/></a>", "file", ("b",))
+    root = xml_reader.parse(b"<a>" + b"\n" * 100_000 + b"<b/></a>", "file", ("b",))
     assert root.children[0].line == 100_001
 
 
@@ -63,7 +63,7 @@ def test_elements_are_cut_out_of_every_encoding(codec: str, declared: str, mark:
     def encoded(text: str) -> bytes:
         return mark + text.replace("\n", newline).encode(codec)
 
-    assert markup.without(encoded(xml), "b") == encoded(start + end)
+    assert xml_reader.without(encoded(xml), "b") == encoded(start + end)
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,14 @@ def test_elements_are_cut_out_of_every_encoding(codec: str, declared: str, mark:
     ],
 )
 def test_only_children_of_the_root_are_cut_out(xml: str, expected: str | None) -> None:
-    assert markup.without(xml.encode(), "b").decode() == (xml if expected is None else expected)
+    assert xml_reader.without(xml.encode(), "b").decode() == (xml if expected is None else expected)
 
 
 @given(st.lists(st.sampled_from(["<b/>", "<b>x</b>", "<b><c/></b>", "<c/>", " ", "\n", "\t", "<!-- <b/> -->", "t"])))
 def test_what_is_cut_out_is_the_elements_and_blanks(pieces: list[str]) -> None:
     xml = f"<a>{''.join(pieces)}</a>".encode()
     rest = "".join(piece for piece in pieces if not piece.startswith("<b"))
-    left = markup.without(xml, "b").decode()
+    left = xml_reader.without(xml, "b").decode()
     assert "".join(left.split()) == "".join(f"<a>{rest}</a>".split())
     assert left.count("<b") == rest.count("<b")
 
@@ -159,13 +159,13 @@ _DTD = "refers to a DTD in another file or a parameter entity, which are never r
 def test_what_is_refused_is_named_with_its_line(xml: str, message: str | None) -> None:
     message = message or "file:1: unknown encoding, expected UTF-8, UTF-16 or one of a byte for a letter"
     with pytest.raises(ValueError, match=r"^file:") as caught:
-        markup.parse(xml.encode(), "file", ("b",))
+        xml_reader.parse(xml.encode(), "file", ("b",))
     assert str(caught.value) == message
 
 
 def test_a_file_of_more_than_the_limit_is_refused_unread() -> None:
     with pytest.raises(ValueError, match=r"^file: has more than 4194304 bytes, too many for such a file$"):
-        markup.parse(b" " * (markup.SIZE_LIMIT + 1), "file")
+        xml_reader.parse(b" " * (xml_reader.SIZE_LIMIT + 1), "file")
 
 
 @pytest.mark.parametrize(
@@ -184,11 +184,11 @@ def test_a_file_of_more_than_the_limit_is_refused_unread() -> None:
 )
 def test_no_file_within_the_limit_takes_long_or_much(xml: str) -> None:
     content = xml.encode()
-    assert len(content) <= markup.SIZE_LIMIT
+    assert len(content) <= xml_reader.SIZE_LIMIT
     started = time.process_time()
     tracemalloc.start()
     try:
-        markup.without(content, "b")
+        xml_reader.without(content, "b")
     except ValueError:
         pass
     finally:
@@ -201,7 +201,7 @@ def test_no_file_within_the_limit_takes_long_or_much(xml: str) -> None:
 @given(st.text("<>/ab='\"&;!-[]?% \n", max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
-        markup.without(f"<a>{text}</a>".encode(), "b")
+        xml_reader.without(f"<a>{text}</a>".encode(), "b")
     except ValueError as error:
         said = str(error)
     else:
@@ -212,7 +212,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     try:
-        markup.without(content, "b")
+        xml_reader.without(content, "b")
     except ValueError as error:
         said = str(error)
     else:

@@ -3,6 +3,7 @@
 import pytest
 
 from osc_containers import table
+from osc_containers.formats import human
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
@@ -49,8 +50,8 @@ def test_a_wide_row_goes_on_in_further_lines_after_a_comma(monkeypatch: pytest.M
     ],
 )
 def test_a_size_has_the_unit_that_keeps_it_short(count: int, text: str) -> None:
-    assert table.size(count) == text
+    assert human.size(count) == text
 
 
 def test_one_thing_is_one() -> None:
-    assert [table.count(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    assert [human.count(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osc_containers import tarball
+from osc_containers.formats import tar as tarball
 
 
 @given(

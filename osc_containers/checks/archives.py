@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 
-from osc_containers import obscpio, workingcopy
+from osc_containers import workingcopy
 from osc_containers.checks.subject import Subject
 from osc_containers.errors import DescriptionError
 from osc_containers.findings import Finding, Severity
+from osc_containers.formats import cpio
+from osc_containers.formats.human import count, size
 from osc_containers.lock import FILE_NAME, Lock
 from osc_containers.names import ARCHIVE_SUFFIX
 from osc_containers.reference import Reference
 from osc_containers.request import default_architectures, of_entries, wanted
-from osc_containers.table import count, size
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -64,9 +65,9 @@ def _archives(lock: Lock, subject: Subject) -> Iterator[Finding]:
     """Find archives that are missing, are not those that are locked, or have nothing to do with the lock."""
     expected = {locked.archive.name: (reference, locked) for reference, _, locked in lock.images()}
     if subject.is_bundled:
-        if expected and subject.package.find(obscpio.FILE_NAME) is None:
+        if expected and subject.package.find(cpio.FILE_NAME) is None:
             why = f"not there, but {FILE_NAME} pins {count(len(expected), 'image')} for it"
-            yield _archive(Severity.ERROR, obscpio.FILE_NAME, why, subject.prefetch)
+            yield _archive(Severity.ERROR, cpio.FILE_NAME, why, subject.prefetch)
         return
     for name, (reference, locked) in expected.items():
         path = subject.package.find(name)
@@ -78,7 +79,7 @@ def _archives(lock: Lock, subject: Subject) -> Iterator[Finding]:
             got = path.stat().st_size
             why = f"got {got} bytes, but {FILE_NAME} says {locked.archive.size}: it is truncated or of another day"
             yield _archive(Severity.ERROR, name, why, subject.prefetch)
-        if locked.archive.size > obscpio.SIZE_LIMIT:
+        if locked.archive.size > cpio.SIZE_LIMIT:
             why = f"{size(locked.archive.size)} are too many for a member of a cpio archive: inject=source would fail"
             yield _archive(Severity.INFO, name, why)
     own = (path.name for path in subject.package.archives() if path.parent == subject.package.directory)

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from osc_containers import appliance, obscpio, platforms, request
+from osc_containers import appliance, platforms, request
 from osc_containers.checks.subject import Subject
 from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
 from osc_containers.findings import Finding, Severity
+from osc_containers.formats import cpio
 from osc_containers.package import Package
 from osc_containers.request import Request
 from osc_containers.servicefile import FILE_NAME, INJECT, PREFETCH, Entry
@@ -30,7 +31,7 @@ def check(subject: Subject) -> Iterator[Finding]:
             why = f"{INJECT} does its work in the build root only, but with mode {entry.mode!r} it does not run there"
             yield _finding(Severity.ERROR, why, _line(INJECT, "buildtime"), entry)
         if subject.is_bundled:
-            why = f"{INJECT} finds no archives: {PREFETCH} puts them into {obscpio.FILE_NAME}, as 'inject' says"
+            why = f"{INJECT} finds no archives: {PREFETCH} puts them into {cpio.FILE_NAME}, as 'inject' says"
             yield _finding(Severity.ERROR, why, "without this service, or without inject=source", entry)
         yield from _parameters(entry, subject)
     if injects and not subject.is_bundled:

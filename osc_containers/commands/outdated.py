@@ -3,10 +3,11 @@
 import argparse
 import json
 
-from osc_containers import changelog, differences, request, table, terminal
+from osc_containers import changelog, differences, request, terminal
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.commands.verify import require_lock
+from osc_containers.formats import human
 from osc_containers.package import Package
 
 
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(differences.as_objects(moved), indent=2))
     elif moved:
         print(terminal.paint_head(changelog.as_text(moved)))
-        print(f"\n{table.size(sum(change.fetched for change in moved))} to fetch")
+        print(f"\n{human.size(sum(change.fetched for change in moved))} to fetch")
     else:
         count = sum(len(item.architectures) for item in wanted)
         print("1 image is what its tag names" if count == 1 else f"{count} images are what their tags name")

@@ -8,10 +8,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osc_containers import obscpio, progress, request, servicefile
+from osc_containers import progress, request, servicefile
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.errors import DescriptionError
+from osc_containers.formats import cpio
 from osc_containers.lock import Lock
 from osc_containers.package import Package
 from osc_containers.progress import Progress, Silence
@@ -143,7 +144,7 @@ def _pack_for(found: Request) -> "Callable[[Lock], Bundle]":
     if len(found.descriptions) > 1 or len(architectures) > 1:
         names = ", ".join(each.path.name for each in found.descriptions)
         raise DescriptionError(
-            f"{obscpio.FILE_NAME}: got {names} for {', '.join(architectures)}, but it holds the containers of one "
+            f"{cpio.FILE_NAME}: got {names} for {', '.join(architectures)}, but it holds the containers of one "
             "description for one architecture; name them with 'description' and 'arch'"
         )
     (arch,) = architectures

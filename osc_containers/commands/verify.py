@@ -3,10 +3,11 @@
 import argparse
 from collections.abc import Sequence
 
-from osc_containers import request, table, verify
+from osc_containers import request, verify
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.errors import LockError, VerificationError
+from osc_containers.formats import human
 from osc_containers.lock import FILE_NAME, Lock
 from osc_containers.package import Package
 
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         arguments.words(options.arch),
         arguments.given(options.profile),
     )
-    print(f"{table.count(count, 'archive')} verified: all is as the lock and the description say")
+    print(f"{human.count(count, 'archive')} verified: all is as the lock and the description say")
     return 0
 
 

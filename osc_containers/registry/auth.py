@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from osc_containers import fields
+from osc_containers.formats import strict_json
 
 REPLY_LIMIT = 1 << 20
 """Bytes of a token server's reply."""
@@ -127,7 +127,7 @@ def parse_token(reply: bytes, where: str) -> Token:
 
     :raises ValueError: it holds no usable token.
     """
-    document = fields.load(reply, where)
+    document = strict_json.load(reply, where)
     value = document.text("token", "") or document.text("access_token", "")
     if not value:
         raise ValueError(f"{where}: got no token")

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import fields
 from osc_containers.errors import RegistryError
-from osc_containers.fields import Fields
+from osc_containers.formats import strict_json
+from osc_containers.formats.strict_json import Fields
 from osc_containers.registry.auth import Login
 from osc_containers.registry.registries import AUTH_FILES
 
@@ -63,7 +63,7 @@ def parse(text: bytes, where: str) -> Credentials:
 
     :raises ValueError: it is malformed; the message holds nothing of its secrets.
     """
-    document = fields.load(text, where)
+    document = strict_json.load(text, where)
     nothing = Fields({}, where)
     return Credentials(
         logins=document.member("auths") if "auths" in document else nothing,
@@ -225,7 +225,7 @@ def _run_helper(helper: str, server: str) -> Login | None:
             return None
         raise RegistryError(f"{program}: fails for {server} with status {done.returncode}")
     try:
-        reply = fields.load(done.stdout[:_FILE_LIMIT], program)
+        reply = strict_json.load(done.stdout[:_FILE_LIMIT], program)
         username, secret = reply.text("Username", ""), reply.text("Secret", "")
     except ValueError:
         raise RegistryError(f"{program}: the reply for {server} is malformed") from None

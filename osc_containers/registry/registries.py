@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from osc_containers.errors import RegistryError
-from osc_containers.fields import Fields
+from osc_containers.formats.strict_json import Fields
 from osc_containers.reference import Reference
 
 AUTH_FILES = "containers-auth.json"

@@ -8,7 +8,7 @@ from typing import Any
 
 from urllib3.exceptions import HTTPError
 
-from osc_containers import fields
+from osc_containers.formats import strict_json
 from osc_containers.registry import connection, failures
 from osc_containers.registry.failures import Failure, Way
 
@@ -106,7 +106,7 @@ class Reply:
 
     def _error(self) -> str:
         try:
-            errors = fields.load(self.read(_ERROR_LIMIT), "").members("errors")
+            errors = strict_json.load(self.read(_ERROR_LIMIT), "").members("errors")
             first = errors[0]
             texts = [text for key in ("code", "message") if (text := first.text(key, ""))]
         except (Failure, ValueError, IndexError):

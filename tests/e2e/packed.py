@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import images
 
-from osc_containers import archive, oci, tarball
+from osc_containers import archive, oci
 from osc_containers.archive import Image
 from osc_containers.digest import Digest
+from osc_containers.formats import tar
 from osc_containers.oci import Descriptor, Manifest
 from osc_containers.reference import Reference
 from osc_containers.units import ARCHIVES, Load
@@ -42,10 +43,9 @@ def pack(name: str, image: images.Image) -> Packed:
     blobs = {Digest.of(content): content for content in (image.raw, *image.blobs)}
     members = archive.lay_out(pinned, reference).members
     parts = [
-        member.header + (member.content or blobs[member.digest]) + bytes(tarball.padding(member.size))
-        for member in members
+        member.header + (member.content or blobs[member.digest]) + bytes(tar.padding(member.size)) for member in members
     ]
-    content = b"".join([*parts, tarball.END])
+    content = b"".join([*parts, tar.END])
     load = Load(
         backend="podman",
         reference=reference,

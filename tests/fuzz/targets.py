@@ -15,10 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import images
 
-from osc_containers import archive, description, holdings, lock, names, obscpio, oci, servicefile
+from osc_containers import archive, description, holdings, lock, names, oci, servicefile
 from osc_containers.archive import Image
 from osc_containers.docker_archive import DockerArchive
 from osc_containers.errors import DescriptionError, LockError, RegistryError
+from osc_containers.formats import cpio
 from osc_containers.fs import ranges
 from osc_containers.layouts import OciLayout
 from osc_containers.lock import ArchiveFile, LockedImage
@@ -138,7 +139,7 @@ def read_tar(data: bytes) -> None:
 
 def read_cpio(data: bytes) -> None:
     """Look for blobs in what seems to be a bundle."""
-    _read_blobs(data, obscpio.FILE_NAME)
+    _read_blobs(data, cpio.FILE_NAME)
 
 
 def _read_blobs(data: bytes, name: str) -> None:

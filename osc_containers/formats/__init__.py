@@ -1,0 +1,1 @@
+"""Untrusted bytes to values and back: XML, JSON, tar, cpio."""
