@@ -18,31 +18,13 @@ import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from osc_containers.digest import Digest
 from osc_containers.formats import tar
-from osc_containers.oci import INDEX, Descriptor, Manifest
-from osc_containers.reference import Reference
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import INDEX
+from osc_containers.oci.reference import Reference
 
 NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
-
-
-class Image(NamedTuple):
-    """What is pinned of one image for one architecture: descriptors, in the order of the manifest."""
-
-    manifest: Descriptor
-    config: Descriptor
-    layers: tuple[Descriptor, ...]
-
-    @classmethod
-    def of(cls, manifest: Manifest) -> "Image":
-        """Return the image that a manifest describes."""
-        descriptor = Descriptor(digest=manifest.digest, size=len(manifest.raw), media_type=manifest.media_type)
-        return cls(manifest=descriptor, config=manifest.config, layers=manifest.layers)
-
-    @property
-    def blobs(self) -> tuple[Descriptor, ...]:
-        """Layers, config and manifest, each once, in the order of the archive."""
-        return tuple({blob.digest: blob for blob in (*self.layers, self.config, self.manifest)}.values())
 
 
 class Member(NamedTuple):

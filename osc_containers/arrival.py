@@ -17,10 +17,10 @@ from osc_containers import parts
 from osc_containers.errors import VerificationError
 from osc_containers.fs import ranges
 from osc_containers.fs.ranges import Place
-from osc_containers.oci import Descriptor
+from osc_containers.oci.manifest import Descriptor
+from osc_containers.oci.reference import Reference
 from osc_containers.parts import Range
 from osc_containers.progress import Progress
-from osc_containers.reference import Reference
 from osc_containers.sources import ATTEMPTS, ImageSource, Network
 
 _NEAR, _FAR = 4, 20

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
-from osc_containers.archive import Image
-from osc_containers.digest import Digest
-from osc_containers.oci import Descriptor
-from osc_containers.reference import Reference
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import Descriptor
+from osc_containers.oci.reference import Reference
 
 
 class Version(Protocol):

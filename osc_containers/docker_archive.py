@@ -10,13 +10,22 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import cast
 
-from osc_containers import layouts, oci
-from osc_containers.digest import Digest
+from osc_containers import layouts
 from osc_containers.errors import RegistryError
 from osc_containers.formats import strict_json
 from osc_containers.formats.strict_json import Fields
-from osc_containers.oci import Descriptor, Index, Manifest
-from osc_containers.reference import Reference
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.manifest import (
+    CONFIG_TYPES,
+    LAYER_COUNT_LIMIT,
+    MANIFEST,
+    MANIFEST_LIMIT,
+    Descriptor,
+    Index,
+    Manifest,
+    parse_document,
+)
+from osc_containers.oci.reference import Reference
 from osc_containers.sources import Stream
 from osc_containers.storage import Piece, Storage
 
@@ -41,7 +50,7 @@ class DockerArchive:
             raise RegistryError(f"{storage.path}: there is no manifest.json, expected an archive of `docker save`")
         try:
             # The file is an array: put it into an object, for which there is a reader.
-            text = b'{"images":' + listing.read(oci.MANIFEST_LIMIT) + b"}"
+            text = b'{"images":' + listing.read(MANIFEST_LIMIT) + b"}"
             self._image = _choose(strict_json.load(text, f"{storage.path}: manifest.json"), name)
             self._names = (self._image.line("Config"), *_layers(self._image))
         except ValueError as error:
@@ -81,14 +90,14 @@ class DockerArchive:
     def _manifest(self) -> Manifest:
         config, *layers = self._digests
         document = {
-            "config": _descriptor(*config, oci.CONFIG_TYPES[0]),
+            "config": _descriptor(*config, CONFIG_TYPES[0]),
             "layers": [_descriptor(digest, piece, _layer_type(piece)) for digest, piece in layers],
-            "mediaType": oci.MANIFEST,
+            "mediaType": MANIFEST,
             "schemaVersion": 2,
         }
         raw = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
         try:
-            manifest = oci.parse(raw, oci.MANIFEST, str(self._storage.path))
+            manifest = parse_document(raw, MANIFEST, str(self._storage.path))
         except ValueError as error:
             raise RegistryError(str(error)) from None
         return cast(Manifest, manifest)
@@ -114,8 +123,8 @@ def _choose(document: Fields, name: str) -> Fields:
 def _layers(image: Fields) -> tuple[str, ...]:
     """Return the names of the layers, counted here since the manifest can be made only when all of them are read."""
     names = image.lines("Layers")
-    if len(names) > oci.LAYER_COUNT_LIMIT:
-        raise ValueError(f"{image.path('Layers')}: got {len(names)} entries, expected at most {oci.LAYER_COUNT_LIMIT}")
+    if len(names) > LAYER_COUNT_LIMIT:
+        raise ValueError(f"{image.path('Layers')}: got {len(names)} entries, expected at most {LAYER_COUNT_LIMIT}")
     return names
 
 

@@ -8,15 +8,15 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from osc_containers import archive, oci
-from osc_containers.archive import Image
-from osc_containers.digest import Digest
+from osc_containers.archive import lay_out
 from osc_containers.formats import cpio, tar
 from osc_containers.fs.ranges import Place
 from osc_containers.lock import ArchiveFile, LockedImage
-from osc_containers.oci import Manifest
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, created_of, parse_document
+from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
-from osc_containers.reference import Reference
 
 if TYPE_CHECKING:
     from osc_containers.bundle import Bundle
@@ -38,7 +38,7 @@ def find_archive(package: Package, reference: Reference, locked: LockedImage) ->
     path = package.find(cpio.FILE_NAME)
     if path is None:
         return None
-    layout = archive.lay_out(locked.image, reference)
+    layout = lay_out(locked.image, reference)
     with path.open("rb") as file:
         for member in cpio.members(file):
             if member.size == layout.size and _looks_right(Place(file.fileno(), member.offset), layout.frame()):
@@ -50,15 +50,15 @@ def confirms(package: Package, reference: Reference, locked: LockedImage) -> boo
     """Tell whether the archive of an image is there, and manifest and config in it say of it what the lock says."""
     region = find_archive(package, reference, locked)
     manifest, config = locked.image.manifest, locked.image.config
-    if region is None or manifest.size > oci.MANIFEST_LIMIT or config.size > oci.CONFIG_LIMIT:
+    if region is None or manifest.size > MANIFEST_LIMIT or config.size > CONFIG_LIMIT:
         return False
-    offsets = {member.digest: member.offset for member in archive.lay_out(locked.image, reference).blobs()}
+    offsets = {member.digest: member.offset for member in lay_out(locked.image, reference).blobs()}
     with suppress(OSError, ValueError), region.path.open("rb") as file:
         place = Place(file.fileno(), region.offset)
         raw, text = (place.at(offsets[blob.digest]).read(0, blob.size) for blob in (manifest, config))
         if not manifest.digest.matches(raw) or not config.digest.matches(text):
             return False
-        parsed, created = oci.parse(raw, manifest.media_type, ""), oci.created_of(text, "")
+        parsed, created = parse_document(raw, manifest.media_type, ""), created_of(text, "")
         return isinstance(parsed, Manifest) and (Image.of(parsed), created) == (locked.image, locked.created)
     return False
 

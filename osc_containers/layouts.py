@@ -5,13 +5,12 @@ Spec: OCI image-spec v1.1, image-layout.md; containers-transports(5).
 
 from contextlib import AbstractContextManager
 
-from osc_containers import oci
-from osc_containers.digest import Digest
 from osc_containers.errors import RegistryError
 from osc_containers.formats import strict_json
 from osc_containers.formats.strict_json import Fields
-from osc_containers.oci import Descriptor, Index, Manifest
-from osc_containers.reference import Reference
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.manifest import MANIFEST_LIMIT, Descriptor, Index, Manifest, parse_document
+from osc_containers.oci.reference import Reference
 from osc_containers.sources import Stream
 from osc_containers.storage import Piece, Storage
 
@@ -33,7 +32,7 @@ class OciLayout:
         if index is None:
             raise RegistryError(f"{storage.path}: there is no index.json, expected an OCI image layout")
         try:
-            document = strict_json.load(index.read(oci.MANIFEST_LIMIT), f"{storage.path}: index.json")
+            document = strict_json.load(index.read(MANIFEST_LIMIT), f"{storage.path}: index.json")
             self._top = _choose(document, name)
         except ValueError as error:
             raise RegistryError(str(error)) from None
@@ -100,7 +99,7 @@ class DirLayout:
                 f"{storage.path}: there is no manifest.json, expected a directory of `skopeo copy … dir:`"
             )
         self._top = top
-        self._digest = Digest.of(top.read(oci.MANIFEST_LIMIT))
+        self._digest = Digest.of(top.read(MANIFEST_LIMIT))
 
     def resolve(self, reference: Reference) -> Digest:
         """Return the digest of the image, or that of the reference."""
@@ -131,11 +130,11 @@ def verified_manifest(piece: Piece, digest: Digest, media_type: str) -> Manifest
 
     :raises RegistryError: it has another digest, or is malformed.
     """
-    raw = piece.read(oci.MANIFEST_LIMIT)
+    raw = piece.read(MANIFEST_LIMIT)
     if not digest.matches(raw):
         raise RegistryError(f"{piece.path}: got a manifest {Digest.of(raw, digest.algorithm)}, expected {digest}")
     try:
-        return oci.parse(raw, media_type, str(piece.path))
+        return parse_document(raw, media_type, str(piece.path))
     except ValueError as error:
         raise RegistryError(str(error)) from None
 

@@ -17,15 +17,15 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from osc_containers import platforms
-from osc_containers.archive import Image
-from osc_containers.digest import Digest
 from osc_containers.errors import LockError
 from osc_containers.formats import strict_json
 from osc_containers.formats.strict_json import Fields
 from osc_containers.names import ARCHIVE_SUFFIX
-from osc_containers.oci import Descriptor, is_date
-from osc_containers.reference import Reference
+from osc_containers.oci import platform
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import Descriptor, is_date
+from osc_containers.oci.reference import Reference
 
 FILE_NAME = "containers.lock"
 LIMIT = 64 << 20
@@ -65,8 +65,8 @@ class LockedReference(NamedTuple):
         """Return the image for a kiwi architecture, by its name or by another name of the same platform."""
         if arch in self.images:
             return self.images[arch]
-        wanted = platforms.of_architecture(arch)
-        return next((self.images[a] for a in sorted(self.images) if platforms.of_architecture(a) == wanted), None)
+        wanted = platform.of_architecture(arch)
+        return next((self.images[a] for a in sorted(self.images) if platform.of_architecture(a) == wanted), None)
 
 
 class Lock(NamedTuple):
@@ -183,8 +183,8 @@ def _reference(name: str, where: str) -> Reference:
 def _load_reference(entry: Fields) -> LockedReference:
     images = {}
     for arch, item in entry.member("architectures").items():
-        if arch not in platforms.ARCHITECTURES:
-            raise ValueError(f"{item.where}: expected one of {', '.join(platforms.ARCHITECTURES)}")
+        if arch not in platform.ARCHITECTURES:
+            raise ValueError(f"{item.where}: expected one of {', '.join(platform.ARCHITECTURES)}")
         images[arch] = _load_image(item)
     if not images:
         raise ValueError(f"{entry.path('architectures')}: got none, expected at least one")

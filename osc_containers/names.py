@@ -8,8 +8,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from osc_containers.digest import Digest
-from osc_containers.reference import Reference
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.reference import Reference
 
 ARCHIVE_SUFFIX = ".ociarchive"
 _LENGTH = 160

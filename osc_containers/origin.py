@@ -11,8 +11,8 @@ import posixpath
 import re
 from typing import NamedTuple
 
-from osc_containers.digest import Digest
-from osc_containers.reference import Reference
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.reference import Reference
 
 _NAMED_TRANSPORTS = ("containers-storage", "docker-daemon")
 _PATH_TRANSPORTS = ("dir", "docker-archive", "oci", "oci-archive")

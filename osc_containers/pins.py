@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from osc_containers import oci, platforms
-from osc_containers.archive import Image
-from osc_containers.digest import Digest
 from osc_containers.errors import Error, LockError, RegistryError, VerificationError
 from osc_containers.lock import Lock, LockedReference
-from osc_containers.oci import Descriptor, Index, Manifest
-from osc_containers.reference import Reference
+from osc_containers.oci import platform
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import Descriptor, Index, Manifest, created_of, platform_of, select
+from osc_containers.oci.reference import Reference
 from osc_containers.sources import ATTEMPTS, ImageSource, Stream
 
 _INDEX_DEPTH = 4
@@ -102,22 +102,22 @@ def _from_lock(wanted: Wanted, locked: LockedReference) -> Pin | None:
 
 
 def _pin_image(reference: Reference, top: Manifest | Index, arch: str, source: ImageSource) -> PinnedImage:
-    wanted = platforms.of_architecture(arch)
+    wanted = platform.of_architecture(arch)
     current = top
     for _ in range(_INDEX_DEPTH):
         if isinstance(current, Manifest):
             break
-        entry = oci.select(current, wanted, str(reference))
+        entry = select(current, wanted, str(reference))
         current = source.manifest(reference, entry.digest)
     else:
         raise ValueError(f"{reference}: got an index inside {_INDEX_DEPTH - 1} others, expected a manifest")
     config = read_blob(source, reference, current.config)
-    offered = oci.platform_of(config, f"{reference}: config")
-    if platforms.rank(wanted, offered) is None:
+    offered = platform_of(config, f"{reference}: config")
+    if platform.rank(wanted, offered) is None:
         raise ValueError(f"{reference}: no image for {wanted} ({arch}); it is for {offered} only")
     return PinnedImage(
         image=Image.of(current),
-        created=oci.created_of(config, f"{reference}: config"),
+        created=created_of(config, f"{reference}: config"),
         small={current.digest: current.raw, current.config.digest: config},
     )
 

@@ -12,17 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from osc_containers import holdings, lock, names, oci, pins, sums, transfer
+from osc_containers import holdings, lock, names, pins, sums, transfer
 from osc_containers.errors import DescriptionError, Error, LockError
 from osc_containers.formats import cpio, human
 from osc_containers.fs import atomic, ranges
 from osc_containers.fs.rooted_tree import Tree
 from osc_containers.holdings import Region
 from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
-from osc_containers.oci import Descriptor
+from osc_containers.oci.manifest import INDEX_TYPES, Descriptor
+from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
 from osc_containers.pins import Pin, PinnedImage, Wanted
-from osc_containers.reference import Reference
 from osc_containers.sources import Network
 from osc_containers.transfer import Order, Volume
 
@@ -151,7 +151,7 @@ def _confirmed(package: Package, old: Lock, wanted: Iterable[Wanted]) -> Lock:
 
 def _leads_to(reference: LockedReference, manifest: Descriptor) -> bool:
     """Tell whether what was pinned may be where a manifest was found: an index, or the manifest itself."""
-    if reference.media_type in oci.INDEX_TYPES:
+    if reference.media_type in INDEX_TYPES:
         return reference.digest != manifest.digest
     return (reference.digest, reference.media_type) == (manifest.digest, manifest.media_type)
 

@@ -7,8 +7,8 @@ with `import="true"` are used when none is asked for.
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from osc_containers import platforms
 from osc_containers.formats.xml_reader import BLANKS, Element
+from osc_containers.oci import platform
 
 
 class Requirement(NamedTuple):
@@ -54,8 +54,8 @@ def arch_of(element: Element) -> str | None:
         return None
     value = value.strip(BLANKS)
     for arch in value.split(","):
-        if arch not in platforms.ARCHITECTURES:
-            known = ", ".join(platforms.ARCHITECTURES)
+        if arch not in platform.ARCHITECTURES:
+            known = ", ".join(platform.ARCHITECTURES)
             raise ValueError(
                 f"arch {value[:160]!r}: got {arch[:80]!r}, expected a comma list without blanks of {known}"
             )

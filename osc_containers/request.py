@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from osc_containers import description, platforms, servicefile
+from osc_containers import description, servicefile
 from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
 from osc_containers.lock import Lock
+from osc_containers.oci import platform
+from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
 from osc_containers.pins import Wanted
-from osc_containers.reference import Reference
 from osc_containers.sections import Container
 from osc_containers.servicefile import Entry
 
@@ -32,9 +33,9 @@ class Part(NamedTuple):
         """
         if self.given:
             return self.given
-        this = platforms.of_this_machine()
+        this = platform.of_this_machine()
         try:
-            platforms.of_architecture(this)
+            platform.of_architecture(this)
         except ValueError as error:
             name = self.description.path.name
             raise DescriptionError(f"{name}: this machine has an {error}; give one by 'arch'") from None
@@ -45,7 +46,7 @@ class Part(NamedTuple):
 
         :raises DescriptionError: as `architectures`.
         """
-        return platforms.of_architecture(arch) in map(platforms.of_architecture, self.architectures)
+        return platform.of_architecture(arch) in map(platform.of_architecture, self.architectures)
 
 
 class Request(NamedTuple):
@@ -153,7 +154,7 @@ def read(
     problems = []
     for arch in architectures:
         try:
-            platforms.of_architecture(arch)
+            platform.of_architecture(arch)
         except ValueError as error:
             problems.append(str(error))
     # A name may come from the _service of a package that somebody else wrote.
@@ -191,7 +192,7 @@ def default_architectures(asked: Request, lock: Lock) -> tuple[str, ...]:
 
 
 def _built_for(found: Description) -> tuple[str, ...]:
-    return tuple(arch for arch in found.exclusive_archs or () if arch in platforms.ARCHITECTURES)
+    return tuple(arch for arch in found.exclusive_archs or () if arch in platform.ARCHITECTURES)
 
 
 def wanted(request: Request) -> tuple[Wanted, ...]:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from osc_containers import origin, profiles
 from osc_containers.formats.xml_reader import BLANKS, Element, Problems
+from osc_containers.oci.reference import Reference
 from osc_containers.origin import Source
-from osc_containers.reference import Reference
 
 BACKENDS = ("podman", "docker", "container-snap")
 

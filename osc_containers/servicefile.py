@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import platforms
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import xml_reader
 from osc_containers.formats.xml_editor import XmlText, escape
 from osc_containers.formats.xml_reader import Element
+from osc_containers.oci import platform
 
 FILE_NAME = "_service"
 PREFETCH = "kiwi_containers"
@@ -71,7 +71,7 @@ class Entry(NamedTuple):
                 yield f"{self.name}: {name}: got {value[:80]!r}, expected one of {', '.join(known[name])}"
         for arch in self.given("arch"):
             try:
-                platforms.of_architecture(arch)
+                platform.of_architecture(arch)
             except ValueError as error:
                 yield f"{self.name}: {error}"
 

@@ -16,16 +16,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import archive, arrival, holdings, parts
-from osc_containers.archive import Image, Layout, Member
+from osc_containers import arrival, holdings, parts
+from osc_containers.archive import Layout, Member, lay_out
 from osc_containers.arrival import Shipment
-from osc_containers.digest import Digest
 from osc_containers.errors import VerificationError
 from osc_containers.fs import atomic
 from osc_containers.fs.ranges import Place
 from osc_containers.lock import ArchiveFile
-from osc_containers.oci import Descriptor
-from osc_containers.reference import Reference
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import Descriptor
+from osc_containers.oci.reference import Reference
 from osc_containers.sources import Network
 
 _HASHERS = 2
@@ -48,7 +49,7 @@ class Order(NamedTuple):
     @property
     def layout(self) -> Layout:
         """Where everything goes."""
-        return archive.lay_out(self.image, self.reference)
+        return lay_out(self.image, self.reference)
 
 
 Frame = Iterable[tuple[int, bytes]]

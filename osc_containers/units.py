@@ -26,8 +26,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers.digest import Digest
-from osc_containers.reference import Reference
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.reference import Reference
 
 ARCHIVES = "/var/tmp/kiwi_containers"  # noqa: S108 - a path in the image, and kiwi's
 LOADER = "/usr/libexec/kiwi_containers/load"

@@ -8,14 +8,15 @@ import hashlib
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from osc_containers import archive, holdings, oci, platforms
-from osc_containers.archive import Layout, Member
-from osc_containers.digest import Digest
+from osc_containers import holdings
+from osc_containers.archive import Layout, Member, lay_out
 from osc_containers.fs.ranges import Place
 from osc_containers.lock import FILE_NAME, Lock, LockedImage
-from osc_containers.oci import Manifest
+from osc_containers.oci import platform
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, parse_document, platform_of
+from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
-from osc_containers.reference import Reference
 
 _AT_ONCE = 2
 _ADVICE = "run the prefetch again and commit what it writes"
@@ -36,9 +37,7 @@ def check_archive(package: Package, reference: Reference, arch: str, locked: Loc
         return (f"{name}: not there, but the lock names it for {reference} ({arch}); {_ADVICE}",)
     try:
         with region.path.open("rb") as file:
-            _check(
-                Place(file.fileno(), region.offset), region.size, archive.lay_out(locked.image, reference), arch, locked
-            )
+            _check(Place(file.fileno(), region.offset), region.size, lay_out(locked.image, reference), arch, locked)
     except ValueError as error:
         return (f"{name}: {error}; {_ADVICE}",)
     except OSError as error:
@@ -83,8 +82,8 @@ def _check_member(place: Place, member: Member, whole: "hashlib._Hash") -> None:
 def _check_manifest(place: Place, layout: Layout, arch: str, locked: LockedImage) -> None:
     """Compare the lock with the manifest in the archive, and the architecture with the configuration."""
     places = {member.digest: member for member in layout.blobs()}
-    raw = _content(place, places[locked.image.manifest.digest], oci.MANIFEST_LIMIT)
-    manifest = oci.parse(raw, locked.image.manifest.media_type, "manifest")
+    raw = _content(place, places[locked.image.manifest.digest], MANIFEST_LIMIT)
+    manifest = parse_document(raw, locked.image.manifest.media_type, "manifest")
     if not isinstance(manifest, Manifest):
         raise ValueError("manifest: got an index, expected the manifest of one image")
     if manifest.media_type != locked.image.manifest.media_type:
@@ -94,9 +93,9 @@ def _check_manifest(place: Place, layout: Layout, arch: str, locked: LockedImage
         )
     if (manifest.config, manifest.layers) != (locked.image.config, locked.image.layers):
         raise ValueError("manifest: its config and layers are not those of the lock")
-    offered = oci.platform_of(_content(place, places[manifest.config.digest], oci.CONFIG_LIMIT), "config")
-    wanted = platforms.of_architecture(arch)
-    if platforms.rank(wanted, offered) is None:
+    offered = platform_of(_content(place, places[manifest.config.digest], CONFIG_LIMIT), "config")
+    wanted = platform.of_architecture(arch)
+    if platform.rank(wanted, offered) is None:
         raise ValueError(f"it is for {offered}, expected {wanted} ({arch})")
 
 

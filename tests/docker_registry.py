@@ -17,7 +17,7 @@ from typing import Protocol
 
 from images import Image
 
-from osc_containers.digest import Digest
+from osc_containers.oci.digest import Digest
 
 _PATIENCE = 20.0
 """Seconds that the registry has to come up, or to write a line of its log."""

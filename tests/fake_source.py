@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 from images import Image
 
-from osc_containers import oci
-from osc_containers.digest import Digest
 from osc_containers.errors import RegistryError
-from osc_containers.oci import Descriptor, Index, Manifest
-from osc_containers.reference import Reference
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.manifest import Descriptor, Index, Manifest, parse_document
+from osc_containers.oci.reference import Reference
 from osc_containers.sources import Stream
 
 
@@ -50,7 +49,7 @@ class FakeSource:
         for image in self._images():
             if image.digest == (digest or self._tag(reference).digest):
                 try:
-                    return oci.parse(image.raw, image.media_type, str(reference))
+                    return parse_document(image.raw, image.media_type, str(reference))
                 except ValueError as error:
                     raise RegistryError(str(error)) from None
         raise RegistryError(f"{reference}: manifest {digest}: not found")

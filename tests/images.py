@@ -18,9 +18,9 @@ from typing import Literal
 
 import zstandard
 
-from osc_containers.digest import Digest
-from osc_containers.oci import DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST
-from osc_containers.platforms import Platform
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.manifest import DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST
+from osc_containers.oci.platform import Platform
 
 AMD64 = Platform("linux", "amd64")
 ARM64 = Platform("linux", "arm64", "v8")

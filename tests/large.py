@@ -23,7 +23,7 @@ import images
 from docker_registry import DockerRegistry
 from images import Image
 
-from osc_containers.digest import Digest
+from osc_containers.oci.digest import Digest
 
 MOST = 64 << 20
 """Bytes of memory."""

@@ -6,12 +6,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from osc_containers import names, platforms
-from osc_containers.archive import Image
-from osc_containers.digest import Digest
+from osc_containers import names
 from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
-from osc_containers.oci import Descriptor
-from osc_containers.reference import Reference
+from osc_containers.oci import platform
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import Descriptor
+from osc_containers.oci.reference import Reference
 
 _LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
@@ -74,7 +75,7 @@ def _locks(draw: st.DrawFn) -> Lock:
 
 @st.composite
 def _locked_reference(draw: st.DrawFn, name: str) -> LockedReference:
-    architectures = draw(st.lists(st.sampled_from(platforms.ARCHITECTURES), min_size=1, max_size=2, unique=True))
+    architectures = draw(st.lists(st.sampled_from(platform.ARCHITECTURES), min_size=1, max_size=2, unique=True))
     locked = {
         arch: LockedImage(
             image=draw(images),

@@ -29,12 +29,12 @@ import faults
 import images
 from fault_registry import Exchange, Fault, FaultRegistry, Request, Script
 
-from osc_containers.digest import Digest
 from osc_containers.errors import Error
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
 from osc_containers.pins import Wanted
 from osc_containers.prefetch import prefetch
-from osc_containers.reference import Reference
 from osc_containers.registry.retries import Policy
 from osc_containers.sources import Network
 from osc_containers.transports import Sources

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import images, references
 
-from osc_containers import archive
-from osc_containers.archive import Image, Layout, Member, lay_out
-from osc_containers.digest import Digest
+from osc_containers.archive import Layout, Member, lay_out, path_of
 from osc_containers.formats import tar as tarball
-from osc_containers.oci import MANIFEST, Descriptor
-from osc_containers.reference import Reference
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import MANIFEST, Descriptor
+from osc_containers.oci.reference import Reference
 
 APP = Reference.parse("registry.example.com:5000/team/app:1.0")
 
@@ -73,7 +73,7 @@ def test_members_lie_one_after_another_and_fill_the_archive(image: Image, refere
 @given(images, references)
 def test_every_blob_comes_once_in_the_order_of_the_manifest(image: Image, reference: Reference) -> None:
     names = [member.name for member in lay_out(image, reference).members]
-    blobs = [archive.path_of(blob.digest) for blob in (*image.layers, image.config, image.manifest)]
+    blobs = [path_of(blob.digest) for blob in (*image.layers, image.config, image.manifest)]
     assert names == ["oci-layout", *dict.fromkeys(blobs), "index.json", "manifest.json"]
 
 
@@ -140,12 +140,12 @@ def test_a_layer_may_be_larger_than_ustar_can_say(tmp_path: Path) -> None:
 def test_a_layer_that_comes_twice_is_stored_once() -> None:
     image, _ = image_of([b"manifest", b"config", b"layer", b"other", b"layer", b"config"], "sha256")
     layout = lay_out(image, APP)
-    layers, other, config = (archive.path_of(Digest.of(content)) for content in (b"layer", b"other", b"config"))
+    layers, other, config = (path_of(Digest.of(content)) for content in (b"layer", b"other", b"config"))
     assert [member.name for member in layout.blobs()] == [
         layers,
         other,
         config,
-        archive.path_of(Digest.of(b"manifest")),
+        path_of(Digest.of(b"manifest")),
     ]
     document = json.loads(content_of(layout, "manifest.json"))
     assert document[0]["Layers"] == [layers, other, layers, config]
@@ -191,9 +191,9 @@ def test_the_image_has_its_full_name_for_every_engine(reference: str, name: str,
     }
     assert json.loads(content_of(layout, "manifest.json")) == [
         {
-            "Config": archive.path_of(Digest.of(b"config")),
+            "Config": path_of(Digest.of(b"config")),
             "RepoTags": [name] if tags else None,
-            "Layers": [archive.path_of(Digest.of(b"layer"))],
+            "Layers": [path_of(Digest.of(b"layer"))],
         }
     ]
 

@@ -14,7 +14,7 @@ from docker_registry import DockerRegistry
 from images import ARM64, Image
 from service_program import last_line, snapshot
 
-from osc_containers.digest import Digest
+from osc_containers.oci.digest import Digest
 
 pytestmark = pytest.mark.integration
 

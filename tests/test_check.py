@@ -11,12 +11,13 @@ import images
 import pytest
 from docker_registry import DockerRegistry
 
-from osc_containers import cli, lock, platforms
-from osc_containers.archive import Image
-from osc_containers.digest import Digest
+from osc_containers import cli, lock
 from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
-from osc_containers.oci import MANIFEST, Descriptor
-from osc_containers.reference import Reference
+from osc_containers.oci import platform
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import MANIFEST, Descriptor
+from osc_containers.oci.reference import Reference
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(__file__).with_name("check.golden")
@@ -522,7 +523,7 @@ def test_no_more_of_a_file_is_read_than_is_taken(tmp_path: Path, capsys: pytest.
 def test_a_machine_that_kiwi_does_not_know_is_said_where_it_matters(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    monkeypatch.setattr(platforms, "of_this_machine", lambda: "loongarch64")
+    monkeypatch.setattr(platform, "of_this_machine", lambda: "loongarch64")
     write(tmp_path, {"_service": None, "a.kiwi": KIWI.replace("<!-- OBS-ExclusiveArch: x86_64 -->\n", "")}, APP)
     assert cli.main([*command.split(), str(tmp_path)]) == 1
     said = "".join(capsys.readouterr()).replace("\n    ", " ")

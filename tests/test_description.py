@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from osc_containers import description
 from osc_containers.description import Description, Include
 from osc_containers.errors import DescriptionError
+from osc_containers.oci.reference import Reference
 from osc_containers.profiles import Profile, Requirement
-from osc_containers.reference import Reference
 from osc_containers.sections import Container
 
 APP = '<container name="app"/>'

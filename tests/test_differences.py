@@ -11,12 +11,12 @@ import pytest
 from docker_registry import DockerRegistry
 
 from osc_containers import changelog, cli, differences, lock
-from osc_containers.archive import Image
-from osc_containers.digest import Digest
 from osc_containers.formats.human import size
 from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
-from osc_containers.oci import MANIFEST, Descriptor
-from osc_containers.reference import Reference
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import MANIFEST, Descriptor
+from osc_containers.oci.reference import Reference
 
 LONG = "registry.opensuse.org/home/someone/containers/opensuse/tumbleweed-with-a-long-name:latest"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from messages import assert_bounded, exactly
 from strategies import digests
 
-from osc_containers.digest import Digest
+from osc_containers.oci.digest import Digest
 
 EMPTY = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 

@@ -18,7 +18,7 @@ from docker_registry import DockerRegistry
 from engines import output
 from images import AMD64, ARM64, Image, image, layer
 
-from osc_containers.digest import Digest
+from osc_containers.oci.digest import Digest
 
 pytestmark = pytest.mark.integration
 

@@ -9,8 +9,8 @@ import pytest
 from docker_registry import DockerRegistry, StartRegistry
 from images import AMD64, ARM64, Image
 
-from osc_containers import oci
-from osc_containers.platforms import Platform
+from osc_containers.oci.manifest import Index, parse_document
+from osc_containers.oci.platform import Platform
 
 IMAGES = {
     "oci": images.small("oci"),
@@ -29,7 +29,7 @@ IMAGES = {
 def test_our_parser_reads_what_was_made(made: Image) -> None:
     for part in made.manifests():
         if not part.annotations:
-            parsed = oci.parse(part.raw, part.media_type, "image")
+            parsed = parse_document(part.raw, part.media_type, "image")
             assert parsed.digest == part.digest
             assert parsed.media_type == part.media_type
 
@@ -37,12 +37,12 @@ def test_our_parser_reads_what_was_made(made: Image) -> None:
 @pytest.mark.parametrize("made", [images.helm_chart(), images.artifact()])
 def test_an_artifact_is_no_image(made: Image) -> None:
     with pytest.raises(ValueError, match="not an image but an artifact"):
-        oci.parse(made.raw, made.media_type, "image")
+        parse_document(made.raw, made.media_type, "image")
 
 
 def test_an_index_has_its_platforms() -> None:
-    parsed = oci.parse(IMAGES["oci-index"].raw, "", "image")
-    assert isinstance(parsed, oci.Index)
+    parsed = parse_document(IMAGES["oci-index"].raw, "", "image")
+    assert isinstance(parsed, Index)
     assert [entry.platform for entry in parsed.manifests] == [AMD64, ARM64, Platform("unknown", "unknown")]
     assert [entry.is_attestation for entry in parsed.manifests] == [False, False, True]
 

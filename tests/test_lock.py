@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from messages import assert_bounded, exactly
 from strategies import locks, mutated
 
-from osc_containers import lock, platforms
-from osc_containers.archive import Image
-from osc_containers.digest import Digest
+from osc_containers import lock
 from osc_containers.errors import LockError
 from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
-from osc_containers.oci import DOCKER_MANIFEST, INDEX, MANIFEST, Descriptor
-from osc_containers.reference import Reference
+from osc_containers.oci import platform
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import DOCKER_MANIFEST, INDEX, MANIFEST, Descriptor
+from osc_containers.oci.reference import Reference
 
 ADVICE = "; remove the lock and run the prefetch again"
 DIGEST = f"sha256:{'0' * 64}"
@@ -250,12 +251,12 @@ def changed(path: tuple[str | int, ...], value: object) -> str:
         (
             ("architectures", "sparc"),
             {},
-            f".architectures.sparc: expected one of {', '.join(platforms.ARCHITECTURES)}",
+            f".architectures.sparc: expected one of {', '.join(platform.ARCHITECTURES)}",
         ),
         (
             ("architectures", "../x"),
             {},
-            f".architectures['../x']: expected one of {', '.join(platforms.ARCHITECTURES)}",
+            f".architectures['../x']: expected one of {', '.join(platform.ARCHITECTURES)}",
         ),
         (IMAGE, None, ".architectures.x86_64: missing"),
         ((*IMAGE, "manifest"), ABSENT, ".architectures.x86_64.manifest: missing"),

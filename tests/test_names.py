@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import references
 
-from osc_containers import names, platforms
-from osc_containers.digest import Digest
-from osc_containers.reference import Reference
+from osc_containers import names
+from osc_containers.oci import platform
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.reference import Reference
 
 _NAME_MAX = 255
 
@@ -28,7 +29,7 @@ def check(found: list[Reference]) -> None:
     for name in flat.values():
         assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name)
         assert len(f"kiwi_containers-container-snap-{name}.service") <= _NAME_MAX
-        assert max(len(names.archive(name, arch)) for arch in platforms.ARCHITECTURES) <= _NAME_MAX
+        assert max(len(names.archive(name, arch)) for arch in platform.ARCHITECTURES) <= _NAME_MAX
 
 
 def with_imitations(found: list[Reference]) -> list[Reference]:

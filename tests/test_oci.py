@@ -10,12 +10,24 @@ from hypothesis import strategies as st
 from messages import assert_bounded, exactly
 from strategies import json_values, mutated
 
-from osc_containers import oci
-from osc_containers.archive import Image, lay_out
-from osc_containers.digest import Digest
-from osc_containers.oci import DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, Index, Manifest
-from osc_containers.platforms import Platform
-from osc_containers.reference import Reference
+from osc_containers.archive import lay_out
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    INDEX,
+    INDEX_TYPES,
+    MANIFEST,
+    Index,
+    Manifest,
+    created_of,
+    parse_document,
+    platform_of,
+    select,
+)
+from osc_containers.oci.platform import Platform
+from osc_containers.oci.reference import Reference
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -40,7 +52,7 @@ def index(*entries: dict[str, object], **changes: object) -> dict[str, object]:
 
 
 def parse(document: object, media_type: str = "") -> Manifest | Index:
-    return oci.parse(json.dumps(document).encode(), media_type, "r.io/x:1")
+    return parse_document(json.dumps(document).encode(), media_type, "r.io/x:1")
 
 
 NOT_FOR_AMD64 = "no image for linux/amd64 (kiwi's x86_64, amd64)"
@@ -72,7 +84,7 @@ def test_a_document_is_what_it_says_else_what_the_registry_says(
     document: dict[str, object], media_type: str, kind: str
 ) -> None:
     found = parse(document, media_type)
-    assert isinstance(found, Index if kind in oci.INDEX_TYPES else Manifest)
+    assert isinstance(found, Index if kind in INDEX_TYPES else Manifest)
     assert found.media_type == kind
     assert found.digest == Digest.of(json.dumps(document).encode())
 
@@ -156,8 +168,8 @@ def test_what_is_wrong_is_said_with_its_place(document: object, message: str) ->
 def test_a_manifest_is_bounded() -> None:
     message = "r.io/x:1: got a manifest of 4194305 bytes, expected at most 4194304"
     with pytest.raises(ValueError, match=exactly(message)):
-        oci.parse(b"{}".ljust((4 << 20) + 1), MANIFEST, "r.io/x:1")
-    assert isinstance(oci.parse(json.dumps(index()).encode().ljust(4 << 20), "", "r.io/x:1"), Index)
+        parse_document(b"{}".ljust((4 << 20) + 1), MANIFEST, "r.io/x:1")
+    assert isinstance(parse_document(json.dumps(index()).encode().ljust(4 << 20), "", "r.io/x:1"), Index)
 
 
 REAL: list[Any] = [
@@ -170,9 +182,9 @@ REAL: list[Any] = [
 def test_anything_is_usable_or_an_error(text: str | bytes, media_type: str) -> None:
     raw = text if isinstance(text, bytes) else text.encode()
     try:
-        found = oci.parse(raw, media_type, "x")
+        found = parse_document(raw, media_type, "x")
         if isinstance(found, Index):
-            oci.select(found, images.AMD64, "x")
+            select(found, images.AMD64, "x")
     except ValueError as error:
         assert_bounded(error)
         return
@@ -211,7 +223,7 @@ def test_the_best_entry_of_an_index_is_chosen(entries: list[object], wanted: Pla
     document = index(manifests=[{**item, "size": size} for size, item in enumerate(entries)])  # type: ignore[dict-item]
     found = parse(document)
     assert isinstance(found, Index)
-    assert oci.select(found, wanted, "x").size == position
+    assert select(found, wanted, "x").size == position
 
 
 @pytest.mark.parametrize(
@@ -226,7 +238,7 @@ def test_the_best_entry_of_an_index_is_chosen(entries: list[object], wanted: Pla
 def test_an_entry_that_cannot_be_used_is_no_matter_of_the_others(other: dict[str, object]) -> None:
     found = parse(index(other, entry("amd64", size=1)))
     assert isinstance(found, Index)
-    assert oci.select(found, AMD64, "x").size == 1
+    assert select(found, AMD64, "x").size == 1
 
 
 @pytest.mark.parametrize(
@@ -252,7 +264,7 @@ def test_what_an_index_has_is_said_where_nothing_fits(entries: list[dict[str, ob
     found = parse(index(*entries))
     assert isinstance(found, Index)
     with pytest.raises(ValueError, match=exactly(f"x: {NOT_FOR_AMD64}; there are: {message}; {LIMIT}")):
-        oci.select(found, AMD64, "x")
+        select(found, AMD64, "x")
 
 
 @pytest.mark.parametrize(
@@ -271,8 +283,8 @@ def test_what_an_index_has_is_said_where_nothing_fits(entries: list[dict[str, ob
 )
 def test_a_configuration_says_platform_and_date(config: dict[str, object], platform: Platform, created: str) -> None:
     raw = json.dumps(config).encode()
-    assert oci.platform_of(raw, "x: config") == platform
-    assert oci.created_of(raw, "x: config") == created
+    assert platform_of(raw, "x: config") == platform
+    assert created_of(raw, "x: config") == created
 
 
 @pytest.mark.parametrize(
@@ -287,13 +299,13 @@ def test_a_configuration_says_platform_and_date(config: dict[str, object], platf
 )
 def test_what_is_no_configuration_is_refused(config: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=exactly(message)):
-        oci.platform_of(config, "x: config")
+        platform_of(config, "x: config")
 
 
 @given(st.dictionaries(st.sampled_from(["created", "os", "architecture", "variant"]), json_values).map(json.dumps))
 def test_any_configuration_is_read_or_an_error(config: str) -> None:
     try:
-        str(oci.platform_of(config.encode(), "x: config")).encode()
-        oci.created_of(config.encode(), "x: config").encode()
+        str(platform_of(config.encode(), "x: config")).encode()
+        created_of(config.encode(), "x: config").encode()
     except ValueError as error:
         assert_bounded(error)

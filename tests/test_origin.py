@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from osc_containers.oci.reference import Reference
 from osc_containers.origin import Origin, Source, interpret
-from osc_containers.reference import Reference
 
 HEX = "0123456789abcdef" * 4
 DIGEST = f"sha256:{HEX}"

@@ -27,8 +27,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from osc_containers import description, platforms
+from osc_containers import description
 from osc_containers.errors import DescriptionError
+from osc_containers.oci import platform
 from osc_containers.sections import Container
 
 EXAMPLES = int(os.environ.get("PARITY_EXAMPLES", "60"))
@@ -500,9 +501,9 @@ def compare_without_containers(directory: Path, package: Package, oracle: Oracle
 
 @pytest.mark.integration
 def test_every_architecture_is_one_of_kiwi_and_all_of_kiwi_are_ours(oracle: Oracle, tmp_path: Path) -> None:
-    values = attributes(source="a.b", backend="podman", arch=",".join(platforms.ARCHITECTURES))
+    values = attributes(source="a.b", backend="podman", arch=",".join(platform.ARCHITECTURES))
     section = Item(f"<containers{values}><container name='x'/></containers>")
     package = Package("8.0", File((section,), Encoding("utf-8", "utf-8")))
-    selections = [Selection(arch, ()) for arch in platforms.ARCHITECTURES]
+    selections = [Selection(arch, ()) for arch in platform.ARCHITECTURES]
     said = oracle.ask(package.write(tmp_path), selections)
     assert [len(answer["containers"]) for answer in said["answers"]] == [1] * len(selections)

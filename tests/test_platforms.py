@@ -8,8 +8,8 @@ import images
 import pytest
 from messages import exactly
 
-from osc_containers import platforms
-from osc_containers.platforms import Platform
+from osc_containers.oci import platform as platforms
+from osc_containers.oci.platform import Platform
 
 # The pattern of `arch-name` in kiwi's schema (kiwi/schema/kiwi.rnc; 10.3 and 11 agree).
 _ARCH_NAME = (

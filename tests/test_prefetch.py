@@ -16,12 +16,13 @@ import images
 import pytest
 from fake_source import FakeSource
 
-from osc_containers import lock, oci, prefetch
-from osc_containers.digest import Digest
+from osc_containers import lock, prefetch
 from osc_containers.errors import Error, LockError, RegistryError, VerificationError
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.manifest import DOCKER_MANIFEST, INDEX
+from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
 from osc_containers.pins import Wanted
-from osc_containers.reference import Reference
 from osc_containers.sources import Network
 
 APP = "registry.example.com/team/app:1.0"
@@ -143,7 +144,7 @@ def test_a_moved_tag_brings_only_the_layers_that_are_new(tmp_path: Path) -> None
         ("layers", lambda layers: [layers[0] | {"mediaType": "text/plain"}, layers[1]]),
         ("manifest", lambda manifest: manifest | {"size": manifest["size"] - 100}),
         ("manifest", lambda manifest: manifest | {"size": 1 << 62}),
-        ("manifest", lambda manifest: manifest | {"mediaType": oci.DOCKER_MANIFEST}),
+        ("manifest", lambda manifest: manifest | {"mediaType": DOCKER_MANIFEST}),
         ("config", lambda config: config | {"digest": f"sha256:{1:064x}"}),
         ("created", lambda created: "2001-01-01T00:00:00Z"),
     ],
@@ -202,7 +203,7 @@ def test_a_lock_with_the_digest_of_another_image_than_it_has_is_mended(tmp_path:
     assert image["manifest"]["digest"] == str(source.tags[APP].digest)
 
 
-@pytest.mark.parametrize("media_type", [oci.INDEX, oci.DOCKER_MANIFEST, "text/plain"])
+@pytest.mark.parametrize("media_type", [INDEX, DOCKER_MANIFEST, "text/plain"])
 def test_a_lock_with_another_media_type_than_its_image_has_is_mended(tmp_path: Path, media_type: str) -> None:
     source = FakeSource({APP: images.small("one")})
     run(source, tmp_path, *want(APP))

@@ -16,8 +16,8 @@ from docker_registry import DockerRegistry, StartRegistry, serve
 from fault_registry import FaultRegistry
 
 from osc_containers.errors import RegistryError
-from osc_containers.oci import Manifest
-from osc_containers.reference import Reference
+from osc_containers.oci.manifest import Manifest
+from osc_containers.oci.reference import Reference
 from osc_containers.registry import proxies
 from osc_containers.registry.retries import Policy
 from osc_containers.transports import Sources

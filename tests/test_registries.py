@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osc_containers.errors import RegistryError
-from osc_containers.reference import Reference
+from osc_containers.oci.reference import Reference
 from osc_containers.registry import registries
 from osc_containers.registry.registries import Configuration
 

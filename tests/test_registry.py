@@ -18,12 +18,12 @@ from fault_registry import Answer, Exchange, Fault, FaultRegistry, Request, serv
 from test_prefetch import want
 from urllib3 import Timeout
 
-from osc_containers.digest import Digest
 from osc_containers.errors import RegistryError
-from osc_containers.oci import Descriptor, Index, Manifest
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.manifest import Descriptor, Index, Manifest
+from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
 from osc_containers.prefetch import prefetch
-from osc_containers.reference import Reference
 from osc_containers.registry.connection import Connections
 from osc_containers.registry.retries import Policy
 from osc_containers.sources import ImageSource, Network

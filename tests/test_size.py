@@ -16,10 +16,11 @@ from fake_source import FakeSource
 from fault_registry import serve
 from test_prefetch import APP, contents, run, want
 
-from osc_containers import description, inject, lock, oci, overlay, parts
+from osc_containers import description, inject, lock, overlay, parts
 from osc_containers.errors import Error, RegistryError
+from osc_containers.oci.manifest import MANIFEST_LIMIT
+from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
-from osc_containers.reference import Reference
 from osc_containers.registry.retries import Policy
 from osc_containers.transports import Sources
 
@@ -116,7 +117,7 @@ def test_a_large_layer_takes_no_more_memory_than_another() -> None:
 def test_a_manifest_may_have_as_many_bytes_as_registries_take(tmp_path: Path, excess: int, fits: bool) -> None:
     image = images.small("app")
     text = json.dumps(json.loads(image.raw) | {"annotations": {"a": ""}})
-    padding = "x" * (oci.MANIFEST_LIMIT - len(text) + excess)
+    padding = "x" * (MANIFEST_LIMIT - len(text) + excess)
     image = replace(image, raw=text.replace('"a": ""', f'"a": "{padding}"').encode())
     with serve() as registry, Sources(tmp_path, policy=Policy(attempts=1)) as sources:
         source = sources.open("docker://")

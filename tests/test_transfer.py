@@ -16,13 +16,13 @@ from messages import exactly
 from test_prefetch import APP, WEB, contents, run, want
 
 from osc_containers import parts
-from osc_containers.digest import Digest
 from osc_containers.errors import RegistryError, VerificationError
 from osc_containers.lock import FILE_NAME
-from osc_containers.oci import Descriptor
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.manifest import Descriptor
+from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
 from osc_containers.prefetch import prefetch
-from osc_containers.reference import Reference
 from osc_containers.sources import Network, Stream
 
 BIG = images.image(images.random_layer("one", 20_000_000))

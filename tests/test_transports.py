@@ -13,10 +13,10 @@ import images
 import pytest
 from messages import exactly
 
-from osc_containers.digest import Digest
 from osc_containers.errors import RegistryError
-from osc_containers.oci import Index, Manifest
-from osc_containers.reference import Reference
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.manifest import Index, Manifest
+from osc_containers.oci.reference import Reference
 from osc_containers.sources import ImageSource
 from osc_containers.transports import Sources
 

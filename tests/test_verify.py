@@ -12,10 +12,10 @@ from test_prefetch import APP, WEB, run, want
 
 from osc_containers import verify
 from osc_containers.archive import lay_out
-from osc_containers.digest import Digest
 from osc_containers.lock import Lock, LockedImage
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
-from osc_containers.reference import Reference
 
 NAME = "registry.example.com_team_app_1.0.x86_64.ociarchive"
 

@@ -12,8 +12,8 @@ from osc_containers.findings import Finding, Severity, of_problem
 from osc_containers.formats.cpio import FILE_NAME
 from osc_containers.formats.human import count
 from osc_containers.lock import EMPTY
+from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
-from osc_containers.reference import Reference
 from osc_containers.request import Request, wanted
 from osc_containers.sections import Container
 

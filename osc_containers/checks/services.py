@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from osc_containers import appliance, platforms, request
+from osc_containers import appliance, request
 from osc_containers.checks.subject import Subject
 from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
 from osc_containers.findings import Finding, Severity
 from osc_containers.formats import cpio
+from osc_containers.oci import platform
 from osc_containers.package import Package
 from osc_containers.request import Request
 from osc_containers.servicefile import FILE_NAME, INJECT, PREFETCH, Entry
@@ -83,10 +84,10 @@ def _not_prefetched(subject: Subject) -> Iterator[Finding]:
 
 def _unserved(found: Description, fetched: Sequence[str]) -> Iterator[str]:
     """Yield the architectures of `OBS-ExclusiveArch` that nothing is fetched for, under no name that they have."""
-    served = {platforms.of_architecture(arch) for arch in fetched}
+    served = {platform.of_architecture(arch) for arch in fetched}
     for arch in found.exclusive_archs or ():
-        is_known = arch in platforms.ARCHITECTURES  # OBS has more, for other builds than kiwi's
-        if is_known and platforms.of_architecture(arch) not in served and found.of_architecture(arch):
+        is_known = arch in platform.ARCHITECTURES  # OBS has more, for other builds than kiwi's
+        if is_known and platform.of_architecture(arch) not in served and found.of_architecture(arch):
             yield arch
 
 

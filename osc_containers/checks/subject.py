@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from osc_containers import appliance, platforms, profiles, servicefile
+from osc_containers import appliance, profiles, servicefile
 from osc_containers.appliance import ImageType, Packages
 from osc_containers.description import Description
 from osc_containers.lock import Lock
+from osc_containers.oci import platform
 from osc_containers.package import Package
 from osc_containers.request import Request
 from osc_containers.sections import Container
@@ -55,7 +56,7 @@ class Subject(NamedTuple):
     def _is_valid(self, name: str, value: str) -> bool:
         if name == "description":
             return (self.package.directory / value).is_file()
-        return name != "arch" or value in platforms.ARCHITECTURES
+        return name != "arch" or value in platform.ARCHITECTURES
 
     @property
     def prefetch(self) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from osc_containers import platforms, request, servicefile
+from osc_containers import request, servicefile
 from osc_containers.errors import Error
+from osc_containers.oci import platform
 from osc_containers.package import Package
 
 given, words = servicefile.given, servicefile.words
@@ -83,7 +84,7 @@ def add_arch(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def _architectures(**_: object) -> tuple[str, ...]:
-    return platforms.ARCHITECTURES
+    return platform.ARCHITECTURES
 
 
 def _profiles(*, parsed_args: argparse.Namespace, **_: object) -> list[str]:

@@ -10,11 +10,18 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
-from osc_containers import oci
-from osc_containers.digest import Digest
 from osc_containers.errors import RegistryError
-from osc_containers.oci import Descriptor, Index, Manifest
-from osc_containers.reference import Reference
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.manifest import (
+    INDEX_TYPES,
+    MANIFEST_LIMIT,
+    MANIFEST_TYPES,
+    Descriptor,
+    Index,
+    Manifest,
+    parse_document,
+)
+from osc_containers.oci.reference import Reference
 from osc_containers.registry import certificates, registries
 from osc_containers.registry.client import Registry
 from osc_containers.registry.downloads import Download
@@ -24,7 +31,7 @@ from osc_containers.registry.registries import Configuration, Place
 from osc_containers.registry.replies import Reply
 from osc_containers.registry.retries import Policy
 
-_ACCEPT = {"Accept": ", ".join((*oci.MANIFEST_TYPES, *oci.INDEX_TYPES))}
+_ACCEPT = {"Accept": ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))}
 _GET_STATUSES = frozenset({200, 404})
 _HEAD_STATUSES = frozenset(range(200, 600)) - {401, 408, 429, 502, 503, 504}
 """Some registries, and stores that they redirect to, refuse HEAD and answer GET well; who asks to wait means both."""
@@ -209,14 +216,14 @@ def _read_manifest(reply: Reply, host: str, reference: Reference, digest: Digest
         wanted = f"manifest {digest}" if digest else f"tag {reference.tag!r}"
         hint = "it may have been removed" if digest else "the tag or the repository does not exist there"
         raise Failure(f"no {wanted} at {host}: {reply.refusal()}; {hint}", is_final=True)
-    raw = reply.read(oci.MANIFEST_LIMIT)
+    raw = reply.read(MANIFEST_LIMIT)
     named = tuple(filter(None, (digest, _claim(reply))))
     for expected in named:
         if not expected.matches(raw):
             got = Digest.of(raw, expected.algorithm)
             raise Failure(f"manifest from {host}: got {got}, expected {expected}", most=3)
     try:
-        return oci.parse(raw, reply.headers.get("Content-Type", ""), str(reference))
+        return parse_document(raw, reply.headers.get("Content-Type", ""), str(reference))
     except ValueError as error:
         # What has its digest is malformed for good; the rest may come from something between the registry and us.
         problem = str(error).removeprefix(f"{reference}: ")

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol
 
 from osc_containers.errors import RegistryError
-from osc_containers.oci import Descriptor
+from osc_containers.oci.manifest import Descriptor
 from osc_containers.registry.client import Registry
 from osc_containers.registry.failures import Failure
 from osc_containers.registry.replies import Reply

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from osc_containers.errors import RegistryError
 from osc_containers.formats.strict_json import Fields
-from osc_containers.reference import Reference
+from osc_containers.oci.reference import Reference
 
 AUTH_FILES = "containers-auth.json"
 """The credential helper that stands for the credential files."""

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import images
 
-from osc_containers import archive, oci
-from osc_containers.archive import Image
-from osc_containers.digest import Digest
+from osc_containers.archive import lay_out
 from osc_containers.formats import tar
-from osc_containers.oci import Descriptor, Manifest
-from osc_containers.reference import Reference
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import Descriptor, Manifest, parse_document
+from osc_containers.oci.reference import Reference
 from osc_containers.units import ARCHIVES, Load
 
 
@@ -33,7 +33,7 @@ class Packed:
 def pack(name: str, image: images.Image) -> Packed:
     """Pack `image` as `name`, to lie in the machine where kiwi would put it."""
     reference = Reference.parse(name)
-    manifest = oci.parse(image.raw, image.media_type, name)
+    manifest = parse_document(image.raw, image.media_type, name)
     assert isinstance(manifest, Manifest)
     pinned = Image(
         manifest=Descriptor(digest=image.digest, size=len(image.raw), media_type=image.media_type),
@@ -41,7 +41,7 @@ def pack(name: str, image: images.Image) -> Packed:
         layers=manifest.layers,
     )
     blobs = {Digest.of(content): content for content in (image.raw, *image.blobs)}
-    members = archive.lay_out(pinned, reference).members
+    members = lay_out(pinned, reference).members
     parts = [
         member.header + (member.content or blobs[member.digest]) + bytes(tar.padding(member.size)) for member in members
     ]

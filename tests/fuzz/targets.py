@@ -15,18 +15,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import images
 
-from osc_containers import archive, description, holdings, lock, names, oci, servicefile
-from osc_containers.archive import Image
+from osc_containers import description, holdings, lock, names, servicefile
+from osc_containers.archive import lay_out
 from osc_containers.docker_archive import DockerArchive
 from osc_containers.errors import DescriptionError, LockError, RegistryError
 from osc_containers.formats import cpio
 from osc_containers.fs import ranges
 from osc_containers.layouts import OciLayout
 from osc_containers.lock import ArchiveFile, LockedImage
-from osc_containers.oci import Descriptor, Manifest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import Descriptor, Manifest, created_of, parse_document, platform_of, select
+from osc_containers.oci.reference import Reference
 from osc_containers.origin import Source, interpret
 from osc_containers.package import Package
-from osc_containers.reference import Reference
 from osc_containers.registry import auth, logins, registries, retries
 from osc_containers.storage import Tar
 from osc_containers.verify import check_archive
@@ -92,14 +93,14 @@ def parse_manifest(data: bytes) -> None:
     """Read a manifest or an index."""
     kind, _, raw = data.partition(b"\n")
     try:
-        found = oci.parse(raw, _text(kind), "registry.example/app:1")
+        found = parse_document(raw, _text(kind), "registry.example/app:1")
         if not isinstance(found, Manifest):
-            oci.select(found, images.AMD64, "app")
+            select(found, images.AMD64, "app")
             return
     except ValueError as error:
         _expect_printable(str(error))
         return
-    archive.lay_out(
+    lay_out(
         Image(
             manifest=Descriptor(digest=found.digest, size=len(raw), media_type=found.media_type),
             config=found.config,
@@ -112,7 +113,7 @@ def parse_manifest(data: bytes) -> None:
 def parse_config(data: bytes) -> None:
     """Read a configuration."""
     try:
-        platform, created = oci.platform_of(data, "config"), oci.created_of(data, "config")
+        platform, created = platform_of(data, "config"), created_of(data, "config")
     except ValueError as error:
         _expect_printable(str(error))
         return
@@ -162,11 +163,11 @@ def _scratch() -> Path:
 def good_archive() -> tuple[bytes, LockedImage]:
     """Return an archive and its lock."""
     image = images.image(images.layer({"a": b"a"}, compression="gzip"))
-    manifest = oci.parse(image.raw, image.media_type, "image")
+    manifest = parse_document(image.raw, image.media_type, "image")
     assert isinstance(manifest, Manifest)
     described = Descriptor(digest=manifest.digest, size=len(image.raw), media_type=manifest.media_type)
     pinned = Image(manifest=described, config=manifest.config, layers=manifest.layers)
-    layout = archive.lay_out(pinned, _REFERENCE)
+    layout = lay_out(pinned, _REFERENCE)
     content = bytearray(layout.size)
     for offset, part in layout.frame():
         content[offset : offset + len(part)] = part

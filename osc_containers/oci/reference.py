@@ -7,7 +7,7 @@ docker share.
 import re
 from typing import NamedTuple
 
-from osc_containers.digest import Digest
+from osc_containers.oci.digest import Digest
 
 DOCKER_HUB = "docker.io"
 _DOCKER_HUB_ALIAS = "index.docker.io"

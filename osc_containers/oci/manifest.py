@@ -9,11 +9,11 @@ Schema 2".
 import re
 from typing import NamedTuple
 
-from osc_containers import platforms
-from osc_containers.digest import Digest
 from osc_containers.formats import strict_json
 from osc_containers.formats.strict_json import Fields
-from osc_containers.platforms import Platform
+from osc_containers.oci import platform as platforms
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.platform import Platform
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -130,7 +130,7 @@ class Index(NamedTuple):
         return Digest.of(self.raw)
 
 
-def parse(raw: bytes, media_type: str, where: str) -> Manifest | Index:
+def parse_document(raw: bytes, media_type: str, where: str) -> Manifest | Index:
     """Read a manifest or an index; `media_type` is what the source called it, and may be empty.
 
     :raises ValueError: it is neither, it is the manifest of something that is not an image, or it is malformed.
