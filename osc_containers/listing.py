@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from osc_containers import overlay, table
 from osc_containers.formats import human
+from osc_containers.kiwi.containers import Container
 from osc_containers.lock import Lock, LockedImage
 from osc_containers.request import Request
-from osc_containers.sections import Container
 
 
 class Row(NamedTuple):

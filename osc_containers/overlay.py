@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from osc_containers import names, units
 from osc_containers.errors import DescriptionError
+from osc_containers.kiwi.containers import Container
 from osc_containers.lock import Lock, LockedImage
 from osc_containers.oci.reference import Reference
-from osc_containers.sections import Container
 from osc_containers.units import ARCHIVES, Load, Symlink, TextFile
 
 ROOT = "root"

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from osc_containers import description, servicefile
-from osc_containers.description import Description
+from osc_containers import servicefile
 from osc_containers.errors import DescriptionError
+from osc_containers.kiwi import description
+from osc_containers.kiwi.containers import Container
+from osc_containers.kiwi.description import Description
 from osc_containers.lock import Lock
 from osc_containers.oci import platform
 from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
 from osc_containers.pins import Wanted
-from osc_containers.sections import Container
 from osc_containers.servicefile import Entry
 
 

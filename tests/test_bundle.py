@@ -10,10 +10,11 @@ import pytest
 from fake_source import FakeSource
 from test_prefetch import APP, contents, identities
 
-from osc_containers import bundle, description, inject, lock, overlay, verify
+from osc_containers import bundle, inject, lock, overlay, verify
 from osc_containers.errors import DescriptionError, RegistryError, VerificationError
 from osc_containers.formats import cpio
 from osc_containers.formats.cpio import Entry
+from osc_containers.kiwi import description
 from osc_containers.oci.digest import Digest
 from osc_containers.package import Package
 from osc_containers.pins import Wanted

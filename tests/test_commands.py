@@ -37,7 +37,7 @@ def test_help_loads_no_command_and_no_network_client() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stderr.split())
     assert not {name for name in loaded if name.startswith("osc_containers.commands.")}
-    assert not {"requests", "urllib3", "rich", "ssl", "osc_containers.description"} & loaded
+    assert not {"requests", "urllib3", "rich", "ssl", "osc_containers.kiwi.description"} & loaded
 
 
 def test_what_is_missing_is_said_without_a_traceback(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osc_containers import description
-from osc_containers.description import Description, Include
 from osc_containers.errors import DescriptionError
+from osc_containers.kiwi import description
+from osc_containers.kiwi.containers import Container
+from osc_containers.kiwi.description import Description, Include
+from osc_containers.kiwi.profiles import Profile, Requirement
 from osc_containers.oci.reference import Reference
-from osc_containers.profiles import Profile, Requirement
-from osc_containers.sections import Container
 
 APP = '<container name="app"/>'
 PATH = Path("/package/appliance.kiwi")

@@ -21,9 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_prefetch import APP, contents, run, want
 
-from osc_containers import cli, description, overlay, parts, prefetch, request, terminal
+from osc_containers import cli, overlay, parts, prefetch, request, terminal
 from osc_containers.errors import DescriptionError, Error, RegistryError, VerificationError
 from osc_containers.fs import atomic
+from osc_containers.kiwi import description
 from osc_containers.oci.digest import Digest
 from osc_containers.package import Package
 from osc_containers.registry.retries import Policy

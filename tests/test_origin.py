@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from osc_containers.kiwi.image_source import Origin, Source, interpret
 from osc_containers.oci.reference import Reference
-from osc_containers.origin import Origin, Source, interpret
 
 HEX = "0123456789abcdef" * 4
 DIGEST = f"sha256:{HEX}"

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osc_containers import description, overlay
-from osc_containers.sections import Container
+from osc_containers import overlay
+from osc_containers.kiwi import description
+from osc_containers.kiwi.containers import Container
 from osc_containers.units import ARCHIVES
 
 

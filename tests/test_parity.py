@@ -27,10 +27,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from osc_containers import description
 from osc_containers.errors import DescriptionError
+from osc_containers.kiwi import description
+from osc_containers.kiwi.containers import Container
 from osc_containers.oci import platform
-from osc_containers.sections import Container
 
 EXAMPLES = int(os.environ.get("PARITY_EXAMPLES", "60"))
 LINES = {"10.3": "kiwi~=10.3.0", "11": "kiwi~=11.0"}

@@ -3,7 +3,7 @@
 import pytest
 from messages import assert_bounded
 
-from osc_containers.profiles import Profile, Requirement, is_for, used
+from osc_containers.kiwi.profiles import Profile, Requirement, is_for, used
 
 
 def needs(*names: str) -> tuple[Requirement, ...]:

@@ -16,8 +16,9 @@ from fake_source import FakeSource
 from fault_registry import serve
 from test_prefetch import APP, contents, run, want
 
-from osc_containers import description, inject, lock, overlay, parts
+from osc_containers import inject, lock, overlay, parts
 from osc_containers.errors import Error, RegistryError
+from osc_containers.kiwi import description
 from osc_containers.oci.manifest import MANIFEST_LIMIT
 from osc_containers.oci.reference import Reference
 from osc_containers.package import Package

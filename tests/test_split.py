@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from test_parity import Oracle, Package, oracle, packages
 
-from osc_containers import cli, description, split
+from osc_containers import cli
 from osc_containers.errors import DescriptionError
+from osc_containers.kiwi import description, split
 
 assert oracle  # a fixture
 

@@ -6,16 +6,16 @@ from itertools import chain
 
 from osc_containers import overlay, request
 from osc_containers.checks.subject import Subject
-from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
 from osc_containers.findings import Finding, Severity, of_problem
 from osc_containers.formats.cpio import FILE_NAME
 from osc_containers.formats.human import count
+from osc_containers.kiwi.containers import Container
+from osc_containers.kiwi.description import Description
 from osc_containers.lock import EMPTY
 from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
 from osc_containers.request import Request, wanted
-from osc_containers.sections import Container
 
 
 def check(subject: Subject) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from osc_containers.checks.subject import Image, Subject
 from osc_containers.findings import Finding, Severity
-from osc_containers.sections import Container
+from osc_containers.kiwi.containers import Container
 
 _PACKAGES = {
     "podman": ("podman",),

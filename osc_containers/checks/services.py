@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from osc_containers import appliance, request
+from osc_containers import request
 from osc_containers.checks.subject import Subject
-from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
 from osc_containers.findings import Finding, Severity
 from osc_containers.formats import cpio
+from osc_containers.kiwi import image_type
+from osc_containers.kiwi.description import Description
 from osc_containers.oci import platform
 from osc_containers.package import Package
 from osc_containers.request import Request
@@ -98,7 +99,7 @@ def _incomplete(found: Description, arch: str, told: Request) -> Iterator[tuple[
     except DescriptionError:  # said by the check of the layout
         return
     if used is not None and arch in (found.exclusive_archs or [arch]):
-        for names in appliance.builds(found, arch) if found.obs_profiles is not None else [()]:
+        for names in image_type.builds(found, arch) if found.obs_profiles is not None else [()]:
             if not all(container.is_in(used) for container in found.select(arch, names)):
                 yield names
 

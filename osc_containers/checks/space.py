@@ -10,11 +10,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from osc_containers.appliance import MEBIBYTE, ImageType, Limit
 from osc_containers.checks.subject import Image, Subject
 from osc_containers.findings import Finding, Severity
+from osc_containers.kiwi.containers import Container
+from osc_containers.kiwi.image_type import MEBIBYTE, ImageType, Limit
 from osc_containers.lock import Lock
-from osc_containers.sections import Container
 from osc_containers.units import ARCHIVES, STORES
 
 _LIMITED = ("oem", "vmx", "btrfs", "ext2", "ext3", "ext4", "xfs")

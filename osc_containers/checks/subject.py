@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from osc_containers import appliance, profiles, servicefile
-from osc_containers.appliance import ImageType, Packages
-from osc_containers.description import Description
+from osc_containers import servicefile
+from osc_containers.kiwi import image_type, profiles
+from osc_containers.kiwi.containers import Container
+from osc_containers.kiwi.description import Description
+from osc_containers.kiwi.image_type import ImageType, Packages
 from osc_containers.lock import Lock
 from osc_containers.oci import platform
 from osc_containers.package import Package
 from osc_containers.request import Request
-from osc_containers.sections import Container
 from osc_containers.servicefile import PREFETCH, Entry
 
 
@@ -82,9 +83,9 @@ class Subject(NamedTuple):
         if self.is_bundled:
             return
         for found in self.descriptions:
-            described = appliance.read(found)
+            described = image_type.read(found)
             for arch in self.request.architectures_of(found):
-                for names in appliance.builds(found, arch):
+                for names in image_type.builds(found, arch):
                     containers = found.select(arch, names)
                     if containers:
                         used = profiles.used(found.profiles, arch, names)

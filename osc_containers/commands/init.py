@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from osc_containers import holdings, request, servicefile, split, verify, workingcopy
+from osc_containers import holdings, request, servicefile, verify, workingcopy
 from osc_containers.checks import layout, services
 from osc_containers.checks.subject import Subject
 from osc_containers.commands import arguments
@@ -13,6 +13,7 @@ from osc_containers.commands.arguments import Commands
 from osc_containers.commands.prefetch import prefetch_all
 from osc_containers.errors import DescriptionError, Error
 from osc_containers.fs import atomic
+from osc_containers.kiwi import split
 from osc_containers.lock import FILE_NAME
 from osc_containers.package import Package
 from osc_containers.request import Request

@@ -7,8 +7,8 @@ from pathlib import Path
 from osc_containers import inject, request
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
-from osc_containers.description import Description
 from osc_containers.errors import DescriptionError
+from osc_containers.kiwi.description import Description
 from osc_containers.package import Package
 from osc_containers.request import Request
 

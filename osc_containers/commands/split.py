@@ -3,9 +3,10 @@
 import argparse
 import logging
 
-from osc_containers import request, split
+from osc_containers import request
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
+from osc_containers.kiwi import split
 from osc_containers.package import Package
 
 logger = logging.getLogger(__name__)

@@ -15,18 +15,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import images
 
-from osc_containers import description, holdings, lock, names, servicefile
+from osc_containers import holdings, lock, names, servicefile
 from osc_containers.archive import lay_out
 from osc_containers.docker_archive import DockerArchive
 from osc_containers.errors import DescriptionError, LockError, RegistryError
 from osc_containers.formats import cpio
 from osc_containers.fs import ranges
+from osc_containers.kiwi import description
+from osc_containers.kiwi.image_source import Source, interpret
 from osc_containers.layouts import OciLayout
 from osc_containers.lock import ArchiveFile, LockedImage
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import Descriptor, Manifest, created_of, parse_document, platform_of, select
 from osc_containers.oci.reference import Reference
-from osc_containers.origin import Source, interpret
 from osc_containers.package import Package
 from osc_containers.registry import auth, logins, registries, retries
 from osc_containers.storage import Tar

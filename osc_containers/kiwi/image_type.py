@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import profiles
-from osc_containers.description import Description, load
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import xml_reader
 from osc_containers.formats.xml_reader import BLANKS, Element
+from osc_containers.kiwi import profiles
+from osc_containers.kiwi.description import Description, load
 
 MEBIBYTE = 1 << 20
 

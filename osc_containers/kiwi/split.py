@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import description
-from osc_containers.description import Description, Include
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import xml_reader
 from osc_containers.formats.xml_editor import XmlText, escape
 from osc_containers.formats.xml_reader import Element
 from osc_containers.fs import atomic
-from osc_containers.sections import Container
+from osc_containers.kiwi import description
+from osc_containers.kiwi.containers import Container
+from osc_containers.kiwi.description import Description, Include
 
 logger = logging.getLogger(__name__)
 

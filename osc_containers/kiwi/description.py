@@ -18,12 +18,12 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import profiles, sections
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import xml_reader
 from osc_containers.formats.xml_reader import Element, Problems
-from osc_containers.profiles import Profile
-from osc_containers.sections import Container
+from osc_containers.kiwi import profiles
+from osc_containers.kiwi.containers import Container, containers_of, is_in
+from osc_containers.kiwi.profiles import Profile
 
 INCLUDE_LIMIT = 100
 """Files that one description may include, those counted twice that it includes twice."""
@@ -155,7 +155,7 @@ def parse(xml: bytes, path: Path, load: Callable[[str], bytes]) -> Description:
     declared: list[Profile] = []
     for file, element in reader.elements(path.name, xml):
         if element.name == "containers":
-            containers += sections.containers_of(element, file, reader.problems)
+            containers += containers_of(element, file, reader.problems)
         for child in element.children:
             if (element.name, child.name) == ("profiles", "profile"):
                 with reader.problems.at(file, child):
@@ -270,5 +270,5 @@ def without_containers(xml: bytes, used: Collection[str] | None = None) -> bytes
     :raises ValueError: as `osc_containers.markup.parse`.
     """
     return xml_reader.without(
-        xml, "containers", lambda section: used is None or sections.is_in(section.attributes.get("profiles"), used)
+        xml, "containers", lambda section: used is None or is_in(section.attributes.get("profiles"), used)
     )

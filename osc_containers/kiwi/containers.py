@@ -3,10 +3,10 @@
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from osc_containers import origin, profiles
 from osc_containers.formats.xml_reader import BLANKS, Element, Problems
+from osc_containers.kiwi import image_source, profiles
+from osc_containers.kiwi.image_source import Source
 from osc_containers.oci.reference import Reference
-from osc_containers.origin import Source
 
 BACKENDS = ("podman", "docker", "container-snap")
 
@@ -109,7 +109,7 @@ def _container(section: _Section, element: Element, file: str, problems: Problem
         name = element.required("name")
         if section.source is not None:
             path, tag = (element.attributes.get(attribute, "") for attribute in ("path", "tag"))
-            found = origin.interpret(source=section.source, path=path, name=name, tag=tag)
+            found = image_source.interpret(source=section.source, path=path, name=name, tag=tag)
     if found is not None:
         yield Container(
             endpoint=found.endpoint,

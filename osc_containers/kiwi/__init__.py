@@ -1,0 +1,1 @@
+"""What a kiwi description means."""
