@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from osc_containers import table
-from osc_containers.differences import Change, ImageChange, Version
 from osc_containers.formats import human
+from osc_containers.lock.diff import Change, ImageChange, Version
 
 _WIDTH = 67
 """Letters of a line in a `.changes` file, as osc's template has them (osc/core.py, `vc`: vc and its helpers)."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from osc_containers.archive import lay_out
 from osc_containers.formats import cpio, tar
 from osc_containers.fs.ranges import Place
-from osc_containers.lock import ArchiveFile, LockedImage
+from osc_containers.lock.lockfile import ArchiveFile, LockedImage
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, created_of, parse_document

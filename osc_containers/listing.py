@@ -6,7 +6,7 @@ from typing import NamedTuple
 from osc_containers import overlay, table
 from osc_containers.formats import human
 from osc_containers.kiwi.containers import Container
-from osc_containers.lock import Lock, LockedImage
+from osc_containers.lock.lockfile import Lock, LockedImage
 from osc_containers.request import Request
 
 

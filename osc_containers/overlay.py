@@ -5,10 +5,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import names, units
+from osc_containers import units
 from osc_containers.errors import DescriptionError
 from osc_containers.kiwi.containers import Container
-from osc_containers.lock import Lock, LockedImage
+from osc_containers.lock import archive_names
+from osc_containers.lock.lockfile import Lock, LockedImage
 from osc_containers.oci.reference import Reference
 from osc_containers.units import ARCHIVES, Load, Symlink, TextFile
 
@@ -44,7 +45,7 @@ def paths(containers: Sequence[Container]) -> Mapping[Container, str]:
     for container in containers:
         references[container.file_name].add(container.reference)
     taken = {name for name, users in references.items() if not _fault(name) and len(users) == 1}
-    others = _avoid(taken, names.flatten(container.reference for container in containers))
+    others = _avoid(taken, archive_names.flatten(container.reference for container in containers))
     found = ((each, each.file_name if each.file_name in taken else others[each.reference]) for each in containers)
     return {container: f"{ARCHIVES}/{name}" for container, name in found}
 

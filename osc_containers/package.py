@@ -15,12 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import lock
 from osc_containers.errors import Error, LockError
 from osc_containers.formats import cpio
 from osc_containers.fs import atomic
-from osc_containers.lock import Lock
-from osc_containers.names import ARCHIVE_SUFFIX
+from osc_containers.lock import lockfile
+from osc_containers.lock.archive_names import ARCHIVE_SUFFIX
+from osc_containers.lock.lockfile import Lock
 
 logger = logging.getLogger(__name__)
 
@@ -39,19 +39,19 @@ class Package(NamedTuple):
 
         :raises LockError: the file is broken, or something other than a file.
         """
-        path = self.find(lock.FILE_NAME)
+        path = self.find(lockfile.FILE_NAME)
         if path is None:
-            if (self.directory / lock.FILE_NAME).exists():
-                raise LockError(f"{lock.FILE_NAME}: got a directory or a special file, expected a file; remove it")
+            if (self.directory / lockfile.FILE_NAME).exists():
+                raise LockError(f"{lockfile.FILE_NAME}: got a directory or a special file, expected a file; remove it")
             return None
-        if path.stat().st_size > lock.LIMIT:
-            raise LockError(f"{path.name}: got {path.stat().st_size} bytes, expected at most {lock.LIMIT}")
+        if path.stat().st_size > lockfile.LIMIT:
+            raise LockError(f"{path.name}: got {path.stat().st_size} bytes, expected at most {lockfile.LIMIT}")
         try:
             with atomic.naming(path):
                 text = path.read_text("utf-8")
         except UnicodeDecodeError:
             raise LockError(f"{path.name}: not UTF-8 text; remove it and run the prefetch again") from None
-        found = lock.loads(text, lock.FILE_NAME)
+        found = lockfile.loads(text, lockfile.FILE_NAME)
         if found.newer:
             _warn_of_newer(path)
         return found
@@ -105,7 +105,7 @@ class Package(NamedTuple):
 @cache
 def _warn_of_newer(path: Path) -> None:
     """Warn once in a run, however often the lock is read."""
-    logger.warning("%s: it was written by a newer release, which may say more than this one reads", lock.FILE_NAME)
+    logger.warning("%s: it was written by a newer release, which may say more than this one reads", lockfile.FILE_NAME)
 
 
 def _holder(directory: os.stat_result) -> str:

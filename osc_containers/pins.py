@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from osc_containers.errors import Error, LockError, RegistryError, VerificationError
-from osc_containers.lock import Lock, LockedReference
+from osc_containers.lock.lockfile import Lock, LockedReference
 from osc_containers.oci import platform
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image

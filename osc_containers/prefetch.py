@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from osc_containers import holdings, lock, names, pins, sums, transfer
+from osc_containers import holdings, pins, sums, transfer
 from osc_containers.errors import DescriptionError, Error, LockError
 from osc_containers.formats import cpio, human
 from osc_containers.fs import atomic, ranges
 from osc_containers.fs.rooted_tree import Tree
 from osc_containers.holdings import Region
-from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
+from osc_containers.lock import archive_names, lockfile
+from osc_containers.lock.lockfile import ArchiveFile, Lock, LockedImage, LockedReference
 from osc_containers.oci.manifest import INDEX_TYPES, Descriptor
 from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
@@ -73,9 +74,9 @@ def prefetch(
     """
     with package.hold():
         found = package.read_lock()
-        old = found or lock.EMPTY
+        old = found or lockfile.EMPTY
         if locked and not found:
-            raise LockError(f"{lock.FILE_NAME}: not there, but this run is locked; run it once without 'locked'")
+            raise LockError(f"{lockfile.FILE_NAME}: not there, but this run is locked; run it once without 'locked'")
         rest = _rest(package, wanted, asked, old, bundled=pack is not None)
         if locked:
             new_pins = pins.from_lock(wanted, old)
@@ -83,19 +84,19 @@ def prefetch(
             wanted = [_completed(item, rest.get(item.reference)) for item in wanted]
             new_pins = pins.pin(wanted, network.open_source, _confirmed(package, old, wanted))
         targets = _targets(new_pins, old, among=old.references if locked else rest)
-        _check_names(outdir, {lock.FILE_NAME, *([cpio.FILE_NAME] if pack else [target.name for target in targets])})
+        _check_names(outdir, {lockfile.FILE_NAME, *([cpio.FILE_NAME] if pack else [target.name for target in targets])})
         provide = partial(_provide_bundle, pack) if pack else _provide
         with ExitStack() as last:
             with provide(package, targets, network, outdir, strict=locked) as archives:
                 made = old if locked else _lock(targets, archives)
                 new = Lock(references={**rest, **made.references})
                 # One of a newer release may say more than we would write.
-                kept = package.find(lock.FILE_NAME) if locked else None
-                text = kept.read_bytes() if kept else lock.dumps(new).encode()
-                own = package.directory / lock.FILE_NAME
+                kept = package.find(lockfile.FILE_NAME) if locked else None
+                text = kept.read_bytes() if kept else lockfile.dumps(new).encode()
+                own = package.directory / lockfile.FILE_NAME
                 if not own.is_file() or own.read_bytes() != text:
-                    with atomic.naming(outdir / lock.FILE_NAME):
-                        descriptor = last.enter_context(atomic.new_file(outdir / lock.FILE_NAME))
+                    with atomic.naming(outdir / lockfile.FILE_NAME):
+                        descriptor = last.enter_context(atomic.new_file(outdir / lockfile.FILE_NAME))
                         ranges.write_all(descriptor, text, 0)
                         atomic.flush(descriptor)
             # The lock gets its name last, when the archives that it names have theirs, and those are gone that only
@@ -157,12 +158,12 @@ def _leads_to(reference: LockedReference, manifest: Descriptor) -> bool:
 
 
 def _targets(new: Sequence[Pin], old: Lock, among: Iterable[Reference]) -> list[_Target]:
-    flat = names.flatten([*among, *(pin.reference for pin in new)])
+    flat = archive_names.flatten([*among, *(pin.reference for pin in new)])
     targets = []
     for pin in new:
         for arch, pinned in pin.images.items():
             known = old.image_for(pin.reference, arch)
-            name = names.archive(flat[pin.reference], arch)
+            name = archive_names.archive(flat[pin.reference], arch)
             unchanged = known is not None and known.image == pinned.image and known.archive.name == name
             locked = known.archive if known and unchanged else None
             targets.append(_Target(pin=pin, arch=arch, pinned=pinned, name=name, locked=locked))
@@ -199,8 +200,8 @@ def _provide(
     if strict and wrong:
         raise LockError(
             *(
-                f"{lock.FILE_NAME}: {target.pin.reference} for {target.arch}: got other descriptors than its archive "
-                "has; run the prefetch without 'locked'"
+                f"{lockfile.FILE_NAME}: {target.pin.reference} for {target.arch}: got other descriptors than its "
+                "archive has; run the prefetch without 'locked'"
                 for target in wrong
             )
         )

@@ -8,7 +8,7 @@ from osc_containers.errors import DescriptionError
 from osc_containers.kiwi import description
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
-from osc_containers.lock import Lock
+from osc_containers.lock.lockfile import Lock
 from osc_containers.oci import platform
 from osc_containers.oci.reference import Reference
 from osc_containers.package import Package

@@ -14,7 +14,7 @@ from osc_containers.commands.inject import the_description
 from osc_containers.commands.prefetch import prefetch_all
 from osc_containers.commands.verify import verify_all
 from osc_containers.formats import human
-from osc_containers.lock import EMPTY
+from osc_containers.lock.lockfile import EMPTY
 from osc_containers.package import Package
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from osc_containers.arrival import Shipment
 from osc_containers.errors import VerificationError
 from osc_containers.fs import atomic
 from osc_containers.fs.ranges import Place
-from osc_containers.lock import ArchiveFile
+from osc_containers.lock.lockfile import ArchiveFile
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import Descriptor

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 
 from osc_containers.errors import RegistryError
-from osc_containers.registry import certificates
+from osc_containers.registry.config import certs_d
 from osc_containers.registry.distribution import RegistryImages
-from osc_containers.registry.retries import Policy
+from osc_containers.registry.retry import Policy
 from osc_containers.sources import ImageSource
 
 _SCRATCH = "/var/tmp"  # noqa: S108 - images do not fit into a /tmp in memory
@@ -39,7 +39,7 @@ class Sources:
         *,
         policy: Policy | None = None,
         environ: Mapping[str, str] = os.environ,
-        system_context: Callable[[], ssl.SSLContext] = certificates.system_context,
+        system_context: Callable[[], ssl.SSLContext] = certs_d.system_context,
     ) -> None:
         self._directory = directory
         self._environ = environ

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from osc_containers import holdings
 from osc_containers.archive import Layout, Member, lay_out
 from osc_containers.fs.ranges import Place
-from osc_containers.lock import FILE_NAME, Lock, LockedImage
+from osc_containers.lock.lockfile import FILE_NAME, Lock, LockedImage
 from osc_containers.oci import platform
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, parse_document, platform_of

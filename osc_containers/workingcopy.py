@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 
 from osc_containers.errors import Error
-from osc_containers.names import ARCHIVE_SUFFIX
+from osc_containers.lock.archive_names import ARCHIVE_SUFFIX
 
 
 class System(Enum):

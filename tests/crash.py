@@ -26,8 +26,9 @@ from typing import Any, NoReturn
 import fault_registry
 import images
 
-from osc_containers import cli, lock, package, prefetch, services, transports
+from osc_containers import cli, package, prefetch, services, transports
 from osc_containers.fs import ranges
+from osc_containers.lock import lockfile
 
 POINTS = 1500
 HOST = "registry.example"
@@ -273,8 +274,8 @@ class Crashes:
 
 def _describe(found: Files, old: Files, new: Files) -> str:
     """Say which state a package was in when its run was killed."""
-    has_new_lock = found.get(lock.FILE_NAME) == new[lock.FILE_NAME]
-    others = [name for name in new if name not in (lock.FILE_NAME, "appliance.kiwi")]
+    has_new_lock = found.get(lockfile.FILE_NAME) == new[lockfile.FILE_NAME]
+    others = [name for name in new if name not in (lockfile.FILE_NAME, "appliance.kiwi")]
     changed = [name for name in others if old.get(name) != new[name] and found.get(name) == new[name]]
     missing = [name for name in others if found.get(name) != new[name]]
     gone = [name for name in old if name not in new and name not in found]

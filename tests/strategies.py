@@ -6,8 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from osc_containers import names
-from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
+from osc_containers.lock import archive_names
+from osc_containers.lock.lockfile import ArchiveFile, Lock, LockedImage, LockedReference
 from osc_containers.oci import platform
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
@@ -69,7 +69,7 @@ _dates = st.just("") | st.datetimes().map(lambda date: f"{date.isoformat(timespe
 @st.composite
 def _locks(draw: st.DrawFn) -> Lock:
     found = draw(st.lists(references, max_size=3, unique=True))
-    flat = names.flatten(found)
+    flat = archive_names.flatten(found)
     return Lock(references={reference: draw(_locked_reference(flat[reference])) for reference in found})
 
 
@@ -80,7 +80,7 @@ def _locked_reference(draw: st.DrawFn, name: str) -> LockedReference:
         arch: LockedImage(
             image=draw(images),
             created=draw(_dates),
-            archive=ArchiveFile(name=names.archive(name, arch), size=draw(sizes), sha256=draw(_sums)),
+            archive=ArchiveFile(name=archive_names.archive(name, arch), size=draw(sizes), sha256=draw(_sums)),
         )
         for arch in architectures
     }

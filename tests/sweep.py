@@ -35,7 +35,7 @@ from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
 from osc_containers.pins import Wanted
 from osc_containers.prefetch import prefetch
-from osc_containers.registry.retries import Policy
+from osc_containers.registry.retry import Policy
 from osc_containers.sources import Network
 from osc_containers.transports import Sources
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osc_containers.registry import auth
-from osc_containers.registry.auth import Challenge, Login
+from osc_containers.registry import challenge as auth
+from osc_containers.registry.challenge import Challenge, Login
 
 HUB = 'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/x:pull"'
 

@@ -10,11 +10,12 @@ import pytest
 from fake_source import FakeSource
 from test_prefetch import APP, contents, identities
 
-from osc_containers import bundle, inject, lock, overlay, verify
+from osc_containers import bundle, inject, overlay, verify
 from osc_containers.errors import DescriptionError, RegistryError, VerificationError
 from osc_containers.formats import cpio
 from osc_containers.formats.cpio import Entry
 from osc_containers.kiwi import description
+from osc_containers.lock import lockfile
 from osc_containers.oci.digest import Digest
 from osc_containers.package import Package
 from osc_containers.pins import Wanted
@@ -51,7 +52,7 @@ def run(
     }
     paths = overlay.paths(containers)
 
-    def pack(pinned: lock.Lock) -> bundle.Bundle:
+    def pack(pinned: lockfile.Lock) -> bundle.Bundle:
         return bundle.pack(overlay.place(containers, paths, "x86_64", pinned))
 
     network = Network(open_source=source.open)
@@ -100,7 +101,7 @@ def test_cpio_unpacks_what_the_inject_service_makes(package: Path, tmp_path: Pat
 
 def test_the_archives_are_in_it_once(package: Path) -> None:
     run(source(), package)
-    found = lock.loads((package / lock.FILE_NAME).read_text())
+    found = lockfile.loads((package / lockfile.FILE_NAME).read_text())
     archives = sum(locked.archive.size for _, _, locked in found.images())
     assert (package / cpio.FILE_NAME).stat().st_size < archives + 64 * 1024
 
@@ -186,14 +187,14 @@ def test_a_lock_of_one_image_with_the_archive_of_another_is_mended(package: Path
     """As a merge may leave it, together with the bundle of the other side."""
     run(source(), package)
     before = contents(package)
-    ours = json.loads((package / lock.FILE_NAME).read_text())
+    ours = json.loads((package / lockfile.FILE_NAME).read_text())
     moved = source()
     moved.tags[APP] = images.small("moved")
     run(moved, package)
-    theirs = json.loads((package / lock.FILE_NAME).read_text())
+    theirs = json.loads((package / lockfile.FILE_NAME).read_text())
     [image], [other] = (document["containers"][APP]["architectures"].values() for document in (ours, theirs))
     image["archive"] = other["archive"]
-    (package / lock.FILE_NAME).write_text(json.dumps(ours))
+    (package / lockfile.FILE_NAME).write_text(json.dumps(ours))
     with pytest.raises(VerificationError, match="run the prefetch without 'locked'"):
         run(source(), package, locked=True)
     run(source(), package)
@@ -230,8 +231,8 @@ def test_what_the_format_cannot_hold_is_refused() -> None:
 
 def test_an_image_that_the_format_cannot_hold_is_said_with_the_way_out(package: Path) -> None:
     run(source(), package, bundled=False)
-    text = (package / lock.FILE_NAME).read_text()
-    found = lock.loads(text.replace('"size": 9216', f'"size": {4 << 30}'))
+    text = (package / lockfile.FILE_NAME).read_text()
+    found = lockfile.loads(text.replace('"size": 9216', f'"size": {4 << 30}'))
     containers = description.read(package / "containers.xml").of_architecture("x86_64")
     placed = overlay.place(containers, overlay.paths(containers), "x86_64", found)
     with pytest.raises(DescriptionError, match="use the service kiwi_containers_inject in the build root instead"):

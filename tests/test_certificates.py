@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from osc_containers.registry import certificates
+from osc_containers.registry.config import certs_d
 
 HOST = "registry.example"
 
@@ -29,19 +29,19 @@ def test_a_directory_that_is_closed_to_us_is_passed_by(
 ) -> None:
     base = Path("docker/certs.d")  # relative, for what is above tmp_path is closed as well
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(certificates, "_SYSTEM", (base,))
+    monkeypatch.setattr(certs_d, "_SYSTEM", (base,))
     (base / HOST).mkdir(parents=True)
     (base / HOST / "ca.crt").write_text("nonsense")
     tmp_path.chmod(0o755)
     Path(closed).chmod(0)
     try:
         with _not_root():
-            directory = certificates.directory_of(HOST, {"HOME": "home"})
-            certificates.context_for(directory)
+            directory = certs_d.directory_of(HOST, {"HOME": "home"})
+            certs_d.context_for(directory)
     finally:
         Path(closed).chmod(0o755)
 
 
 def test_a_link_that_leads_nowhere_is_no_authority(tmp_path: Path) -> None:
     (tmp_path / "redhat-ca.crt").symlink_to("/etc/rhsm/ca/not-there.pem")
-    certificates.context_for(tmp_path)
+    certs_d.context_for(tmp_path)

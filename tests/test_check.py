@@ -11,8 +11,9 @@ import images
 import pytest
 from docker_registry import DockerRegistry
 
-from osc_containers import cli, lock
-from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
+from osc_containers import cli
+from osc_containers.lock import lockfile
+from osc_containers.lock.lockfile import ArchiveFile, Lock, LockedImage, LockedReference
 from osc_containers.oci import platform
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
@@ -74,7 +75,7 @@ def write(directory: Path, files: Mapping[str, str | None], sizes: Mapping[str, 
     for _, _, locked in made.images():
         with (directory / locked.archive.name).open("wb") as file:
             file.truncate(locked.archive.size)
-    for name, text in ({**CLEAN, "containers.lock": lock.dumps(made)} | dict(files)).items():
+    for name, text in ({**CLEAN, "containers.lock": lockfile.dumps(made)} | dict(files)).items():
         if text is not None:
             (directory / name).write_text(text)
     return directory
@@ -234,7 +235,7 @@ CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
     "no lock and no service": ({"containers.lock": None, "_service": None}, {}),
     "a broken lock": ({"containers.lock": "{}"}, {}),
     "a lock of yesterday": ({}, {"registry.example.com/team/old:1.0": 10}),
-    "a lock for another architecture": ({"containers.lock": lock.dumps(make_lock(APP, "aarch64"))}, APP),
+    "a lock for another architecture": ({"containers.lock": lockfile.dumps(make_lock(APP, "aarch64"))}, APP),
     "an archive that is not locked": ({"stray.ociarchive": "x"}, APP),
     "an archive of another size": ({NAME: "x"}, APP),
     "an archive that is too large for cpio": ({}, {"registry.example.com/team/app:1.0": 5 << 30}),
@@ -242,7 +243,7 @@ CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
         {
             "a.kiwi": KIWI.replace("podman", "docker"),
             "containers.xml": CONTAINERS.replace("podman", "docker"),
-            "containers.lock": lock.dumps(make_lock(APP, layers=("application/vnd.oci.image.layer.v1.tar+zstd",))),
+            "containers.lock": lockfile.dumps(make_lock(APP, layers=("application/vnd.oci.image.layer.v1.tar+zstd",))),
         },
         APP,
     ),

@@ -20,8 +20,8 @@ from docker_registry import DockerRegistry
 from fault_registry import Request
 from service_program import Done, snapshot
 
-from osc_containers import lock
 from osc_containers.archive import lay_out
+from osc_containers.lock import lockfile
 
 pytestmark = pytest.mark.integration
 
@@ -280,7 +280,7 @@ def large_package(package: Path, tmp_path: Path) -> Path:
     """Give a package whose archive has a layer of 16 GiB, all zeros, as its lock says."""
     large = tmp_path / "large"
     shutil.copytree(package, large, ignore=shutil.ignore_patterns("*.ociarchive"))
-    found = lock.loads((large / "containers.lock").read_text())
+    found = lockfile.loads((large / "containers.lock").read_text())
     (reference, arch, locked), *_ = found.images()
     first, *others = locked.image.layers
     image = locked.image._replace(layers=(first._replace(size=16 << 30), *others))
@@ -293,7 +293,7 @@ def large_package(package: Path, tmp_path: Path) -> Path:
     changed = locked._replace(image=image, archive=locked.archive._replace(size=layout.size))
     pinned = found.references[reference]
     pinned = pinned._replace(images={**pinned.images, arch: changed})
-    text = lock.dumps(lock.Lock(references={**found.references, reference: pinned}))
+    text = lockfile.dumps(lockfile.Lock(references={**found.references, reference: pinned}))
     (large / "containers.lock").write_text(text)
     return large
 

@@ -10,9 +10,11 @@ import images
 import pytest
 from docker_registry import DockerRegistry
 
-from osc_containers import changelog, cli, differences, lock
+from osc_containers import changelog, cli
 from osc_containers.formats.human import size
-from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
+from osc_containers.lock import diff as differences
+from osc_containers.lock import lockfile
+from osc_containers.lock.lockfile import ArchiveFile, Lock, LockedImage, LockedReference
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import MANIFEST, Descriptor
@@ -156,7 +158,7 @@ def test_moved_looks_at_what_is_asked_for_only() -> None:
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """Give a package whose lock is the new one."""
-    (tmp_path / "containers.lock").write_text(lock.dumps(NEW))
+    (tmp_path / "containers.lock").write_text(lockfile.dumps(NEW))
     return tmp_path
 
 
@@ -167,7 +169,7 @@ def diff(package: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> 
 
 def test_diff_with_a_file(package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "other.lock"
-    other.write_text(lock.dumps(OLD))
+    other.write_text(lockfile.dumps(OLD))
     assert diff(package, capsys, str(other)) == with_digests(TEXT) + "\n"
     assert diff(package, capsys, str(other), "--format", "changes") == CHANGES + "\n"
     assert len(json.loads(diff(package, capsys, str(other), "--format", "json"))) == 4
@@ -177,7 +179,7 @@ def test_diff_with_a_file(package: Path, tmp_path: Path, capsys: pytest.CaptureF
 def test_diff_with_what_osc_has_committed(package: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
     path = package / ".osc" / place
     path.parent.mkdir(parents=True)
-    path.write_text(lock.dumps(OLD))
+    path.write_text(lockfile.dumps(OLD))
     assert diff(package, capsys) == with_digests(TEXT) + "\n"
 
 
@@ -199,7 +201,7 @@ def test_diff_with_a_revision_of_git(package: Path, capsys: pytest.CaptureFixtur
     inner = package / "inner"
     inner.mkdir()
     for made in (OLD, NEW):
-        (inner / "containers.lock").write_text(lock.dumps(made))
+        (inner / "containers.lock").write_text(lockfile.dumps(made))
         git(package, "add", "inner")
         git(package, "commit", "--message", "Lock")
     assert diff(inner, capsys) == ""
@@ -230,7 +232,7 @@ def test_diff_with_a_revision_of_obs_asks_osc(
     (package / ".osc").mkdir()
     for name, text in (("_apiurl", "https://api.example.com"), ("_project", "home:ann"), ("_package", "appliance")):
         (package / ".osc" / name).write_text(f"{text}\n")
-    (tmp_path / "old").write_text(lock.dumps(OLD))
+    (tmp_path / "old").write_text(lockfile.dumps(OLD))
     program = tmp_path / "bin" / "osc"
     program.parent.mkdir()
     expected = "-A https://api.example.com cat --revision 7 home:ann appliance containers.lock"

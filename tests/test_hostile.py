@@ -27,7 +27,7 @@ from osc_containers.fs import atomic
 from osc_containers.kiwi import description
 from osc_containers.oci.digest import Digest
 from osc_containers.package import Package
-from osc_containers.registry.retries import Policy
+from osc_containers.registry.retry import Policy
 from osc_containers.request import Part, Request
 from osc_containers.sources import Network
 from osc_containers.transports import Sources

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from osc_containers.registry import hosts
+from osc_containers.registry import url_policy
 
 LOOPBACK = [
     "localhost",
@@ -31,24 +31,24 @@ PUBLIC = [
 
 @pytest.mark.parametrize("host", LOOPBACK)
 def test_this_machine_is_loopback_in_any_spelling(host: str) -> None:
-    assert hosts.is_loopback(host)
-    assert hosts.is_internal(host)
+    assert url_policy.is_loopback(host)
+    assert url_policy.is_internal(host)
 
 
 @pytest.mark.parametrize("host", LINK)
 def test_the_local_link_is_internal(host: str) -> None:
-    assert not hosts.is_loopback(host)
-    assert hosts.is_internal(host)
+    assert not url_policy.is_loopback(host)
+    assert url_policy.is_internal(host)
 
 
 @pytest.mark.parametrize("host", PUBLIC)
 def test_other_hosts_are_not(host: str) -> None:
-    assert not hosts.is_internal(host)
+    assert not url_policy.is_internal(host)
 
 
 def test_an_address_of_version_4_within_version_6_is_seen() -> None:
-    assert hosts.is_internal_address(ipaddress.ip_address("::ffff:127.0.0.1"))
-    assert hosts.is_internal("[::ffff:169.254.169.254]")
+    assert url_policy.is_internal_address(ipaddress.ip_address("::ffff:127.0.0.1"))
+    assert url_policy.is_internal("[::ffff:169.254.169.254]")
 
 
 BASE = "https://registry.example/v2/a/blobs/sha256:0"
@@ -64,7 +64,7 @@ BASE = "https://registry.example/v2/a/blobs/sha256:0"
     ],
 )
 def test_a_public_target_is_followed(target: str, expected: str) -> None:
-    assert hosts.follow(BASE, target, home="registry.example") == expected
+    assert url_policy.follow(BASE, target, home="registry.example") == expected
 
 
 @pytest.mark.parametrize(
@@ -86,11 +86,11 @@ def test_a_public_target_is_followed(target: str, expected: str) -> None:
 )
 def test_any_other_target_is_refused(target: str, problem: str) -> None:
     with pytest.raises(ValueError, match=re.escape(problem)):
-        hosts.follow(BASE, target, home="registry.example")
+        url_policy.follow(BASE, target, home="registry.example")
 
 
 def test_a_registry_on_this_machine_may_send_us_on_it() -> None:
-    assert hosts.follow("http://127.0.0.1:1/v2/", "http://127.0.0.1:2/token", home="127.0.0.1:1")
+    assert url_policy.follow("http://127.0.0.1:1/v2/", "http://127.0.0.1:2/token", home="127.0.0.1:1")
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,10 @@ def test_a_registry_on_this_machine_may_send_us_on_it() -> None:
     ],
 )
 def test_shows_of_a_url_where_it_leads_and_no_more(url: str, shown: str) -> None:
-    assert hosts.shown(url) == shown
+    assert url_policy.shown(url) == shown
 
 
 def test_the_same_host_on_another_port_is_another_origin() -> None:
-    assert hosts.origin("https://A.example/x") == hosts.origin("https://a.example:443/y")
-    assert hosts.origin("https://a.example:444/") != hosts.origin("https://a.example/")
-    assert hosts.origin("http://a.example/") != hosts.origin("https://a.example/")
+    assert url_policy.origin("https://A.example/x") == url_policy.origin("https://a.example:443/y")
+    assert url_policy.origin("https://a.example:444/") != url_policy.origin("https://a.example/")
+    assert url_policy.origin("http://a.example/") != url_policy.origin("https://a.example/")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from test_check import make_lock
 
-from osc_containers import cli, lock, table, terminal
+from osc_containers import cli, table, terminal
+from osc_containers.lock import lockfile
 
 KIWI = """<image>
   <profiles>
@@ -49,7 +50,9 @@ latest                                      aarch64  Workstation,
 def package(tmp_path: Path) -> Path:
     """Give a package of which one container is locked."""
     (tmp_path / "a.kiwi").write_text(KIWI)
-    (tmp_path / "containers.lock").write_text(lock.dumps(make_lock({"registry.example.com/team/app:1.0": 10 << 20})))
+    (tmp_path / "containers.lock").write_text(
+        lockfile.dumps(make_lock({"registry.example.com/team/app:1.0": 10 << 20}))
+    )
     return tmp_path
 
 

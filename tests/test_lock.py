@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from messages import assert_bounded, exactly
 from strategies import locks, mutated
 
-from osc_containers import lock
 from osc_containers.errors import LockError
-from osc_containers.lock import ArchiveFile, Lock, LockedImage, LockedReference
+from osc_containers.lock import lockfile
+from osc_containers.lock.lockfile import ArchiveFile, Lock, LockedImage, LockedReference
 from osc_containers.oci import platform
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
@@ -140,20 +140,20 @@ GOLDEN = """\
 
 
 def test_the_text_is_stable_and_sorted() -> None:
-    assert lock.dumps(LOCK) == GOLDEN
+    assert lockfile.dumps(LOCK) == GOLDEN
 
 
 def test_an_empty_lock_has_a_text_too() -> None:
-    assert lock.dumps(lock.EMPTY) == '{\n  "containers": {},\n  "version": "1.0"\n}\n'
-    assert lock.loads(lock.dumps(lock.EMPTY)) == lock.EMPTY
+    assert lockfile.dumps(lockfile.EMPTY) == '{\n  "containers": {},\n  "version": "1.0"\n}\n'
+    assert lockfile.loads(lockfile.dumps(lockfile.EMPTY)) == lockfile.EMPTY
 
 
 @settings(max_examples=30)
 @given(locks)
 def test_what_is_written_is_read_again(written: Lock) -> None:
-    text = lock.dumps(written)
-    assert lock.loads(text.encode().decode()) == written
-    assert lock.dumps(lock.loads(text)) == text
+    text = lockfile.dumps(written)
+    assert lockfile.loads(text.encode().decode()) == written
+    assert lockfile.dumps(lockfile.loads(text)) == text
 
 
 DOCUMENT: dict[str, Any] = json.loads(GOLDEN)
@@ -162,16 +162,16 @@ DOCUMENT: dict[str, Any] = json.loads(GOLDEN)
 @given(mutated(DOCUMENT).map(json.dumps) | st.text())
 def test_any_text_is_a_lock_or_an_error(text: str) -> None:
     try:
-        found = lock.loads(text)
+        found = lockfile.loads(text)
     except LockError as error:
         assert_bounded(error)
         return
-    assert lock.loads(lock.dumps(found).encode().decode()).references == found.references
+    assert lockfile.loads(lockfile.dumps(found).encode().decode()).references == found.references
 
 
 @pytest.mark.parametrize(("version", "newer"), [("1.0", False), ("1.1", True), ("1.9999", True), ("01.00", False)])
 def test_a_later_minor_version_is_read_and_said(version: str, newer: bool) -> None:
-    found = lock.loads(json.dumps(DOCUMENT | {"version": version, "more": [1]}))
+    found = lockfile.loads(json.dumps(DOCUMENT | {"version": version, "more": [1]}))
     assert found.references == LOCK.references
     assert found.newer is newer
 
@@ -207,7 +207,7 @@ VERSION = "; use a release that knows it"
 )
 def test_what_is_no_lock_is_refused(text: str, message: str) -> None:
     with pytest.raises(LockError, match=exactly(f"containers.lock: {message}")):
-        lock.loads(text)
+        lockfile.loads(text)
 
 
 @pytest.mark.parametrize("marker", ["<<<<<<< HEAD", ">>>>>>> 1.2.3 (update)", "<<<<<<< .mine\r"])
@@ -216,7 +216,7 @@ def test_merge_conflicts_are_called_so(marker: str) -> None:
     text = "\n".join([*lines[:9], marker, *lines[9:]])
     message = "x.lock: has merge-conflict markers; take either side, then run the prefetch again"
     with pytest.raises(LockError, match=exactly(message)):
-        lock.loads(text, "x.lock")
+        lockfile.loads(text, "x.lock")
 
 
 IMAGE = ("architectures", "x86_64")
@@ -320,7 +320,7 @@ def changed(path: tuple[str | int, ...], value: object) -> str:
 )
 def test_what_is_wrong_is_said_with_its_place(path: tuple[str | int, ...], value: object, message: str) -> None:
     with pytest.raises(LockError, match=exactly(f"containers.lock: containers['{WEB}']{message}{ADVICE}")):
-        lock.loads(changed(path, value))
+        lockfile.loads(changed(path, value))
 
 
 @pytest.mark.parametrize(
@@ -337,13 +337,13 @@ def test_a_reference_is_complete(name: str, message: str) -> None:
     step = name if name == "app" else f"['{name}']"
     where = f"containers.lock: containers{'.' if step == name else ''}{step}"
     with pytest.raises(LockError, match=exactly(f"{where}: {message}{ADVICE}")):
-        lock.loads(json.dumps(document))
+        lockfile.loads(json.dumps(document))
 
 
 def test_every_broken_reference_is_named_up_to_a_limit() -> None:
     document = {"version": "1.0", "containers": {f"r.io/a:{number}": number for number in range(1000)}}
     with pytest.raises(LockError) as caught:
-        lock.loads(json.dumps(document))
+        lockfile.loads(json.dumps(document))
     problems = [
         f"containers.lock: containers['r.io/a:{number}']: got a number, expected an object{ADVICE}"
         for number in range(50)
@@ -357,12 +357,12 @@ def test_an_archive_belongs_to_one_image() -> None:
         LockError,
         match=exactly(f"containers.lock: {name} stands for {WEB} (aarch64) and for {WEB} (x86_64){ADVICE}"),
     ):
-        lock.loads(changed(NAME, name))
+        lockfile.loads(changed(NAME, name))
     name = "app.s390x.ociarchive"
     with pytest.raises(
         LockError, match=exactly(f"containers.lock: {name} stands for {APP} (s390x) and for {WEB} (x86_64){ADVICE}")
     ):
-        lock.loads(changed(NAME, name))
+        lockfile.loads(changed(NAME, name))
 
 
 @pytest.mark.parametrize(

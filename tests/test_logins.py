@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osc_containers.errors import RegistryError
-from osc_containers.registry import logins
-from osc_containers.registry.auth import Login
-from osc_containers.registry.logins import Logins
+from osc_containers.registry.challenge import Login
+from osc_containers.registry.config import auth_json
+from osc_containers.registry.config.auth_json import Logins
 
 
 def entry(user: str, password: str = "secret") -> dict[str, str]:
@@ -72,7 +72,7 @@ def test_identity_tokens_are_read(tmp_path: Path) -> None:
 def test_the_files_are_looked_at_in_podmans_order(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")}
     paths = ["run/containers/auth.json", ".config/containers/auth.json", ".docker/config.json"]
-    assert [str(path) for path in logins.files(environ, 0)] == [str(tmp_path / path) for path in paths]
+    assert [str(path) for path in auth_json.files(environ, 0)] == [str(tmp_path / path) for path in paths]
     for user, path in reversed(list(enumerate(paths))):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).write_text(json.dumps({"auths": {"a.example": entry(str(user))}}))
@@ -98,7 +98,7 @@ def test_the_files_are_looked_at_in_podmans_order(tmp_path: Path) -> None:
     ],
 )
 def test_the_environment_moves_the_files(environ: dict[str, str], expected: list[str]) -> None:
-    assert [str(path) for path in logins.files({"HOME": "/h"} | environ, 7)] == expected
+    assert [str(path) for path in auth_json.files({"HOME": "/h"} | environ, 7)] == expected
 
 
 def test_a_file_of_the_environment_without_the_login_hides_no_other(tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ json_values = st.recursive(
 @given(json_values)
 def test_a_file_may_hold_anything(document: object) -> None:
     try:
-        logins.parse(json.dumps(document).encode(), "file")
+        auth_json.parse(json.dumps(document).encode(), "file")
     except ValueError as error:
         problem = str(error)
         assert problem.startswith("file")

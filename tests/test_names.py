@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import references
 
-from osc_containers import names
+from osc_containers.lock import archive_names
 from osc_containers.oci import platform
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
@@ -17,19 +17,19 @@ _NAME_MAX = 255
 
 def flatten(*texts: str) -> list[str]:
     parsed = [Reference.parse(text) for text in texts]
-    flat = names.flatten(parsed)
+    flat = archive_names.flatten(parsed)
     return [flat[reference] for reference in parsed]
 
 
 def check(found: list[Reference]) -> None:
-    flat = names.flatten(found)
+    flat = archive_names.flatten(found)
     assert set(flat) == set(found)
     assert len({name.lower() for name in flat.values()}) == len(set(found))
-    assert names.flatten(reversed(found)) == flat
+    assert archive_names.flatten(reversed(found)) == flat
     for name in flat.values():
         assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name)
         assert len(f"kiwi_containers-container-snap-{name}.service") <= _NAME_MAX
-        assert max(len(names.archive(name, arch)) for arch in platform.ARCHITECTURES) <= _NAME_MAX
+        assert max(len(archive_names.archive(name, arch)) for arch in platform.ARCHITECTURES) <= _NAME_MAX
 
 
 def with_imitations(found: list[Reference]) -> list[Reference]:
@@ -91,4 +91,4 @@ def test_a_hash_is_short_where_that_is_enough() -> None:
 
 
 def test_an_archive_is_named_for_its_architecture() -> None:
-    assert names.archive("r.io_a_1", "x86_64") == "r.io_a_1.x86_64.ociarchive"
+    assert archive_names.archive("r.io_a_1", "x86_64") == "r.io_a_1.x86_64.ociarchive"

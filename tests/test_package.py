@@ -11,12 +11,12 @@ import pytest
 from descriptors import all_closed
 from messages import exactly
 
-from osc_containers import lock
 from osc_containers.errors import Error, LockError
 from osc_containers.fs import atomic
+from osc_containers.lock import lockfile
 from osc_containers.package import Package
 
-LOCK = lock.dumps(lock.EMPTY)
+LOCK = lockfile.dumps(lockfile.EMPTY)
 NAME = "app.x86_64.ociarchive"
 OWN = "_service:kiwi_containers:"
 
@@ -95,7 +95,7 @@ def test_a_package_without_a_lock_has_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["containers.lock", f"{OWN}containers.lock", f".old/{OWN}containers.lock"])
 def test_a_lock_is_read(tmp_path: Path, name: str) -> None:
-    assert make(tmp_path, name).read_lock() == lock.EMPTY
+    assert make(tmp_path, name).read_lock() == lockfile.EMPTY
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_broken_lock_is_an_error(tmp_path: Path, content: bytes, message: str)
 
 def test_a_lock_is_bounded(tmp_path: Path) -> None:
     with (tmp_path / "containers.lock").open("wb") as file:
-        file.truncate(lock.LIMIT + 1)
+        file.truncate(lockfile.LIMIT + 1)
     message = "containers.lock: got 67108865 bytes, expected at most 67108864"
     with pytest.raises(LockError, match=exactly(message)):
         Package(tmp_path).read_lock()

@@ -16,8 +16,9 @@ import images
 import pytest
 from fake_source import FakeSource
 
-from osc_containers import lock, prefetch
+from osc_containers import prefetch
 from osc_containers.errors import Error, LockError, RegistryError, VerificationError
+from osc_containers.lock import lockfile
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import DOCKER_MANIFEST, INDEX
 from osc_containers.oci.reference import Reference
@@ -343,10 +344,10 @@ def test_a_locked_run_without_a_lock_says_so(tmp_path: Path) -> None:
 def test_a_lock_whose_archive_cannot_be_what_is_pinned_keeps_the_old_file(tmp_path: Path) -> None:
     source = FakeSource({APP: images.small("app")})
     run(source, tmp_path, *want(APP))
-    text = (tmp_path / lock.FILE_NAME).read_text()
+    text = (tmp_path / lockfile.FILE_NAME).read_text()
     document = json.loads(text)
     document["containers"][APP]["architectures"]["x86_64"]["archive"]["sha256"] = "0" * 64
-    (tmp_path / lock.FILE_NAME).write_text(json.dumps(document))
+    (tmp_path / lockfile.FILE_NAME).write_text(json.dumps(document))
     before = contents(tmp_path)
     with pytest.raises(VerificationError, match="but the lock says 0000"):
         run(source, tmp_path, *want(APP), locked=True)

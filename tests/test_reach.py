@@ -18,8 +18,8 @@ from fault_registry import FaultRegistry
 from osc_containers.errors import RegistryError
 from osc_containers.oci.manifest import Manifest
 from osc_containers.oci.reference import Reference
-from osc_containers.registry import proxies
-from osc_containers.registry.retries import Policy
+from osc_containers.registry.config import proxy as proxies
+from osc_containers.registry.retry import Policy
 from osc_containers.transports import Sources
 
 pytestmark = pytest.mark.integration

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from osc_containers.errors import RegistryError
 from osc_containers.oci.reference import Reference
-from osc_containers.registry import registries
-from osc_containers.registry.registries import Configuration
+from osc_containers.registry.config import registries_conf
+from osc_containers.registry.config.registries_conf import Configuration
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -105,7 +105,7 @@ def places(configuration: Configuration, name: str, *, by_digest: bool = False) 
     ],
 )
 def test_finds_the_places(name: str, expected: list[str]) -> None:
-    assert places(registries.parse(MANUAL.encode(), "conf"), name) == expected
+    assert places(registries_conf.parse(MANUAL.encode(), "conf"), name) == expected
 
 
 @pytest.mark.parametrize("tables", [("*.example.org", "a.b.example.org"), ("a.b.example.org", "*.example.org")])
@@ -114,7 +114,7 @@ def test_the_longest_prefix_counts_wherever_it_stands(tables: tuple[str, str]) -
     for is_blocked in ("true", "false"):
         others = "false" if is_blocked == "true" else "true"
         order = (is_blocked, others) if tables[0].startswith("*") else (others, is_blocked)
-        configuration = registries.parse(blocks.format(*order).encode(), "conf")
+        configuration = registries_conf.parse(blocks.format(*order).encode(), "conf")
         wide, narrow = ("c.example.org:5000/x", "a.b.example.org/x")
         refused, found = (wide, narrow) if is_blocked == "true" else (narrow, wide)
         assert places(configuration, found) == [found]
@@ -125,12 +125,12 @@ def test_the_longest_prefix_counts_wherever_it_stands(tables: tuple[str, str]) -
 def test_of_one_prefix_twice_in_a_file_the_first_counts(tmp_path: Path) -> None:
     file = tmp_path / "registries.conf"
     file.write_text("".join(f'[[registry]]\nprefix = "a.example"\nlocation = "{to}.example"\n' for to in ("b", "c")))
-    configuration = registries.load({"CONTAINERS_REGISTRIES_CONF": str(file), "HOME": str(tmp_path)})
+    configuration = registries_conf.load({"CONTAINERS_REGISTRIES_CONF": str(file), "HOME": str(tmp_path)})
     assert places(configuration, "a.example/x") == ["b.example/x"]
 
 
 def test_what_is_asked_for_by_digest_may_come_from_mirrors_for_digests() -> None:
-    configuration = registries.parse(MANUAL.encode(), "conf")
+    configuration = registries_conf.parse(MANUAL.encode(), "conf")
     assert places(configuration, "digests.example/x:1", by_digest=True) == ["mirror.example/x", "digests.example/x"]
     assert places(configuration, f"mixed.example/x@{DIGEST}", by_digest=True) == [
         "by-digest.example/x",
@@ -140,12 +140,12 @@ def test_what_is_asked_for_by_digest_may_come_from_mirrors_for_digests() -> None
 
 def test_a_blocked_image_is_said_with_the_file() -> None:
     with pytest.raises(RegistryError, match=r"^example.com/foo/secret/x:1: registry .* is blocked by conf$"):
-        places(registries.parse(MANUAL.encode(), "conf"), "example.com/foo/secret/x:1")
+        places(registries_conf.parse(MANUAL.encode(), "conf"), "example.com/foo/secret/x:1")
 
 
 def test_short_names_mean_what_they_mean_to_skopeo() -> None:
     """Neither aliases nor registries to search turn one image into another that kiwi would not pull."""
-    configuration = registries.parse(MANUAL.encode(), "conf")
+    configuration = registries_conf.parse(MANUAL.encode(), "conf")
     assert places(configuration, "tumbleweed") == [
         "hub-mirror.example:5000/library/tumbleweed",
         "docker.io/library/tumbleweed",
@@ -164,7 +164,7 @@ def test_later_files_replace_lists_and_tables_of_the_same_prefix(tmp_path: Path)
     write(home / "registries.conf.d/10-a.conf", '[[registry]]\nlocation = "registry.com"\n')
     write(home / "registries.conf.d/20-b.conf", 'credential-helpers = ["containers-auth.json"]\n')
     write(home / "registries.conf.d/30-c.txt", "nonsense")
-    configuration = registries.load({"HOME": str(tmp_path)})
+    configuration = registries_conf.load({"HOME": str(tmp_path)})
     assert configuration.helpers == ("containers-auth.json",)
     assert places(configuration, "registry.com/image") == ["registry.com/image"]
 
@@ -173,14 +173,16 @@ def test_the_users_file_is_where_podman_reads_it(tmp_path: Path) -> None:
     """In HOME even where XDG_CONFIG_HOME is elsewhere, unlike the users' logins."""
     write(tmp_path / ".config/containers/registries.conf", '[[registry]]\nlocation = "a.example"\nblocked = true\n')
     write(tmp_path / "other/containers/registries.conf", "nonsense")
-    configuration = registries.load({"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "other")})
+    configuration = registries_conf.load({"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "other")})
     with pytest.raises(RegistryError, match="is blocked"):
         places(configuration, "a.example/x")
 
 
 def test_the_environment_names_the_first_file(tmp_path: Path) -> None:
     write(tmp_path / "mine.conf", '[[registry]]\nlocation = "a.example"\nblocked = true\n')
-    configuration = registries.load({"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "mine.conf")})
+    configuration = registries_conf.load(
+        {"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "mine.conf")}
+    )
     with pytest.raises(RegistryError, match="is blocked"):
         places(configuration, "a.example/x")
 
@@ -214,14 +216,14 @@ def _kept_garbage() -> Iterator[None]:
 def test_a_malformed_file_is_said(tmp_path: Path, text: str, problem: str) -> None:
     write(tmp_path / "r.conf", text)
     with pytest.raises(RegistryError) as caught:
-        registries.load({"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "r.conf")})
+        registries_conf.load({"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "r.conf")})
     assert str(caught.value).startswith(f"{tmp_path}/r.conf: ")
     assert problem in str(caught.value)
 
 
 def test_a_file_that_is_named_and_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="No such file"):
-        registries.load({"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "none")})
+        registries_conf.load({"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "none")})
 
 
 @pytest.mark.parametrize(
@@ -230,7 +232,7 @@ def test_a_file_that_is_named_and_not_there_is_said(tmp_path: Path) -> None:
 def test_a_location_that_gives_no_name_is_said(location: str) -> None:
     """Least of all it becomes a name of Docker Hub."""
     table = f'[[registry]]\nprefix = "a.example"\nlocation = "{location}"\n'
-    configuration = registries.parse(table.encode(), "conf")
+    configuration = registries_conf.parse(table.encode(), "conf")
     with pytest.raises(RegistryError, match=r"^conf: a.example/x:latest cannot be moved: "):
         places(configuration, "a.example/x")
 
@@ -238,7 +240,7 @@ def test_a_location_that_gives_no_name_is_said(location: str) -> None:
 @given(st.text(alphabet=st.sampled_from('[registy]\n= "a.mirolcn#'), max_size=80))
 def test_a_file_may_hold_anything(text: str) -> None:
     try:
-        registries.parse(text.encode(), "file")
+        registries_conf.parse(text.encode(), "file")
     except ValueError as error:
         problem = str(error)
         assert problem.startswith("file")

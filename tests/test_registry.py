@@ -25,7 +25,7 @@ from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
 from osc_containers.prefetch import prefetch
 from osc_containers.registry.connection import Connections
-from osc_containers.registry.retries import Policy
+from osc_containers.registry.retry import Policy
 from osc_containers.sources import ImageSource, Network
 from osc_containers.transports import Sources
 

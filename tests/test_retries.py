@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osc_containers.errors import RegistryError
-from osc_containers.registry.retries import Attempts, Policy, is_transient, parse_retry_after
+from osc_containers.registry.retry import Attempts, Policy, is_transient, parse_retry_after
 
 NOW = 1_700_000_000.0
 QUICK = Policy(first_delay=0, attempts=3, deadline=10)

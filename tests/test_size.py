@@ -16,13 +16,14 @@ from fake_source import FakeSource
 from fault_registry import serve
 from test_prefetch import APP, contents, run, want
 
-from osc_containers import inject, lock, overlay, parts
+from osc_containers import inject, overlay, parts
 from osc_containers.errors import Error, RegistryError
 from osc_containers.kiwi import description
+from osc_containers.lock import lockfile
 from osc_containers.oci.manifest import MANIFEST_LIMIT
 from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
-from osc_containers.registry.retries import Policy
+from osc_containers.registry.retry import Policy
 from osc_containers.transports import Sources
 
 
@@ -48,7 +49,7 @@ def test_a_thousand_containers_go_all_the_way(tmp_path: Path) -> None:
     inject.inject_root(Package(package), found, "x86_64", (), root)
     assert len(list((root / overlay.paths(found.containers)[found.containers[0]][1:]).parent.iterdir())) == 1000
     assert len(list((root / "usr/lib/systemd/system").glob("kiwi_containers-*.service"))) == 1000
-    assert (package / lock.FILE_NAME).stat().st_size < lock.LIMIT // 20
+    assert (package / lockfile.FILE_NAME).stat().st_size < lockfile.LIMIT // 20
 
 
 def test_a_limit_on_open_files_is_said_before_anything_is_fetched(

@@ -17,7 +17,7 @@ from test_prefetch import APP, WEB, contents, run, want
 
 from osc_containers import parts
 from osc_containers.errors import RegistryError, VerificationError
-from osc_containers.lock import FILE_NAME
+from osc_containers.lock.lockfile import FILE_NAME
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference

@@ -12,7 +12,7 @@ from test_prefetch import APP, WEB, run, want
 
 from osc_containers import verify
 from osc_containers.archive import lay_out
-from osc_containers.lock import Lock, LockedImage
+from osc_containers.lock.lockfile import Lock, LockedImage
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
 from osc_containers.package import Package

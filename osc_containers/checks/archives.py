@@ -8,8 +8,8 @@ from osc_containers.errors import DescriptionError
 from osc_containers.findings import Finding, Severity
 from osc_containers.formats import cpio
 from osc_containers.formats.human import count, size
-from osc_containers.lock import FILE_NAME, Lock
-from osc_containers.names import ARCHIVE_SUFFIX
+from osc_containers.lock.archive_names import ARCHIVE_SUFFIX
+from osc_containers.lock.lockfile import FILE_NAME, Lock
 from osc_containers.oci.reference import Reference
 from osc_containers.request import default_architectures, of_entries, wanted
 

@@ -12,7 +12,7 @@ from osc_containers.formats.cpio import FILE_NAME
 from osc_containers.formats.human import count
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
-from osc_containers.lock import EMPTY
+from osc_containers.lock.lockfile import EMPTY
 from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
 from osc_containers.request import Request, wanted

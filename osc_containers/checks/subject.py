@@ -8,7 +8,7 @@ from osc_containers.kiwi import image_type, profiles
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
 from osc_containers.kiwi.image_type import ImageType, Packages
-from osc_containers.lock import Lock
+from osc_containers.lock.lockfile import Lock
 from osc_containers.oci import platform
 from osc_containers.package import Package
 from osc_containers.request import Request

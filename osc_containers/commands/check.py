@@ -11,7 +11,7 @@ from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.errors import DescriptionError, Error
 from osc_containers.findings import Finding, Severity
-from osc_containers.lock import Lock
+from osc_containers.lock.lockfile import Lock
 from osc_containers.package import Package
 from osc_containers.request import Request
 from osc_containers.servicefile import Entry

@@ -4,12 +4,13 @@ import argparse
 import json
 from pathlib import Path
 
-from osc_containers import changelog, differences, lock, terminal, workingcopy
+from osc_containers import changelog, terminal, workingcopy
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.commands.verify import require_lock
 from osc_containers.errors import LockError
-from osc_containers.lock import EMPTY, FILE_NAME, Lock
+from osc_containers.lock import diff, lockfile
+from osc_containers.lock.lockfile import EMPTY, FILE_NAME, Lock
 from osc_containers.package import Package
 
 
@@ -42,9 +43,9 @@ def run(options: argparse.Namespace) -> int:
     """Compare two locks."""
     package = Package(options.directory)
     old, new = _old(options.directory, options.old), require_lock(package.read_lock())
-    changes = differences.compare(old.references, new.references)
+    changes = diff.compare(old.references, new.references)
     if options.format == "json":
-        print(json.dumps(differences.as_objects(changes), indent=2))
+        print(json.dumps(diff.as_objects(changes), indent=2))
     elif changes:
         as_text = terminal.paint_head(changelog.as_text(changes))
         print(changelog.as_changes(changes) if options.format == "changes" else as_text)
@@ -55,14 +56,14 @@ def _old(directory: Path, name: str | None) -> Lock:
     """Read the lock to compare with; a revision without one has no containers."""
     if name is not None and Path(name).is_file():
         with Path(name).open("rb") as file:
-            content: bytes | None = file.read(lock.LIMIT + 1)
+            content: bytes | None = file.read(lockfile.LIMIT + 1)
         where = name
     else:
         content = workingcopy.committed(directory, FILE_NAME, name)
         where = f"{FILE_NAME} of {name or 'the last revision'}"
-    if content is not None and len(content) > lock.LIMIT:
-        raise LockError(f"{where}: got more than {lock.LIMIT} bytes, which no lock has")
+    if content is not None and len(content) > lockfile.LIMIT:
+        raise LockError(f"{where}: got more than {lockfile.LIMIT} bytes, which no lock has")
     try:
-        return EMPTY if content is None else lock.loads(content.decode(), where)
+        return EMPTY if content is None else lockfile.loads(content.decode(), where)
     except UnicodeDecodeError:
         raise LockError(f"{where}: not UTF-8 text") from None

@@ -14,7 +14,7 @@ from osc_containers.commands.prefetch import prefetch_all
 from osc_containers.errors import DescriptionError, Error
 from osc_containers.fs import atomic
 from osc_containers.kiwi import split
-from osc_containers.lock import FILE_NAME
+from osc_containers.lock.lockfile import FILE_NAME
 from osc_containers.package import Package
 from osc_containers.request import Request
 from osc_containers.servicefile import Entry

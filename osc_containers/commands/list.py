@@ -7,7 +7,7 @@ from pathlib import Path
 from osc_containers import listing, request, terminal
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
-from osc_containers.lock import EMPTY
+from osc_containers.lock.lockfile import EMPTY
 from osc_containers.package import Package
 
 

@@ -3,11 +3,12 @@
 import argparse
 import json
 
-from osc_containers import changelog, differences, request, terminal
+from osc_containers import changelog, request, terminal
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.commands.verify import require_lock
 from osc_containers.formats import human
+from osc_containers.lock import diff
 from osc_containers.package import Package
 
 
@@ -46,9 +47,9 @@ def run(options: argparse.Namespace) -> int:
     wanted = request.wanted(found.otherwise(request.default_architectures(request.of_package(package), lock)))
     with transports.Sources(package.directory) as sources:
         now = {pin.reference: pin for pin in pins.pin(wanted, sources.open, lock)}
-    moved = differences.moved(lock.references, now)
+    moved = diff.moved(lock.references, now)
     if options.format == "json":
-        print(json.dumps(differences.as_objects(moved), indent=2))
+        print(json.dumps(diff.as_objects(moved), indent=2))
     elif moved:
         print(terminal.paint_head(changelog.as_text(moved)))
         print(f"\n{human.size(sum(change.fetched for change in moved))} to fetch")

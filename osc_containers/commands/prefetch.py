@@ -13,7 +13,7 @@ from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
-from osc_containers.lock import Lock
+from osc_containers.lock.lockfile import Lock
 from osc_containers.package import Package
 from osc_containers.progress import Progress, Silence
 from osc_containers.request import Request
@@ -105,12 +105,12 @@ def prefetch_all(
     """Pin and fetch what is requested, and write it to `outdir`."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from osc_containers.registry import certificates
+    from osc_containers.registry.config import certs_d
 
     with ThreadPoolExecutor(1) as pool:  # the system's authorities are read while Python loads the rest
-        context = pool.submit(certificates.system_context)
+        context = pool.submit(certs_d.system_context)
         from osc_containers import prefetch, transports  # slow to load, and not in build roots
-        from osc_containers.registry.retries import Policy
+        from osc_containers.registry.retry import Policy
 
     if not bundled:
         _warn_of_visible(found)

@@ -8,7 +8,7 @@ from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.errors import LockError, VerificationError
 from osc_containers.formats import human
-from osc_containers.lock import FILE_NAME, Lock
+from osc_containers.lock.lockfile import FILE_NAME, Lock
 from osc_containers.package import Package
 
 

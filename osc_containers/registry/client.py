@@ -17,12 +17,13 @@ from urllib3.exceptions import HTTPError
 
 from osc_containers import __version__
 from osc_containers.errors import RegistryError
-from osc_containers.registry import failures, hosts, proxies, retries
-from osc_containers.registry.auth import Login, TokenRequest
+from osc_containers.registry import errors, retry, url_policy
+from osc_containers.registry.challenge import Login, TokenRequest
+from osc_containers.registry.config import proxy as proxies
 from osc_containers.registry.connection import Connections
-from osc_containers.registry.failures import Failure, Way
-from osc_containers.registry.replies import Reply
-from osc_containers.registry.retries import Attempts, Policy
+from osc_containers.registry.errors import Failure, Way
+from osc_containers.registry.response import Reply
+from osc_containers.registry.retry import Attempts, Policy
 from osc_containers.registry.tokens import Tokens
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Registry:
         self._tokens = Tokens(host, self._home, login, self._fetch_token)
         self._connections = Connections(context, policy.connections)
         self._outside = Connections(context, policy.connections, outside=True)
-        schemes = ("https", "http") if insecure or hosts.is_loopback(host) else ("https",)
+        schemes = ("https", "http") if insecure or url_policy.is_loopback(host) else ("https",)
         self._bases = tuple(f"{scheme}://{self._home}" for scheme in schemes)
         self.is_down = False
         """Whether it has failed to answer in all attempts at some request."""
@@ -129,9 +130,9 @@ class Registry:
 
         :raises Failure: it may not be fetched, or is not there.
         """
-        shown = hosts.shown(url)
+        shown = url_policy.shown(url)
         try:
-            target = hosts.follow(self._bases[0], url, home=self._home)
+            target = url_policy.follow(self._bases[0], url, home=self._home)
         except ValueError as error:
             raise Failure(f"{shown}: {error}", is_final=True) from None
         reply = self._follow("GET", target, {}, None)
@@ -145,7 +146,7 @@ class Registry:
         reply = self._authorized(method, path, repository, headers)
         if reply.status in expected:
             return reply
-        where = hosts.shown(reply.url)
+        where = url_policy.shown(reply.url)
         if reply.status not in (401, 403):
             raise _refused(reply, where)
         if self._is_here(reply):
@@ -160,7 +161,7 @@ class Registry:
             if reply.status != 401 or not self._is_here(reply):
                 break
             header = reply.headers.get("WWW-Authenticate", "")
-            refusal = f"{hosts.shown(reply.url)}: {reply.refusal()}"
+            refusal = f"{url_policy.shown(reply.url)}: {reply.refusal()}"
             rejected = authorization
             self._tokens.learn(header, repository, rejected=rejected)
             authorization = self._tokens.authorization(repository, self._bases[0])
@@ -171,7 +172,7 @@ class Registry:
 
     def _is_here(self, reply: Reply) -> bool:
         """Tell whether the registry itself replied, and not another to whom it redirected us."""
-        return hosts.origin(reply.url) == hosts.origin(self._bases[0])
+        return url_policy.origin(reply.url) == url_policy.origin(self._bases[0])
 
     def _fetch_token(self, request: TokenRequest) -> Reply:
         method = "POST" if request.form else "GET"
@@ -217,23 +218,23 @@ class Registry:
                 return reply
             reply.discard()
             try:
-                following = hosts.follow(url, target, home=self._home)
+                following = url_policy.follow(url, target, home=self._home)
             except ValueError as error:
-                raise Failure(f"{hosts.shown(url)}: redirect: {error}", is_final=True) from None
-            if hosts.origin(following) != hosts.origin(url):
+                raise Failure(f"{url_policy.shown(url)}: redirect: {error}", is_final=True) from None
+            if url_policy.origin(following) != url_policy.origin(url):
                 authorization = None
             url = following
-        raise Failure(f"{hosts.shown(url)}: more than {_REDIRECT_LIMIT} redirects")
+        raise Failure(f"{url_policy.shown(url)}: more than {_REDIRECT_LIMIT} redirects")
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], form: dict[str, str] | None) -> Reply:
         sent = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", **headers}
         if form is not None:
             sent["Content-Type"] = "application/x-www-form-urlencoded"
-        host = hosts.origin(url)[1]
+        host = url_policy.origin(url)[1]
         proxy = proxies.of_environment(url)
-        shown_proxy = hosts.shown(proxy) if proxy else ""
-        way = Way(url=hosts.shown(url), proxy=shown_proxy, certificates=self._certificates)
-        is_home = host == hosts.origin(self._bases[0])[1] or hosts.is_internal(self._home)
+        shown_proxy = url_policy.shown(proxy) if proxy else ""
+        way = Way(url=url_policy.shown(url), proxy=shown_proxy, certificates=self._certificates)
+        is_home = host == url_policy.origin(self._bases[0])[1] or url_policy.is_internal(self._home)
         connect_timeout = self._policy.connect_timeout
         if len(self._bases) > 1:
             connect_timeout = min(connect_timeout, _UNDECIDED_TIMEOUT)
@@ -249,19 +250,19 @@ class Registry:
             )
         except (HTTPError, OSError, ValueError) as error:
             connections.drop_idle()
-            raise failures.of(error, way) from None
+            raise errors.of(error, way) from None
         logger.debug("%s %s: %s", method, way.url, response.status)
         reply = Reply(response, url, way)
         if proxy and response.status == 407:
             reply.close()
-            raise failures.refused_by_proxy(response.status, way)
+            raise errors.refused_by_proxy(response.status, way)
         if is_home:
             self.latency = min(self.latency or reply.latency, reply.latency)
         return reply
 
 
 def _refused(reply: Reply, where: str) -> Failure:
-    if not retries.is_transient(reply.status):
+    if not retry.is_transient(reply.status):
         return Failure(f"{where}: {reply.refusal()}", is_final=True)
-    wait = retries.parse_retry_after(reply.headers.get("Retry-After"))
+    wait = retry.parse_retry_after(reply.headers.get("Retry-After"))
     return Failure(f"{where}: {reply.refusal()}", wait=wait)

@@ -27,7 +27,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ClosedPoolError
 from urllib3.util.ssl_match_hostname import CertificateError
 
-from osc_containers.registry import failures, hosts, proxies
+from osc_containers.registry import errors, url_policy
+from osc_containers.registry.config import proxy as proxies
 
 # Its messages hold whole URLs, and those may be signatures.
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)
@@ -180,7 +181,7 @@ class _SecureConnection(HTTPSConnection):
         try:
             return super()._connect_tls_proxy(*args, **kwargs)
         except (ssl.SSLError, CertificateError) as error:
-            raise failures.of_proxy(error, hosts.shown(str(self.proxy))) from None
+            raise errors.of_proxy(error, url_policy.shown(str(self.proxy))) from None
 
 
 def _pool(pool: type, connection: type, opened: Callable[[HTTPConnection], None]) -> type:
@@ -194,7 +195,7 @@ def _check_peer(connection: HTTPConnection) -> None:
     if getattr(connection, "proxy", None) is not None or connection.sock is None:
         return
     address = ipaddress.ip_address(str(connection.sock.getpeername()[0]).partition("%")[0])
-    if hosts.is_internal_address(address):
+    if url_policy.is_internal_address(address):
         connection.close()
         raise PermissionError(f"the name leads to {address}, inside this machine or its link")
 

@@ -22,14 +22,14 @@ from osc_containers.oci.manifest import (
     parse_document,
 )
 from osc_containers.oci.reference import Reference
-from osc_containers.registry import certificates, registries
 from osc_containers.registry.client import Registry
-from osc_containers.registry.downloads import Download
-from osc_containers.registry.failures import Failure
-from osc_containers.registry.logins import Logins
-from osc_containers.registry.registries import Configuration, Place
-from osc_containers.registry.replies import Reply
-from osc_containers.registry.retries import Policy
+from osc_containers.registry.config import certs_d, registries_conf
+from osc_containers.registry.config.auth_json import Logins
+from osc_containers.registry.config.registries_conf import Configuration, Place
+from osc_containers.registry.download import Download
+from osc_containers.registry.errors import Failure
+from osc_containers.registry.response import Reply
+from osc_containers.registry.retry import Policy
 
 _ACCEPT = {"Accept": ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))}
 _GET_STATUSES = frozenset({200, 404})
@@ -141,7 +141,7 @@ class _Registries:
 
     @cached_property
     def _configuration(self) -> Configuration:
-        return registries.load(self._environ)
+        return registries_conf.load(self._environ)
 
     @cached_property
     def _logins(self) -> Logins:
@@ -178,19 +178,19 @@ class _Registries:
                 policy=self._mirror_policy if place.is_mirror else self._policy,
                 login=partial(self._logins.find, place.host),
                 context=self._context(place),
-                certificates=certificates.place_for(place.host, self._environ),
+                certificates=certs_d.place_for(place.host, self._environ),
                 insecure=place.insecure,
             )
         return self._open[key]
 
     def _context(self, place: Place) -> ssl.SSLContext:
         """Return the TLS settings for a place; it takes long to read the system's authorities, so hosts share them."""
-        directory = certificates.directory_of(place.host, self._environ)
+        directory = certs_d.directory_of(place.host, self._environ)
         key = (directory, place.insecure)
         if key not in self._contexts:
             is_usual = directory is None and not place.insecure
             self._contexts[key] = (
-                self._system_context() if is_usual else certificates.context_for(directory, insecure=place.insecure)
+                self._system_context() if is_usual else certs_d.context_for(directory, insecure=place.insecure)
             )
         return self._contexts[key]
 

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from osc_containers.registry import auth, hosts, retries
-from osc_containers.registry.auth import Challenge, Login, Token, TokenRequest
-from osc_containers.registry.failures import Failure
-from osc_containers.registry.replies import Reply
+from osc_containers.registry import challenge as auth
+from osc_containers.registry import retry, url_policy
+from osc_containers.registry.challenge import Challenge, Login, Token, TokenRequest
+from osc_containers.registry.errors import Failure
+from osc_containers.registry.response import Reply
 
 _USED = 0.9  # of a token's life: it must still be good when the request arrives
 
@@ -94,14 +95,14 @@ class Tokens:
     def _new_token(self, challenge: Challenge, repository: str, base: str) -> Token:
         named = challenge.parameters.get("realm", "")
         try:
-            realm = hosts.follow(base, named, home=self._home)
+            realm = url_policy.follow(base, named, home=self._home)
         except ValueError as error:
             raise Failure(f"{self._host}: names a token server: {error}", is_final=True) from None
         scope = auth.scope_of(challenge, repository)
         reply = self._fetch(auth.token_request(challenge, realm, scope, self._login(repository)))
-        where = f"token server {hosts.shown(realm)}"
-        if retries.is_transient(reply.status):
-            wait = retries.parse_retry_after(reply.headers.get("Retry-After"))
+        where = f"token server {url_policy.shown(realm)}"
+        if retry.is_transient(reply.status):
+            wait = retry.parse_retry_after(reply.headers.get("Retry-After"))
             raise Failure(f"{where}: {reply.refusal()}", wait=wait)
         if reply.status != 200:
             raise self.denial(repository, f"{where}: {reply.refusal()}")

@@ -13,7 +13,8 @@ from docker_registry import DockerRegistry
 from lxml import etree
 
 from e2e.debs import ROOT, once, run
-from osc_containers import lock, servicefile
+from osc_containers import servicefile
+from osc_containers.lock import lockfile
 
 pytestmark = pytest.mark.integration
 
@@ -131,7 +132,7 @@ def test_a_run_on_the_server_brings_lock_and_archive(package: Path, update: Upda
     stored = update(package)
     prefix = "_service:kiwi_containers:"
     assert all(name.startswith(prefix) for name in stored), stored
-    ((_, _, locked),) = lock.loads(stored[f"{prefix}containers.lock"].decode()).images()
+    ((_, _, locked),) = lockfile.loads(stored[f"{prefix}containers.lock"].decode()).images()
     assert len(stored[f"{prefix}{locked.archive.name}"]) == locked.archive.size
     assert len(stored) == 2
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import images
 
-from osc_containers import holdings, lock, names, servicefile
+from osc_containers import holdings, servicefile
 from osc_containers.archive import lay_out
 from osc_containers.docker_archive import DockerArchive
 from osc_containers.errors import DescriptionError, LockError, RegistryError
@@ -24,12 +24,15 @@ from osc_containers.fs import ranges
 from osc_containers.kiwi import description
 from osc_containers.kiwi.image_source import Source, interpret
 from osc_containers.layouts import OciLayout
-from osc_containers.lock import ArchiveFile, LockedImage
+from osc_containers.lock import archive_names, lockfile
+from osc_containers.lock.lockfile import ArchiveFile, LockedImage
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import Descriptor, Manifest, created_of, parse_document, platform_of, select
 from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
-from osc_containers.registry import auth, logins, registries, retries
+from osc_containers.registry import challenge as auth
+from osc_containers.registry import retry
+from osc_containers.registry.config import auth_json, registries_conf
 from osc_containers.storage import Tar
 from osc_containers.verify import check_archive
 
@@ -74,7 +77,7 @@ def parse_reference(data: bytes) -> None:
     except ValueError:
         return
     assert Reference.parse(str(reference)) == reference
-    assert _SAFE_NAME.fullmatch(names.archive(names.flatten([reference])[reference], "x86_64"))
+    assert _SAFE_NAME.fullmatch(archive_names.archive(archive_names.flatten([reference])[reference], "x86_64"))
 
 
 def parse_origin(data: bytes) -> None:
@@ -124,14 +127,14 @@ def parse_config(data: bytes) -> None:
 def parse_lock(data: bytes) -> None:
     """Read a lock, and write it as it was."""
     try:
-        found = lock.loads(data.decode())
+        found = lockfile.loads(data.decode())
     except UnicodeDecodeError:
         return
     except LockError as error:
         _expect_printable(*error.problems)
         return
     if not found.newer:
-        assert lock.loads(lock.dumps(found)) == found
+        assert lockfile.loads(lockfile.dumps(found)) == found
 
 
 def read_tar(data: bytes) -> None:
@@ -221,7 +224,7 @@ def read_oci_archive(data: bytes) -> None:
 def parse_logins(data: bytes) -> None:
     """Read a credential file, and each of its entries."""
     try:
-        found = logins.parse(data, "auth.json")
+        found = auth_json.parse(data, "auth.json")
         for key in (*found.logins.values, *found.helpers.values):
             found.login(key)
             found.helper(key)
@@ -232,7 +235,7 @@ def parse_logins(data: bytes) -> None:
 def parse_registries(data: bytes) -> None:
     """Read a registries.conf, and look for an image."""
     try:
-        found = registries.parse(data, "registries.conf")
+        found = registries_conf.parse(data, "registries.conf")
     except ValueError:
         return
     for by_digest in (True, False):
@@ -271,7 +274,7 @@ def parse_services(data: bytes) -> None:
 
 def parse_retry_after(data: bytes) -> None:
     """Read a `Retry-After`."""
-    seconds = retries.parse_retry_after(data.decode("latin-1"), 0)
+    seconds = retry.parse_retry_after(data.decode("latin-1"), 0)
     assert seconds is None or seconds >= 0
 
 

@@ -13,16 +13,16 @@ from urllib3 import PoolManager, ProxyManager
 from urllib3.exceptions import HTTPError
 from urllib3.util import parse_url
 
-from osc_containers.registry import hosts
-from osc_containers.registry.auth import Login
-from osc_containers.registry.failures import Failure
+from osc_containers.registry import url_policy
+from osc_containers.registry.challenge import Login
+from osc_containers.registry.errors import Failure
 
 
 def of_environment(url: str) -> str | None:
     """Return the URL of the proxy that a request for `url` goes through; None for none, as always for this machine."""
-    scheme, host, port = hosts.origin(url)
+    scheme, host, port = url_policy.origin(url)
     proxy = _variable(f"{scheme}_proxy")
-    if not proxy or hosts.is_loopback(host):
+    if not proxy or url_policy.is_loopback(host):
         return None
     if any(_covers(entry.strip().lower(), host, port) for entry in _variable("no_proxy").split(",")):
         return None
@@ -61,7 +61,7 @@ def manager(proxy: str, **settings: Any) -> PoolManager:
         headers = {"Proxy-Authorization": login.basic} if user else None
         return ProxyManager(proxy, proxy_headers=headers, **settings)
     except (HTTPError, ValueError) as error:
-        shown = hosts.shown(proxy)
+        shown = url_policy.shown(proxy)
         raise Failure(
             f"{shown}: no HTTP proxy, {type(error).__name__}; correct https_proxy and its like", is_final=True
         ) from None

@@ -19,8 +19,8 @@ from typing import NamedTuple
 from osc_containers.errors import RegistryError
 from osc_containers.formats import strict_json
 from osc_containers.formats.strict_json import Fields
-from osc_containers.registry.auth import Login
-from osc_containers.registry.registries import AUTH_FILES
+from osc_containers.registry.challenge import Login
+from osc_containers.registry.config.registries_conf import AUTH_FILES
 
 logger = logging.getLogger(__name__)
 

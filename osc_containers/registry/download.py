@@ -12,8 +12,8 @@ from typing import Protocol
 from osc_containers.errors import RegistryError
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.registry.client import Registry
-from osc_containers.registry.failures import Failure
-from osc_containers.registry.replies import Reply
+from osc_containers.registry.errors import Failure
+from osc_containers.registry.response import Reply
 
 _EXPECTED = frozenset({200, 206, 404})
 _NO_PARTS = frozenset({400, 416, 501})

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from osc_containers.errors import LockError
 from osc_containers.formats import strict_json
 from osc_containers.formats.strict_json import Fields
-from osc_containers.names import ARCHIVE_SUFFIX
+from osc_containers.lock.archive_names import ARCHIVE_SUFFIX
 from osc_containers.oci import platform
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image

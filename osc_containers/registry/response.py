@@ -9,8 +9,9 @@ from typing import Any
 from urllib3.exceptions import HTTPError
 
 from osc_containers.formats import strict_json
-from osc_containers.registry import connection, failures
-from osc_containers.registry.failures import Failure, Way
+from osc_containers.registry import connection
+from osc_containers.registry import errors as failures
+from osc_containers.registry.errors import Failure, Way
 
 _ERROR_LIMIT = 64 << 10
 _DISCARD_LIMIT = 64 << 10

@@ -1,0 +1,1 @@
+"""The lock file: what was pinned."""

@@ -1,0 +1,1 @@
+"""Configuration files that podman and skopeo read, too: logins, mirrors, certificates, proxies."""
