@@ -20,8 +20,8 @@ from osc_containers.fs.ranges import Place
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
 from osc_containers.parts import Range
-from osc_containers.progress import Progress
-from osc_containers.sources import ATTEMPTS, ImageSource, Network
+from osc_containers.sources.interface import ATTEMPTS, ImageSource, Network
+from osc_containers.sources.progress import Progress
 
 _NEAR, _FAR = 4, 20
 """Requests for blobs at a time, unless the user wants another number; near, more than there are cores only compete."""

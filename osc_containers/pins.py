@@ -14,7 +14,7 @@ from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import Descriptor, Index, Manifest, created_of, platform_of, select
 from osc_containers.oci.reference import Reference
-from osc_containers.sources import ATTEMPTS, ImageSource, Stream
+from osc_containers.sources.interface import ATTEMPTS, ImageSource, Stream
 
 _INDEX_DEPTH = 4
 _AT_ONCE = 4

@@ -24,7 +24,7 @@ from osc_containers.oci.manifest import INDEX_TYPES, Descriptor
 from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
 from osc_containers.pins import Pin, PinnedImage, Wanted
-from osc_containers.sources import Network
+from osc_containers.sources.interface import Network
 from osc_containers.transfer import Order, Volume
 
 if TYPE_CHECKING:

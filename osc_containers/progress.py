@@ -1,8 +1,10 @@
 """Showing how far a transfer is, to whoever watches."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Protocol
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from osc_containers.sources.progress import Progress, Silence
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -11,27 +13,6 @@ _WIDE = 72
 """Columns of a terminal from which on there is room for bars, rates and times."""
 _AMOUNT = len(" 999.9/999.9 MB")
 _NARROWEST = 4
-
-
-class Progress(Protocol):
-    """Someone who is told of blobs on their way; every method may be called from several threads."""
-
-    def expect(self, size: int) -> None:
-        """Take note that `size` bytes will come, in all."""
-
-    def blob(self, name: str, size: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Show one blob while the block runs; the function that it gives is called with each number of new bytes."""
-
-
-class Silence:
-    """Nobody watches."""
-
-    def expect(self, size: int) -> None:
-        """Ignore it."""
-
-    def blob(self, name: str, size: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Ignore it."""
-        return nullcontext(lambda count: None)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
-from osc_containers.sources import Network
+from osc_containers.sources.interface import Network
 
 _HASHERS = 2
 """Archives that are hashed at a time."""

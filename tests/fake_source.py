@@ -12,7 +12,7 @@ from osc_containers.errors import RegistryError
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor, Index, Manifest, parse_document
 from osc_containers.oci.reference import Reference
-from osc_containers.sources import Stream
+from osc_containers.sources.interface import Stream
 
 
 class _Stream(io.BytesIO):

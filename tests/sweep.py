@@ -36,8 +36,8 @@ from osc_containers.package import Package
 from osc_containers.pins import Wanted
 from osc_containers.prefetch import prefetch
 from osc_containers.registry.retry import Policy
-from osc_containers.sources import Network
-from osc_containers.transports import Sources
+from osc_containers.sources.interface import Network
+from osc_containers.sources.transports import Sources
 
 HASTY = Policy(connect_timeout=2, read_timeout=0.15, deadline=2, attempts=4, first_delay=0.01, longest_delay=0.03)
 CLEAN = HASTY._replace(read_timeout=30, deadline=60)

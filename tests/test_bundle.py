@@ -20,7 +20,7 @@ from osc_containers.oci.digest import Digest
 from osc_containers.package import Package
 from osc_containers.pins import Wanted
 from osc_containers.prefetch import prefetch
-from osc_containers.sources import Network
+from osc_containers.sources.interface import Network
 
 KIWI = """<image schemaversion="8.0" name="x">
   <containers source="registry.example.com" backend="podman">

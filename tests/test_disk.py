@@ -21,7 +21,7 @@ from osc_containers import parts, servicefile
 from osc_containers.errors import RegistryError
 from osc_containers.fs import atomic, ranges
 from osc_containers.package import Package
-from osc_containers.storage import Piece
+from osc_containers.sources.blob_store import Piece
 
 SOURCE = FakeSource({APP: images.image(images.random_layer("app", 300_000)), WEB: images.small("web")})
 MOVED = FakeSource({APP: images.image(images.random_layer("moved", 300_000)), WEB: images.small("web")})

@@ -29,8 +29,8 @@ from osc_containers.oci.digest import Digest
 from osc_containers.package import Package
 from osc_containers.registry.retry import Policy
 from osc_containers.request import Part, Request
-from osc_containers.sources import Network
-from osc_containers.transports import Sources
+from osc_containers.sources.interface import Network
+from osc_containers.sources.transports import Sources
 from osc_containers.units import TextFile
 
 WEAPONS = (

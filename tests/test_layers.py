@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "osc_containers"
 
 # A module may import those that stand before it.
 LAYERS = (
-    ("errors", "progress"),
+    ("errors", "sources.progress", "progress"),
     (
         "oci.digest",
         "oci.reference",
@@ -26,7 +26,7 @@ LAYERS = (
         "terminal",
         "findings",
     ),
-    ("formats.tar", "fs.rooted_tree", "oci.manifest", "sources", "lock.archive_names", "units"),
+    ("formats.tar", "fs.rooted_tree", "oci.manifest", "sources.interface", "lock.archive_names", "units"),
     (
         "formats.xml_reader",
         "kiwi.profiles",
@@ -61,8 +61,8 @@ LAYERS = (
         "registry.connection",
         "registry.response",
     ),
-    ("registry.tokens", "registry.client", "registry.download", "registry.distribution"),
-    ("storage", "layouts", "docker_archive", "transports"),
+    ("registry.tokens", "registry.client", "registry.download", "sources.registry"),
+    ("sources.blob_store", "sources.oci_layout", "sources.docker_archive", "sources.transports"),
     ("cache", "parts", "sums", "arrival", "pins", "transfer", "request"),
     ("verify", "listing", "prefetch", "inject", "kiwi.split", "lock.diff", "changelog"),
     ("checks.subject", "checks.layout", "checks.services", "checks.archives", "checks.programs", "checks.space"),
@@ -81,7 +81,7 @@ FOREIGN = {
 }
 """Who may import what is not in the standard library."""
 
-BUILD_ROOT_LACKS = {"requests", "urllib3", "transports", "prefetch", "transfer"}
+BUILD_ROOT_LACKS = {"requests", "urllib3", "sources.transports", "prefetch", "transfer"}
 
 PACKAGES = tuple(".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py"))
 MODULES = sorted(

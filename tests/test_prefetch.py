@@ -24,7 +24,7 @@ from osc_containers.oci.manifest import DOCKER_MANIFEST, INDEX
 from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
 from osc_containers.pins import Wanted
-from osc_containers.sources import Network
+from osc_containers.sources.interface import Network
 
 APP = "registry.example.com/team/app:1.0"
 WEB = "registry.example.com/team/web:1.0"

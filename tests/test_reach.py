@@ -20,7 +20,7 @@ from osc_containers.oci.manifest import Manifest
 from osc_containers.oci.reference import Reference
 from osc_containers.registry.config import proxy as proxies
 from osc_containers.registry.retry import Policy
-from osc_containers.transports import Sources
+from osc_containers.sources.transports import Sources
 
 pytestmark = pytest.mark.integration
 

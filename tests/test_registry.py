@@ -26,8 +26,8 @@ from osc_containers.package import Package
 from osc_containers.prefetch import prefetch
 from osc_containers.registry.connection import Connections
 from osc_containers.registry.retry import Policy
-from osc_containers.sources import ImageSource, Network
-from osc_containers.transports import Sources
+from osc_containers.sources.interface import ImageSource, Network
+from osc_containers.sources.transports import Sources
 
 HASTY = Policy(connect_timeout=2, read_timeout=0.3, deadline=3, attempts=4, first_delay=0.02, longest_delay=0.05)
 PATIENT = HASTY._replace(read_timeout=20, deadline=60)

@@ -24,7 +24,7 @@ from osc_containers.oci.manifest import MANIFEST_LIMIT
 from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
 from osc_containers.registry.retry import Policy
-from osc_containers.transports import Sources
+from osc_containers.sources.transports import Sources
 
 
 @pytest.mark.integration

@@ -23,7 +23,7 @@ from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
 from osc_containers.package import Package
 from osc_containers.prefetch import prefetch
-from osc_containers.sources import Network, Stream
+from osc_containers.sources.interface import Network, Stream
 
 BIG = images.image(images.random_layer("one", 20_000_000))
 LAYER = Digest.of(BIG.blobs[1])

@@ -17,8 +17,8 @@ from osc_containers.errors import RegistryError
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Index, Manifest
 from osc_containers.oci.reference import Reference
-from osc_containers.sources import ImageSource
-from osc_containers.transports import Sources
+from osc_containers.sources.interface import ImageSource
+from osc_containers.sources.transports import Sources
 
 REFERENCE = Reference.parse("localhost/app:1.0")
 IMAGE = images.image(

@@ -34,7 +34,8 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compare what is locked with what the tags name now."""
-    from osc_containers import pins, transports  # slow to load, and not in build roots
+    from osc_containers import pins
+    from osc_containers.sources import transports  # slow to load, and not in build roots
 
     package, given = Package(options.directory), arguments.given
     lock = require_lock(package.read_lock())

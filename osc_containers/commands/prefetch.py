@@ -15,9 +15,9 @@ from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
 from osc_containers.lock.lockfile import Lock
 from osc_containers.package import Package
-from osc_containers.progress import Progress, Silence
 from osc_containers.request import Request
-from osc_containers.sources import Network
+from osc_containers.sources.interface import Network
+from osc_containers.sources.progress import Progress, Silence
 
 if TYPE_CHECKING:
     from osc_containers.bundle import Bundle
@@ -109,8 +109,9 @@ def prefetch_all(
 
     with ThreadPoolExecutor(1) as pool:  # the system's authorities are read while Python loads the rest
         context = pool.submit(certs_d.system_context)
-        from osc_containers import prefetch, transports  # slow to load, and not in build roots
+        from osc_containers import prefetch
         from osc_containers.registry.retry import Policy
+        from osc_containers.sources import transports  # slow to load, and not in build roots
 
     if not bundled:
         _warn_of_visible(found)

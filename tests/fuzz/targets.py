@@ -17,13 +17,11 @@ import images
 
 from osc_containers import holdings, servicefile
 from osc_containers.archive import lay_out
-from osc_containers.docker_archive import DockerArchive
 from osc_containers.errors import DescriptionError, LockError, RegistryError
 from osc_containers.formats import cpio
 from osc_containers.fs import ranges
 from osc_containers.kiwi import description
 from osc_containers.kiwi.image_source import Source, interpret
-from osc_containers.layouts import OciLayout
 from osc_containers.lock import archive_names, lockfile
 from osc_containers.lock.lockfile import ArchiveFile, LockedImage
 from osc_containers.oci.image import Image
@@ -33,7 +31,9 @@ from osc_containers.package import Package
 from osc_containers.registry import challenge as auth
 from osc_containers.registry import retry
 from osc_containers.registry.config import auth_json, registries_conf
-from osc_containers.storage import Tar
+from osc_containers.sources.blob_store import Tar
+from osc_containers.sources.docker_archive import DockerArchive
+from osc_containers.sources.oci_layout import OciLayout
 from osc_containers.verify import check_archive
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")

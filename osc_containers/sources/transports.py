@@ -18,9 +18,9 @@ from types import TracebackType
 
 from osc_containers.errors import RegistryError
 from osc_containers.registry.config import certs_d
-from osc_containers.registry.distribution import RegistryImages
 from osc_containers.registry.retry import Policy
-from osc_containers.sources import ImageSource
+from osc_containers.sources.interface import ImageSource
+from osc_containers.sources.registry import RegistryImages
 
 _SCRATCH = "/var/tmp"  # noqa: S108 - images do not fit into a /tmp in memory
 _ENGINE_TRANSPORTS = ("containers-storage", "docker-daemon")
@@ -74,9 +74,9 @@ class Sources:
             return self._opened[place]
 
     def _open(self, place: str) -> ImageSource:
-        from osc_containers.docker_archive import DockerArchive  # nearly all descriptions name registries alone
-        from osc_containers.layouts import DirLayout, OciLayout
-        from osc_containers.storage import Directory, Tar
+        from osc_containers.sources.blob_store import Directory, Tar
+        from osc_containers.sources.docker_archive import DockerArchive  # nearly all descriptions name registries alone
+        from osc_containers.sources.oci_layout import DirLayout, OciLayout
 
         transport, _, rest = place.partition(":")
         if transport in _ENGINE_TRANSPORTS:

@@ -11,8 +11,8 @@ from osc_containers.formats.strict_json import Fields
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import MANIFEST_LIMIT, Descriptor, Index, Manifest, parse_document
 from osc_containers.oci.reference import Reference
-from osc_containers.sources import Stream
-from osc_containers.storage import Piece, Storage
+from osc_containers.sources.blob_store import Piece, Storage
+from osc_containers.sources.interface import Stream
 
 _REF_NAME = "org.opencontainers.image.ref.name"
 

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import cast
 
-from osc_containers import layouts
 from osc_containers.errors import RegistryError
 from osc_containers.formats import strict_json
 from osc_containers.formats.strict_json import Fields
@@ -26,8 +25,9 @@ from osc_containers.oci.manifest import (
     parse_document,
 )
 from osc_containers.oci.reference import Reference
-from osc_containers.sources import Stream
-from osc_containers.storage import Piece, Storage
+from osc_containers.sources import oci_layout
+from osc_containers.sources.blob_store import Piece, Storage
+from osc_containers.sources.interface import Stream
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _MAGIC = {b"\x1f\x8b": "+gzip", b"\x28\xb5\x2f\xfd": "+zstd"}
@@ -73,7 +73,7 @@ class DockerArchive:
         """Open the configuration or a layer."""
         if blob.digest not in self._pieces:
             raise RegistryError(f"{self._storage.path}: there is no blob {blob.digest}")
-        return layouts.open_blob(self._pieces[blob.digest], blob, start, stop)
+        return oci_layout.open_blob(self._pieces[blob.digest], blob, start, stop)
 
     @cached_property
     def _digests(self) -> tuple[tuple[Digest, Piece], ...]:
@@ -111,7 +111,7 @@ class DockerArchive:
 
 def _choose(document: Fields, name: str) -> Fields:
     images = document.members("images")
-    named = [image for image in images if any(layouts.is_called(tag, name) for tag in image.lines("RepoTags"))]
+    named = [image for image in images if any(oci_layout.is_called(tag, name) for tag in image.lines("RepoTags"))]
     found = images if len(images) == 1 else named
     if len(found) == 1:
         return found[0]

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor, Index, Manifest
 from osc_containers.oci.reference import Reference
-from osc_containers.progress import Progress, Silence
+from osc_containers.sources.progress import Progress, Silence
 
 ATTEMPTS = 3
 """How often a blob that arrives damaged is asked for."""
