@@ -12,11 +12,11 @@ from osc_containers.archive import lay_out
 from osc_containers.formats import cpio, tar
 from osc_containers.fs.ranges import Place
 from osc_containers.lock.lockfile import ArchiveFile, LockedImage
+from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, created_of, parse_document
 from osc_containers.oci.reference import Reference
-from osc_containers.package import Package
 
 if TYPE_CHECKING:
     from osc_containers.bundle import Bundle

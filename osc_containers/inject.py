@@ -22,8 +22,8 @@ from osc_containers.kiwi import description
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
 from osc_containers.lock.lockfile import FILE_NAME
+from osc_containers.obs.package import Package
 from osc_containers.overlay import ROOT, Archive, Placed
-from osc_containers.package import Package
 from osc_containers.units import Symlink
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from osc_containers import overlay, table
 from osc_containers.formats import human
 from osc_containers.kiwi.containers import Container
 from osc_containers.lock.lockfile import Lock, LockedImage
-from osc_containers.request import Request
+from osc_containers.obs.selection import Request
 
 
 class Row(NamedTuple):

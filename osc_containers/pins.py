@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from osc_containers.errors import Error, LockError, RegistryError, VerificationError
 from osc_containers.lock.lockfile import Lock, LockedReference
+from osc_containers.obs.selection import Wanted
 from osc_containers.oci import platform
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
@@ -18,15 +19,6 @@ from osc_containers.sources.interface import ATTEMPTS, ImageSource, Stream
 
 _INDEX_DEPTH = 4
 _AT_ONCE = 4
-
-
-class Wanted(NamedTuple):
-    """A reference, where to get it, and for which architectures; `where` is the place in the description."""
-
-    reference: Reference
-    origin: str
-    architectures: tuple[str, ...]
-    where: str
 
 
 class PinnedImage(NamedTuple):

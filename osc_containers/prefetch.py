@@ -20,10 +20,11 @@ from osc_containers.fs.rooted_tree import Tree
 from osc_containers.holdings import Region
 from osc_containers.lock import archive_names, lockfile
 from osc_containers.lock.lockfile import ArchiveFile, Lock, LockedImage, LockedReference
+from osc_containers.obs.package import Package
+from osc_containers.obs.selection import Wanted
 from osc_containers.oci.manifest import INDEX_TYPES, Descriptor
 from osc_containers.oci.reference import Reference
-from osc_containers.package import Package
-from osc_containers.pins import Pin, PinnedImage, Wanted
+from osc_containers.pins import Pin, PinnedImage
 from osc_containers.sources.interface import Network
 from osc_containers.transfer import Order, Volume
 

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from osc_containers import inject as injection
-from osc_containers import program, request, servicefile
+from osc_containers import program
 from osc_containers.commands import arguments
 from osc_containers.commands.inject import the_description
 from osc_containers.commands.prefetch import prefetch_all
 from osc_containers.commands.verify import verify_all
 from osc_containers.formats import human
 from osc_containers.lock.lockfile import EMPTY
-from osc_containers.package import Package
+from osc_containers.obs import selection, service_file
+from osc_containers.obs.package import Package
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +26,13 @@ _BUILD_ENVIRONMENT = Path("/.buildenv")
 
 def prefetch(parameters: Sequence[str]) -> int:
     """Run `kiwi_containers` in the package's directory."""
-    return program.run(servicefile.PREFETCH, lambda: _prefetch(parameters))
+    return program.run(service_file.PREFETCH, lambda: _prefetch(parameters))
 
 
 def _prefetch(parameters: Sequence[str]) -> int:
-    options = _parser(servicefile.PREFETCH).parse_args(parameters)
+    options = _parser(service_file.PREFETCH).parse_args(parameters)
     package, given = Package(Path()), arguments.given
-    found = request.read(package, given(options.description), arguments.words(options.arch), given(options.profile))
+    found = selection.read(package, given(options.description), arguments.words(options.arch), given(options.profile))
     prefetch_all(
         package,
         found,
@@ -44,11 +45,11 @@ def _prefetch(parameters: Sequence[str]) -> int:
 
 def inject(parameters: Sequence[str]) -> int:
     """Run `kiwi_containers_inject`; outside a build root it verifies and changes nothing."""
-    return program.run(servicefile.INJECT, lambda: _inject(parameters))
+    return program.run(service_file.INJECT, lambda: _inject(parameters))
 
 
 def _inject(parameters: Sequence[str]) -> int:
-    options = _parser(servicefile.INJECT).parse_args(parameters)
+    options = _parser(service_file.INJECT).parse_args(parameters)
     package, names = Package(Path()), arguments.given(options.description)
     if not _is_build_root():
         count = verify_all(package, names, [], [])
@@ -58,10 +59,10 @@ def _inject(parameters: Sequence[str]) -> int:
     arch = os.environ["BUILD_ARCH"].partition(":")[0]
     # obs-build's parser of _service leaves references to characters as they are (Build/SimpleXML.pm).
     names = list(map(html.unescape, names))
-    described = the_description(request.read(package, names, [arch], []), arch)
-    entries = servicefile.prefetches(package.directory)
-    told = request.of_entries(package, entries, [described.path.name])
-    told = told.otherwise(request.default_architectures(told, package.read_lock() or EMPTY) or [arch])
+    described = the_description(selection.read(package, names, [arch], []), arch)
+    entries = service_file.prefetches(package.directory)
+    told = selection.of_entries(package, entries, [described.path.name])
+    told = told.otherwise(selection.default_architectures(told, package.read_lock() or EMPTY) or [arch])
     injection.inject_sources(package, described, arch, told.used_profiles(described, arch))
     return 0
 
@@ -77,9 +78,9 @@ def _is_build_root() -> bool:
 def _parser(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=name, allow_abbrev=False)
     parser.add_argument("--outdir", type=Path, required=True)
-    for parameter, choices in servicefile.PARAMETERS[name].items():
+    for parameter, choices in service_file.PARAMETERS[name].items():
         if choices:
-            allowed = (*choices, *servicefile.NO_VALUE)
+            allowed = (*choices, *service_file.NO_VALUE)
             # Blanks around a value are layout of the XML, as in `servicefile.given`.
             parser.add_argument(f"--{parameter}", type=str.strip, choices=allowed, metavar="|".join(choices))
         else:

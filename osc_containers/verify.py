@@ -12,11 +12,11 @@ from osc_containers import holdings
 from osc_containers.archive import Layout, Member, lay_out
 from osc_containers.fs.ranges import Place
 from osc_containers.lock.lockfile import FILE_NAME, Lock, LockedImage
+from osc_containers.obs.package import Package
 from osc_containers.oci import platform
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, parse_document, platform_of
 from osc_containers.oci.reference import Reference
-from osc_containers.package import Package
 
 _AT_ONCE = 2
 _ADVICE = "run the prefetch again and commit what it writes"

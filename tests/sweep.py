@@ -30,10 +30,10 @@ import images
 from fault_registry import Exchange, Fault, FaultRegistry, Request, Script
 
 from osc_containers.errors import Error
+from osc_containers.obs.package import Package
+from osc_containers.obs.selection import Wanted
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
-from osc_containers.package import Package
-from osc_containers.pins import Wanted
 from osc_containers.prefetch import prefetch
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.interface import Network

@@ -16,9 +16,9 @@ from osc_containers.formats import cpio
 from osc_containers.formats.cpio import Entry
 from osc_containers.kiwi import description
 from osc_containers.lock import lockfile
+from osc_containers.obs.package import Package
+from osc_containers.obs.selection import Wanted
 from osc_containers.oci.digest import Digest
-from osc_containers.package import Package
-from osc_containers.pins import Wanted
 from osc_containers.prefetch import prefetch
 from osc_containers.sources.interface import Network
 

@@ -17,10 +17,11 @@ from fake_source import FakeSource
 from test_prefetch import APP, WEB, contents, run, want
 from test_transfer import BIG, RecordingSource, transfer
 
-from osc_containers import parts, servicefile
+from osc_containers import parts
 from osc_containers.errors import RegistryError
 from osc_containers.fs import atomic, ranges
-from osc_containers.package import Package
+from osc_containers.obs import service_file
+from osc_containers.obs.package import Package
 from osc_containers.sources.blob_store import Piece
 
 SOURCE = FakeSource({APP: images.image(images.random_layer("app", 300_000)), WEB: images.small("web")})
@@ -101,7 +102,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest
     for name in ("containers.lock", "_service"):
         (tmp_path / name).unlink(missing_ok=True)
         (tmp_path / name).symlink_to("/proc/self/mem")  # nobody can read its first byte
-    for read in (Package(tmp_path).read_lock, lambda: servicefile.read(tmp_path)):
+    for read in (Package(tmp_path).read_lock, lambda: service_file.read(tmp_path)):
         with pytest.raises(OSError, match="Input/output error: "):
             read()
 

@@ -21,14 +21,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_prefetch import APP, contents, run, want
 
-from osc_containers import cli, overlay, parts, prefetch, request, terminal
+from osc_containers import cli, overlay, parts, prefetch, terminal
 from osc_containers.errors import DescriptionError, Error, RegistryError, VerificationError
 from osc_containers.fs import atomic
 from osc_containers.kiwi import description
+from osc_containers.obs import selection
+from osc_containers.obs.package import Package
+from osc_containers.obs.selection import Part, Request
 from osc_containers.oci.digest import Digest
-from osc_containers.package import Package
 from osc_containers.registry.retry import Policy
-from osc_containers.request import Part, Request
 from osc_containers.sources.interface import Network
 from osc_containers.sources.transports import Sources
 from osc_containers.units import TextFile
@@ -108,7 +109,7 @@ def outcome(attributes: dict[str, str]) -> None:
         with tempfile.TemporaryDirectory() as name:
             source = FakeSource({str(each.reference): images.small("app") for each in found.containers})
             part = Part(description=found, given=("x86_64",), profiles=())
-            wanted = request.wanted(Request(parts=(part,)))
+            wanted = selection.wanted(Request(parts=(part,)))
             wanted = tuple(each._replace(origin=f"docker://{each.reference}") for each in wanted)
             network = Network(open_source=source.open)
             lock = prefetch.prefetch(Package(Path(name)), wanted, network, outdir=Path(name), locked=False)

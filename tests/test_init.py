@@ -10,7 +10,8 @@ from docker_registry import DockerRegistry
 from test_parity import Oracle, Selection, oracle
 from test_split import dependencies, obs_builds
 
-from osc_containers import cli, servicefile, services, workingcopy
+from osc_containers import cli, services
+from osc_containers.obs import service_file, working_copy
 
 assert oracle  # a fixture
 
@@ -286,7 +287,7 @@ def test_it_says_how_to_commit_with_git(tmp_path: Path, capsys: pytest.CaptureFi
         assert capsys.readouterr().out == (
             "Now fetch and commit:\n  osc containers prefetch\n  git add .\n  git commit\n"
         )
-    assert workingcopy.commands_for(path.parent, ["_service"]) == ("git add _service", "git commit")
+    assert working_copy.commands_for(path.parent, ["_service"]) == ("git add _service", "git commit")
 
 
 def test_names_with_blanks_are_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -439,8 +440,8 @@ def test_an_entry_without_architecture_stands_beside_one_for_another(
     assert cli.main(["init", "--no-prefetch", "--description", "appliance.kiwi", str(package)]) == 0
     service = package / "_service"
     of_b = [("description", "b.kiwi"), ("arch", "aarch64")]
-    entry = servicefile.Entry(name="kiwi_containers", mode="manual", parameters=tuple(of_b))
-    service.write_bytes(servicefile.extended(service.read_bytes(), [entry]))
+    entry = service_file.Entry(name="kiwi_containers", mode="manual", parameters=tuple(of_b))
+    service.write_bytes(service_file.extended(service.read_bytes(), [entry]))
     monkeypatch.chdir(package)
     for _ in range(2):
         assert services.prefetch(["--description", "appliance.kiwi", "--outdir", "."]) == 0

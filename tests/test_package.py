@@ -14,7 +14,7 @@ from messages import exactly
 from osc_containers.errors import Error, LockError
 from osc_containers.fs import atomic
 from osc_containers.lock import lockfile
-from osc_containers.package import Package
+from osc_containers.obs.package import Package
 
 LOCK = lockfile.dumps(lockfile.EMPTY)
 NAME = "app.x86_64.ociarchive"
@@ -132,7 +132,7 @@ def test_a_lock_that_is_no_file_is_an_error(tmp_path: Path, make_other: Callable
 def other_run(directory: Path) -> Iterator[int]:
     """Hold a package in another process, and give its id."""
     script = (
-        "import pathlib, sys\nfrom osc_containers.package import Package\n"
+        "import pathlib, sys\nfrom osc_containers.obs.package import Package\n"
         "with Package(pathlib.Path(sys.argv[1])).hold():\n    print('held', flush=True)\n    sys.stdin.read()"
     )
     command = [sys.executable, "-c", script, str(directory)]

@@ -19,10 +19,10 @@ from test_prefetch import want
 from urllib3 import Timeout
 
 from osc_containers.errors import RegistryError
+from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor, Index, Manifest
 from osc_containers.oci.reference import Reference
-from osc_containers.package import Package
 from osc_containers.prefetch import prefetch
 from osc_containers.registry.connection import Connections
 from osc_containers.registry.retry import Policy

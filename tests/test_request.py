@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from osc_containers import request
 from osc_containers.errors import DescriptionError
-from osc_containers.package import Package
-from osc_containers.request import Request
+from osc_containers.obs import selection
+from osc_containers.obs.package import Package
+from osc_containers.obs.selection import Request
 
 KIWI = """<image>
 <profiles><profile name="A" description="d"/><profile name="B" description="d"/></profiles>
@@ -30,7 +30,7 @@ def write(directory: Path, *services: Sequence[tuple[str, str]]) -> Package:
 
 def asked(found: Request) -> set[str]:
     """Return the images of a request, each as name and architecture."""
-    return {f"{item.reference.repository} {arch}" for item in request.wanted(found) for arch in item.architectures}
+    return {f"{item.reference.repository} {arch}" for item in selection.wanted(found) for arch in item.architectures}
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,14 @@ def asked(found: Request) -> set[str]:
 def test_what_the_service_is_told_is_what_the_package_asks_for(
     tmp_path: Path, services: Sequence[Sequence[tuple[str, str]]], expected: set[str]
 ) -> None:
-    assert asked(request.of_package(write(tmp_path, *services)).otherwise(["armv7l"])) == expected
+    assert asked(selection.of_package(write(tmp_path, *services)).otherwise(["armv7l"])) == expected
 
 
 def test_what_is_given_replaces_what_the_service_is_told(tmp_path: Path) -> None:
     package = write(tmp_path, [("description", "b.kiwi"), ("arch", "x86_64")], [("arch", "aarch64")])
-    assert asked(request.of_package(package, ["a.kiwi"], ["ppc64le"])) == {"a ppc64le", "only ppc64le"}
-    assert asked(request.of_package(package, ["a.kiwi"], profiles=["B"])) == {"a aarch64"}
-    assert asked(request.of_package(package, [], ["ppc64le"])) == {"b ppc64le", "a ppc64le", "only ppc64le"}
+    assert asked(selection.of_package(package, ["a.kiwi"], ["ppc64le"])) == {"a ppc64le", "only ppc64le"}
+    assert asked(selection.of_package(package, ["a.kiwi"], profiles=["B"])) == {"a aarch64"}
+    assert asked(selection.of_package(package, [], ["ppc64le"])) == {"b ppc64le", "a ppc64le", "only ppc64le"}
 
 
 def test_a_description_by_name_is_asked_for_by_the_entries_that_read_it(tmp_path: Path) -> None:
@@ -69,10 +69,10 @@ def test_a_description_by_name_is_asked_for_by_the_entries_that_read_it(tmp_path
     first = [("description", "a.kiwi"), ("arch", "x86_64"), ("profile", "A")]
     second = [("description", "b.kiwi"), ("arch", "aarch64")]
     package = write(tmp_path, first, second)
-    assert asked(request.of_package(package, ["a.kiwi"])) == {"a x86_64", "only x86_64"}
-    assert asked(request.of_package(package, ["b.kiwi"])) == {"b aarch64"}
-    assert asked(request.of_package(package, ["b.kiwi", "a.kiwi"])) == {"a x86_64", "only x86_64", "b aarch64"}
-    assert asked(request.of_package(package, ["c.kiwi"])) == {
+    assert asked(selection.of_package(package, ["a.kiwi"])) == {"a x86_64", "only x86_64"}
+    assert asked(selection.of_package(package, ["b.kiwi"])) == {"b aarch64"}
+    assert asked(selection.of_package(package, ["b.kiwi", "a.kiwi"])) == {"a x86_64", "only x86_64", "b aarch64"}
+    assert asked(selection.of_package(package, ["c.kiwi"])) == {
         "c x86_64",
         "only x86_64",
         "c aarch64",
@@ -83,7 +83,7 @@ def test_a_description_by_name_is_asked_for_by_the_entries_that_read_it(tmp_path
 def test_profiles_are_those_of_the_entries_for_an_architecture(tmp_path: Path) -> None:
     every = [("description", "a.kiwi"), ("arch", "aarch64")]
     some = [("description", "a.kiwi"), ("arch", "x86_64"), ("profile", "A")]
-    found = request.of_package(write(tmp_path, every, some))
+    found = selection.of_package(write(tmp_path, every, some))
     (described,) = found.descriptions
     used = {arch: found.used_profiles(described, arch) for arch in ("aarch64", "x86_64", "amd64", "s390x")}
     assert used == {"aarch64": None, "x86_64": {"A"}, "amd64": {"A"}, "s390x": None}
@@ -92,7 +92,7 @@ def test_profiles_are_those_of_the_entries_for_an_architecture(tmp_path: Path) -
 def test_what_the_service_would_refuse_is_refused_with_its_place(tmp_path: Path) -> None:
     package = write(tmp_path, [("arch", "pdp11"), ("locked", "true")], [("foo", "bar")])
     with pytest.raises(DescriptionError) as caught:
-        request.of_package(package)
+        selection.of_package(package)
     assert [problem[:40] for problem in caught.value.problems] == [
         "_service:2: kiwi_containers: locked: got",
         "_service:2: kiwi_containers: unknown arc",

@@ -18,7 +18,7 @@ from lxml import etree
 from service_program import contents, last_line, snapshot
 from test_parity import Oracle, Selection, oracle
 
-from osc_containers import servicefile
+from osc_containers.obs import service_file
 
 pytestmark = pytest.mark.integration
 __all__ = ["oracle"]
@@ -160,10 +160,10 @@ def test_what_is_for_profiles_that_are_not_prefetched_is_left_for_kiwi(
 
 def test_an_entry_without_architecture_is_for_what_it_has_locked(build: BuildRoot, package: Path) -> None:
     """Nobody says in the build root what the packager's machine was, but the lock."""
-    every = servicefile.Entry(name=servicefile.PREFETCH, mode="manual")
+    every = service_file.Entry(name=service_file.PREFETCH, mode="manual")
     some = every._replace(parameters=(("arch", "aarch64"), ("profile", "small")))
-    inject = servicefile.Entry(name=servicefile.INJECT, mode="buildtime")
-    (package / "_service").write_bytes(servicefile.created([every, some, inject]))
+    inject = service_file.Entry(name=service_file.INJECT, mode="buildtime")
+    (package / "_service").write_bytes(service_file.created([every, some, inject]))
     path = package / "containers.lock"
     lock = json.loads(path.read_text())
     for name, locked in lock["containers"].items():
@@ -179,7 +179,7 @@ def test_a_description_with_a_name_that_xml_writes_otherwise(build: BuildRoot, p
     """Written by `init` and read by obs-build, which hands it on as it is written."""
     name = "größe & maß.kiwi"
     (package / "appliance.kiwi").rename(package / name)
-    (package / "_service").write_bytes(servicefile.completed(None, [("description", name)]))
+    (package / "_service").write_bytes(service_file.completed(None, [("description", name)]))
     run(build)
     assert "<containers" not in (package / "containers.xml").read_text()
 

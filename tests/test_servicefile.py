@@ -2,9 +2,9 @@
 
 import pytest
 
-from osc_containers import servicefile
 from osc_containers.errors import DescriptionError
-from osc_containers.servicefile import Entry
+from osc_containers.obs import service_file
+from osc_containers.obs.service_file import Entry
 
 OURS = (
     '  <service name="kiwi_containers" mode="manual"/>\n  <service name="kiwi_containers_inject" mode="buildtime"/>\n'
@@ -41,21 +41,21 @@ def test_our_services_are_added(before: str | None, after: str, newline: str, en
         return text.replace("\n", newline).encode(encoding)
 
     if before is None:
-        assert servicefile.completed(None) == after.encode()
+        assert service_file.completed(None) == after.encode()
     else:
-        assert servicefile.completed(content(before)) == content(after)
-        assert servicefile.completed(content(after)) == content(after)
+        assert service_file.completed(content(before)) == content(after)
+        assert service_file.completed(content(after)) == content(after)
 
 
 def test_new_entries_get_the_parameters_that_they_know() -> None:
     parameters = [("description", "a.kiwi"), ("arch", "x86_64"), ("arch", "aarch64")]
-    xml = servicefile.completed(None, parameters)
+    xml = service_file.completed(None, parameters)
     assert xml.decode().splitlines()[1:4] == [
         '  <service name="kiwi_containers" mode="manual">',
         '    <param name="description">a.kiwi</param>',
         '    <param name="arch">x86_64</param>',
     ]
-    assert servicefile.entries(xml) == (
+    assert service_file.entries(xml) == (
         Entry(name="kiwi_containers", mode="manual", parameters=tuple(parameters), line=2),
         Entry(name="kiwi_containers_inject", mode="buildtime", parameters=(("description", "a.kiwi"),), line=7),
     )
@@ -72,13 +72,13 @@ def test_new_entries_get_the_parameters_that_they_know() -> None:
     ],
 )
 def test_text_is_escaped_and_read_back(before: bytes | None, name: str) -> None:
-    (entry, _) = servicefile.entries(servicefile.completed(before, [("description", name)]))
+    (entry, _) = service_file.entries(service_file.completed(before, [("description", name)]))
     assert entry.values("description") == (name,)
 
 
 def test_other_elements_than_parameters_are_none() -> None:
     """For osc, that is; the source server refuses the file."""
-    (entry,) = servicefile.entries(b"""<services><service name="kiwi_containers" mode="manual">
+    (entry,) = service_file.entries(b"""<services><service name="kiwi_containers" mode="manual">
 <parameter name="arch">x86_64</parameter><param name="arch">aarch64</param></service></services>""")
     assert entry.parameters == (("arch", "aarch64"),)
     assert list(entry.problems()) == ["kiwi_containers: got the element 'parameter' in it, expected 'param'"]
@@ -101,5 +101,5 @@ def test_only_architectures_are_lists_in_one_value() -> None:
 )
 def test_what_is_no_service_file_is_refused(xml: bytes, message: str) -> None:
     with pytest.raises(DescriptionError) as caught:
-        servicefile.completed(xml)
+        service_file.completed(xml)
     assert caught.value.problems[0].startswith(message)

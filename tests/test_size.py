@@ -20,9 +20,9 @@ from osc_containers import inject, overlay, parts
 from osc_containers.errors import Error, RegistryError
 from osc_containers.kiwi import description
 from osc_containers.lock import lockfile
+from osc_containers.obs.package import Package
 from osc_containers.oci.manifest import MANIFEST_LIMIT
 from osc_containers.oci.reference import Reference
-from osc_containers.package import Package
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.transports import Sources
 

@@ -18,10 +18,10 @@ from test_prefetch import APP, WEB, contents, run, want
 from osc_containers import parts
 from osc_containers.errors import RegistryError, VerificationError
 from osc_containers.lock.lockfile import FILE_NAME
+from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
-from osc_containers.package import Package
 from osc_containers.prefetch import prefetch
 from osc_containers.sources.interface import Network, Stream
 

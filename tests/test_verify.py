@@ -13,9 +13,9 @@ from test_prefetch import APP, WEB, run, want
 from osc_containers import verify
 from osc_containers.archive import lay_out
 from osc_containers.lock.lockfile import Lock, LockedImage
+from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
-from osc_containers.package import Package
 
 NAME = "registry.example.com_team_app_1.0.x86_64.ociarchive"
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from osc_containers import workingcopy
 from osc_containers.checks.subject import Subject
 from osc_containers.errors import DescriptionError
 from osc_containers.findings import Finding, Severity
@@ -10,8 +9,9 @@ from osc_containers.formats import cpio
 from osc_containers.formats.human import count, size
 from osc_containers.lock.archive_names import ARCHIVE_SUFFIX
 from osc_containers.lock.lockfile import FILE_NAME, Lock
+from osc_containers.obs import working_copy
+from osc_containers.obs.selection import default_architectures, of_entries, wanted
 from osc_containers.oci.reference import Reference
-from osc_containers.request import default_architectures, of_entries, wanted
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -89,7 +89,7 @@ def _archives(lock: Lock, subject: Subject) -> Iterator[Finding]:
                 Severity.WARNING,
                 name,
                 f"{FILE_NAME} does not name it: remove it",
-                workingcopy.removal_of(subject.package.directory, name),
+                working_copy.removal_of(subject.package.directory, name),
             )
 
 

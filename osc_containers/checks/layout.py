@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection, Iterator
 from itertools import chain
 
-from osc_containers import overlay, request
+from osc_containers import overlay
 from osc_containers.checks.subject import Subject
 from osc_containers.errors import DescriptionError
 from osc_containers.findings import Finding, Severity, of_problem
@@ -13,9 +13,10 @@ from osc_containers.formats.human import count
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
 from osc_containers.lock.lockfile import EMPTY
+from osc_containers.obs import selection
+from osc_containers.obs.package import Package
+from osc_containers.obs.selection import Request, wanted
 from osc_containers.oci.reference import Reference
-from osc_containers.package import Package
-from osc_containers.request import Request, wanted
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -56,7 +57,7 @@ def pulled(package: Package, told: Request) -> Iterator[Finding]:
     Where one description of several does not, that may be the one which OBS builds.
     """
     bundled = {container.file for found in told.descriptions for container in found.containers}
-    of_each = [list(_pulled_by(found, bundled)) for found in request.read(package, [], [], []).descriptions]
+    of_each = [list(_pulled_by(found, bundled)) for found in selection.read(package, [], [], []).descriptions]
     if all(of_each):
         yield from chain(*of_each)
 
@@ -89,7 +90,7 @@ def _nested(found: Description) -> Iterator[Finding]:
 def _profiles(found: Description, subject: Subject) -> Iterator[Finding]:
     """Find profiles that are not declared, and those whose directory would be something else."""
     # Of a bundle the containers stand in a file of their own, and what is built is a description without them.
-    built = request.read(subject.package, [], [], []).descriptions if subject.is_bundled else ()
+    built = selection.read(subject.package, [], [], []).descriptions if subject.is_bundled else ()
     declared = {profile.name for each in (found, *built) for profile in each.profiles}
     for container in found.containers:
         if container.profiles and not container.profile_names:

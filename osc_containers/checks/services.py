@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 
-from osc_containers import request
 from osc_containers.checks.subject import Subject
 from osc_containers.errors import DescriptionError
 from osc_containers.findings import Finding, Severity
 from osc_containers.formats import cpio
 from osc_containers.kiwi import image_type
 from osc_containers.kiwi.description import Description
+from osc_containers.obs import selection
+from osc_containers.obs.package import Package
+from osc_containers.obs.selection import Request
+from osc_containers.obs.service_file import FILE_NAME, INJECT, PREFETCH, Entry
 from osc_containers.oci import platform
-from osc_containers.package import Package
-from osc_containers.request import Request
-from osc_containers.servicefile import FILE_NAME, INJECT, PREFETCH, Entry
 
 _LOCAL = ("manual", "localonly", "disabled")
 """Modes that never run on the server (osc_scm/serviceinfo.py and bs_service)."""
@@ -66,7 +66,7 @@ def _not_prefetched(subject: Subject) -> Iterator[Finding]:
     entries = subject.prefetches()
     if not entries or not subject.descriptions or subject.is_bundled:
         return
-    told = request.of_entries(subject.package, entries)
+    told = selection.of_entries(subject.package, entries)
     built = {name for entry in subject.entries_of(INJECT) for name in entry.given("description")}
     for found in subject.descriptions:
         fetched = told.architectures_of(found)
@@ -120,7 +120,7 @@ def _ambiguous(entries: Sequence[Entry], package: Package) -> Iterator[Finding]:
     told = [entry.given("description") for entry in entries]
     asked = list(dict.fromkeys(name for each in told for name in each)) if all(told) else []
     try:
-        descriptions = request.read(package, asked, [], []).descriptions
+        descriptions = selection.read(package, asked, [], []).descriptions
     except (DescriptionError, FileNotFoundError):  # said by the checks of the descriptions and of the parameters
         return
     having = [found for found in descriptions if found.containers]

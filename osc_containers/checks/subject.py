@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from osc_containers import servicefile
 from osc_containers.kiwi import image_type, profiles
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
 from osc_containers.kiwi.image_type import ImageType, Packages
 from osc_containers.lock.lockfile import Lock
+from osc_containers.obs import service_file
+from osc_containers.obs.package import Package
+from osc_containers.obs.selection import Request
+from osc_containers.obs.service_file import PREFETCH, Entry
 from osc_containers.oci import platform
-from osc_containers.package import Package
-from osc_containers.request import Request
-from osc_containers.servicefile import PREFETCH, Entry
 
 
 class Image(NamedTuple):
@@ -68,7 +68,7 @@ class Subject(NamedTuple):
     @property
     def is_bundled(self) -> bool:
         """Whether the containers go into an archive that obs-build unpacks by itself."""
-        return servicefile.is_bundled(self.entries_of(PREFETCH))
+        return service_file.is_bundled(self.entries_of(PREFETCH))
 
     @property
     def descriptions(self) -> tuple[Description, ...]:

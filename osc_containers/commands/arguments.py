@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from osc_containers import request, servicefile
 from osc_containers.errors import Error
+from osc_containers.obs import selection, service_file
+from osc_containers.obs.package import Package
 from osc_containers.oci import platform
-from osc_containers.package import Package
 
-given, words = servicefile.given, servicefile.words
+given, words = service_file.given, service_file.words
 """Read repeated options as the services read their parameters."""
 
 _HELP_WIDTH = 80
@@ -90,7 +90,7 @@ def _architectures(**_: object) -> tuple[str, ...]:
 def _profiles(*, parsed_args: argparse.Namespace, **_: object) -> list[str]:
     """Return the profiles of the package that is named so far."""
     try:
-        descriptions = request.of_package(Package(getattr(parsed_args, "directory", Path()))).descriptions
+        descriptions = selection.of_package(Package(getattr(parsed_args, "directory", Path()))).descriptions
     except (Error, OSError):
         return []
     return [profile.name for found in descriptions for profile in found.profiles]

@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Iterator
 
-from osc_containers import findings, request, servicefile
+from osc_containers import findings
 from osc_containers.checks import archives, layout, programs, services, space
 from osc_containers.checks.subject import Subject
 from osc_containers.commands import arguments
@@ -12,9 +12,10 @@ from osc_containers.commands.arguments import Commands
 from osc_containers.errors import DescriptionError, Error
 from osc_containers.findings import Finding, Severity
 from osc_containers.lock.lockfile import Lock
-from osc_containers.package import Package
-from osc_containers.request import Request
-from osc_containers.servicefile import Entry
+from osc_containers.obs import selection, service_file
+from osc_containers.obs.package import Package
+from osc_containers.obs.selection import Request
+from osc_containers.obs.service_file import Entry
 
 _NOTHING = Request(parts=())
 _CHECKS = (layout.check, services.check, archives.check, programs.check, space.check)
@@ -63,13 +64,13 @@ def _findings(package: Package, names: list[str], architectures: list[str]) -> I
         yield from (findings.of_problem(problem, "lock") for problem in error.problems)
     checks = list(_CHECKS)
     try:
-        entries = servicefile.entries_in(package.directory)
+        entries = service_file.entries_in(package.directory)
     except Error as error:
         yield from (findings.of_problem(problem, "service") for problem in error.problems)
         checks.remove(services.check)
     subject = Subject(package=package, request=_NOTHING, lock=lock, entries=entries)
     try:
-        found = request.of_entries(package, subject.prefetches(), names, architectures)
+        found = selection.of_entries(package, subject.prefetches(), names, architectures)
         for description in found.descriptions:
             found.architectures_of(description)
         subject = subject._replace(request=found)

@@ -4,14 +4,15 @@ import argparse
 import json
 from pathlib import Path
 
-from osc_containers import changelog, terminal, workingcopy
+from osc_containers import changelog, terminal
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.commands.verify import require_lock
 from osc_containers.errors import LockError
 from osc_containers.lock import diff, lockfile
 from osc_containers.lock.lockfile import EMPTY, FILE_NAME, Lock
-from osc_containers.package import Package
+from osc_containers.obs import working_copy
+from osc_containers.obs.package import Package
 
 
 def add(commands: Commands) -> None:
@@ -59,7 +60,7 @@ def _old(directory: Path, name: str | None) -> Lock:
             content: bytes | None = file.read(lockfile.LIMIT + 1)
         where = name
     else:
-        content = workingcopy.committed(directory, FILE_NAME, name)
+        content = working_copy.committed(directory, FILE_NAME, name)
         where = f"{FILE_NAME} of {name or 'the last revision'}"
     if content is not None and len(content) > lockfile.LIMIT:
         raise LockError(f"{where}: got more than {lockfile.LIMIT} bytes, which no lock has")

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from osc_containers import holdings, request, servicefile, verify, workingcopy
+from osc_containers import holdings, verify
 from osc_containers.checks import layout, services
 from osc_containers.checks.subject import Subject
 from osc_containers.commands import arguments
@@ -15,9 +15,10 @@ from osc_containers.errors import DescriptionError, Error
 from osc_containers.fs import atomic
 from osc_containers.kiwi import split
 from osc_containers.lock.lockfile import FILE_NAME
-from osc_containers.package import Package
-from osc_containers.request import Request
-from osc_containers.servicefile import Entry
+from osc_containers.obs import selection, service_file, working_copy
+from osc_containers.obs.package import Package
+from osc_containers.obs.selection import Request
+from osc_containers.obs.service_file import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +58,8 @@ def run(options: argparse.Namespace) -> int:
     package = Package(options.directory)
     before = _files(package.directory)
     with package.hold():
-        told = servicefile.prefetches(package.directory)
-        bundled = options.inject == "source" if options.inject else servicefile.is_bundled(told)
+        told = service_file.prefetches(package.directory)
+        bundled = options.inject == "source" if options.inject else service_file.is_bundled(told)
         set_up = _set_up_bundle if bundled else _set_up
         set_up(package, options.description, arguments.words(options.arch))
     try:
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         logger.warning("the package is set up; what failed is the prefetch: run 'osc containers prefetch' again")
         raise
     if not is_complete:
-        commands = "osc containers prefetch", *workingcopy.commands_for_all(package.directory)
+        commands = "osc containers prefetch", *working_copy.commands_for_all(package.directory)
         print("Now fetch and commit:", *commands, sep="\n  ")
         return 0
     _say_what_to_commit(package.directory, before)
@@ -76,27 +77,27 @@ def run(options: argparse.Namespace) -> int:
 
 def _set_up(package: Package, name: str | None, architectures: list[str]) -> None:
     """Split the descriptions and complete `_service`."""
-    for entry in servicefile.prefetches(package.directory):
-        if servicefile.is_bundled([entry]):
+    for entry in service_file.prefetches(package.directory):
+        if service_file.is_bundled([entry]):
             raise DescriptionError(
-                f"{servicefile.FILE_NAME}:{entry.line}: {entry.name} is set up the other way; take it out, and include "
-                "in the description what it reads"
+                f"{service_file.FILE_NAME}:{entry.line}: {entry.name} is set up the other way; take it out, and "
+                "include in the description what it reads"
             )
-    found = request.read(package, [], architectures, [])
+    found = selection.read(package, [], architectures, [])
     having = [described for described in found.descriptions if described.containers]
     names = [described.path.name for described in having]
     if name is not None and name not in names:
         raise DescriptionError(f"{name}: expected a description of this package that has <containers>")
     if not names:
         raise _nothing(found)
-    path, old = package.directory / servicefile.FILE_NAME, servicefile.read(package.directory)
+    path, old = package.directory / service_file.FILE_NAME, service_file.read(package.directory)
     parameters = [("description", name)] if name is not None else []
-    new = servicefile.completed(old, [*parameters, *(("arch", arch) for arch in architectures)])
-    entries = {entry.name: entry for entry in servicefile.entries(new)}
-    if len({described.asks for described in having}) > 1 and not entries[servicefile.INJECT].values("description"):
+    new = service_file.completed(old, [*parameters, *(("arch", arch) for arch in architectures)])
+    entries = {entry.name: entry for entry in service_file.entries(new)}
+    if len({described.asks for described in having}) > 1 and not entries[service_file.INJECT].values("description"):
         raise DescriptionError(f"{', '.join(names)}: several have <containers>; say by --description which OBS builds")
-    _check_entries(package, servicefile.entries(new))
-    there = [entry for entry in servicefile.entries_in(package.directory) if entry.name in servicefile.PARAMETERS]
+    _check_entries(package, service_file.entries(new))
+    there = [entry for entry in service_file.entries_in(package.directory) if entry.name in service_file.PARAMETERS]
     _check_options(there, name, architectures)
     split.apply(split.plan(found.descriptions))
     if new != old:
@@ -106,16 +107,16 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Non
 
 def _set_up_bundle(package: Package, name: str | None, architectures: list[str]) -> None:
     """Put `<containers>` into a file that the description does not include, and one entry into `_service`."""
-    path, old = package.directory / servicefile.FILE_NAME, servicefile.read(package.directory)
-    there = [entry for entry in servicefile.entries_in(package.directory) if entry.name in servicefile.PARAMETERS]
+    path, old = package.directory / service_file.FILE_NAME, service_file.read(package.directory)
+    there = [entry for entry in service_file.entries_in(package.directory) if entry.name in service_file.PARAMETERS]
     for entry in there:
-        if entry.name == servicefile.INJECT or not servicefile.is_bundled([entry]):
+        if entry.name == service_file.INJECT or not service_file.is_bundled([entry]):
             raise DescriptionError(f"{path.name}:{entry.line}: {entry.name} is set up the other way; take it out")
     if there:
         _check_options(there, None, architectures)
         _check_entries(package, there)
         return
-    found = request.read(package, [], architectures, [])
+    found = selection.read(package, [], architectures, [])
     having = [each for each in found.descriptions if each.containers and name in (None, each.path.name)]
     if not having and name is None:
         raise _nothing(found)
@@ -138,7 +139,7 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
             "one file; put all into one"
         )
     parameters = [*(("description", file) for file in holding), ("arch", wanted[0]), ("inject", "source")]
-    new = servicefile.completed(old, parameters, names=(servicefile.PREFETCH,))
+    new = service_file.completed(old, parameters, names=(service_file.PREFETCH,))
     split.apply(splits)
     # First what names the file, then what lets go of it: where the second fails, the next run says what is left to do.
     atomic.write_atomically(path, new)
@@ -160,7 +161,7 @@ def _check_entries(package: Package, entries: Sequence[Entry]) -> None:
     subject = Subject(package=package, request=Request(parts=()), lock=None, entries=tuple(entries))
     found = list(services.check(subject))
     if subject.is_bundled:
-        found += layout.pulled(package, request.of_entries(package, subject.prefetches()))
+        found += layout.pulled(package, selection.of_entries(package, subject.prefetches()))
     problems = [f"{each.file}:{each.line}: {each.why}" + (f"; write {each.fix}" if each.fix else "") for each in found]
     if problems:
         raise DescriptionError(*problems)
@@ -175,10 +176,10 @@ def _check_options(entries: Sequence[Entry], name: str | None, architectures: Se
     for entry in entries:
         for parameter, given in (("description", [name] if name else []), ("arch", architectures)):
             told = entry.given(parameter)
-            is_known = parameter in servicefile.PARAMETERS[entry.name] and (told or parameter == "arch")
+            is_known = parameter in service_file.PARAMETERS[entry.name] and (told or parameter == "arch")
             if is_known and given and set(told) != set(given):
                 what = f"{entry.name} has {parameter} {', '.join(told) or 'by default'}, got {', '.join(given)}"
-                problems.append(f"{servicefile.FILE_NAME}:{entry.line}: {what}; change it there")
+                problems.append(f"{service_file.FILE_NAME}:{entry.line}: {what}; change it there")
     if problems:
         raise DescriptionError(*problems)
 
@@ -188,13 +189,13 @@ def _prefetch_if_needed(package: Package, *, may_fetch: bool) -> bool:
 
     Return whether they are there now.
     """
-    found = request.of_package(package)
+    found = selection.of_package(package)
     if _is_complete(package, found):
         logger.info("%s: there, with its archives; 'osc containers prefetch' follows the tags", FILE_NAME)
     elif may_fetch:
-        told = servicefile.prefetches(package.directory)
-        locked = package.read_lock() is not None and servicefile.is_locked(told)
-        bundled = servicefile.is_bundled(told)
+        told = service_file.prefetches(package.directory)
+        locked = package.read_lock() is not None and service_file.is_locked(told)
+        bundled = service_file.is_bundled(told)
         prefetch_all(package, found, outdir=package.directory, locked=locked, bundled=bundled)
     else:
         return False
@@ -205,7 +206,7 @@ def _is_complete(package: Package, found: Request) -> bool:
     lock = package.read_lock()
     if lock is None:
         return False
-    wanted = [(item.reference, arch, item.where) for item in request.wanted(found) for arch in item.architectures]
+    wanted = [(item.reference, arch, item.where) for item in selection.wanted(found) for arch in item.architectures]
     archives = [holdings.find_archive(package, reference, locked) for reference, _, locked in lock.images()]
     return not verify.check_coverage(wanted, lock) and all(archives)
 
@@ -221,4 +222,4 @@ def _say_what_to_commit(directory: Path, before: Mapping[str, tuple[int, int, in
     if not changed:
         print("Nothing changed: the package is set up.")
         return
-    print("Now commit:", *workingcopy.commands_for(directory, changed), sep="\n  ")
+    print("Now commit:", *working_copy.commands_for(directory, changed), sep="\n  ")

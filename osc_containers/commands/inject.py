@@ -4,13 +4,14 @@ import argparse
 import logging
 from pathlib import Path
 
-from osc_containers import inject, request
+from osc_containers import inject
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.errors import DescriptionError
 from osc_containers.kiwi.description import Description
-from osc_containers.package import Package
-from osc_containers.request import Request
+from osc_containers.obs import selection
+from osc_containers.obs.package import Package
+from osc_containers.obs.selection import Request
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     """Inject."""
     package = Package(options.directory)
     given = arguments.given
-    found = request.of_package(package, given(options.description), [options.arch])
+    found = selection.of_package(package, given(options.description), [options.arch])
     described = the_description(found, options.arch)
     profiles = given(options.profile)
     if not described.select(options.arch, profiles):

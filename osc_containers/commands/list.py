@@ -4,11 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
-from osc_containers import listing, request, terminal
+from osc_containers import listing, terminal
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.lock.lockfile import EMPTY
-from osc_containers.package import Package
+from osc_containers.obs import selection
+from osc_containers.obs.package import Package
 
 
 def add(commands: Commands) -> None:
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     directory = Path() if target is None else target if target.is_dir() else target.parent
     package = Package(directory)
     names = [target.name] if target and not target.is_dir() else []
-    found = request.of_package(package, names, arguments.words(options.arch), arguments.given(options.profile))
+    found = selection.of_package(package, names, arguments.words(options.arch), arguments.given(options.profile))
     listed = listing.rows(found, package.read_lock() or EMPTY)
     if options.format == "json":
         print(json.dumps(listing.as_objects(listed), indent=2))

@@ -3,13 +3,14 @@
 import argparse
 import json
 
-from osc_containers import changelog, request, terminal
+from osc_containers import changelog, terminal
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.commands.verify import require_lock
 from osc_containers.formats import human
 from osc_containers.lock import diff
-from osc_containers.package import Package
+from osc_containers.obs import selection
+from osc_containers.obs.package import Package
 
 
 def add(commands: Commands) -> None:
@@ -39,13 +40,13 @@ def run(options: argparse.Namespace) -> int:
 
     package, given = Package(options.directory), arguments.given
     lock = require_lock(package.read_lock())
-    found = request.of_package(
+    found = selection.of_package(
         package,
         given(options.description),
         arguments.words(options.arch),
         given(options.profile),
     )
-    wanted = request.wanted(found.otherwise(request.default_architectures(request.of_package(package), lock)))
+    wanted = selection.wanted(found.otherwise(selection.default_architectures(selection.of_package(package), lock)))
     with transports.Sources(package.directory) as sources:
         now = {pin.reference: pin for pin in pins.pin(wanted, sources.open, lock)}
     moved = diff.moved(lock.references, now)

@@ -8,14 +8,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osc_containers import progress, request, servicefile
+from osc_containers import progress
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
 from osc_containers.lock.lockfile import Lock
-from osc_containers.package import Package
-from osc_containers.request import Request
+from osc_containers.obs import selection, service_file
+from osc_containers.obs.package import Package
+from osc_containers.obs.selection import Request
 from osc_containers.sources.interface import Network
 from osc_containers.sources.progress import Progress, Silence
 
@@ -74,8 +75,8 @@ def run(options: argparse.Namespace) -> int:
     """Prefetch."""
     package, given = Package(options.directory), arguments.given
     names, profiles = given(options.description), given(options.profile)
-    found = request.of_package(package, names, arguments.words(options.arch), profiles)
-    entries = servicefile.prefetches(package.directory)
+    found = selection.of_package(package, names, arguments.words(options.arch), profiles)
+    entries = service_file.prefetches(package.directory)
     told = [entry for entry in entries if any(map(entry.reads, names))] or entries
     outdir = options.outdir or options.directory
     is_watched = sys.stderr.isatty() and options.verbosity >= 0
@@ -84,8 +85,8 @@ def run(options: argparse.Namespace) -> int:
             package,
             found,
             outdir=outdir,
-            locked=options.locked if options.locked is not None else servicefile.is_locked(told),
-            bundled=options.inject == "source" if options.inject else servicefile.is_bundled(told),
+            locked=options.locked if options.locked is not None else service_file.is_locked(told),
+            bundled=options.inject == "source" if options.inject else service_file.is_bundled(told),
             connections=options.connections,
             watcher=watcher,
         )
@@ -115,15 +116,15 @@ def prefetch_all(
 
     if not bundled:
         _warn_of_visible(found)
-    wanted = request.wanted(found)
+    wanted = selection.wanted(found)
     if not wanted:
         logger.warning("nothing to do: no <containers> for these architectures and profiles")
     pack = _pack_for(found) if bundled and wanted else None
-    told = request.of_package(package)
+    told = selection.of_package(package)
     # What no entry of _service is told may be an option's: then it stands for what those without any ask for.
     known = {arch for part in told.given.parts for arch in part.given}
     options = dict.fromkeys(arch for part in found.parts for arch in part.architectures if arch not in known)
-    asked = request.wanted(told.otherwise(tuple(options)))
+    asked = selection.wanted(told.otherwise(tuple(options)))
     with transports.Sources(
         package.directory, policy=Policy(connections=connections or _MOST), system_context=context.result
     ) as sources:

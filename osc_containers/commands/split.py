@@ -3,11 +3,11 @@
 import argparse
 import logging
 
-from osc_containers import request
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.kiwi import split
-from osc_containers.package import Package
+from osc_containers.obs import selection
+from osc_containers.obs.package import Package
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     """Split every description of the package."""
     package = Package(options.directory)
     with package.hold():
-        splits = split.plan(request.read(package, [], [], []).descriptions)
+        splits = split.plan(selection.read(package, [], [], []).descriptions)
         split.apply(splits)
     if not splits:
         logger.info("nothing to do: OBS sees no <containers>")

@@ -3,13 +3,14 @@
 import argparse
 from collections.abc import Sequence
 
-from osc_containers import request, verify
+from osc_containers import verify
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.errors import LockError, VerificationError
 from osc_containers.formats import human
 from osc_containers.lock.lockfile import FILE_NAME, Lock
-from osc_containers.package import Package
+from osc_containers.obs import selection
+from osc_containers.obs.package import Package
 
 
 def add(commands: Commands) -> None:
@@ -43,13 +44,13 @@ def run(options: argparse.Namespace) -> int:
 
 def verify_all(package: Package, names: Sequence[str], architectures: Sequence[str], profiles: Sequence[str]) -> int:
     """Verify all archives that the lock names, and that it names what the package asks for; return their number."""
-    there, besides = package.read_lock(), request.of_package(package)
-    found = request.of_package(package, names, architectures, profiles)
+    there, besides = package.read_lock(), selection.of_package(package)
+    found = selection.of_package(package, names, architectures, profiles)
     lock = require_lock(there)
-    otherwise = request.default_architectures(besides, lock)
-    asked = request.wanted(found.otherwise(otherwise))
+    otherwise = selection.default_architectures(besides, lock)
+    asked = selection.wanted(found.otherwise(otherwise))
     wanted = [(item.reference, arch, item.where) for item in asked for arch in item.architectures]
-    used = {item.reference for item in (*asked, *request.wanted(besides.otherwise(otherwise)))}
+    used = {item.reference for item in (*asked, *selection.wanted(besides.otherwise(otherwise)))}
     # What is missing comes behind what is too much: a server shows the last line alone.
     problems = (*verify.check_use(used, lock), *verify.check_coverage(wanted, lock))
     images = [image for image in lock.images() if not architectures or image[1] in architectures]

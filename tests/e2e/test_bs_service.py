@@ -13,8 +13,8 @@ from docker_registry import DockerRegistry
 from lxml import etree
 
 from e2e.debs import ROOT, once, run
-from osc_containers import servicefile
 from osc_containers.lock import lockfile
+from osc_containers.obs import service_file
 
 pytestmark = pytest.mark.integration
 
@@ -158,7 +158,7 @@ def test_a_service_of_the_build_is_not_run(package: Path, update: Update) -> Non
 
 def test_a_server_has_nothing_to_run_in_what_init_writes() -> None:
     """Modes with which today's server starts no run at all (BSSrcServer/Service.pm, genservicemark)."""
-    document = etree.fromstring(servicefile.completed(None, []))
+    document = etree.fromstring(service_file.completed(None, []))
     assert {service.get("mode") for service in document.iterchildren("service")} == {"manual", "buildtime"}
 
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import images
 
-from osc_containers import holdings, servicefile
+from osc_containers import holdings
 from osc_containers.archive import lay_out
 from osc_containers.errors import DescriptionError, LockError, RegistryError
 from osc_containers.formats import cpio
@@ -24,10 +24,11 @@ from osc_containers.kiwi import description
 from osc_containers.kiwi.image_source import Source, interpret
 from osc_containers.lock import archive_names, lockfile
 from osc_containers.lock.lockfile import ArchiveFile, LockedImage
+from osc_containers.obs import service_file
+from osc_containers.obs.package import Package
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import Descriptor, Manifest, created_of, parse_document, platform_of, select
 from osc_containers.oci.reference import Reference
-from osc_containers.package import Package
 from osc_containers.registry import challenge as auth
 from osc_containers.registry import retry
 from osc_containers.registry.config import auth_json, registries_conf
@@ -267,7 +268,7 @@ def parse_token(data: bytes) -> None:
 def parse_services(data: bytes) -> None:
     """Read a `_service` file."""
     try:
-        servicefile.entries(data)
+        service_file.entries(data)
     except DescriptionError as error:
         _expect_printable(*error.problems)
 

@@ -3,17 +3,25 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from osc_containers import servicefile
 from osc_containers.errors import DescriptionError
 from osc_containers.kiwi import description
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
 from osc_containers.lock.lockfile import Lock
+from osc_containers.obs import service_file
+from osc_containers.obs.package import Package
+from osc_containers.obs.service_file import Entry
 from osc_containers.oci import platform
 from osc_containers.oci.reference import Reference
-from osc_containers.package import Package
-from osc_containers.pins import Wanted
-from osc_containers.servicefile import Entry
+
+
+class Wanted(NamedTuple):
+    """A reference, where to get it, and for which architectures; `where` is the place in the description."""
+
+    reference: Reference
+    origin: str
+    architectures: tuple[str, ...]
+    where: str
 
 
 class Part(NamedTuple):
@@ -107,8 +115,8 @@ def of_package(
 
     :raises DescriptionError: as `read`; or the prefetch would refuse what `_service` tells it.
     """
-    entries = servicefile.prefetches(package.directory)
-    problems = [f"{servicefile.FILE_NAME}:{entry.line}: {each}" for entry in entries for each in entry.problems()]
+    entries = service_file.prefetches(package.directory)
+    problems = [f"{service_file.FILE_NAME}:{entry.line}: {each}" for entry in entries for each in entry.problems()]
     if problems:
         raise DescriptionError(*problems)
     return of_entries(package, entries, names, architectures, profiles)
@@ -125,7 +133,7 @@ def of_entries(
 
     A description that is given by name is what those entries are about that read it; all are, where none does.
     """
-    entries = entries or [Entry(name=servicefile.PREFETCH, mode="")]
+    entries = entries or [Entry(name=service_file.PREFETCH, mode="")]
     told = []
     for entry in entries:
         about = [name for name in names if entry.reads(name) or not any(each.reads(name) for each in entries)]

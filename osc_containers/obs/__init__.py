@@ -1,0 +1,1 @@
+"""The package around a description: its files, _service, working copy."""
