@@ -26,10 +26,11 @@ from typing import Any, NoReturn
 import fault_registry
 import images
 
-from osc_containers import cli, prefetch, services
+from osc_containers import cli, services
 from osc_containers.fs import ranges
 from osc_containers.lock import lockfile
 from osc_containers.obs import package
+from osc_containers.prefetch import prefetch
 from osc_containers.sources import transports
 
 POINTS = 1500

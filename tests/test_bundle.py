@@ -19,7 +19,7 @@ from osc_containers.lock import lockfile
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import Wanted
 from osc_containers.oci.digest import Digest
-from osc_containers.prefetch import prefetch
+from osc_containers.prefetch.prefetch import prefetch
 from osc_containers.sources.interface import Network
 
 KIWI = """<image schemaversion="8.0" name="x">

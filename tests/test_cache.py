@@ -16,7 +16,7 @@ import pytest
 from fake_source import FakeSource
 from test_prefetch import APP, WEB, run, want
 
-from osc_containers import parts
+from osc_containers.prefetch import partial_file
 
 SOURCE = FakeSource({APP: images.image(images.random_layer("app", 100_000)), WEB: images.small("web")})
 KEY = "0" * 64
@@ -61,14 +61,14 @@ def test_without_file_locks_there_are_no_parts_in_the_cache(tmp_path: Path, monk
     assert {path.stat().st_size for path in cache().iterdir()} == {0}
     for path in cache().iterdir():
         os.utime(path, STALE)
-    parts.remove_stale()
+    partial_file.remove_stale()
     assert os.listdir(cache()) == []
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.name)])
 def test_what_is_no_part_is_left_alone(tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(cache() / f"{KEY}.part")
-    with parts.part(tmp_path / "x.ociarchive", KEY, 10) as descriptor:
+    with partial_file.part(tmp_path / "x.ociarchive", KEY, 10) as descriptor:
         os.pwrite(descriptor, b"x" * 10, 0)
     assert (tmp_path / "x.ociarchive").read_bytes() == b"x" * 10
     assert os.listdir(cache()) == [f"{KEY}.part"]
@@ -78,7 +78,7 @@ def test_what_is_no_part_is_left_alone(tmp_path: Path, make: Callable[[Path], ob
 def test_what_is_cleared_meanwhile_is_not_lost(tmp_path: Path, is_made_anew: bool) -> None:
     """Though another run may have begun with the same since."""
     part = cache() / f"{KEY}.part"
-    with parts.part(tmp_path / "x.ociarchive", KEY, 10) as descriptor:
+    with partial_file.part(tmp_path / "x.ociarchive", KEY, 10) as descriptor:
         os.pwrite(descriptor, b"x" * 10, 0)
         part.unlink()
         if is_made_anew:
@@ -127,7 +127,7 @@ def test_what_is_stale_and_cannot_be_removed_keeps_no_other() -> None:
         (cache() / name).touch()
         os.utime(cache() / name, STALE)
     (cache() / "new.part").touch()
-    parts.remove_stale()
+    partial_file.remove_stale()
     assert sorted(str(path.relative_to(cache())) for path in cache().rglob("*")) == [
         "link.part",
         "new.part",

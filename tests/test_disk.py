@@ -17,11 +17,11 @@ from fake_source import FakeSource
 from test_prefetch import APP, WEB, contents, run, want
 from test_transfer import BIG, RecordingSource, transfer
 
-from osc_containers import parts
 from osc_containers.errors import RegistryError
 from osc_containers.fs import atomic, ranges
 from osc_containers.obs import service_file
 from osc_containers.obs.package import Package
+from osc_containers.prefetch import partial_file
 from osc_containers.sources.blob_store import Piece
 
 SOURCE = FakeSource({APP: images.image(images.random_layer("app", 300_000)), WEB: images.small("web")})
@@ -239,9 +239,9 @@ def test_the_place_for_an_archive_is_found_at_once_and_stays_a_hole(
 ) -> None:
     """ext2 cannot do that, and on btrfs it would keep blocks from being shared."""
     size = 8 << 20
-    with mounted(kind, tmp_path) as directory, parts.part(directory / "archive", "key", size) as descriptor:
+    with mounted(kind, tmp_path) as directory, partial_file.part(directory / "archive", "key", size) as descriptor:
         assert (os.fstat(descriptor).st_blocks * 512 >= size) is is_reserved
-        assert parts.written(descriptor, 0, size) == []
+        assert partial_file.written(descriptor, 0, size) == []
 
 
 @pytest.mark.integration

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_prefetch import APP, contents, run, want
 
-from osc_containers import cli, overlay, parts, prefetch, terminal
+from osc_containers import cli, overlay, terminal
 from osc_containers.errors import DescriptionError, Error, RegistryError, VerificationError
 from osc_containers.fs import atomic
 from osc_containers.kiwi import description
@@ -29,6 +29,7 @@ from osc_containers.obs import selection
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import Part, Request
 from osc_containers.oci.digest import Digest
+from osc_containers.prefetch import partial_file, prefetch
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.interface import Network
 from osc_containers.sources.transports import Sources
@@ -371,7 +372,7 @@ def test_what_is_not_finished_is_for_nobody_else(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
     names = set()
     for _ in range(20):
-        with parts.part(tmp_path / "x.ociarchive", "key", 10):
+        with partial_file.part(tmp_path / "x.ociarchive", "key", 10):
             (path,) = (path for path in tmp_path.iterdir() if path.name != "x.ociarchive")
             assert path.stat().st_mode & 0o7777 == 0o600
             names.add(path.name)
@@ -405,7 +406,7 @@ def test_a_link_in_the_cache_is_not_written_through(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "cache/osc-containers").mkdir(parents=True)
     (tmp_path / "cache/osc-containers/key.part").symlink_to(victim)
-    with parts.part(tmp_path / "x.ociarchive", "key", 10):
+    with partial_file.part(tmp_path / "x.ociarchive", "key", 10):
         pass
     assert victim.read_text() == "precious"
     assert not (tmp_path / "x.ociarchive").is_symlink()

@@ -63,8 +63,16 @@ LAYERS = (
     ),
     ("registry.tokens", "registry.client", "registry.download", "sources.registry"),
     ("sources.blob_store", "sources.oci_layout", "sources.docker_archive", "sources.transports"),
-    ("cache", "parts", "sums", "arrival", "obs.selection", "pins", "transfer"),
-    ("verify", "listing", "prefetch", "inject", "kiwi.split", "lock.diff", "changelog"),
+    (
+        "prefetch.cache",
+        "prefetch.partial_file",
+        "prefetch.checksum_cache",
+        "prefetch.download",
+        "obs.selection",
+        "prefetch.pin",
+        "prefetch.assemble",
+    ),
+    ("verify", "listing", "prefetch.prefetch", "inject", "kiwi.split", "lock.diff", "changelog"),
     ("checks.subject", "checks.layout", "checks.services", "checks.archives", "checks.programs", "checks.space"),
     ("program", "commands.arguments"),
     ("commands.list", "commands.split", "commands.prefetch", "commands.verify", "commands.inject", "commands.init"),
@@ -75,13 +83,13 @@ ORDER = [module for layer in LAYERS for module in layer]
 
 FOREIGN = {
     "urllib3": {f"registry.{name}" for name in ("client", "connection", "errors", "config.proxy", "response")},
-    "platformdirs": {"cache"},
+    "platformdirs": {"prefetch.cache"},
     "rich": {"progress"},
     "argcomplete": {"cli"},
 }
 """Who may import what is not in the standard library."""
 
-BUILD_ROOT_LACKS = {"requests", "urllib3", "sources.transports", "prefetch", "transfer"}
+BUILD_ROOT_LACKS = {"requests", "urllib3", "sources.transports", "prefetch.prefetch", "prefetch.assemble"}
 
 PACKAGES = tuple(".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py"))
 MODULES = sorted(

@@ -16,7 +16,6 @@ import images
 import pytest
 from fake_source import FakeSource
 
-from osc_containers import prefetch
 from osc_containers.errors import Error, LockError, RegistryError, VerificationError
 from osc_containers.lock import lockfile
 from osc_containers.obs.package import Package
@@ -24,6 +23,7 @@ from osc_containers.obs.selection import Wanted
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import DOCKER_MANIFEST, INDEX
 from osc_containers.oci.reference import Reference
+from osc_containers.prefetch import prefetch
 from osc_containers.sources.interface import Network
 
 APP = "registry.example.com/team/app:1.0"

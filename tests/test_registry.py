@@ -23,7 +23,7 @@ from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor, Index, Manifest
 from osc_containers.oci.reference import Reference
-from osc_containers.prefetch import prefetch
+from osc_containers.prefetch.prefetch import prefetch
 from osc_containers.registry.connection import Connections
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.interface import ImageSource, Network

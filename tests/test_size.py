@@ -16,13 +16,14 @@ from fake_source import FakeSource
 from fault_registry import serve
 from test_prefetch import APP, contents, run, want
 
-from osc_containers import inject, overlay, parts
+from osc_containers import inject, overlay
 from osc_containers.errors import Error, RegistryError
 from osc_containers.kiwi import description
 from osc_containers.lock import lockfile
 from osc_containers.obs.package import Package
 from osc_containers.oci.manifest import MANIFEST_LIMIT
 from osc_containers.oci.reference import Reference
+from osc_containers.prefetch import partial_file
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.transports import Sources
 
@@ -150,10 +151,10 @@ def test_the_clock_changes_nothing_that_is_written(tmp_path: Path, monkeypatch: 
 
 
 def test_a_part_that_a_run_has_is_kept_whatever_the_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with parts.part(tmp_path / "x.ociarchive", "held", 10):
+    with partial_file.part(tmp_path / "x.ociarchive", "held", 10):
         monkeypatch.setattr(time, "time", lambda: 4e9)
         cache = Path(os.environ["HOME"], ".cache/osc-containers")
         (cache / "abandoned.part").touch()
-        parts.remove_stale()
+        partial_file.remove_stale()
         assert [path.name for path in cache.glob("*.part")] == ["held.part"]
     assert (tmp_path / "x.ociarchive").stat().st_size == 10

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from osc_containers import sums
+from osc_containers.prefetch import checksum_cache
 
 
 @pytest.fixture
@@ -27,18 +27,18 @@ def settle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_that_just_changed_is_hashed_and_not_remembered(file: Path) -> None:
-    assert sums.sha256_of(file) == hashlib.sha256(b"content").hexdigest()
+    assert checksum_cache.sha256_of(file) == hashlib.sha256(b"content").hexdigest()
     assert remembered() == []
 
 
 def test_a_settled_file_is_read_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settle(monkeypatch)
-    right = sums.sha256_of(file)
+    right = checksum_cache.sha256_of(file)
     (memory,) = remembered()
     memory.write_text("0" * 64)
-    assert sums.sha256_of(file) == "0" * 64
+    assert checksum_cache.sha256_of(file) == "0" * 64
     memory.write_text("broken")
-    assert sums.sha256_of(file) == right
+    assert checksum_cache.sha256_of(file) == right
 
 
 @pytest.mark.parametrize("keep_times", [False, True])
@@ -46,16 +46,16 @@ def test_a_change_shows_even_if_its_time_is_set_back(
     keep_times: bool, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settle(monkeypatch)
-    sums.sha256_of(file)
+    checksum_cache.sha256_of(file)
     before = file.stat()
     time.sleep(0.02)  # ctime has the granularity of the kernel's clock
     file.write_bytes(b"CONTENT")
     if keep_times:
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert sums.sha256_of(file) == hashlib.sha256(b"CONTENT").hexdigest()
+    assert checksum_cache.sha256_of(file) == hashlib.sha256(b"CONTENT").hexdigest()
 
 
 def test_without_a_cache_it_is_hashed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settle(monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
-    assert sums.sha256_of(file) == hashlib.sha256(b"content").hexdigest()
+    assert checksum_cache.sha256_of(file) == hashlib.sha256(b"content").hexdigest()

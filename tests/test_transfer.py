@@ -15,14 +15,14 @@ from fake_source import FakeSource
 from messages import exactly
 from test_prefetch import APP, WEB, contents, run, want
 
-from osc_containers import parts
 from osc_containers.errors import RegistryError, VerificationError
 from osc_containers.lock.lockfile import FILE_NAME
 from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
-from osc_containers.prefetch import prefetch
+from osc_containers.prefetch import partial_file
+from osc_containers.prefetch.prefetch import prefetch
 from osc_containers.sources.interface import Network, Stream
 
 BIG = images.image(images.random_layer("one", 20_000_000))
@@ -232,7 +232,7 @@ def test_a_layer_of_several_images_comes_once_and_gets_into_all(
     count: int, is_shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a run for one of them broke off, and where it comes damaged; `is_shared`: as on btrfs and XFS."""
-    monkeypatch.setattr(parts, "can_share", lambda descriptor: is_shared)
+    monkeypatch.setattr(partial_file, "can_share", lambda descriptor: is_shared)
     base = images.random_layer("base", 5_000_000)
     names = [f"registry.example.com/team/app{number}:1.0" for number in range(count)]
     tags = {name: images.image(base, images.random_layer(name, 1000)) for name in names}
@@ -297,7 +297,10 @@ def test_blobs_that_were_complete_are_not_asked_for_again(tmp_path: Path) -> Non
 
 
 def test_two_runs_for_the_same_archive_do_not_share_a_part(tmp_path: Path) -> None:
-    with parts.part(tmp_path / "one", "key", 10) as first, parts.part(tmp_path / "two", "key", 10) as second:
+    with (
+        partial_file.part(tmp_path / "one", "key", 10) as first,
+        partial_file.part(tmp_path / "two", "key", 10) as second,
+    ):
         os.pwrite(first, b"1111111111", 0)
         os.pwrite(second, b"2222222222", 0)
     assert (tmp_path / "one").read_bytes() == b"1111111111"
@@ -309,7 +312,7 @@ def test_a_name_that_cannot_be_given_is_said(tmp_path: Path) -> None:
     """And not that of the part, which means nothing to anybody."""
     target = tmp_path / "x.ociarchive"
     message = f"[Errno {errno.EISDIR}] {os.strerror(errno.EISDIR)}: '{target}'"
-    with pytest.raises(IsADirectoryError, match=exactly(message)), parts.part(target, "key", 10):
+    with pytest.raises(IsADirectoryError, match=exactly(message)), partial_file.part(target, "key", 10):
         target.mkdir()
 
 

@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compare what is locked with what the tags name now."""
-    from osc_containers import pins
+    from osc_containers.prefetch import pin as pins
     from osc_containers.sources import transports  # slow to load, and not in build roots
 
     package, given = Package(options.directory), arguments.given

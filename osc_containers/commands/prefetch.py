@@ -110,7 +110,7 @@ def prefetch_all(
 
     with ThreadPoolExecutor(1) as pool:  # the system's authorities are read while Python loads the rest
         context = pool.submit(certs_d.system_context)
-        from osc_containers import prefetch
+        from osc_containers.prefetch import prefetch
         from osc_containers.registry.retry import Policy
         from osc_containers.sources import transports  # slow to load, and not in build roots
 

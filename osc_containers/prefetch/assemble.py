@@ -16,9 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import arrival, holdings, parts
+from osc_containers import holdings
 from osc_containers.archive import Layout, Member, lay_out
-from osc_containers.arrival import Shipment
 from osc_containers.errors import VerificationError
 from osc_containers.fs import atomic
 from osc_containers.fs.ranges import Place
@@ -27,6 +26,8 @@ from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
+from osc_containers.prefetch import download, partial_file
+from osc_containers.prefetch.download import Shipment
 from osc_containers.sources.interface import Network
 
 _HASHERS = 2
@@ -96,10 +97,10 @@ def transfer(
     _check_outdir(outdir)
     _check_space(volumes, outdir)
     atomic.allow_open(len(volumes) + len(archives))
-    parts.remove_stale()
+    partial_file.remove_stale()
     with _naming(outdir), ExitStack() as new, ExitStack() as old:
         opened = {
-            volume.name: new.enter_context(parts.part(outdir / volume.name, volume.key, volume.size))
+            volume.name: new.enter_context(partial_file.part(outdir / volume.name, volume.key, volume.size))
             for volume in volumes
         }
         berths = [
@@ -111,7 +112,7 @@ def transfer(
             _write(berth.place, berth.layout.frame())
         shipments = _shipments(berths, network, holdings.blobs(archives, old))
         with _Hashing(berths) as hashing:
-            arrival.receive(shipments, network, hashing)
+            download.receive(shipments, network, hashing)
             made = hashing.result()
         _compare([berth.order for berth in berths], made)
         for volume in volumes:
@@ -159,11 +160,11 @@ def _check_space(volumes: Sequence[Volume], outdir: Path) -> None:
     """Say that there is no room before anything is fetched; root's margin is not ours."""
     info = os.statvfs(outdir)
     free = info.f_bavail * info.f_frsize
-    needed = sum(max(0, volume.size - parts.held(outdir / volume.name, volume.key)) for volume in volumes)
+    needed = sum(max(0, volume.size - partial_file.held(outdir / volume.name, volume.key)) for volume in volumes)
     if needed <= free or not info.f_blocks:  # some FUSE tells no size
         return
     message = f"no space left; the archives need {needed} bytes, {free} are free"
-    cache, kept = parts.left_over(outdir / "any", {volume.key for volume in volumes}) or (None, 0)
+    cache, kept = partial_file.left_over(outdir / "any", {volume.key for volume in volumes}) or (None, 0)
     if kept:
         message += f"; {kept} more are what other runs left in {cache} to go on with, remove it if none will"
     raise OSError(errno.ENOSPC, message, str(outdir))

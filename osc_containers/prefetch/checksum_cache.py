@@ -9,9 +9,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from osc_containers import cache
 from osc_containers.fs import atomic
 from osc_containers.fs.ranges import Place
+from osc_containers.prefetch import cache
 
 _SETTLED = 2_000_000_000
 """Nanoseconds without a change after which a file is remembered."""

@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, suppress
 from typing import NamedTuple, Protocol
 
-from osc_containers import parts
 from osc_containers.errors import VerificationError
 from osc_containers.fs import ranges
 from osc_containers.fs.ranges import Place
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
-from osc_containers.parts import Range
+from osc_containers.prefetch import partial_file
+from osc_containers.prefetch.partial_file import Range
 from osc_containers.sources.interface import ATTEMPTS, ImageSource, Network
 from osc_containers.sources.progress import Progress
 
@@ -208,7 +208,7 @@ class _Arrival:
         The others get theirs from the first, which costs more, but nothing where blocks are shared.
         """
         places = self._shipment.places
-        is_one = len(places) > _DIRECT or parts.can_share(self._place.descriptor)
+        is_one = len(places) > _DIRECT or partial_file.can_share(self._place.descriptor)
         return places[:1] if is_one else places
 
     def _content(self) -> bytes | None:
@@ -219,7 +219,7 @@ class _Arrival:
     def _is_here(self) -> bool:
         """Hash what an earlier run may have left of all of it; what is not right counts for nothing."""
         start = self._place.offset
-        if not self._size or not parts.is_full(self._place.descriptor, start, start + self._size):
+        if not self._size or not partial_file.is_full(self._place.descriptor, start, start + self._size):
             return False
         hasher = self._shipment.blob.digest.hasher()
         for chunk in self._place.chunks(0, self._size):
@@ -231,7 +231,7 @@ class _Arrival:
 
     def _left_over(self) -> list[Range]:
         start = self._place.offset
-        found = parts.written(self._place.descriptor, start, start + self._size)
+        found = partial_file.written(self._place.descriptor, start, start + self._size)
         return [(first - start, stop - start) for first, stop in found]
 
     def _plan(self) -> list[Range]:

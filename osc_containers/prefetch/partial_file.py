@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from osc_containers import cache
 from osc_containers.fs import atomic, ranges
+from osc_containers.prefetch import cache
 
 _SUFFIX = ".part"
 _KEPT = 14 * 24 * 3600

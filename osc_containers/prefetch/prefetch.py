@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from osc_containers import holdings, pins, sums, transfer
+from osc_containers import holdings
 from osc_containers.errors import DescriptionError, Error, LockError
 from osc_containers.formats import cpio, human
 from osc_containers.fs import atomic, ranges
@@ -24,9 +24,11 @@ from osc_containers.obs.package import Package
 from osc_containers.obs.selection import Wanted
 from osc_containers.oci.manifest import INDEX_TYPES, Descriptor
 from osc_containers.oci.reference import Reference
-from osc_containers.pins import Pin, PinnedImage
+from osc_containers.prefetch import assemble, checksum_cache
+from osc_containers.prefetch import pin as pins
+from osc_containers.prefetch.assemble import Order, Volume
+from osc_containers.prefetch.pin import Pin, PinnedImage
 from osc_containers.sources.interface import Network
-from osc_containers.transfer import Order, Volume
 
 if TYPE_CHECKING:
     from osc_containers.bundle import Bundle
@@ -207,10 +209,10 @@ def _provide(
             )
         )
     pairs = [(target, None if target in wrong else region) for target, region in pairs]
-    volumes = [transfer.alone(_order(target, strict=strict)) for target, region in pairs if region is None]
+    volumes = [assemble.alone(_order(target, strict=strict)) for target, region in pairs if region is None]
     kept = {target.name: target.locked for target, region in pairs if region and target.locked}
     if volumes:
-        with transfer.transfer(volumes, network, package.archives(), outdir) as made:
+        with assemble.transfer(volumes, network, package.archives(), outdir) as made:
             yield {**kept, **made}
     else:
         yield kept
@@ -225,7 +227,7 @@ def _find(package: Package, target: _Target) -> Region | None:
     if path is None or target.locked is None:
         return None
     region = Region(path=path, offset=0, size=path.stat().st_size)
-    is_right = region.size == target.locked.size and sums.sha256_of(path) == target.locked.sha256
+    is_right = region.size == target.locked.size and checksum_cache.sha256_of(path) == target.locked.sha256
     return region if is_right else None
 
 
@@ -277,7 +279,7 @@ def _provide_bundle(
         orders=tuple((order, bundle.layout.contents[order.name]) for order in orders),
         finish=lambda made: pack(_lock(targets, made)).frame(),
     )
-    with transfer.transfer([volume], network, package.archives(), outdir) as made:
+    with assemble.transfer([volume], network, package.archives(), outdir) as made:
         yield made
 
 

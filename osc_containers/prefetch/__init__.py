@@ -1,0 +1,1 @@
+"""The network half: pin, download, assemble archives."""
