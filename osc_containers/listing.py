@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from osc_containers import overlay, table
+from osc_containers import table
 from osc_containers.formats import human
+from osc_containers.inject import overlay
 from osc_containers.kiwi.containers import Container
 from osc_containers.lock.lockfile import Lock, LockedImage
 from osc_containers.obs.selection import Request

@@ -7,13 +7,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from osc_containers import inject as injection
 from osc_containers import program
 from osc_containers.commands import arguments
 from osc_containers.commands.inject import the_description
 from osc_containers.commands.prefetch import prefetch_all
 from osc_containers.commands.verify import verify_all
 from osc_containers.formats import human
+from osc_containers.inject import inject as injection
 from osc_containers.lock.lockfile import EMPTY
 from osc_containers.obs import selection, service_file
 from osc_containers.obs.package import Package

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import images, references
 
-from osc_containers.archive import Layout, Member, lay_out, path_of
+from osc_containers.archive.layout import Layout, Member, lay_out, path_of
 from osc_containers.formats import tar as tarball
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image

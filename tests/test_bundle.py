@@ -10,10 +10,11 @@ import pytest
 from fake_source import FakeSource
 from test_prefetch import APP, contents, identities
 
-from osc_containers import bundle, inject, overlay, verify
+from osc_containers.archive import verify
 from osc_containers.errors import DescriptionError, RegistryError, VerificationError
 from osc_containers.formats import cpio
 from osc_containers.formats.cpio import Entry
+from osc_containers.inject import bundle, inject, overlay
 from osc_containers.kiwi import description
 from osc_containers.lock import lockfile
 from osc_containers.obs.package import Package

@@ -20,7 +20,7 @@ from docker_registry import DockerRegistry
 from fault_registry import Request
 from service_program import Done, snapshot
 
-from osc_containers.archive import lay_out
+from osc_containers.archive.layout import lay_out
 from osc_containers.lock import lockfile
 
 pytestmark = pytest.mark.integration

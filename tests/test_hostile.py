@@ -21,9 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_prefetch import APP, contents, run, want
 
-from osc_containers import cli, overlay, terminal
+from osc_containers import cli, terminal
 from osc_containers.errors import DescriptionError, Error, RegistryError, VerificationError
 from osc_containers.fs import atomic
+from osc_containers.inject import overlay
+from osc_containers.inject.units import TextFile
 from osc_containers.kiwi import description
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
@@ -33,7 +35,6 @@ from osc_containers.prefetch import partial_file, prefetch
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.interface import Network
 from osc_containers.sources.transports import Sources
-from osc_containers.units import TextFile
 
 WEAPONS = (
     "../app",

@@ -26,7 +26,7 @@ LAYERS = (
         "terminal",
         "findings",
     ),
-    ("formats.tar", "fs.rooted_tree", "oci.manifest", "sources.interface", "lock.archive_names", "units"),
+    ("formats.tar", "fs.rooted_tree", "oci.manifest", "sources.interface", "lock.archive_names", "inject.units"),
     (
         "formats.xml_reader",
         "kiwi.profiles",
@@ -38,13 +38,13 @@ LAYERS = (
     ),
     (
         "oci.image",
-        "archive",
+        "archive.layout",
         "lock.lockfile",
         "formats.cpio",
         "obs.package",
-        "overlay",
-        "bundle",
-        "holdings",
+        "inject.overlay",
+        "inject.bundle",
+        "archive.find",
         "obs.working_copy",
     ),
     (
@@ -72,7 +72,7 @@ LAYERS = (
         "prefetch.pin",
         "prefetch.assemble",
     ),
-    ("verify", "listing", "prefetch.prefetch", "inject", "kiwi.split", "lock.diff", "changelog"),
+    ("archive.verify", "listing", "prefetch.prefetch", "inject.inject", "kiwi.split", "lock.diff", "changelog"),
     ("checks.subject", "checks.layout", "checks.services", "checks.archives", "checks.programs", "checks.space"),
     ("program", "commands.arguments"),
     ("commands.list", "commands.split", "commands.prefetch", "commands.verify", "commands.inject", "commands.init"),
@@ -146,7 +146,7 @@ def needs(module: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("module", ["inject", "verify"])
+@pytest.mark.parametrize("module", ["inject.inject", "archive.verify"])
 def test_the_offline_half_needs_no_network(module: str) -> None:
     assert not needs(module) & BUILD_ROOT_LACKS
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from messages import assert_bounded, exactly
 from strategies import json_values, mutated
 
-from osc_containers.archive import lay_out
+from osc_containers.archive.layout import lay_out
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import (

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osc_containers import overlay
+from osc_containers.inject import overlay
+from osc_containers.inject.units import ARCHIVES
 from osc_containers.kiwi import description
 from osc_containers.kiwi.containers import Container
-from osc_containers.units import ARCHIVES
 
 
 def containers(*endpoints: tuple[str, str, str, str]) -> tuple[Container, ...]:

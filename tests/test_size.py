@@ -16,8 +16,8 @@ from fake_source import FakeSource
 from fault_registry import serve
 from test_prefetch import APP, contents, run, want
 
-from osc_containers import inject, overlay
 from osc_containers.errors import Error, RegistryError
+from osc_containers.inject import inject, overlay
 from osc_containers.kiwi import description
 from osc_containers.lock import lockfile
 from osc_containers.obs.package import Package

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from osc_containers import units
 from osc_containers.fs.rooted_tree import Tree
+from osc_containers.inject import units
+from osc_containers.inject.units import ARCHIVES, LOADER, TMPFILES, UNITS, Load, Symlink, TextFile
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
-from osc_containers.units import ARCHIVES, LOADER, TMPFILES, UNITS, Load, Symlink, TextFile
 
 HOST_UNITS = Path("/usr/lib/systemd/system")
 

@@ -10,8 +10,8 @@ import pytest
 from fake_source import FakeSource
 from test_prefetch import APP, WEB, run, want
 
-from osc_containers import verify
-from osc_containers.archive import lay_out
+from osc_containers.archive import verify
+from osc_containers.archive.layout import lay_out
 from osc_containers.lock.lockfile import Lock, LockedImage
 from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest

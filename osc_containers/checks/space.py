@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from osc_containers.checks.subject import Image, Subject
 from osc_containers.findings import Finding, Severity
+from osc_containers.inject.units import ARCHIVES, STORES
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.image_type import MEBIBYTE, ImageType, Limit
 from osc_containers.lock.lockfile import Lock
-from osc_containers.units import ARCHIVES, STORES
 
 _LIMITED = ("oem", "vmx", "btrfs", "ext2", "ext3", "ext4", "xfs")
 """Types of images that are a file system, or a disk with some."""

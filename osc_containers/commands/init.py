@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from osc_containers import holdings, verify
+from osc_containers.archive import find, verify
 from osc_containers.checks import layout, services
 from osc_containers.checks.subject import Subject
 from osc_containers.commands import arguments
@@ -207,7 +207,7 @@ def _is_complete(package: Package, found: Request) -> bool:
     if lock is None:
         return False
     wanted = [(item.reference, arch, item.where) for item in selection.wanted(found) for arch in item.architectures]
-    archives = [holdings.find_archive(package, reference, locked) for reference, _, locked in lock.images()]
+    archives = [find.find_archive(package, reference, locked) for reference, _, locked in lock.images()]
     return not verify.check_coverage(wanted, lock) and all(archives)
 
 

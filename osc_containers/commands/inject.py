@@ -4,10 +4,10 @@ import argparse
 import logging
 from pathlib import Path
 
-from osc_containers import inject
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.errors import DescriptionError
+from osc_containers.inject import inject
 from osc_containers.kiwi.description import Description
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package

@@ -21,7 +21,7 @@ from osc_containers.sources.interface import Network
 from osc_containers.sources.progress import Progress, Silence
 
 if TYPE_CHECKING:
-    from osc_containers.bundle import Bundle
+    from osc_containers.inject.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,10 @@ def prefetch_all(
 
 def _pack_for(found: Request) -> "Callable[[Lock], Bundle]":
     """Return the function that lays out the overlay of the one image that a bundle is for."""
-    from osc_containers import bundle, overlay  # few ask for it
+    from osc_containers.inject import (
+        bundle,
+        overlay,  # few ask for it
+    )
 
     described = next(iter(found.descriptions))
     architectures = found.architectures_of(described)

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from osc_containers import verify
+from osc_containers.archive import verify
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.errors import LockError, VerificationError

@@ -16,8 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import holdings
-from osc_containers.archive import Layout, Member, lay_out
+from osc_containers.archive import find
+from osc_containers.archive.layout import Layout, Member, lay_out
 from osc_containers.errors import VerificationError
 from osc_containers.fs import atomic
 from osc_containers.fs.ranges import Place
@@ -110,7 +110,7 @@ def transfer(
         ]
         for berth in berths:
             _write(berth.place, berth.layout.frame())
-        shipments = _shipments(berths, network, holdings.blobs(archives, old))
+        shipments = _shipments(berths, network, find.blobs(archives, old))
         with _Hashing(berths) as hashing:
             download.receive(shipments, network, hashing)
             made = hashing.result()

@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from osc_containers import holdings
+from osc_containers.archive import find
+from osc_containers.archive.find import Region
 from osc_containers.errors import DescriptionError, Error, LockError
 from osc_containers.formats import cpio, human
 from osc_containers.fs import atomic, ranges
 from osc_containers.fs.rooted_tree import Tree
-from osc_containers.holdings import Region
 from osc_containers.lock import archive_names, lockfile
 from osc_containers.lock.lockfile import ArchiveFile, Lock, LockedImage, LockedReference
 from osc_containers.obs.package import Package
@@ -31,7 +31,7 @@ from osc_containers.prefetch.pin import Pin, PinnedImage
 from osc_containers.sources.interface import Network
 
 if TYPE_CHECKING:
-    from osc_containers.bundle import Bundle
+    from osc_containers.inject.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def _confirmed(package: Package, old: Lock, wanted: Iterable[Wanted]) -> Lock:
             item.reference: reference
             for item, reference in known.items()
             if all(
-                _leads_to(reference, image.image.manifest) and holdings.confirms(package, item.reference, image)
+                _leads_to(reference, image.image.manifest) and find.confirms(package, item.reference, image)
                 for arch, image in reference.images.items()
                 if arch in item.architectures
             )
@@ -233,7 +233,7 @@ def _find(package: Package, target: _Target) -> Region | None:
 
 def _agrees(package: Package, target: _Target) -> bool:
     """Tell whether a locked archive that is there holds the image; a merge may have made the lock of two."""
-    return target.locked is not None and holdings.confirms(
+    return target.locked is not None and find.confirms(
         package,
         target.pin.reference,
         LockedImage(image=target.pinned.image, created=target.pinned.created, archive=target.locked),
@@ -264,11 +264,7 @@ def _provide_bundle(
     }
     bundle = pack(_lock(targets, draft))
     path = package.find(cpio.FILE_NAME)
-    if (
-        path
-        and all(_agrees(package, target) for target in targets)
-        and holdings.is_bundle(path, bundle, draft.values())
-    ):
+    if path and all(_agrees(package, target) for target in targets) and find.is_bundle(path, bundle, draft.values()):
         yield draft
         if path != package.directory / cpio.FILE_NAME:
             Tree(outdir.resolve()).link(f"/{cpio.FILE_NAME}", path)

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import images
 
-from osc_containers.archive import lay_out
+from osc_containers.archive.layout import lay_out
 from osc_containers.formats import tar
+from osc_containers.inject.units import ARCHIVES, Load
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import Descriptor, Manifest, parse_document
 from osc_containers.oci.reference import Reference
-from osc_containers.units import ARCHIVES, Load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

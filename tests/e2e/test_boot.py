@@ -13,8 +13,8 @@ import pytest
 
 from e2e.machine import Machine
 from e2e.packed import Packed, pack
-from osc_containers import units
-from osc_containers.units import UNITS, Symlink, TextFile
+from osc_containers.inject import units
+from osc_containers.inject.units import UNITS, Symlink, TextFile
 
 pytestmark = pytest.mark.integration
 

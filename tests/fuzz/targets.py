@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import images
 
-from osc_containers import holdings
-from osc_containers.archive import lay_out
+from osc_containers.archive import find
+from osc_containers.archive.layout import lay_out
+from osc_containers.archive.verify import check_archive
 from osc_containers.errors import DescriptionError, LockError, RegistryError
 from osc_containers.formats import cpio
 from osc_containers.fs import ranges
@@ -35,7 +36,6 @@ from osc_containers.registry.config import auth_json, registries_conf
 from osc_containers.sources.blob_store import Tar
 from osc_containers.sources.docker_archive import DockerArchive
 from osc_containers.sources.oci_layout import OciLayout
-from osc_containers.verify import check_archive
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 _REFERENCE = Reference.parse("registry.example/team/app:1.0")
@@ -152,7 +152,7 @@ def _read_blobs(data: bytes, name: str) -> None:
     path = _scratch() / name
     path.write_bytes(data)
     with ExitStack() as stack:
-        for digest, place in holdings.blobs([path], stack).items():
+        for digest, place in find.blobs([path], stack).items():
             assert place.offset >= 0, digest
 
 

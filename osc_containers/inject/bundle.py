@@ -9,13 +9,13 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from osc_containers import overlay
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
 from osc_containers.formats.cpio import Entry, Layout
 from osc_containers.fs import rooted_tree
-from osc_containers.overlay import Archive, Placed
-from osc_containers.units import Symlink, TextFile
+from osc_containers.inject import overlay
+from osc_containers.inject.overlay import Archive, Placed
+from osc_containers.inject.units import Symlink, TextFile
 
 
 class Bundle(NamedTuple):

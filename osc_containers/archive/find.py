@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from osc_containers.archive import lay_out
+from osc_containers.archive.layout import lay_out
 from osc_containers.formats import cpio, tar
 from osc_containers.fs.ranges import Place
 from osc_containers.lock.lockfile import ArchiveFile, LockedImage
@@ -19,7 +19,7 @@ from osc_containers.oci.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, 
 from osc_containers.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from osc_containers.bundle import Bundle
+    from osc_containers.inject.bundle import Bundle
 
 
 class Region(NamedTuple):

@@ -5,13 +5,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers import units
 from osc_containers.errors import DescriptionError
+from osc_containers.inject import units
+from osc_containers.inject.units import ARCHIVES, Load, Symlink, TextFile
 from osc_containers.kiwi.containers import Container
 from osc_containers.lock import archive_names
 from osc_containers.lock.lockfile import Lock, LockedImage
 from osc_containers.oci.reference import Reference
-from osc_containers.units import ARCHIVES, Load, Symlink, TextFile
 
 ROOT = "root"
 """The overlay directory for every image (kiwi/system/setup.py, import_overlay_files)."""

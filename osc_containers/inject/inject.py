@@ -13,18 +13,19 @@ from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from osc_containers import overlay, verify
+from osc_containers.archive import verify
 from osc_containers.errors import DescriptionError, LockError, VerificationError
 from osc_containers.formats import cpio
 from osc_containers.fs import atomic
 from osc_containers.fs.rooted_tree import Tree
+from osc_containers.inject import overlay
+from osc_containers.inject.overlay import ROOT, Archive, Placed
+from osc_containers.inject.units import Symlink
 from osc_containers.kiwi import description
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
 from osc_containers.lock.lockfile import FILE_NAME
 from osc_containers.obs.package import Package
-from osc_containers.overlay import ROOT, Archive, Placed
-from osc_containers.units import Symlink
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import hashlib
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from osc_containers import holdings
-from osc_containers.archive import Layout, Member, lay_out
+from osc_containers.archive import find
+from osc_containers.archive.layout import Layout, Member, lay_out
 from osc_containers.fs.ranges import Place
 from osc_containers.lock.lockfile import FILE_NAME, Lock, LockedImage
 from osc_containers.obs.package import Package
@@ -32,7 +32,7 @@ def check_archives(package: Package, images: Iterable[tuple[Reference, str, Lock
 def check_archive(package: Package, reference: Reference, arch: str, locked: LockedImage) -> tuple[str, ...]:
     """Return the problems of one archive; none if it is exactly what the lock says."""
     name = locked.archive.name
-    region = holdings.find_archive(package, reference, locked)
+    region = find.find_archive(package, reference, locked)
     if region is None:
         return (f"{name}: not there, but the lock names it for {reference} ({arch}); {_ADVICE}",)
     try:

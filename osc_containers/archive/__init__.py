@@ -1,0 +1,1 @@
+"""The archive: its layout, finding one, verifying one."""

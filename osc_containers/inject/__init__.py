@@ -1,0 +1,1 @@
+"""The build-root half: overlay directories, units, the loader, the bundle."""
