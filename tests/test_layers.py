@@ -24,7 +24,7 @@ LAYERS = (
         "table",
         "formats.xml_editor",
         "terminal",
-        "findings",
+        "checks.finding",
     ),
     ("formats.tar", "fs.rooted_tree", "oci.manifest", "sources.interface", "lock.archive_names", "inject.units"),
     (
@@ -73,7 +73,7 @@ LAYERS = (
         "prefetch.assemble",
     ),
     ("archive.verify", "listing", "prefetch.prefetch", "inject.inject", "kiwi.split", "lock.diff", "changelog"),
-    ("checks.subject", "checks.layout", "checks.services", "checks.archives", "checks.programs", "checks.space"),
+    ("checks.context", "checks.layout", "checks.services", "checks.archives", "checks.programs", "checks.space"),
     ("program", "commands.arguments"),
     ("commands.list", "commands.split", "commands.prefetch", "commands.verify", "commands.inject", "commands.init"),
     ("commands.outdated", "commands.diff", "commands.check"),

@@ -4,9 +4,9 @@ import os
 from collections.abc import Collection, Iterator
 from itertools import chain
 
-from osc_containers.checks.subject import Subject
+from osc_containers.checks.context import Subject
+from osc_containers.checks.finding import Finding, Severity, of_problem
 from osc_containers.errors import DescriptionError
-from osc_containers.findings import Finding, Severity, of_problem
 from osc_containers.formats.cpio import FILE_NAME
 from osc_containers.formats.human import count
 from osc_containers.inject import overlay

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from osc_containers.checks.subject import Image, Subject
-from osc_containers.findings import Finding, Severity
+from osc_containers.checks.context import Image, Subject
+from osc_containers.checks.finding import Finding, Severity
 from osc_containers.kiwi.containers import Container
 
 _PACKAGES = {

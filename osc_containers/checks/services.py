@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from osc_containers.checks.subject import Subject
+from osc_containers.checks.context import Subject
+from osc_containers.checks.finding import Finding, Severity
 from osc_containers.errors import DescriptionError
-from osc_containers.findings import Finding, Severity
 from osc_containers.formats import cpio
 from osc_containers.kiwi import image_type
 from osc_containers.kiwi.description import Description

@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from osc_containers.checks.subject import Image, Subject
-from osc_containers.findings import Finding, Severity
+from osc_containers.checks.context import Image, Subject
+from osc_containers.checks.finding import Finding, Severity
 from osc_containers.inject.units import ARCHIVES, STORES
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.image_type import MEBIBYTE, ImageType, Limit

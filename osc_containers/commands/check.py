@@ -4,13 +4,12 @@ import argparse
 import json
 from collections.abc import Iterator
 
-from osc_containers import findings
 from osc_containers.checks import archives, layout, programs, services, space
-from osc_containers.checks.subject import Subject
+from osc_containers.checks.context import Subject
+from osc_containers.checks.finding import Finding, Severity, as_objects, as_text, of_problem, sort
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.errors import DescriptionError, Error
-from osc_containers.findings import Finding, Severity
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import selection, service_file
 from osc_containers.obs.package import Package
@@ -43,11 +42,11 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check."""
     names, architectures = arguments.given(options.description), arguments.words(options.arch)
-    found = findings.sort(_findings(Package(options.directory), names, architectures))
+    found = sort(_findings(Package(options.directory), names, architectures))
     if options.format == "json":
-        print(json.dumps(findings.as_objects(found), indent=2))
+        print(json.dumps(as_objects(found), indent=2))
     elif found:
-        print(findings.as_text(found))
+        print(as_text(found))
     else:
         print("nothing found")
     serious = (Severity.ERROR, Severity.WARNING) if options.strict else (Severity.ERROR,)
@@ -61,12 +60,12 @@ def _findings(package: Package, names: list[str], architectures: list[str]) -> I
     try:
         lock = package.read_lock()
     except Error as error:
-        yield from (findings.of_problem(problem, "lock") for problem in error.problems)
+        yield from (of_problem(problem, "lock") for problem in error.problems)
     checks = list(_CHECKS)
     try:
         entries = service_file.entries_in(package.directory)
     except Error as error:
-        yield from (findings.of_problem(problem, "service") for problem in error.problems)
+        yield from (of_problem(problem, "service") for problem in error.problems)
         checks.remove(services.check)
     subject = Subject(package=package, request=_NOTHING, lock=lock, entries=entries)
     try:
@@ -75,9 +74,9 @@ def _findings(package: Package, names: list[str], architectures: list[str]) -> I
             found.architectures_of(description)
         subject = subject._replace(request=found)
     except DescriptionError as error:
-        yield from (findings.of_problem(problem, "description") for problem in error.problems)
+        yield from (of_problem(problem, "description") for problem in error.problems)
     for check in checks:
         try:
             yield from check(subject)
         except DescriptionError as error:
-            yield from (findings.of_problem(problem, "description") for problem in error.problems)
+            yield from (of_problem(problem, "description") for problem in error.problems)

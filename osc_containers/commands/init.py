@@ -7,7 +7,7 @@ from pathlib import Path
 
 from osc_containers.archive import find, verify
 from osc_containers.checks import layout, services
-from osc_containers.checks.subject import Subject
+from osc_containers.checks.context import Subject
 from osc_containers.commands import arguments
 from osc_containers.commands.arguments import Commands
 from osc_containers.commands.prefetch import prefetch_all
