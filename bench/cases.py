@@ -122,7 +122,7 @@ def _count_new(before: Mapping[str, int], directory: Path) -> int:
 def _start_up(case: Case, workshop: Workshop, pairs: int, say: _Say) -> Samples:
     """Start the programs only to hear how they are used."""
     samples = Samples()
-    imports = f"import sys; sys.path.insert(0, {str(workshop.installed.home)!r}); import osc_containers.services; "
+    imports = f"import sys; sys.path.insert(0, {str(workshop.installed.home)!r}); import osc_containers.cli.services; "
     count = "print(len({'requests', 'urllib3', 'ssl', 'http.client'} & set(sys.modules)))"
     inject: list[str | Path] = [workshop.installed.python, "-I", "-c", imports]
     commands: Mapping[str, list[str | Path]] = {"--help": [workshop.installed.program, "--help"], "inject": inject}

@@ -26,7 +26,8 @@ from typing import Any, NoReturn
 import fault_registry
 import images
 
-from osc_containers import cli, services
+from osc_containers.cli import main as cli
+from osc_containers.cli import services
 from osc_containers.fs import ranges
 from osc_containers.lock import lockfile
 from osc_containers.obs import package

@@ -83,7 +83,11 @@ def with_layer(digest: Digest, size: int) -> Image:
 def run(package: Path, command: Sequence[str]) -> bool:
     """Run a command of ours, print what it took, and tell whether it was good."""
     began = time.monotonic()
-    program = [sys.executable, "-c", "import sys; from osc_containers import cli; sys.exit(cli.main(sys.argv[1:]))"]
+    program = [
+        sys.executable,
+        "-c",
+        "import sys; from osc_containers.cli.main import main; sys.exit(main(sys.argv[1:]))",
+    ]
     process = subprocess.Popen([*program, *command, package], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     peak = usage.ru_maxrss << 10

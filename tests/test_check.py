@@ -11,7 +11,7 @@ import images
 import pytest
 from docker_registry import DockerRegistry
 
-from osc_containers import cli
+from osc_containers.cli.main import main
 from osc_containers.lock import lockfile
 from osc_containers.lock.lockfile import ArchiveFile, Lock, LockedImage, LockedReference
 from osc_containers.oci import platform
@@ -82,7 +82,7 @@ def write(directory: Path, files: Mapping[str, str | None], sizes: Mapping[str, 
 
 
 def check(directory: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
-    status = cli.main(["check", str(directory), *options])
+    status = main(["check", str(directory), *options])
     said = capsys.readouterr()
     assert said.err == ""
     return status, said.out
@@ -102,7 +102,7 @@ def test_the_example_has_no_findings(
     containers.write_text(containers.read_text().replace("registry.opensuse.org", docker_registry.host))
     for name in ("opensuse/tumbleweed:latest", "opensuse/busybox:latest", "opensuse/leap:15.6"):
         docker_registry.push(images.multi_platform(name.partition(":")[0].replace("/", "-")), name)
-    assert cli.main(["prefetch", str(tmp_path)]) == 0
+    assert main(["prefetch", str(tmp_path)]) == 0
     capsys.readouterr()
     assert check(tmp_path, capsys, "--strict") == (0, "nothing found\n")
 
@@ -494,7 +494,7 @@ def test_a_description_with_many_packages_is_checked_and_set_up(
     assert check(tmp_path, capsys) == (0, "nothing found\n")
     (tmp_path / "containers.xml").write_text(CONTAINERS.replace("</image>", f"<packages>{many}</packages></image>"))
     (tmp_path / "_service").unlink()
-    assert cli.main(["init", "--inject", "source", "--no-prefetch", str(tmp_path)]) == 1
+    assert main(["init", "--inject", "source", "--no-prefetch", str(tmp_path)]) == 1
     assert "a.kiwi:20009: containers.xml has 'packages', too;" in capsys.readouterr().err
 
 
@@ -504,7 +504,7 @@ def test_more_elements_than_anybody_writes_are_said(tmp_path: Path, capsys: pyte
     assert check(tmp_path, capsys) == (1, "a.kiwi:7: error: more than 100000 elements\n")
     (tmp_path / "containers.xml").write_text(CONTAINERS.replace("</image>", f"<packages>{many}</packages></image>"))
     (tmp_path / "_service").unlink()
-    assert cli.main(["init", "--inject", "source", "--no-prefetch", str(tmp_path)]) == 1
+    assert main(["init", "--inject", "source", "--no-prefetch", str(tmp_path)]) == 1
     assert capsys.readouterr().err == "osc-containers: containers.xml:5: more than 100000 elements\n"
 
 
@@ -516,7 +516,7 @@ def test_no_more_of_a_file_is_read_than_is_taken(tmp_path: Path, capsys: pytest.
         status, said = check(tmp_path, capsys)
     assert (status, said) == (1, "_service: error: has more than 4194304 bytes, too many for such a file\n")
     for inject in ("buildtime", "source"):
-        assert cli.main(["init", "--inject", inject, "--no-prefetch", str(tmp_path)]) == 1
+        assert main(["init", "--inject", inject, "--no-prefetch", str(tmp_path)]) == 1
         assert capsys.readouterr().err.startswith("osc-containers: _service: has more than 4194304 bytes")
 
 
@@ -526,8 +526,8 @@ def test_a_machine_that_kiwi_does_not_know_is_said_where_it_matters(
 ) -> None:
     monkeypatch.setattr(platform, "of_this_machine", lambda: "loongarch64")
     write(tmp_path, {"_service": None, "a.kiwi": KIWI.replace("<!-- OBS-ExclusiveArch: x86_64 -->\n", "")}, APP)
-    assert cli.main([*command.split(), str(tmp_path)]) == 1
+    assert main([*command.split(), str(tmp_path)]) == 1
     said = "".join(capsys.readouterr()).replace("\n    ", " ")
     assert len(re.findall(r"this machine has an unknown architecture 'loongarch64', .*; give one by 'arch'", said)) == 1
-    assert cli.main(["check", "--arch", "x86_64", str(tmp_path)]) == 1
+    assert main(["check", "--arch", "x86_64", str(tmp_path)]) == 1
     assert "nothing puts the containers into the image" in capsys.readouterr().out.replace("\n    ", " ")

@@ -220,9 +220,9 @@ def test_exit_status_and_last_line(
 def test_a_limit_that_is_too_low_is_said(work: str, message: str) -> None:
     """Though another thread waits for ever."""
     script = (
-        "import resource, sys; from threading import Event, Thread; from osc_containers import program\n"
+        "import resource, sys; from threading import Event, Thread; from osc_containers.cli import process\n"
         "Thread(target=Event().wait, daemon='Thread' not in sys.argv[1]).start()\n"
-        "sys.exit(program.run('p', lambda: eval(sys.argv[1])))\n"
+        "sys.exit(process.run('p', lambda: eval(sys.argv[1])))\n"
     )
     done = subprocess.run([sys.executable, "-c", script, work], capture_output=True, text=True, timeout=20)
     assert done.returncode == 1

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from osc_containers import cli, commands, progress
+from osc_containers import commands
+from osc_containers.cli import main, progress
 
 MODULES = {path.stem for path in Path(commands.__file__).parent.glob("*.py")} - {"__init__", "arguments"}
 
@@ -20,20 +21,22 @@ def subparsers(parser: argparse.ArgumentParser) -> "argparse._SubParsersAction[a
 
 
 def test_every_module_is_a_command_and_says_of_itself_what_the_list_says() -> None:
-    listed = {action.dest: action.help for action in subparsers(cli.parser())._choices_actions}
-    assert listed == cli.COMMANDS
+    listed = {action.dest: action.help for action in subparsers(main.parser())._choices_actions}
+    assert listed == main.COMMANDS
     assert set(listed) == MODULES
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_help_teaches_with_an_example_within_a_line(name: str) -> None:
-    text = subparsers(cli.parser([name])).choices[name].format_help()
+    text = subparsers(main.parser([name])).choices[name].format_help()
     assert f"example:\n  osc-containers {name}" in text or f"example:\n  osc containers {name}" in text
     assert max(map(len, text.splitlines())) <= 110
 
 
 def test_help_loads_no_command_and_no_network_client() -> None:
-    program = "import sys; from osc_containers import cli; cli.main(['--help']); print(*sys.modules, file=sys.stderr)"
+    program = (
+        "import sys; from osc_containers.cli.main import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stderr.split())
     assert not {name for name in loaded if name.startswith("osc_containers.commands.")}
@@ -42,14 +45,14 @@ def test_help_loads_no_command_and_no_network_client() -> None:
 
 def test_what_is_missing_is_said_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "a.kiwi").write_text('<image schemaversion="8.0" name="a"/>')
-    without = "import sys; sys.modules['platformdirs'] = None; from osc_containers import cli; "
-    command = [sys.executable, "-c", without + "sys.exit(cli.main(['prefetch']))"]
+    without = "import sys; sys.modules['platformdirs'] = None; from osc_containers.cli.main import main; "
+    command = [sys.executable, "-c", without + "sys.exit(main(['prefetch']))"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert re.fullmatch(r"osc-containers: .*platformdirs.*; \S+ needs what the README .* lists\n", done.stderr)
 
 
-CONSOLE = [sys.executable, "-c", "from osc_containers import cli; cli.console()"]
+CONSOLE = [sys.executable, "-c", "from osc_containers.cli.main import console; console()"]
 
 
 @pytest.mark.parametrize("command", ["list", "check", "prefetch"])
@@ -85,4 +88,4 @@ def test_the_manual_page_has_every_command_and_pleases_groff() -> None:
     done = subprocess.run(["groff", "-man", "-ww", "-Tascii", "-P-cbou"], input=page, capture_output=True, check=True)
     assert done.stderr == b""
     assert [status for status in (0, 1, 2, 130) if f".TP\n.B {status}\n".encode() not in page] == []
-    assert [name for name in cli.COMMANDS if f"usage: osc-containers {name}".encode() not in done.stdout] == []
+    assert [name for name in main.COMMANDS if f"usage: osc-containers {name}".encode() not in done.stdout] == []

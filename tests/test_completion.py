@@ -61,6 +61,6 @@ def test_profiles_of_what_is_no_package(tmp_path: Path) -> None:
 def test_without_argcomplete_nothing_is_run_or_said(tmp_path: Path) -> None:
     (tmp_path / "argcomplete.py").write_text("raise ImportError")
     environment = os.environ | {"_ARGCOMPLETE": "1", "PYTHONPATH": str(tmp_path), "COMP_LINE": "x", "COMP_POINT": "1"}
-    command = [sys.executable, "-c", "from osc_containers.cli import console; console()", "--version"]
+    command = [sys.executable, "-c", "from osc_containers.cli.main import console; console()", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")

@@ -10,7 +10,8 @@ import images
 import pytest
 from docker_registry import DockerRegistry
 
-from osc_containers import changelog, cli
+from osc_containers.cli import changelog
+from osc_containers.cli.main import main
 from osc_containers.formats.human import size
 from osc_containers.lock import diff as differences
 from osc_containers.lock import lockfile
@@ -163,7 +164,7 @@ def package(tmp_path: Path) -> Path:
 
 
 def diff(package: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert cli.main(["diff", "--directory", str(package), *arguments]) == 0
+    assert main(["diff", "--directory", str(package), *arguments]) == 0
     return capsys.readouterr().out
 
 
@@ -219,7 +220,7 @@ def test_diff_says_why_git_refuses(
 ) -> None:
     git(package, "init")
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    assert cli.main(["diff", "--directory", str(package)]) == 1
+    assert main(["diff", "--directory", str(package)]) == 1
     said = capsys.readouterr().err
     assert said.startswith("osc-containers: git: fatal: detected dubious ownership in repository at ")
     assert said.count("\n") == 1
@@ -240,7 +241,7 @@ def test_diff_with_a_revision_of_obs_asks_osc(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     assert diff(package, capsys, "7") == with_digests(TEXT) + "\n"
-    assert cli.main(["diff", "--directory", str(package), "8"]) == 1
+    assert main(["diff", "--directory", str(package), "8"]) == 1
     assert capsys.readouterr().err.startswith("osc-containers: osc: no: -A https://api.example.com cat --revision 8")
 
 
@@ -260,7 +261,7 @@ def test_diff_says_what_it_cannot_find(
         git(package, "init")
     elif system:
         (package / system).mkdir()
-    assert cli.main(["diff", "--directory", str(package), *arguments]) == 1
+    assert main(["diff", "--directory", str(package), *arguments]) == 1
     assert expected in capsys.readouterr().err
 
 
@@ -276,13 +277,13 @@ def test_outdated_asks_for_small_things_only_and_changes_nothing(
         f"<image><containers source='{docker_registry.host}/outdated' backend='podman'>"
         "<container name='moving' tag='1'/><container name='staying' tag='1'/></containers></image>"
     )
-    assert cli.main(["prefetch", "--arch", "x86_64", str(tmp_path)]) == 0
+    assert main(["prefetch", "--arch", "x86_64", str(tmp_path)]) == 0
     capsys.readouterr()
-    assert cli.main(["outdated", str(tmp_path)]) == 0
+    assert main(["outdated", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "2 images are what their tags name\n"
     docker_registry.push(new, "outdated/moving:1")
     before, asked = sorted(tmp_path.iterdir()), len(docker_registry.requests())
-    assert cli.main(["outdated", str(tmp_path)]) == 1
+    assert main(["outdated", str(tmp_path)]) == 1
     fetched = len(new.raw) + len(new.blobs[0]) + len(new.blobs[2])
     dates = f"{old.digest.short}  1970-01-01  {new.digest.short}  1970-01-01"
     assert capsys.readouterr().out == (
@@ -294,6 +295,6 @@ def test_outdated_asks_for_small_things_only_and_changes_nothing(
     blobs = [request for request in docker_registry.requests()[asked:] if request.is_blob]
     assert [request.written for request in blobs] == [len(new.blobs[0])]
     assert sorted(tmp_path.iterdir()) == before
-    assert cli.main(["outdated", "--format", "json", str(tmp_path)]) == 1
+    assert main(["outdated", "--format", "json", str(tmp_path)]) == 1
     (found,) = json.loads(capsys.readouterr().out)
     assert found["architectures"]["x86_64"]["fetch"] == fetched

@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_prefetch import APP, contents, run, want
 
-from osc_containers import cli, terminal
+from osc_containers.cli import terminal
+from osc_containers.cli.main import main
 from osc_containers.errors import DescriptionError, Error, RegistryError, VerificationError
 from osc_containers.fs import atomic
 from osc_containers.inject import overlay
@@ -320,7 +321,7 @@ def test_injecting_into_a_hostile_tree_writes_nothing_outside(
     run(FakeSource({APP: images.small("app")}), package, *want(APP))
     (package / "a.kiwi").write_bytes(xml(_GOOD | {"source": "registry.example.com"}))
     before = snapshot(outside)
-    status = cli.main(["inject", "--root", str(tmp_path / name), "--arch", "x86_64", str(package)])
+    status = main(["inject", "--root", str(tmp_path / name), "--arch", "x86_64", str(package)])
     assert snapshot(outside) == before
     assert status == 0, capsys.readouterr().err
     # Where the links lead in the image, which is below the root.

@@ -10,7 +10,8 @@ from docker_registry import DockerRegistry
 from test_parity import Oracle, Selection, oracle
 from test_split import dependencies, obs_builds
 
-from osc_containers import cli, services
+from osc_containers.cli import services
+from osc_containers.cli.main import main
 from osc_containers.obs import service_file, working_copy
 
 assert oracle  # a fixture
@@ -60,7 +61,7 @@ def test_the_example_of_kiwi_becomes_a_package_that_verifies(
 ) -> None:
     (package / ".osc/sources").mkdir(parents=True)
     (package / ".osc/sources/appliance.kiwi").touch()
-    assert cli.main(["init", str(package)]) == 0
+    assert main(["init", str(package)]) == 0
     flat = docker_registry.host.replace(":", "_")
     archives = [f"{flat}_opensuse_bootable_slowroll.x86_64.ociarchive", f"{flat}_some_latest.x86_64.ociarchive"]
     assert sorted(contents(package)) == sorted(
@@ -69,9 +70,9 @@ def test_the_example_of_kiwi_becomes_a_package_that_verifies(
     said = capsys.readouterr()
     assert said.out == ("Now commit:\n  osc add _service containers.lock containers.xml *.ociarchive\n  osc commit\n")
     assert "osc-containers: _service: new\n" in said.err
-    assert cli.main(["verify", str(package)]) == 0
+    assert main(["verify", str(package)]) == 0
     assert capsys.readouterr().out == "2 archives verified: all is as the lock and the description say\n"
-    assert cli.main(["check", "--strict", str(package)]) == 0
+    assert main(["check", "--strict", str(package)]) == 0
     infos = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
     assert set(infos) == {"info"}  # plain kiwi cannot have a slash in a name, and no coreutils are named
 
@@ -80,10 +81,10 @@ def test_the_example_of_kiwi_becomes_a_package_that_verifies(
 def test_a_second_run_changes_and_asks_nothing(
     package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["init", str(package)]) == 0
+    assert main(["init", str(package)]) == 0
     before, asked = contents(package), len(docker_registry.requests())
     capsys.readouterr()
-    assert cli.main(["init", str(package)]) == 0
+    assert main(["init", str(package)]) == 0
     assert capsys.readouterr().out == "Nothing changed: the package is set up.\n"
     assert contents(package) == before
     assert len(docker_registry.requests()) == asked
@@ -94,7 +95,7 @@ def test_kiwi_sees_the_same_and_obs_build_nothing(package: Path, oracle: Oracle)
     path = package / "appliance.kiwi"
     selections = [Selection("x86_64", ())]
     before = oracle.ask(path, selections)
-    assert cli.main(["init", "--no-prefetch", str(package)]) == 0
+    assert main(["init", "--no-prefetch", str(package)]) == 0
     assert oracle.ask(path, selections) == before
     assert len(before["answers"][0]["containers"]) == 2
     for obs_build in obs_builds():
@@ -109,9 +110,9 @@ def test_a_bundle_is_set_up_beside_a_description_that_is_not_built(
     for name in ("a.kiwi", "b.kiwi"):
         (tmp_path / name).write_text("<image><include from='c.xml'/></image>")
     for options in (["--inject", "source", "--description", "a.kiwi"], []):
-        assert cli.main(["init", "--arch", "x86_64", *options, str(tmp_path)]) == 0
+        assert main(["init", "--arch", "x86_64", *options, str(tmp_path)]) == 0
     assert capsys.readouterr().out.endswith("Nothing changed: the package is set up.\n")
-    assert cli.main(["check", str(tmp_path)]) == 0
+    assert main(["check", str(tmp_path)]) == 0
 
 
 @pytest.mark.parametrize("options", [[], ["--inject", "source"]])
@@ -120,14 +121,14 @@ def test_what_asks_for_nothing_here_is_set_up_as_well(
 ) -> None:
     section = CONTAINERS.replace("<containers", "<containers arch='aarch64'")
     (tmp_path / "a.kiwi").write_text(f"<image>{section}</image>")
-    assert cli.main(["init", "--arch", "x86_64", *options, str(tmp_path)]) == 0
+    assert main(["init", "--arch", "x86_64", *options, str(tmp_path)]) == 0
     assert "nothing to do: no <containers> for these architectures and profiles" in capsys.readouterr().err
     for command, said in (
         ("init", "Nothing changed: the package is set up.\n"),
         ("verify", "0 archives verified: all is as the lock and the description say\n"),
         ("check", "nothing found\n"),
     ):
-        assert cli.main([command, str(tmp_path)]) == 0
+        assert main([command, str(tmp_path)]) == 0
         assert capsys.readouterr().out == said
 
 
@@ -135,12 +136,12 @@ def test_what_asks_for_nothing_here_is_set_up_as_well(
 def test_what_the_services_run_with_is_what_is_prefetched(package: Path, docker_registry: DockerRegistry) -> None:
     docker_registry.push(images.multi_platform("some"), "some:latest")
     docker_registry.push(images.multi_platform("bootable"), "opensuse/bootable:slowroll")
-    assert cli.main(["init", "--arch", "aarch64", "--arch", "x86_64", str(package)]) == 0
+    assert main(["init", "--arch", "aarch64", "--arch", "x86_64", str(package)]) == 0
     assert (package / "_service").read_text().count("<param") == 2
     assert len(list(package.glob("*.aarch64.ociarchive"))) == 2
     for path in package.glob("*.ociarchive"):
         path.unlink()
-    assert cli.main(["init", str(package)]) == 0
+    assert main(["init", str(package)]) == 0
     assert len(list(package.glob("*.ociarchive"))) == 4
 
 
@@ -148,7 +149,7 @@ def test_what_the_services_run_with_is_what_is_prefetched(package: Path, docker_
 def test_a_failed_prefetch_leaves_a_package_that_is_set_up(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = package / "appliance.kiwi"
     path.write_text(path.read_text().replace("slowroll", "gone"))
-    assert cli.main(["init", str(package)]) == 1
+    assert main(["init", str(package)]) == 1
     assert "run 'osc containers prefetch' again" in capsys.readouterr().err
     assert sorted(contents(package)) == ["_service", "appliance.kiwi", "containers.xml"]
 
@@ -159,15 +160,15 @@ def test_what_a_failed_prefetch_of_init_advises_fails_in_the_same_words(
 ) -> None:
     path = package / "appliance.kiwi"
     path.write_text(path.read_text().replace("slowroll", "gone"))
-    assert cli.main(["init", "--inject", "source", str(package)]) == 1
+    assert main(["init", "--inject", "source", str(package)]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     before = contents(package)
-    assert cli.main(["prefetch", str(package)]) == 1
+    assert main(["prefetch", str(package)]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == said
     assert contents(package) == before
     docker_registry.push(images.small("gone"), "opensuse/bootable:gone")
-    assert cli.main(["prefetch", str(package)]) == 0
-    assert cli.main(["check", "--strict", str(package)]) == 0
+    assert main(["prefetch", str(package)]) == 0
+    assert main(["check", "--strict", str(package)]) == 0
 
 
 CONTAINERS = "<containers source='a.b' backend='docker'><container name='x'/></containers>"
@@ -216,7 +217,7 @@ def test_init_refuses_before_it_changes_anything(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert cli.main(["init", "--no-prefetch", *options, str(tmp_path)]) == 1
+    assert main(["init", "--no-prefetch", *options, str(tmp_path)]) == 1
     assert expected in capsys.readouterr().err
     there = (path for path in tmp_path.rglob("*") if path.is_file())
     assert {str(path.relative_to(tmp_path)): path.read_text() for path in there} == files
@@ -271,7 +272,7 @@ def test_what_is_there_and_cannot_stay_is_not_called_set_up(
     if "b.kiwi" in services:
         (tmp_path / "b.kiwi").write_text(image)
     before = contents(tmp_path)
-    assert cli.main(["init", "--no-prefetch", *options, str(tmp_path)]) == 1
+    assert main(["init", "--no-prefetch", *options, str(tmp_path)]) == 1
     assert expected in capsys.readouterr().err
     assert contents(tmp_path) == before
 
@@ -283,7 +284,7 @@ def test_it_says_how_to_commit_with_git(tmp_path: Path, capsys: pytest.CaptureFi
     path.write_text("<image><include from='x.xml'/></image>")
     path.with_name("x.xml").write_text(f"<image>{CONTAINERS}</image>")
     for _ in range(2):
-        assert cli.main(["init", "--no-prefetch", str(path.parent)]) == 0
+        assert main(["init", "--no-prefetch", str(path.parent)]) == 0
         assert capsys.readouterr().out == (
             "Now fetch and commit:\n  osc containers prefetch\n  git add .\n  git commit\n"
         )
@@ -295,17 +296,17 @@ def test_names_with_blanks_are_names(tmp_path: Path, capsys: pytest.CaptureFixtu
     containers = CONTAINERS.replace("<containers", "<containers profiles='My Profile'")
     (tmp_path / "my app.kiwi").write_text(f"<image>{profile}<include from='containers.xml'/></image>")
     (tmp_path / "containers.xml").write_text(f"<image>{containers}</image>")
-    assert cli.main(["init", "--no-prefetch", "--description", "my app.kiwi", str(tmp_path)]) == 0
+    assert main(["init", "--no-prefetch", "--description", "my app.kiwi", str(tmp_path)]) == 0
     assert capsys.readouterr().out == (
         "Now fetch and commit:\n  osc containers prefetch\n  osc addremove\n  osc commit\n"
     )
     named = ["--description", "my app.kiwi", "--arch", "x86_64"]
     for command in (["verify", *named], ["prefetch", "--locked", *named], ["inject", "--root", str(tmp_path), *named]):
-        assert cli.main([*command, "--profile", "My Profile", str(tmp_path)]) == 1
+        assert main([*command, "--profile", "My Profile", str(tmp_path)]) == 1
         assert capsys.readouterr().err.startswith("osc-containers: containers.lock: not there")
-    assert cli.main(["list", "--format", "json", "--arch", "x86_64", "--profile", "My Profile", str(tmp_path)]) == 0
+    assert main(["list", "--format", "json", "--arch", "x86_64", "--profile", "My Profile", str(tmp_path)]) == 0
     assert '"a.b/x:latest"' in capsys.readouterr().out
-    assert cli.main(["check", str(tmp_path)]) == 1
+    assert main(["check", str(tmp_path)]) == 1
     assert "my app.kiwi" not in capsys.readouterr().out.replace("\n    ", " ")
 
 
@@ -313,7 +314,7 @@ def test_names_with_blanks_are_names(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_inject_source_needs_no_service_in_the_build_root(
     package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["init", "--inject", "source", "--arch", "x86_64", str(package)]) == 0
+    assert main(["init", "--inject", "source", "--arch", "x86_64", str(package)]) == 0
     after = contents(package)
     assert sorted(after) == [
         "_service",
@@ -329,16 +330,16 @@ def test_inject_source_needs_no_service_in_the_build_root(
         '    <param name="description">containers.xml</param>\n    <param name="arch">x86_64</param>\n'
         '    <param name="inject">source</param>\n  </service>\n</services>\n'
     )
-    assert cli.main(["verify", "--description", "containers.xml", str(package)]) == 0
+    assert main(["verify", "--description", "containers.xml", str(package)]) == 0
     asked = len(docker_registry.requests())
     root = package.parent / "root"
     root.mkdir()
-    assert cli.main(["inject", "--root", str(root), "--arch", "x86_64", str(package)]) == 1
+    assert main(["inject", "--root", str(root), "--arch", "x86_64", str(package)]) == 1
     assert "is in kiwi_containers.obscpio only, which a build unpacks by itself" in capsys.readouterr().err
     assert list(root.iterdir()) == []
     for options in (["--inject", "source"], [], ["--arch", "x86_64"]):
         capsys.readouterr()
-        assert cli.main(["init", *options, str(package)]) == 0
+        assert main(["init", *options, str(package)]) == 0
         assert contents(package) == after
         assert len(docker_registry.requests()) == asked
         assert capsys.readouterr().out == "Nothing changed: the package is set up.\n"
@@ -353,41 +354,41 @@ def test_a_prefetch_by_hand_does_what_the_service_is_told(
 ) -> None:
     docker_registry.push(images.multi_platform("some"), "some:latest")
     docker_registry.push(images.multi_platform("bootable"), "opensuse/bootable:slowroll")
-    assert cli.main(["init", *options, str(package)]) == 0
+    assert main(["init", *options, str(package)]) == 0
     before = contents(package)
     capsys.readouterr()
-    assert cli.main(["prefetch", str(package)]) == 0
+    assert main(["prefetch", str(package)]) == 0
     assert ": unchanged, " in capsys.readouterr().err
     assert contents(package) == before
-    assert cli.main(["list", "--format", "json", str(package)]) == 0
+    assert main(["list", "--format", "json", str(package)]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
-    assert cli.main(["outdated", str(package)]) == 0
+    assert main(["outdated", str(package)]) == 0
     assert capsys.readouterr().out == f"{count} images are what their tags name\n"
-    assert cli.main(["verify", str(package)]) == 0
+    assert main(["verify", str(package)]) == 0
     text = (package / "containers.xml").read_text()
     (package / "containers.xml").write_text(text.replace('tag="slowroll"', 'tag="another"'))
-    assert cli.main(["verify", str(package)]) == 1
+    assert main(["verify", str(package)]) == 1
     docker_registry.push(images.small("moved"), "some:latest")
     (package / "containers.xml").write_text(text)
-    assert cli.main(["outdated", "--arch", "x86_64", str(package)]) == 1
+    assert main(["outdated", "--arch", "x86_64", str(package)]) == 1
 
 
 @pytest.mark.integration
 def test_a_prefetch_by_hand_is_locked_where_the_service_is(package: Path, docker_registry: DockerRegistry) -> None:
-    assert cli.main(["init", str(package)]) == 0
+    assert main(["init", str(package)]) == 0
     before = contents(package)
     service = package / "_service"
     service.write_text(service.read_text().replace('"manual"/>', '"manual"><param name="locked">yes</param></service>'))
     docker_registry.push(images.small("moved"), "some:latest")
-    assert cli.main(["prefetch", str(package)]) == 0
+    assert main(["prefetch", str(package)]) == 0
     assert {**contents(package), "_service": before["_service"]} == before
     for path in package.glob("*.ociarchive"):
         path.unlink()
-    assert cli.main(["init", str(package)]) == 0
+    assert main(["init", str(package)]) == 0
     assert {name: text for name, (_, text) in contents(package).items() if name != "_service"} == {
         name: text for name, (_, text) in before.items() if name != "_service"
     }
-    assert cli.main(["prefetch", "--no-locked", str(package)]) == 0
+    assert main(["prefetch", "--no-locked", str(package)]) == 0
     assert contents(package)["containers.lock"] != before["containers.lock"]
 
 
@@ -399,9 +400,9 @@ def test_what_is_locked_in_some_entries_alone_does_not_move_unasked(
     entry = '<service name="kiwi_containers" mode="manual"><param name="description">%s.kiwi</param>%s</service>\n'
     entries = entry % ("a", '<param name="locked">yes</param>') + entry % ("b", "")
     (tmp_path / "_service").write_text(f"<services>\n{entries}</services>")
-    assert cli.main(["prefetch", str(tmp_path)]) == 1
+    assert main(["prefetch", str(tmp_path)]) == 1
     assert "_service:2: kiwi_containers is locked, but not in its other entries; run" in capsys.readouterr().err
-    assert cli.main(["prefetch", "--description", "a.kiwi", str(tmp_path)]) == 1
+    assert main(["prefetch", "--description", "a.kiwi", str(tmp_path)]) == 1
     assert "containers.lock: not there, but this run is locked" in capsys.readouterr().err
 
 
@@ -411,7 +412,7 @@ def test_entries_of_the_prefetch_do_not_undo_each_other(
 ) -> None:
     docker_registry.push(images.multi_platform("some"), "some:latest")
     docker_registry.push(images.multi_platform("bootable"), "opensuse/bootable:slowroll")
-    assert cli.main(["init", "--no-prefetch", "--arch", "x86_64", str(package)]) == 0
+    assert main(["init", "--no-prefetch", "--arch", "x86_64", str(package)]) == 0
     service = package / "_service"
     entry = '  <service name="kiwi_containers" mode="manual"><param name="arch">aarch64</param></service>\n'
     service.write_text(service.read_text().replace("</services>", entry + "</services>"))
@@ -419,10 +420,10 @@ def test_entries_of_the_prefetch_do_not_undo_each_other(
     for arch in ("x86_64", "aarch64", "x86_64"):
         assert services.prefetch(["--arch", arch, "--outdir", "."]) == 0
     assert len(list(package.glob("*.ociarchive"))) == 4
-    assert cli.main(["verify"]) == 0
-    assert cli.main(["check", "--strict"]) == 0
+    assert main(["verify"]) == 0
+    assert main(["check", "--strict"]) == 0
     before = contents(package)
-    assert cli.main(["prefetch"]) == 0
+    assert main(["prefetch"]) == 0
     assert contents(package) == before
 
 
@@ -437,7 +438,7 @@ def test_an_entry_without_architecture_stands_beside_one_for_another(
     (package / "b.kiwi").write_text(image.partition("<containers")[0] + '<include from="b.xml"/></image>')
     section = f"<containers source='{docker_registry.host}' backend='podman'><container name='some'/></containers>"
     (package / "b.xml").write_text(f"<image>{section}</image>")
-    assert cli.main(["init", "--no-prefetch", "--description", "appliance.kiwi", str(package)]) == 0
+    assert main(["init", "--no-prefetch", "--description", "appliance.kiwi", str(package)]) == 0
     service = package / "_service"
     of_b = [("description", "b.kiwi"), ("arch", "aarch64")]
     entry = service_file.Entry(name="kiwi_containers", mode="manual", parameters=tuple(of_b))
@@ -450,7 +451,7 @@ def test_an_entry_without_architecture_stands_beside_one_for_another(
     before = contents(package)
     assert services.inject(["--description", "appliance.kiwi", "--outdir", "."]) == 0
     for command in ("verify", "outdated", "prefetch"):
-        assert cli.main([command]) == 0
+        assert main([command]) == 0
     assert contents(package) == before
 
 
@@ -458,16 +459,16 @@ def test_an_entry_without_architecture_stands_beside_one_for_another(
 def test_verify_tells_what_is_locked_and_no_longer_asked_for(
     package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["init", str(package)]) == 0
+    assert main(["init", str(package)]) == 0
     path = package / "containers.xml"
     text = path.read_text()
     path.write_text(text.replace('"some"', '"opensuse/bootable" tag="slowroll"'))
     capsys.readouterr()
-    assert cli.main(["verify", str(package)]) == 1
+    assert main(["verify", str(package)]) == 1
     said = f"containers.lock: {docker_registry.host}/some:latest is locked, but no description asks for it; run the "
     assert said in capsys.readouterr().err
     path.write_text(text)
-    assert cli.main(["verify", str(package)]) == 0
+    assert main(["verify", str(package)]) == 0
 
 
 @pytest.mark.integration
@@ -479,14 +480,14 @@ def test_what_another_description_asks_for_is_no_surplus(
         "</containers></image>"
     )
     docker_registry.push(images.small("some"), "some:2")
-    assert cli.main(["prefetch", str(package)]) == 0
+    assert main(["prefetch", str(package)]) == 0
     capsys.readouterr()
     for name, count in (("other.kiwi", "3"), ("appliance.kiwi", "3")):
-        assert cli.main(["verify", "--description", name, str(package)]) == 0
+        assert main(["verify", "--description", name, str(package)]) == 0
         assert capsys.readouterr().out.startswith(f"{count} archives verified")
-        cli.main(["check", "--description", name, str(package)])
+        main(["check", "--description", name, str(package)])
         assert "is locked, but" not in capsys.readouterr().out
-    assert cli.main(["init", "--description", "appliance.kiwi", str(package)]) == 0
-    assert cli.main(["verify", str(package)]) == 1
-    assert cli.main(["prefetch", str(package)]) == 0
-    assert cli.main(["verify", str(package)]) == 0
+    assert main(["init", "--description", "appliance.kiwi", str(package)]) == 0
+    assert main(["verify", str(package)]) == 1
+    assert main(["prefetch", str(package)]) == 0
+    assert main(["verify", str(package)]) == 0

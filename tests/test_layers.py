@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "osc_containers"
 
 # A module may import those that stand before it.
 LAYERS = (
-    ("errors", "sources.progress", "progress"),
+    ("errors", "sources.progress", "cli.progress"),
     (
         "oci.digest",
         "oci.reference",
@@ -21,9 +21,9 @@ LAYERS = (
         "formats.human",
         "fs.ranges",
         "fs.atomic",
-        "table",
+        "cli.table",
         "formats.xml_editor",
-        "terminal",
+        "cli.terminal",
         "checks.finding",
     ),
     ("formats.tar", "fs.rooted_tree", "oci.manifest", "sources.interface", "lock.archive_names", "inject.units"),
@@ -72,20 +72,20 @@ LAYERS = (
         "prefetch.pin",
         "prefetch.assemble",
     ),
-    ("archive.verify", "listing", "prefetch.prefetch", "inject.inject", "kiwi.split", "lock.diff", "changelog"),
+    ("archive.verify", "cli.listing", "prefetch.prefetch", "inject.inject", "kiwi.split", "lock.diff", "cli.changelog"),
     ("checks.context", "checks.layout", "checks.services", "checks.archives", "checks.programs", "checks.space"),
-    ("program", "commands.arguments"),
+    ("cli.process", "cli.arguments"),
     ("commands.list", "commands.split", "commands.prefetch", "commands.verify", "commands.inject", "commands.init"),
     ("commands.outdated", "commands.diff", "commands.check"),
-    ("services", "cli"),
+    ("cli.services", "cli.main"),
 )
 ORDER = [module for layer in LAYERS for module in layer]
 
 FOREIGN = {
     "urllib3": {f"registry.{name}" for name in ("client", "connection", "errors", "config.proxy", "response")},
     "platformdirs": {"prefetch.cache"},
-    "rich": {"progress"},
-    "argcomplete": {"cli"},
+    "rich": {"cli.progress"},
+    "argcomplete": {"cli.main"},
 }
 """Who may import what is not in the standard library."""
 
@@ -152,6 +152,6 @@ def test_the_offline_half_needs_no_network(module: str) -> None:
 
 
 def test_the_command_line_loads_the_network_only_when_it_fetches() -> None:
-    script = "import sys, osc_containers.cli, osc_containers.services; print(*sys.modules)"
+    script = "import sys, osc_containers.cli.main, osc_containers.cli.services; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
     assert not {"requests", "urllib3", "osc_containers.registry.client", "dataclasses"} & set(loaded)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from test_check import make_lock
 
-from osc_containers import cli, table, terminal
+from osc_containers.cli import table, terminal
+from osc_containers.cli.main import main
 from osc_containers.lock import lockfile
 
 KIWI = """<image>
@@ -57,14 +58,14 @@ def package(tmp_path: Path) -> Path:
 
 
 def test_the_table(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["list", "--arch", "x86_64", str(package)]) == 0
+    assert main(["list", "--arch", "x86_64", str(package)]) == 0
     said = capsys.readouterr().out
     assert said == TABLE
     assert max(map(len, said.splitlines())) <= table.WIDTH
 
 
 def test_a_profile_that_is_asked_for(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["list", "--arch", "s390x", "--profile", "Kiosk", "--format", "json", str(package)]) == 0
+    assert main(["list", "--arch", "s390x", "--profile", "Kiosk", "--format", "json", str(package)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [each["reference"].rpartition("/")[2] for each in found] == [
         "app:1.0",
@@ -75,7 +76,7 @@ def test_a_profile_that_is_asked_for(package: Path, capsys: pytest.CaptureFixtur
 
 
 def test_the_objects(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["list", "--arch", "x86_64", "--format", "json", str(package / "a.kiwi")]) == 0
+    assert main(["list", "--arch", "x86_64", "--format", "json", str(package / "a.kiwi")]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found[0] == {
         "endpoint": "registry.example.com/team/app:1.0",
@@ -121,7 +122,7 @@ def test_colours_are_for_terminals_that_want_them(
 
 def test_a_real_terminal_gets_colours(package: Path) -> None:
     master, slave = pty.openpty()
-    script = "import sys; from osc_containers.cli import main; sys.exit(main(sys.argv[1:]))"
+    script = "import sys; from osc_containers.cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", script, "list", "--arch", "x86_64", str(package)]
     subprocess.run(command, stdout=slave, check=True, env=os.environ | {"TERM": "xterm", "NO_COLOR": ""})
     os.close(slave)

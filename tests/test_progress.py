@@ -24,7 +24,7 @@ CONTAINERS = """<image schemaversion="8.0" name="containers">
 """
 FRAME = re.compile(rb"(?=\r\x1b\[2K)")
 """Where all bars are drawn anew."""
-PROGRAM = "import sys; from osc_containers import cli; sys.argv[0] = 'osc-containers'; cli.console()"
+PROGRAM = "import sys; from osc_containers.cli.main import console; sys.argv[0] = 'osc-containers'; console()"
 
 
 def slowly(request: Request) -> Fault | None:

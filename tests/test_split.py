@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from test_parity import Oracle, Package, oracle, packages
 
-from osc_containers import cli
+from osc_containers.cli.main import main
 from osc_containers.errors import DescriptionError
 from osc_containers.kiwi import description, split
 
@@ -177,7 +177,7 @@ def test_it_refuses_what_it_could_not_do_without_loss(
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert cli.main(["split", str(tmp_path)]) == 1
+    assert main(["split", str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"osc-containers: {expected}\n"
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from osc_containers import table
+from osc_containers.cli import table
 from osc_containers.formats import human
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from osc_containers import table, terminal
+from osc_containers.cli import table, terminal
 
 _PLACE = re.compile(r"([^:\s][^:]*)(?::(\d+))?: (.*)", re.DOTALL)
 

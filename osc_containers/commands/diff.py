@@ -4,9 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from osc_containers import changelog, terminal
-from osc_containers.commands import arguments
-from osc_containers.commands.arguments import Commands
+from osc_containers.cli import arguments, changelog, terminal
+from osc_containers.cli.arguments import Commands
 from osc_containers.commands.verify import require_lock
 from osc_containers.errors import LockError
 from osc_containers.lock import diff, lockfile

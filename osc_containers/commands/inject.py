@@ -4,8 +4,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from osc_containers.commands import arguments
-from osc_containers.commands.arguments import Commands
+from osc_containers.cli import arguments
+from osc_containers.cli.arguments import Commands
 from osc_containers.errors import DescriptionError
 from osc_containers.inject import inject
 from osc_containers.kiwi.description import Description

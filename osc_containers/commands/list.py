@@ -4,9 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from osc_containers import listing, terminal
-from osc_containers.commands import arguments
-from osc_containers.commands.arguments import Commands
+from osc_containers.cli import arguments, listing, terminal
+from osc_containers.cli.arguments import Commands
 from osc_containers.lock.lockfile import EMPTY
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package

@@ -3,9 +3,8 @@
 import argparse
 import json
 
-from osc_containers import changelog, terminal
-from osc_containers.commands import arguments
-from osc_containers.commands.arguments import Commands
+from osc_containers.cli import arguments, changelog, terminal
+from osc_containers.cli.arguments import Commands
 from osc_containers.commands.verify import require_lock
 from osc_containers.formats import human
 from osc_containers.lock import diff

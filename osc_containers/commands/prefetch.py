@@ -8,9 +8,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osc_containers import progress
-from osc_containers.commands import arguments
-from osc_containers.commands.arguments import Commands
+from osc_containers.cli import arguments, progress
+from osc_containers.cli.arguments import Commands
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
 from osc_containers.lock.lockfile import Lock

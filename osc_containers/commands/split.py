@@ -3,8 +3,8 @@
 import argparse
 import logging
 
-from osc_containers.commands import arguments
-from osc_containers.commands.arguments import Commands
+from osc_containers.cli import arguments
+from osc_containers.cli.arguments import Commands
 from osc_containers.kiwi import split
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package

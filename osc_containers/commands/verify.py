@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from osc_containers.archive import verify
-from osc_containers.commands import arguments
-from osc_containers.commands.arguments import Commands
+from osc_containers.cli import arguments
+from osc_containers.cli.arguments import Commands
 from osc_containers.errors import LockError, VerificationError
 from osc_containers.formats import human
 from osc_containers.lock.lockfile import FILE_NAME, Lock

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from osc_containers import table
+from osc_containers.cli import table
 from osc_containers.formats import human
 from osc_containers.inject import overlay
 from osc_containers.kiwi.containers import Container

@@ -7,8 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from osc_containers import program
-from osc_containers.commands import arguments
+from osc_containers.cli import arguments, process
 from osc_containers.commands.inject import the_description
 from osc_containers.commands.prefetch import prefetch_all
 from osc_containers.commands.verify import verify_all
@@ -26,7 +25,7 @@ _BUILD_ENVIRONMENT = Path("/.buildenv")
 
 def prefetch(parameters: Sequence[str]) -> int:
     """Run `kiwi_containers` in the package's directory."""
-    return program.run(service_file.PREFETCH, lambda: _prefetch(parameters))
+    return process.run(service_file.PREFETCH, lambda: _prefetch(parameters))
 
 
 def _prefetch(parameters: Sequence[str]) -> int:
@@ -45,7 +44,7 @@ def _prefetch(parameters: Sequence[str]) -> int:
 
 def inject(parameters: Sequence[str]) -> int:
     """Run `kiwi_containers_inject`; outside a build root it verifies and changes nothing."""
-    return program.run(service_file.INJECT, lambda: _inject(parameters))
+    return process.run(service_file.INJECT, lambda: _inject(parameters))
 
 
 def _inject(parameters: Sequence[str]) -> int:

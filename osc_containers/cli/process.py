@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from osc_containers import terminal
+from osc_containers.cli import terminal
 from osc_containers.errors import Error
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
-from osc_containers import __version__, program
+from osc_containers import __version__
+from osc_containers.cli import process
 
 COMMANDS = {
     "list": "list the containers that kiwi would put into the image",
@@ -32,19 +33,19 @@ def console() -> NoReturn:
     """Run the console script, or complete its command line where bash asks for that."""
     if "_ARGCOMPLETE" in os.environ:
         _complete()
-    program.end(main(sys.argv[1:]))
+    process.end(main(sys.argv[1:]))
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run `osc-containers` with arguments and return its exit status."""
-    return program.run("osc-containers", lambda: _run(arguments))
+    return process.run("osc-containers", lambda: _run(arguments))
 
 
 def _run(arguments: Sequence[str]) -> int:
     options, unknown = parser(COMMANDS.keys() & set(arguments)).parse_known_args(arguments)
     if unknown:
         options.refuse(f"unrecognized arguments: {' '.join(unknown)}")
-    program.speak(options.verbosity)
+    process.speak(options.verbosity)
     status: int = options.run(options)
     return status
 

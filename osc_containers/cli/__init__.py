@@ -1,0 +1,1 @@
+"""Entry points: the console script, the two services, and what they print."""
