@@ -75,8 +75,15 @@ LAYERS = (
     ("archive.verify", "cli.listing", "prefetch.prefetch", "inject.inject", "kiwi.split", "lock.diff", "cli.changelog"),
     ("checks.context", "checks.layout", "checks.services", "checks.archives", "checks.programs", "checks.space"),
     ("cli.process", "cli.arguments"),
-    ("commands.list", "commands.split", "commands.prefetch", "commands.verify", "commands.inject", "commands.init"),
-    ("commands.outdated", "commands.diff", "commands.check"),
+    (
+        "cli.commands.list",
+        "cli.commands.split",
+        "cli.commands.prefetch",
+        "cli.commands.verify",
+        "cli.commands.inject",
+        "cli.commands.init",
+    ),
+    ("cli.commands.outdated", "cli.commands.diff", "cli.commands.check"),
     ("cli.services", "cli.main"),
 )
 ORDER = [module for layer in LAYERS for module in layer]

@@ -1,7 +1,7 @@
 # PYTHON_ARGCOMPLETE_OK: for argcomplete's global completion
 """The command line: `osc-containers COMMAND`, which `osc containers COMMAND` runs too.
 
-Every command is a module of `osc_containers.commands` with two functions: `add` declares its arguments, `run` does it.
+Every command is a module of `cli.commands` with two functions: `add` declares its arguments, `run` does its work.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def parser(loaded: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         if name in loaded:
-            import_module(f"osc_containers.commands.{name}").add(commands)
+            import_module(f"osc_containers.cli.commands.{name}").add(commands)
         else:
             commands.add_parser(name, help=summary)
     return parser

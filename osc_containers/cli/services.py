@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from osc_containers.cli import arguments, process
-from osc_containers.commands.inject import the_description
-from osc_containers.commands.prefetch import prefetch_all
-from osc_containers.commands.verify import verify_all
+from osc_containers.cli.commands.inject import the_description
+from osc_containers.cli.commands.prefetch import prefetch_all
+from osc_containers.cli.commands.verify import verify_all
 from osc_containers.formats import human
 from osc_containers.inject import inject as injection
 from osc_containers.lock.lockfile import EMPTY

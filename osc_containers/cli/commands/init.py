@@ -10,7 +10,7 @@ from osc_containers.checks import layout, services
 from osc_containers.checks.context import Subject
 from osc_containers.cli import arguments
 from osc_containers.cli.arguments import Commands
-from osc_containers.commands.prefetch import prefetch_all
+from osc_containers.cli.commands.prefetch import prefetch_all
 from osc_containers.errors import DescriptionError, Error
 from osc_containers.fs import atomic
 from osc_containers.kiwi import split

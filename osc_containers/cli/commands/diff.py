@@ -6,7 +6,7 @@ from pathlib import Path
 
 from osc_containers.cli import arguments, changelog, terminal
 from osc_containers.cli.arguments import Commands
-from osc_containers.commands.verify import require_lock
+from osc_containers.cli.commands.verify import require_lock
 from osc_containers.errors import LockError
 from osc_containers.lock import diff, lockfile
 from osc_containers.lock.lockfile import EMPTY, FILE_NAME, Lock

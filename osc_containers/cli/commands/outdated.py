@@ -5,7 +5,7 @@ import json
 
 from osc_containers.cli import arguments, changelog, terminal
 from osc_containers.cli.arguments import Commands
-from osc_containers.commands.verify import require_lock
+from osc_containers.cli.commands.verify import require_lock
 from osc_containers.formats import human
 from osc_containers.lock import diff
 from osc_containers.obs import selection

@@ -1,0 +1,1 @@
+"""The commands: add declares a command's arguments, run does its work."""
