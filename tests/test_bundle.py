@@ -11,6 +11,7 @@ from fake_source import FakeSource
 from test_prefetch import APP, contents, identities
 
 from osc_containers.archive import verify
+from osc_containers.archive.bundle import Bundle
 from osc_containers.errors import DescriptionError, RegistryError, VerificationError
 from osc_containers.formats import cpio
 from osc_containers.formats.cpio import Entry
@@ -53,7 +54,7 @@ def run(
     }
     paths = overlay.paths(containers)
 
-    def pack(pinned: lockfile.Lock) -> bundle.Bundle:
+    def pack(pinned: lockfile.Lock) -> Bundle:
         return bundle.pack(overlay.place(containers, paths, "x86_64", pinned))
 
     network = Network(open_source=source.open)

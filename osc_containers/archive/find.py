@@ -6,7 +6,7 @@ Nothing that is found here is verified.
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from osc_containers.archive.layout import lay_out
 from osc_containers.formats import cpio, tar
@@ -17,9 +17,6 @@ from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, created_of, parse_document
 from osc_containers.oci.reference import Reference
-
-if TYPE_CHECKING:
-    from osc_containers.inject.bundle import Bundle
 
 
 class Region(NamedTuple):
@@ -41,7 +38,7 @@ def find_archive(package: Package, reference: Reference, locked: LockedImage) ->
     layout = lay_out(locked.image, reference)
     with path.open("rb") as file:
         for member in cpio.members(file):
-            if member.size == layout.size and _looks_right(Place(file.fileno(), member.offset), layout.frame()):
+            if member.size == layout.size and looks_right(Place(file.fileno(), member.offset), layout.frame()):
                 return Region(path=path, offset=member.offset, size=member.size)
     return None
 
@@ -63,7 +60,8 @@ def confirms(package: Package, reference: Reference, locked: LockedImage) -> boo
     return False
 
 
-def _looks_right(place: Place, frame: Iterable[tuple[int, bytes]]) -> bool:
+def looks_right(place: Place, frame: Iterable[tuple[int, bytes]]) -> bool:
+    """Tell whether the bytes of `frame` are in the file, each at its offset from `place`."""
     return all(place.read(at, at + len(part)) == part for at, part in frame)
 
 
@@ -112,16 +110,4 @@ def is_archive(region: Region, locked: ArchiveFile) -> bool:
         return False
     with suppress(OSError), region.path.open("rb") as file:
         return Place(file.fileno(), region.offset).sha256(region.size) == locked.sha256
-    return False
-
-
-def is_bundle(path: Path, bundle: "Bundle", archives: Iterable[ArchiveFile]) -> bool:
-    """Tell whether a file is a bundle, byte for byte, with the archives that a lock says."""
-    if path.stat().st_size != bundle.layout.size:
-        return False
-    with suppress(OSError), path.open("rb") as file:
-        return _looks_right(Place(file.fileno(), 0), bundle.frame()) and all(
-            is_archive(Region(path=path, offset=bundle.layout.contents[each.name], size=each.size), each)
-            for each in archives
-        )
     return False

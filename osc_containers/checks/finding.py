@@ -1,12 +1,9 @@
 """What `check` finds: where something would go wrong, why, and the line to add or change."""
 
 import re
-import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
-
-from osc_containers.cli import table, terminal
 
 _PLACE = re.compile(r"([^:\s][^:]*)(?::(\d+))?: (.*)", re.DOTALL)
 
@@ -17,9 +14,6 @@ class Severity(Enum):
     ERROR = "error"
     WARNING = "warning"
     INFO = "info"
-
-
-_STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 
 
 class Finding(NamedTuple):
@@ -52,25 +46,6 @@ def sort(found: Iterable[Finding]) -> tuple[Finding, ...]:
     """Return each finding once, the worst first, then by place."""
     order = list(Severity)
     return tuple(sorted(dict.fromkeys(found), key=lambda each: (order.index(each.severity), each.file, each.line)))
-
-
-def as_text(found: Sequence[Finding]) -> str:
-    """Return the findings for people, a paragraph each."""
-    return "\n".join(line for each in found for line in _lines(each))
-
-
-def _lines(finding: Finding) -> Iterator[str]:
-    severity = f"{finding.severity.value}:"
-    lines = textwrap.wrap(
-        terminal.printable(f"{finding.place}: {severity} {finding.why}").replace("\n", " "),
-        table.line_width(),
-        subsequent_indent="    ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    yield "\n".join(lines).replace(severity, terminal.paint(severity, _STYLES[finding.severity]), 1)
-    if finding.fix:
-        yield f"    > {terminal.printable(finding.fix)}"
 
 
 def as_objects(found: Iterable[Finding]) -> list[dict[str, object]]:

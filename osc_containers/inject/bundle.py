@@ -7,27 +7,15 @@ depend on what they say.
 
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
+from osc_containers.archive.bundle import Bundle
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
-from osc_containers.formats.cpio import Entry, Layout
+from osc_containers.formats.cpio import Entry
 from osc_containers.fs import rooted_tree
 from osc_containers.inject import overlay
 from osc_containers.inject.overlay import Archive, Placed
 from osc_containers.inject.units import Symlink, TextFile
-
-
-class Bundle(NamedTuple):
-    """A cpio archive: its form, and the texts that go into it by their place."""
-
-    layout: Layout
-    texts: tuple[tuple[int, bytes], ...]
-
-    def frame(self) -> Iterator[tuple[int, bytes]]:
-        """Yield everything in it that is not an archive, by its place."""
-        yield from self.layout.frame
-        yield from self.texts
 
 
 def pack(placed: Sequence[Placed]) -> Bundle:

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from osc_containers.archive import find
+from osc_containers.archive.bundle import Bundle, is_bundle
 from osc_containers.archive.find import Region
 from osc_containers.errors import DescriptionError, Error, LockError
 from osc_containers.formats import cpio, human
@@ -30,15 +31,12 @@ from osc_containers.prefetch.assemble import Order, Volume
 from osc_containers.prefetch.pin import Pin, PinnedImage
 from osc_containers.sources.interface import Network
 
-if TYPE_CHECKING:
-    from osc_containers.inject.bundle import Bundle
-
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 2
 """Archives that are hashed at a time."""
 
-Pack = Callable[[Lock], "Bundle"]
+Pack = Callable[[Lock], Bundle]
 """Lays out the bundle of what a lock has pinned."""
 
 
@@ -264,7 +262,7 @@ def _provide_bundle(
     }
     bundle = pack(_lock(targets, draft))
     path = package.find(cpio.FILE_NAME)
-    if path and all(_agrees(package, target) for target in targets) and find.is_bundle(path, bundle, draft.values()):
+    if path and all(_agrees(package, target) for target in targets) and is_bundle(path, bundle, draft.values()):
         yield draft
         if path != package.directory / cpio.FILE_NAME:
             Tree(outdir.resolve()).link(f"/{cpio.FILE_NAME}", path)

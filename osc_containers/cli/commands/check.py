@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from osc_containers.checks import archives, layout, programs, services, space
 from osc_containers.checks.context import Subject
-from osc_containers.checks.finding import Finding, Severity, as_objects, as_text, of_problem, sort
+from osc_containers.checks.finding import Finding, Severity, as_objects, of_problem, sort
 from osc_containers.cli import arguments
 from osc_containers.cli.arguments import Commands
+from osc_containers.cli.findings import as_text
 from osc_containers.errors import DescriptionError, Error
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import selection, service_file

@@ -20,7 +20,7 @@ from osc_containers.sources.interface import Network
 from osc_containers.sources.progress import Progress, Silence
 
 if TYPE_CHECKING:
-    from osc_containers.inject.bundle import Bundle
+    from osc_containers.archive.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
