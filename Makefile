@@ -52,7 +52,7 @@ test:
 
 parity:
 	@PYTHON="$(PYTHON)" scripts/setup check
-	PARITY_EXAMPLES=$(EXAMPLES) $(VENV) -m pytest --numprocesses 2 -rP tests/test_parity.py
+	PARITY_EXAMPLES=$(EXAMPLES) $(VENV) -m pytest --numprocesses 2 -rP tests/kiwi/test_parity.py
 
 boot:
 	@PYTHON="$(PYTHON)" scripts/setup test
@@ -64,24 +64,24 @@ demo:
 
 bench:
 	@PYTHON="$(PYTHON)" scripts/setup test
-	@$(VENV) bench/run.py --pairs $(PAIRS) $(CASES)
+	@$(VENV) -m bench.run --pairs $(PAIRS) $(CASES)
 
 faults:
 	@PYTHON="$(PYTHON)" scripts/setup check
-	@$(VENV) tests/sweep.py --seed "$(SEED)" $(RUNS)
+	@$(VENV) -m tests.support.sweep --seed "$(SEED)" $(RUNS)
 
 crash:
 	@PYTHON="$(PYTHON)" scripts/setup check
-	@$(VENV) tests/crash.py --seed "$(SEED)" $(POINTS)
+	@$(VENV) -m tests.support.crash --seed "$(SEED)" $(POINTS)
 
 large:
 	@PYTHON="$(PYTHON)" scripts/setup test
-	@$(VENV) tests/large.py
+	@$(VENV) -m tests.support.large
 
 fuzz:
 	@PYTHON="$(PYTHON)" scripts/setup check
 	@$(VENV) -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
-	@$(VENV) tests/fuzz/campaign.py $(SECONDS)
+	@$(VENV) -m tests.fuzz.campaign $(SECONDS)
 
 # The library goes into a directory of its own, not among the packages of one Python version: the scripts find it from
 # where they are, in DESTDIR too, whatever Python runs them, and nothing else is put on their path.

@@ -10,12 +10,12 @@ from pathlib import Path
 from statistics import median
 from typing import TypeAlias
 
-import images
-import scenes
-from link import Link
-from measure import measure
-from samples import EMPTY, MIB, OURS, SKOPEO, Samples, Target
-from workshop import Workshop, sizes
+from bench import scenes
+from bench.link import Link
+from bench.measure import measure
+from bench.samples import EMPTY, MIB, OURS, SKOPEO, Samples, Target
+from bench.workshop import Workshop, sizes
+from tests.support import images
 
 _SETTLED = 2.5
 """Seconds after which the sum of an archive may be remembered."""

@@ -8,8 +8,8 @@ slower.
 
 from dataclasses import dataclass
 
-from machine import Rates
-from samples import EMPTY, OURS, Samples
+from bench.machine import Rates
+from bench.samples import EMPTY, OURS, Samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from cases import Case
-from limits import Limit
-from samples import MIB, SKOPEO, Samples, Target
+from bench.cases import Case
+from bench.limits import Limit
+from bench.samples import MIB, SKOPEO, Samples, Target
 
 _HEADS = ("case", "", "wall s", "min", "CPU s", "peak MiB", "wire MB", "written MB", "dirtied MB", "others")
 _WIDTHS = (11, 6, 7, 7, 7, 8, 8, 10, 10, 6)

@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
-import machine
-import report
-from cases import CASES, Case
-from limits import limit_of
-from workshop import Installed, install, open_workshop
+from bench import machine, report
+from bench.cases import CASES, Case
+from bench.limits import limit_of
+from bench.workshop import Installed, install, open_workshop
 
 
 def main() -> int:

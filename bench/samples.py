@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
 
-from measure import Cost
+from bench.measure import Cost
 
 MIB = 1 << 20
 OURS, SKOPEO = "ours", "skopeo"

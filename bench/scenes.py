@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
-import images
-from images import Image
-from link import Link, open_link
+from bench.link import Link, open_link
+from tests.support import images
+from tests.support.images import Image
 
 MB = 1000 * 1000
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from docker_registry import DockerRegistry, serve
-from images import Image
-from link import Link
-from measure import Cost, measure
+from bench.link import Link
+from bench.measure import Cost, measure
+from tests.support.docker_registry import DockerRegistry, serve
+from tests.support.images import Image
 
 _ROOT = Path(__file__).resolve().parent.parent
 

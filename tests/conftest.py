@@ -10,9 +10,10 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from docker_registry import DockerRegistry, StartRegistry, serve
 
-pytest_plugins = ("e2e.debs", "e2e.builds")
+from tests.support.docker_registry import DockerRegistry, StartRegistry, serve
+
+pytest_plugins = ("tests.support.e2e.debs", "tests.support.e2e.builds")
 
 _FOREIGN = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "BUILD_ARCH")
 

@@ -12,14 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
-import faults
-import images
 import pytest
-from fake_source import FakeSource
-from fault_registry import Exchange, Fault, FaultRegistry, serve
 from hypothesis import given
 from hypothesis import strategies as st
-from test_prefetch import APP, contents, run, want
 
 from osc_containers.cli import terminal
 from osc_containers.cli.main import main
@@ -36,6 +31,10 @@ from osc_containers.prefetch import partial_file, prefetch
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.interface import Network
 from osc_containers.sources.transports import Sources
+from tests.prefetch.test_prefetch import APP, contents, run, want
+from tests.support import faults, images
+from tests.support.fake_source import FakeSource
+from tests.support.fault_registry import Exchange, Fault, FaultRegistry, serve
 
 WEAPONS = (
     "../app",

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.machine import HERE, Machine, make_machine
+from tests.support.e2e.machine import HERE, Machine, make_machine
 
-CACHE = HERE.parent.parent / "build" / "e2e"
+CACHE = HERE.parents[2] / "build" / "e2e"
 
 
 def make_root(suite: str) -> Path:

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-import images
 import pytest
 
-from e2e.machine import Machine
-from e2e.packed import Packed, pack
 from osc_containers.inject import units
 from osc_containers.inject.units import UNITS, Symlink, TextFile
+from tests.support import images
+from tests.support.e2e.machine import Machine
+from tests.support.e2e.packed import Packed, pack
 
 pytestmark = pytest.mark.integration
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import images
 import pytest
-from docker_registry import DockerRegistry
 from lxml import etree
 
-from e2e.debs import ROOT, once, run
 from osc_containers.lock import lockfile
 from osc_containers.obs import service_file
+from tests.support import images
+from tests.support.docker_registry import DockerRegistry
+from tests.support.e2e.debs import ROOT, once, run
 
 pytestmark = pytest.mark.integration
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from e2e.appliance import LISTED, OWN_FILE
-from e2e.builds import Build, Built
-from e2e.debs import HERE
-from e2e.machine import make_machine
+from tests.support.e2e.appliance import LISTED, OWN_FILE
+from tests.support.e2e.builds import Build, Built
+from tests.support.e2e.debs import HERE
+from tests.support.e2e.machine import make_machine
 
 pytestmark = pytest.mark.integration
 

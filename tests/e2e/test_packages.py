@@ -3,12 +3,12 @@
 import subprocess
 from pathlib import Path
 
-import images
 import pytest
-from docker_registry import DockerRegistry
 
-from e2e.debs import ROOT, CleanRoot, install, run
 from osc_containers import __version__
+from tests.support import images
+from tests.support.docker_registry import DockerRegistry
+from tests.support.e2e.debs import ROOT, CleanRoot, install, run
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("packages")]
 

@@ -1,6 +1,6 @@
 """Fuzz every target for some seconds, or some of them: `make fuzz`.
 
-    python tests/fuzz/campaign.py SECONDS [TARGET…]
+    python -m tests.fuzz.campaign SECONDS [TARGET…]
 
 What is found stays in build/fuzz/TARGET: give it a telling name in seeds/TARGET, and it is a test.
 """
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from targets import TARGETS
+from tests.fuzz.targets import TARGETS
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent.parent / "build" / "fuzz"
@@ -30,7 +30,7 @@ def fuzz(name: str, seconds: str) -> tuple[str, int, bool]:
         options = [f"-max_total_time={seconds}", *_LIMITS, f"-artifact_prefix={BUILD / name}/"]
         folders = [str(folder) for folder in (corpus, seeds) if folder.is_dir()]
         done = subprocess.run(
-            [sys.executable, str(HERE / "harness.py"), name, *options, *folders],
+            [sys.executable, "-m", "tests.fuzz.harness", name, *options, *folders],
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "FUZZ_SCRATCH": scratch, "XDG_CACHE_HOME": "/proc/none"},

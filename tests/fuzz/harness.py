@@ -1,11 +1,11 @@
-"""Fuzz one target: `python harness.py TARGET [option of libFuzzer…] [corpus…]`."""
+"""Fuzz one target: `python -m tests.fuzz.harness TARGET [option of libFuzzer…] [corpus…]`."""
 
 import sys
 
 import atheris  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 with atheris.instrument_imports(include=["osc_containers"]):
-    import targets
+    from tests.fuzz import targets
 
 if __name__ == "__main__":
     name = sys.argv.pop(1)

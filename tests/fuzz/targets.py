@@ -6,14 +6,9 @@ Beyond that each says what holds of whatever gets through.
 import functools
 import os
 import re
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import images
 
 from osc_containers.archive import find
 from osc_containers.archive.layout import lay_out
@@ -36,6 +31,7 @@ from osc_containers.registry.config import auth_json, registries_conf
 from osc_containers.sources.blob_store import Tar
 from osc_containers.sources.docker_archive import DockerArchive
 from osc_containers.sources.oci_layout import OciLayout
+from tests.support import images
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 _REFERENCE = Reference.parse("registry.example/team/app:1.0")

@@ -1,0 +1,273 @@
+"""Archives and locks that are not right, through the installed inject service, and the commands verify and inject."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import images, packages, service_program
+from tests.support.docker_registry import DockerRegistry
+from tests.support.service_program import IN_BUILD_ROOT, last_line, snapshot
+
+pytestmark = pytest.mark.integration
+
+_BUILD = {"BUILD_ARCH": "x86_64", "LC_ALL": "POSIX", "HOME": "/nonexistent"}
+
+
+@pytest.fixture(scope="module")
+def prefetched(installed: Path, docker_registry: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a package with its lock and archives."""
+    for name in ("one", "two"):
+        docker_registry.push(images.multi_platform(name), f"archives/{name}:1.0")
+    containers = ('name="one" path="archives" tag="1.0"', 'name="two" path="archives" tag="1.0"')
+    package = packages.write(tmp_path_factory.mktemp("any") / "p", packages.section(docker_registry.host, *containers))
+    done = service_program.run(
+        installed / "lib/obs/service/kiwi_containers",
+        package,
+        "--arch=x86_64,aarch64",
+        environment={"HOME": str(package.parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    return package
+
+
+@pytest.fixture
+def package(prefetched: Path, tmp_path: Path) -> Path:
+    """Give a package that the test may damage."""
+    return shutil.copytree(prefetched, tmp_path / "package")
+
+
+def archive(package: Path, name: str = "one", arch: str = "x86_64") -> Path:
+    return next(package.glob(f"*_archives_{name}_1.0.{arch}.ociarchive"))
+
+
+def _truncated(package: Path) -> None:
+    path = archive(package)
+    path.write_bytes(path.read_bytes()[:-1024])
+
+
+def _empty(package: Path) -> None:
+    archive(package).write_bytes(b"")
+
+
+def _wrong_byte(package: Path) -> None:
+    content = bytearray(archive(package).read_bytes())
+    content[content.index(b"Cmd")] ^= 1
+    archive(package).write_bytes(content)
+
+
+def _trailing_data(package: Path) -> None:
+    path = archive(package)
+    path.write_bytes(path.read_bytes() + bytes(512))
+
+
+def _other_image(package: Path) -> None:
+    shutil.copy(archive(package, "two"), archive(package))
+
+
+def _other_architecture(package: Path) -> None:
+    shutil.copy(archive(package, "one", "aarch64"), archive(package))
+
+
+def _swapped(package: Path) -> None:
+    one, two = archive(package), archive(package, "two")
+    one.rename(package / "aside")
+    two.rename(one)
+    (package / "aside").rename(two)
+
+
+def _missing(package: Path) -> None:
+    archive(package).unlink()
+
+
+def _directory(package: Path) -> None:
+    path = archive(package)
+    path.unlink()
+    path.mkdir()
+
+
+def _no_lock(package: Path) -> None:
+    (package / "containers.lock").unlink()
+
+
+def _broken_lock(package: Path) -> None:
+    path = package / "containers.lock"
+    path.write_text(path.read_text()[:-20])
+
+
+def _lock_of_another_digest(package: Path) -> None:
+    path = package / "containers.lock"
+    path.write_text(re.sub('"sha256": "[0-9a-f]{64}"', f'"sha256": "{"0" * 64}"', path.read_text()))
+
+
+def _another_container(package: Path) -> None:
+    path = package / "containers.xml"
+    path.write_text(path.read_text().replace('name="one"', 'name="three"'))
+
+
+def _another_tag(package: Path) -> None:
+    path = package / "containers.xml"
+    path.write_text(path.read_text().replace('tag="1.0"', 'tag="1.1"'))
+
+
+_ONE = r"\S+_archives_one_1\.0\.x86_64\.ociarchive"
+_AGAIN = "; run the prefetch again and commit what it writes"
+_CASES: list[tuple[Callable[[Path], None], str]] = [
+    (_truncated, rf"{_ONE}: got \d+ bytes, expected \d+; .*{_AGAIN}"),
+    (_empty, rf"{_ONE}: got 0 bytes, expected \d+; .*{_AGAIN}"),
+    (_wrong_byte, rf"{_ONE}: member blobs/sha256/\w+: got sha256:\w+, expected sha256:\w+; it is damaged{_AGAIN}"),
+    (_trailing_data, rf"{_ONE}: got \d+ bytes, expected \d+; .*{_AGAIN}"),
+    (_other_image, rf"{_ONE}: member blobs/sha256/.*{_AGAIN}"),
+    (_other_architecture, rf"{_ONE}: member blobs/sha256/.*{_AGAIN}"),
+    (_swapped, rf"\S+_archives_two_1\.0\.x86_64\.ociarchive: member blobs/sha256/.*{_AGAIN}"),
+    (_missing, rf"{_ONE}: not there, but the lock names it for \S+/archives/one:1\.0 \(x86_64\){_AGAIN}"),
+    (_directory, rf"{_ONE}: not there, .*{_AGAIN}"),
+    (_no_lock, r"containers\.lock: not there; run the prefetch and commit what it writes"),
+    (_broken_lock, r"containers\.lock: not valid JSON; .*"),
+    (_lock_of_another_digest, rf"\S+\.ociarchive: got sha256 \w{{64}}, expected 0{{64}}{_AGAIN}"),
+    (
+        _another_container,
+        rf"containers\.xml:5: \S+/archives/three:1\.0 for (x86_64|aarch64) is not in the lock{_AGAIN}",
+    ),
+    (_another_tag, rf"containers\.xml:6: \S+/archives/two:1\.1 for (x86_64|aarch64) is not in the lock{_AGAIN}"),
+]
+
+Check = Callable[[Path], service_program.Done]
+
+
+def _service(environment: dict[str, str], *within: Path) -> Callable[[Path, Path, Path], service_program.Done]:
+    def run(installed: Path, package: Path, _: Path) -> service_program.Done:
+        service = installed / "lib/obs/service/kiwi_containers_inject"
+        return service_program.run(service, package, environment=environment, within=within)
+
+    return run
+
+
+def _command(*arguments: str) -> Callable[[Path, Path, Path], service_program.Done]:
+    def run(installed: Path, package: Path, root: Path) -> service_program.Done:
+        command = [str(installed / "bin/osc-containers"), *(word.replace("ROOT", str(root)) for word in arguments)]
+        return subprocess.run(command, cwd=package, capture_output=True, text=True)
+
+    return run
+
+
+_PROGRAMS = {
+    "kiwi_containers_inject in a build": _service(_BUILD, IN_BUILD_ROOT),
+    "kiwi_containers_inject elsewhere": _service({}),
+    "osc-containers verify": _command("verify"),
+    "osc-containers inject": _command("inject", "--root", "ROOT", "--arch", "x86_64"),
+}
+
+
+@pytest.mark.parametrize("program", _PROGRAMS)
+@pytest.mark.parametrize(("spoil", "message"), _CASES, ids=lambda value: getattr(value, "__name__", ""))
+def test_the_last_line_says_what_is_wrong_and_nothing_changes(
+    installed: Path, package: Path, tmp_path: Path, program: str, spoil: Callable[[Path], None], message: str
+) -> None:
+    spoil(package)
+    (tmp_path / "root").mkdir()
+    before = snapshot(tmp_path)
+    done = _PROGRAMS[program](installed, package, tmp_path / "root")
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.fullmatch(f"{program.split()[0]}: {message}", last_line(done)), last_line(done)
+    assert snapshot(tmp_path) == before
+
+
+def test_only_the_architecture_that_is_built_has_to_be_right(installed: Path, package: Path, tmp_path: Path) -> None:
+    """OBS may have the archives of others nowhere near; but who verifies a package wants to know."""
+    archive(package, "one", "aarch64").unlink()
+    assert _PROGRAMS["osc-containers verify"](installed, package, tmp_path).returncode == 1
+    assert _PROGRAMS["kiwi_containers_inject in a build"](installed, package, tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("mount", "message"),
+    [
+        ("mount -t tmpfs -o size=16k none", r"ROOT: no space left; the archives need \d+ bytes, 16384 are free"),
+        ("mount -t tmpfs -o ro none", r"ROOT/usr/\S+: Read-only file system"),
+        ("rmdir", r"ROOT: No such file or directory"),
+    ],
+)
+def test_a_root_tree_that_does_not_take_it(
+    installed: Path, package: Path, tmp_path: Path, mount: str, message: str
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    script = f'{mount} "$1"; root=$1; shift; "$@" || status=$?; ls -A "$root" 2> /dev/null || :; exit $status'
+    command = [str(installed / "bin/osc-containers"), "inject", "--root", str(root), "--arch", "x86_64"]
+    before = snapshot(package)
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", script, "sh", str(root), *command],
+        cwd=package,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(f"osc-containers: {message}".replace("ROOT", re.escape(str(root))), last_line(done))
+    assert snapshot(package) == before
+
+
+def test_a_root_tree_beside_archives_of_somebody_else_that_has_no_room_for_copies(
+    installed: Path, package: Path, tmp_path: Path
+) -> None:
+    """Root does not link what another user could still write to."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    space = sum(-(-path.stat().st_size // 4096) * 4 for path in package.iterdir())
+    script = f"""
+mount -t tmpfs -o size={space + 16}k disk "$1"
+cp -r "$2" "$1/package"
+chown -R 1:1 "$1/package"
+mkdir "$1/root"
+cd "$1/package"
+"$3" inject --root ../root --arch x86_64 || status=$?
+ls -A ../root
+exit $status
+"""
+    names = (str(disk), str(package), str(installed / "bin/osc-containers"))
+    command = ["unshare", "--mount", "sh", "-ec", script, "sh", *names]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(
+        r"osc-containers: ../root: no space left; the archives need \d+ bytes, \d+ are free", last_line(done)
+    )
+
+
+def test_a_build_root_that_is_full_is_left_as_it_was(installed: Path, package: Path, tmp_path: Path) -> None:
+    """Every block is taken, but links need none: the first unit is what fails."""
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    space = sum(-(-path.stat().st_size // 4096) * 4 for path in package.iterdir())
+    script = f"""
+mount -t tmpfs -o size={space + 4}k sources "$1"
+cp "$2"/* "$1"
+cd "$1"
+shift 2
+"$@" --outdir /nowhere || status=$?
+ls -A
+exit $status
+"""
+    service = str(installed / "lib/obs/service/kiwi_containers_inject")
+    command = [str(IN_BUILD_ROOT), "sh", "-ec", script, "sh", str(sources), str(package), service]
+    done = subprocess.run(command, env=_BUILD, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"kiwi_containers_inject: \S*root/usr/\S+: No space left on device", last_line(done))
+    assert done.stdout.split() == sorted(path.name for path in package.iterdir())
+
+
+def test_an_overlay_that_is_in_the_way_is_left_as_it_was(installed: Path, package: Path, tmp_path: Path) -> None:
+    """Units come before archives: when these have no place, there are files and links beside the packager's own."""
+    own = package / "root/usr/lib/systemd/system"
+    own.mkdir(parents=True)
+    (own / "own.service").write_text("mine")
+    (package / "root/link").symlink_to("usr")
+    (package / "root/var").write_text("mine")
+    before = snapshot(package)
+    done = _PROGRAMS["kiwi_containers_inject in a build"](installed, package, tmp_path)
+    assert done.returncode == 1
+    assert re.fullmatch(r"kiwi_containers_inject: \S*root/var/tmp/\S+: Not a directory", last_line(done))
+    assert snapshot(package) == before

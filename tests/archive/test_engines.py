@@ -1,0 +1,230 @@
+"""Other programs read our archives, of every form that registries serve and under every name that descriptions have.
+
+The package comes from the installed service. Digests are the registry's: nothing was converted on the way.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from osc_containers.oci.digest import Digest
+from tests.support import engines, images, packages, service_program
+from tests.support.docker_registry import DockerRegistry
+from tests.support.engines import output
+from tests.support.images import AMD64, ARM64, Image, image, layer
+
+pytestmark = pytest.mark.integration
+
+
+def _layers(seed: str, *compressions: images.Compression) -> list[images.Layer]:
+    return [layer({f"srv/{seed}{n}": seed.encode() * 99}, compression=each) for n, each in enumerate(compressions)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """An image in the registry as `pushed`, and how a description names it there; `{digest}` is the digest of it."""
+
+    pushed: str
+    image: Image
+    attributes: str
+    name: str
+    """What engines call it; a digest is always that of the manifest."""
+    source: str = "HOST"
+    arch: str = "x86_64"
+
+    @property
+    def manifest(self) -> Image:
+        """The manifest of the architecture."""
+        wanted = {"x86_64": AMD64, "aarch64": ARM64}[self.arch]
+        return next(part for part in self.image.manifests() if part.platform == wanted and part.blobs)
+
+    @property
+    def config(self) -> Digest:
+        """What docker and podman have as the id of the image."""
+        return Digest.of(self.manifest.blobs[0])
+
+
+_INDEX = images.multi_platform("engines")
+_LIST = images.multi_platform("engines", docker=True)
+_NESTED = images.index(images.index(image(*_layers("nested", "gzip"))), images.small("nested", platform=ARM64))
+_TAG = 'name="{}" path="engines" tag="1.0"'
+_FORMS = {
+    "index": _INDEX,
+    "list": _LIST,
+    "nested": _NESTED,
+    "single": images.small("engines-single"),
+    "docker": images.small("engines-docker", docker=True),
+    "plain": image(*_layers("plain", "none", "none")),
+    "gzip": image(*_layers("gzip", "gzip", "gzip")),
+    "zstd": image(*_layers("zstd", "zstd", "zstd")),
+    "mixed": image(*_layers("mixed", "none", "zstd", "gzip")),
+    "docker-plain": image(*_layers("docker-plain", "none", "gzip"), docker=True),
+    "typeless": image(*_layers("typeless", "gzip"), media_types=False),
+    "twice": image(*_layers("twice", "gzip") * 2),
+}
+_CASES = {
+    **{
+        form: Case(
+            pushed=f"engines/{form}:1.0", image=made, attributes=_TAG.format(form), name=f"HOST/engines/{form}:1.0"
+        )
+        for form, made in _FORMS.items()
+    },
+    **{
+        f"{form}-aarch64": Case(
+            pushed=f"engines/{form}:1.0",
+            image=_FORMS[form],
+            attributes=_TAG.format(form),
+            name=f"HOST/engines/{form}:1.0",
+            arch="aarch64",
+        )
+        for form in ("index", "list")
+    },
+    "tag and digest": Case(
+        pushed="engines/pinned:2.0",
+        image=_INDEX,
+        attributes='name="pinned" path="engines" tag="2.0@{digest}"',
+        name="HOST/engines/pinned:2.0",
+    ),
+    "digest": Case(
+        pushed="engines/digest:2.0",
+        image=_LIST,
+        attributes='name="digest" path="engines" tag="{digest}"',
+        name=f"HOST/engines/digest@{_LIST.children[0].digest}",
+    ),
+    "docker.io": Case(
+        pushed="library/engine:latest",
+        image=images.small("hub"),
+        attributes='name="engine"',
+        source="docker.io",
+        name="docker.io/library/engine:latest",
+    ),
+}
+_HUB = '[[registry]]\nprefix = "docker.io"\nlocation = "HOST"\ninsecure = true\n'
+
+
+@pytest.fixture(scope="module")
+def package(installed: Path, docker_registry: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a package with the archives of all cases; what it takes from docker.io comes from our registry."""
+    host, base = docker_registry.host, tmp_path_factory.mktemp("engines")
+    sections: dict[str, None] = {}  # of the same image, but once
+    for case in _CASES.values():
+        docker_registry.push(case.image, case.pushed)
+        attributes = case.attributes.format(digest=case.image.digest)
+        source = case.source.replace("HOST", host)
+        sections[packages.section(source, f'{attributes} arch="{case.arch}"')] = None
+    configuration = base / "home/.config/containers/registries.conf"
+    configuration.parent.mkdir(parents=True)
+    configuration.write_text(_HUB.replace("HOST", host))
+    package = packages.write(base / "package", *sections)
+    done = service_program.run(
+        installed / "lib/obs/service/kiwi_containers",
+        package,
+        "--arch=x86_64,aarch64",
+        environment={"HOME": str(base / "home")},
+    )
+    assert done.returncode == 0, done.stderr
+    return package
+
+
+def archive_of(package: Path, registry: DockerRegistry, case: Case) -> Path:
+    """Return the archive of a case by what the lock says."""
+    reference = case.name.partition("@")[0]
+    containers = json.loads((package / "containers.lock").read_text())["containers"]
+    found = [key for key in containers if key.partition("@")[0] == reference.replace("HOST", registry.host)]
+    assert len(found) == 1
+    return package / str(containers[found[0]]["architectures"][case.arch]["archive"]["name"])
+
+
+@pytest.fixture(params=_CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return _CASES[request.param]
+
+
+@pytest.fixture
+def archive(package: Path, docker_registry: DockerRegistry, case: Case) -> Path:
+    return archive_of(package, docker_registry, case)
+
+
+@pytest.fixture
+def name(docker_registry: DockerRegistry, case: Case) -> str:
+    return case.name.replace("HOST", docker_registry.host)
+
+
+def test_skopeo_sees_the_registrys_own_manifest(archive: Path, case: Case, tmp_path: Path) -> None:
+    inspected = json.loads(output("skopeo", "inspect", f"oci-archive:{archive}"))
+    assert inspected["Digest"] == str(case.manifest.digest)
+    assert output("skopeo", "inspect", "--raw", f"oci-archive:{archive}").encode() == case.manifest.raw
+    output("skopeo", "copy", "--preserve-digests", f"oci-archive:{archive}", f"dir:{tmp_path}")
+    assert (tmp_path / "manifest.json").read_bytes() == case.manifest.raw
+    assert {Digest.of(blob).hex for blob in case.manifest.blobs} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_skopeo_reads_it_as_a_docker_archive(archive: Path, case: Case, name: str, tmp_path: Path) -> None:
+    output("skopeo", "copy", f"docker-archive:{archive}", f"dir:{tmp_path}")
+    assert json.loads((tmp_path / "manifest.json").read_text())["config"]["digest"] == str(case.config)
+    if "@" not in name:
+        inspected = json.loads(output("skopeo", "inspect", "--config", f"docker-archive:{archive}:{name}"))
+        assert inspected["os"] == "linux"
+
+
+@pytest.fixture(scope="module")
+def podman() -> Iterator[Sequence[str]]:
+    with engines.podman() as command:
+        yield command
+
+
+def test_podman_loads_it_with_name_and_digest(podman: Sequence[str], archive: Path, case: Case, name: str) -> None:
+    loaded = output(*podman, "load", "--quiet", "--input", archive).strip()
+    assert loaded == f"Loaded image: {name}"
+    found = json.loads(output(*podman, "image", "inspect", name))[0]
+    assert found["Digest"] == str(case.manifest.digest)
+    assert found["Id"] == case.config.hex
+    assert {"x86_64": "amd64", "aarch64": "arm64"}[case.arch] == found["Architecture"]
+    output(*podman, "image", "rm", "--force", case.config.hex)
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[Sequence[str]]:
+    with engines.docker() as command:
+        yield command
+
+
+# Docker reads zstd since 23.0, and Debian 12 has 20.10.
+@pytest.mark.parametrize("case", [name for name in _CASES if name not in ("zstd", "mixed")], indirect=True)
+def test_docker_loads_it_with_its_name(docker: Sequence[str], archive: Path, case: Case, name: str) -> None:
+    output(*docker, "load", "--quiet", "--input", archive)
+    is_named = "@" not in name  # docker gives no names with digests, and knows such an image by its id
+    found = json.loads(output(*docker, "image", "inspect", name if is_named else str(case.config)))[0]
+    assert found["Id"] == str(case.config)
+    # Those of docker's own registry are shown short.
+    assert found["RepoTags"] == ([name.removeprefix("docker.io/library/")] if is_named else [])
+    output(*docker, "image", "rm", "--force", str(case.config))
+
+
+@pytest.fixture(scope="module")
+def ctr() -> Iterator[Sequence[str]]:
+    with engines.containerd() as command:
+        yield command
+
+
+def test_containerd_imports_it_with_name_and_digest(ctr: Sequence[str], archive: Path, case: Case, name: str) -> None:
+    output(*ctr, "images", "import", "--no-unpack", "--all-platforms", archive)
+    lines = [line.split() for line in output(*ctr, "images", "list").splitlines()[1:]]
+    found = {line[0]: line[2] for line in lines}
+    assert found == {name: str(case.manifest.digest)}
+    for each in found:
+        output(*ctr, "images", "remove", each)
+
+
+def test_podman_runs_what_it_loaded(podman: Sequence[str], package: Path, docker_registry: DockerRegistry) -> None:
+    """The layers are really unpacked, in their order: podman can mount the result."""
+    for form in ("plain", "gzip", "zstd", "mixed"):
+        output(*podman, "load", "--quiet", "--input", archive_of(package, docker_registry, _CASES[form]))
+        name = f"{docker_registry.host}/engines/{form}:1.0"
+        mounted = Path(output(*podman, "image", "mount", name).strip())
+        assert sorted(os.listdir(mounted / "srv"))[0] == f"{form}0"
+        output(*podman, "image", "unmount", name)

@@ -1,0 +1,207 @@
+"""The archive is laid out before its bytes arrive, and every tar reads it as what it was laid out for."""
+
+import hashlib
+import json
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from osc_containers.archive.layout import Layout, Member, lay_out, path_of
+from osc_containers.formats import tar as tarball
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import MANIFEST, Descriptor
+from osc_containers.oci.reference import Reference
+from tests.support.strategies import images, references
+
+APP = Reference.parse("registry.example.com:5000/team/app:1.0")
+
+
+def descriptor(content: bytes, algorithm: str = "sha256") -> Descriptor:
+    return Descriptor(digest=Digest.of(content, algorithm), size=len(content), media_type=MANIFEST)
+
+
+def image_of(contents: list[bytes], algorithm: str) -> tuple[Image, dict[Digest, bytes]]:
+    """Return an image of a manifest, a configuration and layers, with the contents of them all."""
+    manifest, config, *layers = (descriptor(content, algorithm) for content in contents)
+    image = Image(manifest=manifest, config=config, layers=tuple(layers))
+    return image, {Digest.of(content, algorithm): content for content in contents}
+
+
+def write(layout: Layout, contents: dict[Digest, bytes], path: Path) -> None:
+    """Write an archive as the layout says, the blobs last, and nothing where it says nothing."""
+    with path.open("wb") as file:
+        file.truncate(layout.size)
+        for offset, content in layout.frame():
+            file.seek(offset)
+            file.write(content)
+        for member in reversed(tuple(layout.blobs())):
+            file.seek(member.offset)
+            file.write(contents[member.digest])
+
+
+def read(path: Path) -> dict[str, bytes]:
+    found = {}
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            assert file, "all members are regular files"
+            assert member.name not in found
+            found[member.name] = file.read()
+    return found
+
+
+@given(images, references)
+def test_members_lie_one_after_another_and_fill_the_archive(image: Image, reference: Reference) -> None:
+    layout = lay_out(image, reference)
+    end = 0
+    for member in layout.members:
+        assert member.start == end
+        assert member.offset == member.start + len(member.header)
+        assert 0 <= member.end - (member.offset + member.size) < tarball.BLOCK
+        end = member.end
+    assert layout.size == end + len(tarball.END)
+    assert layout.size % tarball.BLOCK == 0
+
+
+@given(images, references)
+def test_every_blob_comes_once_in_the_order_of_the_manifest(image: Image, reference: Reference) -> None:
+    names = [member.name for member in lay_out(image, reference).members]
+    blobs = [path_of(blob.digest) for blob in (*image.layers, image.config, image.manifest)]
+    assert names == ["oci-layout", *dict.fromkeys(blobs), "index.json", "manifest.json"]
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.binary(max_size=1100) | st.sampled_from([b"", b"x" * 512, b"y" * 511]), min_size=2, max_size=6),
+    st.sampled_from(["sha256", "sha512"]),
+    references,
+)
+def test_tarfile_and_gnu_tar_read_what_was_laid_out(
+    contents: list[bytes], algorithm: str, reference: Reference
+) -> None:
+    image, blobs = image_of(contents, algorithm)
+    layout = lay_out(image, reference)
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "x.ociarchive"
+        write(layout, blobs, path)
+        expected = {
+            member.name: blobs[member.digest] if member.content is None else member.content for member in layout.members
+        }
+        assert read(path) == expected
+        assert listing("tar", path) == [(member.size, member.name) for member in layout.members]
+
+
+def listing(program: str, path: Path) -> list[tuple[int, str]]:
+    """List sizes and names of the members as a tar program sees them; it has nothing to complain about."""
+    environment = os.environ | {"TZ": "UTC", "LC_ALL": "C"}
+    command = [program, "-tvf", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stderr == ""
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert {row[0] for row in rows} == {"-rw-r--r--"}
+    # GNU tar: mode owner/group size day time name; bsdtar: mode links owner group size month day year name
+    return [(int(row[2] if "/" in row[1] else row[4]), row[-1]) for row in rows]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_bsdtar_reads_what_was_laid_out(tmp_path: Path, algorithm: str) -> None:
+    image, blobs = image_of([b"manifest", b"config", b"", b"x" * 512, b"y" * 1000], algorithm)
+    layout = lay_out(image, APP)
+    write(layout, blobs, tmp_path / "x")
+    assert listing("bsdtar", tmp_path / "x") == [(member.size, member.name) for member in layout.members]
+
+
+def test_a_layer_may_be_larger_than_ustar_can_say(tmp_path: Path) -> None:
+    large = Descriptor(digest=Digest.of(b"large"), size=8**11, media_type="")
+    manifest, config = descriptor(b"manifest"), descriptor(b"config")
+    layout = lay_out(Image(manifest=manifest, config=config, layers=(large,)), APP)
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.truncate(layout.size)
+        for offset, content in layout.frame():
+            file.seek(offset)
+            file.write(content)
+    assert path.stat().st_blocks < 1000, "the file system has no holes"
+    expected = [(member.size, member.name) for member in layout.members]
+    assert (8**11, f"blobs/sha256/{Digest.of(b'large').hex}") in expected
+    with tarfile.open(path, "r:") as tar:
+        assert [(member.size, member.name) for member in tar] == expected
+    assert listing("tar", path) == expected
+
+
+def test_a_layer_that_comes_twice_is_stored_once() -> None:
+    image, _ = image_of([b"manifest", b"config", b"layer", b"other", b"layer", b"config"], "sha256")
+    layout = lay_out(image, APP)
+    layers, other, config = (path_of(Digest.of(content)) for content in (b"layer", b"other", b"config"))
+    assert [member.name for member in layout.blobs()] == [
+        layers,
+        other,
+        config,
+        path_of(Digest.of(b"manifest")),
+    ]
+    document = json.loads(content_of(layout, "manifest.json"))
+    assert document[0]["Layers"] == [layers, other, layers, config]
+
+
+def content_of(layout: Layout, name: str) -> bytes:
+    member = find(layout, name)
+    assert member.content is not None
+    assert (len(member.content), Digest.of(member.content)) == (member.size, member.digest)
+    return member.content
+
+
+def find(layout: Layout, name: str) -> Member:
+    (member,) = (member for member in layout.members if member.name == name)
+    return member
+
+
+@pytest.mark.parametrize(
+    ("reference", "name", "tags"),
+    [
+        ("registry.example.com:5000/team/app:1.0", "registry.example.com:5000/team/app:1.0", True),
+        ("app", "docker.io/library/app:latest", True),
+        (f"r.io/a:1@sha256:{'0' * 64}", "r.io/a:1", True),
+        # The digest of an index is no name that podman takes: it compares it with the manifest's.
+        (f"r.io/a@sha256:{'0' * 64}", f"r.io/a@{Digest.of(b'manifest')}", False),
+    ],
+)
+def test_the_image_has_its_full_name_for_every_engine(reference: str, name: str, tags: bool) -> None:
+    image, _ = image_of([b"manifest", b"config", b"layer"], "sha256")
+    layout = lay_out(image, Reference.parse(reference))
+    assert json.loads(content_of(layout, "oci-layout")) == {"imageLayoutVersion": "1.0.0"}
+    assert json.loads(content_of(layout, "index.json")) == {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [
+            {
+                "mediaType": MANIFEST,
+                "digest": str(Digest.of(b"manifest")),
+                "size": 8,
+                "annotations": {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name},
+            }
+        ],
+    }
+    assert json.loads(content_of(layout, "manifest.json")) == [
+        {
+            "Config": path_of(Digest.of(b"config")),
+            "RepoTags": [name] if tags else None,
+            "Layers": [path_of(Digest.of(b"layer"))],
+        }
+    ]
+
+
+def test_the_bytes_of_an_archive_never_change(tmp_path: Path) -> None:
+    image, blobs = image_of([b"manifest", b"config", b"layer", b"x" * 600], "sha256")
+    write(lay_out(image, APP), blobs, tmp_path / "x")
+    assert (
+        hashlib.sha256((tmp_path / "x").read_bytes()).hexdigest()
+        == "931e90f5b5e0cedaa3660cad838a4c0c660ac5ea6059e2184709e0d2d8473ccc"
+    )

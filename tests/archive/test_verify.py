@@ -1,0 +1,149 @@
+"""Offline verification finds whatever differs from the one right form of an archive."""
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from osc_containers.archive import verify
+from osc_containers.archive.layout import lay_out
+from osc_containers.lock.lockfile import Lock, LockedImage
+from osc_containers.obs.package import Package
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.reference import Reference
+from tests.prefetch.test_prefetch import APP, WEB, run, want
+from tests.support import images
+from tests.support.fake_source import FakeSource
+
+NAME = "registry.example.com_team_app_1.0.x86_64.ociarchive"
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Package:
+    source = FakeSource({APP: images.small("app"), WEB: images.small("web")})
+    run(source, tmp_path, *want(APP, WEB))
+    return Package(tmp_path)
+
+
+def read_lock(package: Package) -> Lock:
+    found = package.read_lock()
+    assert found
+    return found
+
+
+def locked_app(package: Package) -> LockedImage:
+    found = read_lock(package).image_for(Reference.parse(APP), "x86_64")
+    assert found
+    return found
+
+
+def check(package: Package) -> tuple[str, ...]:
+    return verify.check_archives(package, read_lock(package).images())
+
+
+def test_what_was_fetched_is_right(package: Package) -> None:
+    assert check(package) == ()
+
+
+def flip(offset: int) -> Callable[[bytes], bytes]:
+    return lambda content: content[:offset] + bytes([content[offset] ^ 1]) + content[offset + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content[:-1], "got 9215 bytes, expected 9216; it is truncated or another file"),
+        (lambda content: content[:700], "got 700 bytes, expected 9216; it is truncated or another file"),
+        (lambda content: b"", "got 0 bytes, expected 9216; it is truncated or another file"),
+        (lambda content: content + bytes(512), "got 9728 bytes, expected 9216; it is truncated or another file"),
+        (flip(0), "member oci-layout at byte 0: not its header; it is damaged or another archive"),
+        (flip(512), "member oci-layout: got sha256:"),
+        (flip(1000), "member oci-layout: got data after its end, expected zeros"),
+        (flip(9215), "got sha256 "),
+    ],
+)
+def test_damage_is_found_and_said_where(change: Callable[[bytes], bytes], message: str, package: Package) -> None:
+    path = package.directory / NAME
+    path.write_bytes(change(path.read_bytes()))
+    (problem,) = check(package)
+    assert problem.startswith(f"{NAME}: {message}")
+    assert problem.endswith("; run the prefetch again and commit what it writes")
+
+
+def test_every_single_byte_counts(package: Package) -> None:
+    path = package.directory / NAME
+    whole = path.read_bytes()
+    for offset in range(0, len(whole), 97):
+        path.write_bytes(flip(offset)(whole))
+        assert check(package), f"byte {offset}"
+
+
+def test_a_missing_archive_is_said(package: Package) -> None:
+    (package.directory / NAME).unlink()
+    assert check(package) == (
+        f"{NAME}: not there, but the lock names it for {APP} (x86_64); "
+        "run the prefetch again and commit what it writes",
+    )
+
+
+def test_swapped_archives_are_found(package: Package) -> None:
+    one, two = (path for path in sorted(package.directory.iterdir()) if path.name.endswith(".ociarchive"))
+    content = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(content)
+    assert len(check(package)) == 2
+
+
+def test_a_tar_with_the_same_files_in_another_form_is_refused(package: Package) -> None:
+    path = package.directory / NAME
+    packed = io.BytesIO()
+    with tarfile.open(path) as old, tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as new:
+        for member in old:
+            new.addfile(member, old.extractfile(member))
+    path.write_bytes(packed.getvalue())
+    assert check(package)
+
+
+def test_a_lock_that_belongs_to_another_archive_is_refused(package: Package) -> None:
+    """Sizes and SHA-256 of the file are as locked, but what is pinned is something else."""
+    locked = locked_app(package)
+    other = read_lock(package).image_for(Reference.parse(WEB), "x86_64")
+    assert other
+    mixed = locked._replace(image=other.image)
+    assert lay_out(other.image, Reference.parse(APP)).size == locked.archive.size
+    (problem,) = verify.check_archive(package, Reference.parse(APP), "x86_64", mixed)
+    assert "not its header; it is damaged or another archive" in problem
+
+
+def test_layers_that_the_manifest_does_not_name_are_refused(tmp_path: Path) -> None:
+    """An archive that fits its lock in every byte, but whose manifest names other layers."""
+    source = FakeSource({APP: images.small("app")})
+    run(source, tmp_path, *want(APP))
+    package = Package(tmp_path)
+    locked = locked_app(package)
+    image = locked.image._replace(layers=locked.image.layers[:1])
+    content = bytearray(lay_out(image, Reference.parse(APP)).size)
+    for offset, part in lay_out(image, Reference.parse(APP)).frame():
+        content[offset : offset + len(part)] = part
+    blobs = {Digest.of(blob): blob for blob in (*source.tags[APP].blobs, source.tags[APP].raw)}
+    for member in lay_out(image, Reference.parse(APP)).blobs():
+        content[member.offset : member.offset + member.size] = blobs[member.digest]
+    (tmp_path / NAME).write_bytes(content)
+    file = locked.archive._replace(size=len(content), sha256=Digest.of(bytes(content)).hex)
+    forged = locked._replace(image=image, archive=file)
+    (problem,) = verify.check_archive(package, Reference.parse(APP), "x86_64", forged)
+    assert problem.startswith(f"{NAME}: manifest: its config and layers are not those of the lock")
+
+
+def test_an_archive_of_another_architecture_is_refused(package: Package) -> None:
+    (problem,) = verify.check_archive(package, Reference.parse(APP), "aarch64", locked_app(package))
+    assert problem.startswith(f"{NAME}: it is for linux/amd64, expected linux/arm64/v8 (aarch64)")
+
+
+def test_what_is_asked_for_must_be_locked(package: Package) -> None:
+    wanted = [(Reference.parse(APP), "x86_64", "a.kiwi:3"), (Reference.parse(APP), "s390x", "a.kiwi:3")]
+    assert verify.check_coverage(wanted, read_lock(package)) == (
+        f"a.kiwi:3: {APP} for s390x is not in the lock; run the prefetch again and commit what it writes",
+    )

@@ -1,0 +1,533 @@
+"""`check`: a package built to have each finding, and nothing in one that has none."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from osc_containers.cli.main import main
+from osc_containers.lock import lockfile
+from osc_containers.lock.lockfile import ArchiveFile, Lock, LockedImage, LockedReference
+from osc_containers.oci import platform
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import MANIFEST, Descriptor
+from osc_containers.oci.reference import Reference
+from tests.support import images
+from tests.support.docker_registry import DockerRegistry
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = Path(__file__).with_name("check.golden")
+MIB = 1 << 20
+
+HEAD = """<?xml version="1.0" encoding="utf-8"?>
+<!-- OBS-ExclusiveArch: x86_64 -->
+<image schemaversion="8.0" name="n">
+  <preferences>
+    <type image="oem" filesystem="ext4"/>
+  </preferences>
+  <packages type="image"><package name="podman"/><package name="coreutils"/></packages>
+"""
+KIWI = HEAD + '  <include from="this://./containers.xml"/>\n</image>\n'
+KIWI_B = KIWI.replace("containers.xml", "b.xml")
+CONTAINERS = """<image schemaversion="8.0" name="n">
+  <containers source="registry.example.com" backend="podman">
+    <container name="app" path="team" tag="1.0"/>
+  </containers>
+</image>
+"""
+AND_APP = CONTAINERS.partition("\n")[2]
+SERVICE = """<services>
+  <service name="kiwi_containers" mode="manual"/>
+  <service name="kiwi_containers_inject" mode="buildtime"/>
+</services>
+"""
+INJECT_B = """<service name="kiwi_containers_inject" mode="buildtime">
+    <param name="description">b.kiwi</param>
+  </service>
+"""
+CLEAN = {"a.kiwi": KIWI, "containers.xml": CONTAINERS, "_service": SERVICE}
+APP = {"registry.example.com/team/app:1.0": 10 * MIB}
+
+
+def make_lock(sizes: Mapping[str, int], arch: str = "x86_64", layers: Sequence[str] = ()) -> Lock:
+    """Make a lock with an archive of each size."""
+    blob = Descriptor(digest=Digest.of(b""), size=0, media_type="")
+    made = tuple(Descriptor(digest=blob.digest, size=0, media_type=media_type) for media_type in layers)
+    image = Image(manifest=blob, config=blob, layers=made)
+    references = {}
+    for name, size in sizes.items():
+        file = ArchiveFile(name=f"{name.replace('/', '_').replace(':', '_')}.ociarchive", size=size, sha256="0" * 64)
+        locked = LockedImage(image=image, created="", archive=file)
+        references[Reference.parse(name)] = LockedReference(
+            digest=blob.digest, media_type=MANIFEST, images={arch: locked}
+        )
+    return Lock(references=references)
+
+
+def write(directory: Path, files: Mapping[str, str | None], sizes: Mapping[str, int]) -> Path:
+    """Write the clean package with these files in place of its own, and with archives that are all holes."""
+    made = make_lock(sizes)
+    for _, _, locked in made.images():
+        with (directory / locked.archive.name).open("wb") as file:
+            file.truncate(locked.archive.size)
+    for name, text in ({**CLEAN, "containers.lock": lockfile.dumps(made)} | dict(files)).items():
+        if text is not None:
+            (directory / name).write_text(text)
+    return directory
+
+
+def check(directory: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
+    status = main(["check", str(directory), *options])
+    said = capsys.readouterr()
+    assert said.err == ""
+    return status, said.out
+
+
+def test_a_clean_package_has_no_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(write(tmp_path, {}, APP), capsys, "--strict") == (0, "nothing found\n")
+    assert check(tmp_path, capsys, "--format", "json") == (0, "[]\n")
+
+
+@pytest.mark.integration
+def test_the_example_has_no_findings(
+    docker_registry: DockerRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ROOT / "example", tmp_path, dirs_exist_ok=True)
+    containers = tmp_path / "containers.xml"
+    containers.write_text(containers.read_text().replace("registry.opensuse.org", docker_registry.host))
+    for name in ("opensuse/tumbleweed:latest", "opensuse/busybox:latest", "opensuse/leap:15.6"):
+        docker_registry.push(images.multi_platform(name.partition(":")[0].replace("/", "-")), name)
+    assert main(["prefetch", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert check(tmp_path, capsys, "--strict") == (0, "nothing found\n")
+
+
+def containers(inner: str, source: str = "registry.example.com") -> str:
+    return f'<image>\n<containers source="{source}" backend="podman">\n{inner}\n</containers>\n</image>\n'
+
+
+def with_type(inner: str, filesystem: str = "ext4") -> str:
+    plain = '<type image="oem" filesystem="ext4"/>'
+    return KIWI.replace(plain, f'<type image="oem" filesystem="{filesystem}">{inner}</type>')
+
+
+def with_profiles(*names: str) -> str:
+    declared = "".join(f"<profile name='{name}' description='d'/>" for name in names)
+    return KIWI.replace("<preferences>", f"<profiles>{declared}</profiles><preferences>")
+
+
+def with_store_of_docker(name: str) -> dict[str, str | None]:
+    partition = f'<partitions><partition name="d" mountpoint="/var/lib/{name}" size="500M"/></partitions>'
+    kiwi = with_type(f'{FIXED}<size unit="G">1</size>{partition}')
+    return {"a.kiwi": kiwi.replace("podman", "docker"), "containers.xml": CONTAINERS.replace("podman", "docker")}
+
+
+NAME = "registry.example.com_team_app_1.0.ociarchive"
+FIXED = "<oemconfig><oem-resize>false</oem-resize></oemconfig>"
+LARGE = {"registry.example.com/team/app:1.0": 600 * MIB}
+PODMAN, COREUTILS = '<package name="podman"/>', '<package name="coreutils"/>'
+
+# What is said of each is in check.golden, in the same order.
+CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
+    "visible": ({"a.kiwi": HEAD + CONTAINERS.partition("\n")[2], "containers.xml": None}, APP),
+    "visible with a port": (
+        {"a.kiwi": HEAD + containers('<container name="x"/>', "localhost:5000").partition("\n")[2]},
+        {"localhost:5000/x:latest": 10},
+    ),
+    "visible with a transport": (
+        {"a.kiwi": HEAD + containers('<container name="x"/>', "docker://localhost:5000/a").partition("\n")[2]},
+        {"localhost:5000/a/x:latest": 10},
+    ),
+    "a scheme": ({"containers.xml": containers('<container name="x"/>', "https://a.example.com")}, {}),
+    "a project of OBS": ({"containers.xml": containers('<container name="x"/>', "obs://home:ann/images")}, {}),
+    "one reference from two places": (
+        {
+            "containers.xml": containers('<container name="x"/>', "oci:a").removesuffix("</image>\n")
+            + containers('<container name="x"/>', "dir:b").removeprefix("<image>\n")
+        },
+        {"localhost/x:latest": 10},
+    ),
+    "a slash in the name": ({"containers.xml": containers('<container name="team/app" tag="1.0"/>')}, APP),
+    "two of one name": (
+        {
+            "containers.xml": containers(
+                '<container name="app" path="team" tag="1.0"/>\n<container name="app" tag="1.0"/>'
+            )
+        },
+        {**APP, "registry.example.com/app:1.0": 10},
+    ),
+    "a transport": (
+        {"containers.xml": containers('<container name="x"/>', "docker://a.example.com")},
+        {"a.example.com/x:latest": 10},
+    ),
+    "a nested include": (
+        {"containers.xml": '<image>\n<include from="more.xml"/>\n</image>', "more.xml": CONTAINERS},
+        APP,
+    ),
+    "a profile that is not declared": (
+        {"containers.xml": CONTAINERS.replace('"podman"', '"podman" profiles="Gone"')},
+        APP,
+    ),
+    "no profile between commas": ({"containers.xml": CONTAINERS.replace('"podman"', '"podman" profiles=","')}, APP),
+    "a profile called root": (
+        {
+            "a.kiwi": with_profiles("root"),
+            "containers.xml": CONTAINERS.replace('"podman"', '"podman" profiles="root"'),
+        },
+        APP,
+    ),
+    "no service file": ({"_service": None}, APP),
+    "other services only": ({"_service": "<services><service name='tar' mode='buildtime'/></services>"}, APP),
+    "a broken service file": ({"_service": "<services>"}, APP),
+    "modes that cannot work": (
+        {
+            "_service": """<services>
+<service name="kiwi_containers"/>
+<service name="kiwi_containers" mode="trylocal"/>
+<service name="kiwi_containers" mode="buildtime"/>
+<service name="kiwi_containers_inject" mode="manual"/>
+</services>"""
+        },
+        APP,
+    ),
+    "parameters that will be refused": (
+        {
+            "_service": """<services>
+<service name="kiwi_containers" mode="localonly">
+<param name="arch">x86_64 pdp11</param>
+<param name="description">gone.kiwi</param>
+<param name="locked">true</param>
+<param name="inject">0</param>
+<param name="foo">bar</param>
+</service>
+<service name="kiwi_containers_inject" mode="buildtime"><param name="arch">x86_64</param></service>
+</services>"""
+        },
+        APP,
+    ),
+    "a service for each of several descriptions": (
+        {
+            "b.kiwi": KIWI_B,
+            "b.xml": CONTAINERS,
+            "_service": SERVICE.replace(
+                '"buildtime"/>', '"buildtime"><param name="description">a.kiwi</param></service>'
+            ).replace("</services>", f"{INJECT_B}</services>"),
+        },
+        APP,
+    ),
+    "a service for a description that is not there": (
+        {
+            "b.kiwi": KIWI,
+            "_service": SERVICE.replace(
+                '"buildtime"/>', '"buildtime"><param name="description">c.kiwi</param></service>'
+            ),
+        },
+        APP,
+    ),
+    "several descriptions": ({"b.kiwi": KIWI_B, "b.xml": CONTAINERS}, APP),
+    "several descriptions that share their containers": ({"b.kiwi": KIWI}, APP),
+    "no lock": ({"containers.lock": None}, {}),
+    "no lock and no service": ({"containers.lock": None, "_service": None}, {}),
+    "a broken lock": ({"containers.lock": "{}"}, {}),
+    "a lock of yesterday": ({}, {"registry.example.com/team/old:1.0": 10}),
+    "a lock for another architecture": ({"containers.lock": lockfile.dumps(make_lock(APP, "aarch64"))}, APP),
+    "an archive that is not locked": ({"stray.ociarchive": "x"}, APP),
+    "an archive of another size": ({NAME: "x"}, APP),
+    "an archive that is too large for cpio": ({}, {"registry.example.com/team/app:1.0": 5 << 30}),
+    "layers of zstd for docker": (
+        {
+            "a.kiwi": KIWI.replace("podman", "docker"),
+            "containers.xml": CONTAINERS.replace("podman", "docker"),
+            "containers.lock": lockfile.dumps(make_lock(APP, layers=("application/vnd.oci.image.layer.v1.tar+zstd",))),
+        },
+        APP,
+    ),
+    "no podman": ({"a.kiwi": KIWI.replace(PODMAN, "")}, APP),
+    "no podman, but a pattern": ({"a.kiwi": KIWI.replace(PODMAN, '<namedCollection name="containers"/>')}, APP),
+    "podman is deleted": (
+        {"a.kiwi": KIWI.replace("</image>", f'<packages type="delete">{PODMAN}</packages>\n</image>')},
+        APP,
+    ),
+    "no coreutils": ({"a.kiwi": KIWI.replace(COREUTILS, "")}, APP),
+    "docker in one profile of two": (
+        {
+            "a.kiwi": with_profiles("A", "B")
+            .replace("<image ", "<!-- OBS-Profiles: @BUILD_FLAVOR@ -->\n<image ")
+            .replace("</image>", '<packages type="image" profiles="A"><package name="docker"/></packages>\n</image>'),
+            "_multibuild": "<multibuild><flavor>A</flavor><package>B</package></multibuild>",
+            "containers.xml": CONTAINERS.replace("podman", "docker"),
+        },
+        APP,
+    ),
+    "docker on one architecture of two": (
+        {
+            "a.kiwi": KIWI.replace(PODMAN, '<package name="docker" arch="aarch64"/>'),
+            "containers.xml": CONTAINERS.replace("podman", "docker"),
+            "_service": SERVICE.replace('"manual"/>', '"manual"><param name="arch">x86_64</param></service>'),
+        },
+        APP,
+    ),
+    "an architecture that is not prefetched": (
+        {
+            "a.kiwi": KIWI.replace("ExclusiveArch: x86_64", "ExclusiveArch: x86_64 amd64 aarch64 local"),
+            "_service": SERVICE.replace('"manual"/>', '"manual"><param name="arch">x86_64</param></service>'),
+        },
+        APP,
+    ),
+    "a profile that is not prefetched": (
+        {
+            "a.kiwi": with_profiles("A", "B", "C").replace("<image ", "<!-- OBS-Profiles: A B -->\n<image "),
+            "containers.xml": CONTAINERS.replace("<containers", '<containers profiles="B"').replace(
+                "</image>", AND_APP
+            ),
+            "_service": SERVICE.replace('"manual"/>', '"manual"><param name="profile">A</param></service>'),
+        },
+        APP,
+    ),
+    "the profile of a build that is told none": (
+        {
+            "a.kiwi": with_profiles("A", "B").replace("name='B'", "name='B' import='true'"),
+            "containers.xml": AND_APP.join(CONTAINERS.replace(" backend", ' profiles="B" backend').split("</image>\n")),
+            "_service": SERVICE.replace('"manual"/>', '"manual"><param name="profile">A</param></service>'),
+        },
+        APP,
+    ),
+    "a profile of a description that is not built": (
+        {
+            "b.kiwi": with_profiles("A", "B").replace("<image ", "<!-- OBS-Profiles: A B -->\n<image "),
+            "containers.xml": AND_APP.join(CONTAINERS.replace(" backend", ' profiles="B" backend').split("</image>\n")),
+            "a.kiwi": with_profiles("A", "B"),
+            "_service": SERVICE.replace('"manual"/>', '"manual"><param name="profile">A</param></service>').replace(
+                '"buildtime"/>', '"buildtime"><param name="description">a.kiwi</param></service>'
+            ),
+        },
+        APP,
+    ),
+    "a profile to prefetch that is not declared": (
+        {"_service": SERVICE.replace('"manual"/>', '"manual"><param name="profile">A</param></service>')},
+        APP,
+    ),
+    "a container that is only fetched needs no engine": (
+        {
+            "a.kiwi": KIWI.replace(PODMAN + COREUTILS, ""),
+            "containers.xml": CONTAINERS.replace("tag=", 'fetch_only="true" tag='),
+        },
+        APP,
+    ),
+    "a size that is too small": ({"a.kiwi": with_type(f'{FIXED}<size unit="M">1000</size>')}, LARGE),
+    "a size that is enough with memory": ({"a.kiwi": with_type(f'{FIXED}<size unit="G">2</size>')}, LARGE),
+    "a size that is enough": ({"a.kiwi": with_type(f'{FIXED}<size unit="G">4</size>')}, LARGE),
+    "an unpartitioned size": ({"a.kiwi": with_type(f'{FIXED}<size unit="G" unpartitioned="3">4</size>')}, LARGE),
+    "no size": ({"a.kiwi": with_type(FIXED)}, LARGE),
+    "an addition that is too small": ({"a.kiwi": with_type(f'{FIXED}<size additive="true">200</size>')}, LARGE),
+    "an addition that is enough": ({"a.kiwi": with_type(f'{FIXED}<size additive="true">1800</size>')}, LARGE),
+    "a system size": ({"a.kiwi": with_type("<oemconfig><oem-systemsize>1000</oem-systemsize></oemconfig>")}, LARGE),
+    "an image that grows to its disk": ({"a.kiwi": with_type('<size unit="M">100</size>')}, LARGE),
+    "a volume for the store": (
+        {"a.kiwi": with_type('<systemdisk><volume name="var/lib/containers" size="500M"/></systemdisk>')},
+        LARGE,
+    ),
+    "volumes of btrfs share their room": (
+        {"a.kiwi": with_type('<systemdisk><volume name="var" size="5M"/></systemdisk>', "btrfs")},
+        LARGE,
+    ),
+    "a volume without a size": ({"a.kiwi": with_type('<systemdisk><volume name="var"/></systemdisk>')}, LARGE),
+    "a volume that takes the rest": (
+        {"a.kiwi": with_type('<systemdisk><volume name="var" size="all"/></systemdisk>')},
+        LARGE,
+    ),
+    "a partition": (
+        {"a.kiwi": with_type('<partitions><partition name="v" mountpoint="/var" size="1G"/></partitions>')},
+        LARGE,
+    ),
+    **{f"a partition for docker's {name}": (with_store_of_docker(name), LARGE) for name in ("docker", "containerd")},
+}
+
+
+def golden() -> dict[str, str]:
+    sections = GOLDEN.read_text().removeprefix("=== ").split("\n=== ")
+    return {name: text for name, _, text in (section.partition("\n") for section in sections)}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_finds(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    files, sizes = CASES[name]
+    status, said = check(write(tmp_path, files, sizes), capsys)
+    assert said.removesuffix("\n") == golden()[name].removesuffix("\n")
+    assert status == (1 if ": error: " in said else 0)
+    assert all(len(line) <= 100 for line in said.splitlines() if not line.startswith("    > "))
+
+
+def test_every_case_is_in_the_golden_file() -> None:
+    assert list(golden()) == list(CASES)
+
+
+def test_findings_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, {"_service": None, "a.kiwi": KIWI.replace(COREUTILS, "")}, APP)
+    status, said = check(tmp_path, capsys, "--format", "json")
+    assert status == 1
+    found = json.loads(said)
+    assert [(each["severity"], each["check"]) for each in found] == [
+        ("error", "service"),
+        ("warning", "service"),
+        ("info", "package"),
+    ]
+    assert found[0] == {
+        "severity": "error",
+        "check": "service",
+        "file": "_service",
+        "line": None,
+        "why": (
+            "nothing puts the containers into the image: in the build, kiwi will try to pull them, without a network"
+        ),
+        "fix": '<service name="kiwi_containers_inject" mode="buildtime"/>',
+    }
+    assert (found[2]["file"], found[2]["line"]) == ("containers.xml", 3)
+
+
+def test_nothing_is_unwanted_where_a_description_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, {"a.kiwi": "<image"}, APP)
+    assert check(tmp_path, capsys) == (1, "a.kiwi:1: error: not XML; unclosed token\n")
+
+
+def test_of_many_profiles_that_are_not_declared_some_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = ",".join(f"p{number}" for number in range(9000))
+    write(tmp_path, {"containers.xml": CONTAINERS.replace('"podman"', f'"podman" profiles="{many}"')}, APP)
+    status, said = check(tmp_path, capsys)
+    assert (status, len(said) < 4000) == (0, True)
+
+
+def test_strict_makes_errors_of_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, {"stray.ociarchive": "x"}, APP)
+    assert check(tmp_path, capsys)[0] == 0
+    assert check(tmp_path, capsys, "--strict")[0] == 1
+
+
+def test_what_is_in_the_way_of_the_overlay_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, {}, APP) / "root/usr/lib/systemd/system/kiwi_containers.service"
+    path.parent.mkdir(parents=True)
+    path.symlink_to("mine")
+    expected = "root/usr/lib/systemd/system/kiwi_containers.service: warning: the build puts a file of that name"
+    assert check(tmp_path, capsys)[1].startswith(expected)
+    shutil.rmtree(tmp_path / "root")
+    (tmp_path / "root").touch()
+    status, said = check(tmp_path, capsys)
+    assert status == 1
+    assert said.startswith("root: error: got a file or a link, expected an overlay directory, or nothing; rename it")
+
+
+def test_the_command_that_removes_a_file_is_for_the_working_copy_that_it_is_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`osc rm` without --force refuses what it never had."""
+    write(tmp_path, {"stray.ociarchive": "x"}, APP)
+    (tmp_path / ".osc").mkdir()
+    assert check(tmp_path, capsys)[1].endswith("    > osc rm --force stray.ociarchive\n")
+
+
+def test_a_bundle_needs_no_inject_service(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    service = """<services><service name="kiwi_containers" mode="manual">
+<param name="description">containers.xml</param><param name="arch">x86_64</param><param name="inject">source</param>
+</service></services>"""
+    files: dict[str, str | None] = {"a.kiwi": HEAD + "</image>", "_service": service, NAME: None}
+    write(tmp_path, files | {"kiwi_containers.obscpio": "x"}, APP)
+    (tmp_path / NAME).unlink()
+    assert check(tmp_path, capsys, "--strict") == (0, "nothing found\n")
+    (tmp_path / "containers.xml").write_text(CONTAINERS.replace("<containers", '<containers profiles="A"'))
+    assert "no profile 'A' is declared" in check(tmp_path, capsys, "--strict")[1]
+    (tmp_path / "a.kiwi").write_text(with_profiles("A").replace('  <include from="this://./containers.xml"/>\n', ""))
+    assert check(tmp_path, capsys, "--strict") == (0, "nothing found\n")
+    (tmp_path / "kiwi_containers.obscpio").unlink()
+    status, said = check(tmp_path, capsys)
+    assert status == 1
+    assert said.startswith("kiwi_containers.obscpio: error: not there, but containers.lock pins 1 image for it")
+
+
+SOURCE = '"manual"><param name="inject">source</param></service>'
+ALONE = SERVICE.replace('"manual"/>', SOURCE).replace(
+    '  <service name="kiwi_containers_inject" mode="buildtime"/>\n', ""
+)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (
+            {"_service": SERVICE.replace('"manual"/>', SOURCE)},
+            [
+                ("_service", "kiwi_containers_inject finds no archives: kiwi_containers puts them"),
+                ("a.kiwi", "kiwi reads these <containers>, too"),
+            ],
+        ),
+        ({"_service": ALONE}, [("a.kiwi", "kiwi reads these <containers>, too")]),
+        (
+            {"_service": ALONE, "a.kiwi": HEAD + AND_APP.replace("</image>\n", "") + "</image>"},
+            [("a.kiwi", "kiwi reads these <containers>, too")],
+        ),
+    ],
+)
+def test_a_bundle_is_no_good_beside_what_reads_the_containers_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], files: dict[str, str | None], expected: list[tuple[str, str]]
+) -> None:
+    write(tmp_path, files | {"kiwi_containers.obscpio": "x"}, APP)
+    (tmp_path / NAME).unlink()
+    status, said = check(tmp_path, capsys, "--format", "json")
+    found = json.loads(said)
+    assert status == 1
+    assert [(each["file"], each["why"][: len(why)]) for each, (_, why) in zip(found, expected, strict=True)] == expected
+
+
+def test_a_description_with_many_packages_is_checked_and_set_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = "".join(f'<package name="p{number}"/>\n' for number in range(20_001))
+    write(tmp_path, {"a.kiwi": KIWI.replace("<package ", f"{many}<package ", 1)}, APP)
+    assert check(tmp_path, capsys) == (0, "nothing found\n")
+    (tmp_path / "containers.xml").write_text(CONTAINERS.replace("</image>", f"<packages>{many}</packages></image>"))
+    (tmp_path / "_service").unlink()
+    assert main(["init", "--inject", "source", "--no-prefetch", str(tmp_path)]) == 1
+    assert "a.kiwi:20009: containers.xml has 'packages', too;" in capsys.readouterr().err
+
+
+def test_more_elements_than_anybody_writes_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    many = "<x/>" * 100_000
+    write(tmp_path, {"a.kiwi": KIWI.replace("<package ", f"{many}<package ", 1)}, APP)
+    assert check(tmp_path, capsys) == (1, "a.kiwi:7: error: more than 100000 elements\n")
+    (tmp_path / "containers.xml").write_text(CONTAINERS.replace("</image>", f"<packages>{many}</packages></image>"))
+    (tmp_path / "_service").unlink()
+    assert main(["init", "--inject", "source", "--no-prefetch", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "osc-containers: containers.xml:5: more than 100000 elements\n"
+
+
+def test_no_more_of_a_file_is_read_than_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, {"a.kiwi": KIWI.replace("<image", "<!-- OBS-Profiles: @BUILD_FLAVOR@ -->\n<image")}, APP)
+    for name in ("_multibuild", "_service"):
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, 1 << 40)
+        status, said = check(tmp_path, capsys)
+    assert (status, said) == (1, "_service: error: has more than 4194304 bytes, too many for such a file\n")
+    for inject in ("buildtime", "source"):
+        assert main(["init", "--inject", inject, "--no-prefetch", str(tmp_path)]) == 1
+        assert capsys.readouterr().err.startswith("osc-containers: _service: has more than 4194304 bytes")
+
+
+@pytest.mark.parametrize("command", ["check", "prefetch", "init --no-prefetch --inject source"])
+def test_a_machine_that_kiwi_does_not_know_is_said_where_it_matters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(platform, "of_this_machine", lambda: "loongarch64")
+    write(tmp_path, {"_service": None, "a.kiwi": KIWI.replace("<!-- OBS-ExclusiveArch: x86_64 -->\n", "")}, APP)
+    assert main([*command.split(), str(tmp_path)]) == 1
+    said = "".join(capsys.readouterr()).replace("\n    ", " ")
+    assert len(re.findall(r"this machine has an unknown architecture 'loongarch64', .*; give one by 'arch'", said)) == 1
+    assert main(["check", "--arch", "x86_64", str(tmp_path)]) == 1
+    assert "nothing puts the containers into the image" in capsys.readouterr().out.replace("\n    ", " ")

@@ -1,0 +1,493 @@
+"""`init`: from kiwi's own documentation example to a package that builds on OBS."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from osc_containers.cli import services
+from osc_containers.cli.main import main
+from osc_containers.obs import service_file, working_copy
+from tests.kiwi.test_parity import Oracle, Selection, oracle
+from tests.kiwi.test_split import dependencies, obs_builds
+from tests.support import images
+from tests.support.docker_registry import DockerRegistry
+
+assert oracle  # a fixture
+
+# kiwi 10.3, doc/source/image_description/elements.rst, in as much of a description as kiwi asks for
+DOCUMENTED = """<?xml version="1.0" encoding="utf-8"?>
+<!-- OBS-ExclusiveArch: x86_64 -->
+<image schemaversion="8.0" name="appliance">
+    <description type="system"><author>a</author><contact>c</contact><specification>s</specification></description>
+    <preferences>
+        <version>1.0.0</version>
+        <packagemanager>zypper</packagemanager>
+        <type image="tbz"/>
+    </preferences>
+    <repository type="rpm-md"><source path="obsrepositories:/"/></repository>
+    <containers source="REGISTRY" backend="podman">
+        <container name="some"/>
+    </containers>
+
+    <containers source="REGISTRY" backend="container-snap">
+        <container name="opensuse/bootable" tag="slowroll"/>
+    </containers>
+    <packages type="image"><package name="podman"/><package name="container-snap"/></packages>
+    <packages type="bootstrap"><package name="filesystem"/></packages>
+</image>
+"""
+
+
+@pytest.fixture
+def package(docker_registry: DockerRegistry, tmp_path: Path) -> Path:
+    """Give a package with kiwi's example, and a registry that has its images."""
+    for name in ("some:latest", "opensuse/bootable:slowroll"):
+        docker_registry.push(images.small(name.partition(":")[0].replace("/", "-")), name)
+    directory = tmp_path / "package"
+    directory.mkdir()
+    (directory / "appliance.kiwi").write_text(DOCUMENTED.replace("REGISTRY", docker_registry.host))
+    return directory
+
+
+def contents(directory: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_ino, path.read_bytes()) for path in directory.iterdir() if path.is_file()}
+
+
+@pytest.mark.integration
+def test_the_example_of_kiwi_becomes_a_package_that_verifies(
+    package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (package / ".osc/sources").mkdir(parents=True)
+    (package / ".osc/sources/appliance.kiwi").touch()
+    assert main(["init", str(package)]) == 0
+    flat = docker_registry.host.replace(":", "_")
+    archives = [f"{flat}_opensuse_bootable_slowroll.x86_64.ociarchive", f"{flat}_some_latest.x86_64.ociarchive"]
+    assert sorted(contents(package)) == sorted(
+        [*archives, "_service", "appliance.kiwi", "containers.lock", "containers.xml"]
+    )
+    said = capsys.readouterr()
+    assert said.out == ("Now commit:\n  osc add _service containers.lock containers.xml *.ociarchive\n  osc commit\n")
+    assert "osc-containers: _service: new\n" in said.err
+    assert main(["verify", str(package)]) == 0
+    assert capsys.readouterr().out == "2 archives verified: all is as the lock and the description say\n"
+    assert main(["check", "--strict", str(package)]) == 0
+    infos = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert set(infos) == {"info"}  # plain kiwi cannot have a slash in a name, and no coreutils are named
+
+
+@pytest.mark.integration
+def test_a_second_run_changes_and_asks_nothing(
+    package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", str(package)]) == 0
+    before, asked = contents(package), len(docker_registry.requests())
+    capsys.readouterr()
+    assert main(["init", str(package)]) == 0
+    assert capsys.readouterr().out == "Nothing changed: the package is set up.\n"
+    assert contents(package) == before
+    assert len(docker_registry.requests()) == asked
+
+
+@pytest.mark.integration
+def test_kiwi_sees_the_same_and_obs_build_nothing(package: Path, oracle: Oracle) -> None:
+    path = package / "appliance.kiwi"
+    selections = [Selection("x86_64", ())]
+    before = oracle.ask(path, selections)
+    assert main(["init", "--no-prefetch", str(package)]) == 0
+    assert oracle.ask(path, selections) == before
+    assert len(before["answers"][0]["containers"]) == 2
+    for obs_build in obs_builds():
+        assert [name for name in dependencies(obs_build, path) if name.startswith("container:")] == []
+
+
+def test_a_bundle_is_set_up_beside_a_description_that_is_not_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = CONTAINERS.replace("<containers", "<containers arch='aarch64'")
+    (tmp_path / "c.xml").write_text(f"<image>{section}</image>")
+    for name in ("a.kiwi", "b.kiwi"):
+        (tmp_path / name).write_text("<image><include from='c.xml'/></image>")
+    for options in (["--inject", "source", "--description", "a.kiwi"], []):
+        assert main(["init", "--arch", "x86_64", *options, str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith("Nothing changed: the package is set up.\n")
+    assert main(["check", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--inject", "source"]])
+def test_what_asks_for_nothing_here_is_set_up_as_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    section = CONTAINERS.replace("<containers", "<containers arch='aarch64'")
+    (tmp_path / "a.kiwi").write_text(f"<image>{section}</image>")
+    assert main(["init", "--arch", "x86_64", *options, str(tmp_path)]) == 0
+    assert "nothing to do: no <containers> for these architectures and profiles" in capsys.readouterr().err
+    for command, said in (
+        ("init", "Nothing changed: the package is set up.\n"),
+        ("verify", "0 archives verified: all is as the lock and the description say\n"),
+        ("check", "nothing found\n"),
+    ):
+        assert main([command, str(tmp_path)]) == 0
+        assert capsys.readouterr().out == said
+
+
+@pytest.mark.integration
+def test_what_the_services_run_with_is_what_is_prefetched(package: Path, docker_registry: DockerRegistry) -> None:
+    docker_registry.push(images.multi_platform("some"), "some:latest")
+    docker_registry.push(images.multi_platform("bootable"), "opensuse/bootable:slowroll")
+    assert main(["init", "--arch", "aarch64", "--arch", "x86_64", str(package)]) == 0
+    assert (package / "_service").read_text().count("<param") == 2
+    assert len(list(package.glob("*.aarch64.ociarchive"))) == 2
+    for path in package.glob("*.ociarchive"):
+        path.unlink()
+    assert main(["init", str(package)]) == 0
+    assert len(list(package.glob("*.ociarchive"))) == 4
+
+
+@pytest.mark.integration
+def test_a_failed_prefetch_leaves_a_package_that_is_set_up(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = package / "appliance.kiwi"
+    path.write_text(path.read_text().replace("slowroll", "gone"))
+    assert main(["init", str(package)]) == 1
+    assert "run 'osc containers prefetch' again" in capsys.readouterr().err
+    assert sorted(contents(package)) == ["_service", "appliance.kiwi", "containers.xml"]
+
+
+@pytest.mark.integration
+def test_what_a_failed_prefetch_of_init_advises_fails_in_the_same_words(
+    package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = package / "appliance.kiwi"
+    path.write_text(path.read_text().replace("slowroll", "gone"))
+    assert main(["init", "--inject", "source", str(package)]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    before = contents(package)
+    assert main(["prefetch", str(package)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == said
+    assert contents(package) == before
+    docker_registry.push(images.small("gone"), "opensuse/bootable:gone")
+    assert main(["prefetch", str(package)]) == 0
+    assert main(["check", "--strict", str(package)]) == 0
+
+
+CONTAINERS = "<containers source='a.b' backend='docker'><container name='x'/></containers>"
+
+
+@pytest.mark.parametrize(
+    ("options", "files", "expected"),
+    [
+        (
+            ["--inject", "source"],
+            {"a.kiwi": "<image><users/></image>"},
+            "a.kiwi: no <containers>, so there is nothing to prefetch",
+        ),
+        ([], {"a.kiwi": "<image><users/></image>"}, "a.kiwi: no <containers>, so there is nothing to prefetch"),
+        (
+            [],
+            dict.fromkeys(("a.kiwi", "b.kiwi"), f"<image>{CONTAINERS}</image>"),
+            "a.kiwi, b.kiwi: several have <containers>; say by --description which OBS builds",
+        ),
+        (
+            ["--inject", "source", "--arch", "x86_64"],
+            {
+                "a.kiwi": f"<image>{CONTAINERS}\n<include from='x.xml'/></image>",
+                "x.xml": f"<image>{CONTAINERS}<packages/></image>",
+            },
+            "a.kiwi:2: x.xml has 'packages', too; put <containers> into a file of its own",
+        ),
+        (
+            ["--inject", "source", "--arch", "x86_64"],
+            {
+                "a.kiwi": f"<image>{CONTAINERS}\n<include from='x.xml'/></image>",
+                "x.xml": f"<image>{CONTAINERS}</image>",
+            },
+            "a.kiwi: <containers> are in containers.xml, x.xml, but kiwi_containers.obscpio is for those of one file",
+        ),
+        (
+            ["--inject", "source", "--arch", "x86_64"],
+            {"a.kiwi": "<image><include from='x/y.xml'/></image>", "x/y.xml": f"<image>{CONTAINERS}</image>"},
+            "a.kiwi:1: x/y.xml is in a directory, where the service does not look; put <containers> into a file of",
+        ),
+    ],
+)
+def test_init_refuses_before_it_changes_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], files: dict[str, str], expected: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert main(["init", "--no-prefetch", *options, str(tmp_path)]) == 1
+    assert expected in capsys.readouterr().err
+    there = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert {str(path.relative_to(tmp_path)): path.read_text() for path in there} == files
+
+
+PREFETCH = '<service name="kiwi_containers" mode="manual"/>'
+INJECT = '<service name="kiwi_containers_inject" mode="buildtime"/>'
+BUNDLE = PREFETCH.replace("/>", "><param name='inject'>source</param></service>")
+
+
+@pytest.mark.parametrize(
+    ("options", "entries", "expected"),
+    [
+        ([], (PREFETCH, INJECT.replace("buildtime", "manual")), "_service:3: kiwi_containers_inject does its work in"),
+        ([], (PREFETCH.replace("manual", "buildtime"),), "_service:2: kiwi_containers needs a network, and there is"),
+        ([], (PREFETCH.replace("manual", "trylocal"),), "_service:2: kiwi_containers mode 'trylocal' runs on the OBS"),
+        ([], (BUNDLE.replace("manual", ""),), "_service:2: kiwi_containers without mode runs on the OBS"),
+        (
+            [],
+            (PREFETCH.replace("/>", "><param name='arch'>amd65</param></service>"),),
+            "_service:2: kiwi_containers: unknown architecture 'amd65'",
+        ),
+        (["--arch=s390x"], (PREFETCH, INJECT), "_service:2: kiwi_containers has arch by default, got s390x; change it"),
+        (
+            ["--arch=s390x,x86_64"],
+            (BUNDLE.replace("<param", "<param name='arch'>x86_64</param><param"),),
+            "_service:2: kiwi_containers has arch x86_64, got s390x, x86_64; change it there",
+        ),
+        (
+            ["--description=a.kiwi"],
+            (PREFETCH, INJECT.replace("/>", "><param name='description'>b.kiwi</param></service>")),
+            "_service:3: kiwi_containers_inject has description b.kiwi, got a.kiwi; change it there",
+        ),
+        (["--inject=source"], (PREFETCH, INJECT), "_service:2: kiwi_containers is set up the other way; take it out"),
+        (["--inject=buildtime"], (BUNDLE,), "_service:2: kiwi_containers is set up the other way; take it out, and"),
+        ([], (BUNDLE, INJECT), "_service:3: kiwi_containers_inject is set up the other way; take it out"),
+        (
+            [],
+            (BUNDLE, "<!-- b.kiwi -->"),
+            "a.kiwi:1: kiwi reads these <containers>, too: what is in kiwi_containers.obscpio already it",
+        ),
+    ],
+)
+def test_what_is_there_and_cannot_stay_is_not_called_set_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], entries: tuple[str, ...], expected: str
+) -> None:
+    image = "<image><containers source='a.b' backend='docker'><container name='x'/></containers></image>"
+    services = "\n".join(("<services>", *entries, "</services>"))
+    files = {"a.kiwi": image, "b.kiwi": "<image/>", "_service": services}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    if "b.kiwi" in services:
+        (tmp_path / "b.kiwi").write_text(image)
+    before = contents(tmp_path)
+    assert main(["init", "--no-prefetch", *options, str(tmp_path)]) == 1
+    assert expected in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+def test_it_says_how_to_commit_with_git(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    (tmp_path / "sub dir").mkdir()
+    path = tmp_path / "sub dir" / "a b.kiwi"
+    path.write_text("<image><include from='x.xml'/></image>")
+    path.with_name("x.xml").write_text(f"<image>{CONTAINERS}</image>")
+    for _ in range(2):
+        assert main(["init", "--no-prefetch", str(path.parent)]) == 0
+        assert capsys.readouterr().out == (
+            "Now fetch and commit:\n  osc containers prefetch\n  git add .\n  git commit\n"
+        )
+    assert working_copy.commands_for(path.parent, ["_service"]) == ("git add _service", "git commit")
+
+
+def test_names_with_blanks_are_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = '<profiles><profile name="My Profile" description="d"/></profiles>'
+    containers = CONTAINERS.replace("<containers", "<containers profiles='My Profile'")
+    (tmp_path / "my app.kiwi").write_text(f"<image>{profile}<include from='containers.xml'/></image>")
+    (tmp_path / "containers.xml").write_text(f"<image>{containers}</image>")
+    assert main(["init", "--no-prefetch", "--description", "my app.kiwi", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == (
+        "Now fetch and commit:\n  osc containers prefetch\n  osc addremove\n  osc commit\n"
+    )
+    named = ["--description", "my app.kiwi", "--arch", "x86_64"]
+    for command in (["verify", *named], ["prefetch", "--locked", *named], ["inject", "--root", str(tmp_path), *named]):
+        assert main([*command, "--profile", "My Profile", str(tmp_path)]) == 1
+        assert capsys.readouterr().err.startswith("osc-containers: containers.lock: not there")
+    assert main(["list", "--format", "json", "--arch", "x86_64", "--profile", "My Profile", str(tmp_path)]) == 0
+    assert '"a.b/x:latest"' in capsys.readouterr().out
+    assert main(["check", str(tmp_path)]) == 1
+    assert "my app.kiwi" not in capsys.readouterr().out.replace("\n    ", " ")
+
+
+@pytest.mark.integration
+def test_inject_source_needs_no_service_in_the_build_root(
+    package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", "--inject", "source", "--arch", "x86_64", str(package)]) == 0
+    after = contents(package)
+    assert sorted(after) == [
+        "_service",
+        "appliance.kiwi",
+        "containers.lock",
+        "containers.xml",
+        "kiwi_containers.obscpio",
+    ]
+    gone = DOCUMENTED.index("    <containers"), DOCUMENTED.index("    <packages")
+    assert (package / "appliance.kiwi").read_text() == DOCUMENTED[: gone[0]] + "\n" + DOCUMENTED[gone[1] :]
+    assert (package / "_service").read_text() == (
+        '<services>\n  <service name="kiwi_containers" mode="manual">\n'
+        '    <param name="description">containers.xml</param>\n    <param name="arch">x86_64</param>\n'
+        '    <param name="inject">source</param>\n  </service>\n</services>\n'
+    )
+    assert main(["verify", "--description", "containers.xml", str(package)]) == 0
+    asked = len(docker_registry.requests())
+    root = package.parent / "root"
+    root.mkdir()
+    assert main(["inject", "--root", str(root), "--arch", "x86_64", str(package)]) == 1
+    assert "is in kiwi_containers.obscpio only, which a build unpacks by itself" in capsys.readouterr().err
+    assert list(root.iterdir()) == []
+    for options in (["--inject", "source"], [], ["--arch", "x86_64"]):
+        capsys.readouterr()
+        assert main(["init", *options, str(package)]) == 0
+        assert contents(package) == after
+        assert len(docker_registry.requests()) == asked
+        assert capsys.readouterr().out == "Nothing changed: the package is set up.\n"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("options", "count"), [(["--arch", "aarch64", "--arch", "x86_64"], 4), (["--inject", "source"], 2)]
+)
+def test_a_prefetch_by_hand_does_what_the_service_is_told(
+    package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str], options: list[str], count: int
+) -> None:
+    docker_registry.push(images.multi_platform("some"), "some:latest")
+    docker_registry.push(images.multi_platform("bootable"), "opensuse/bootable:slowroll")
+    assert main(["init", *options, str(package)]) == 0
+    before = contents(package)
+    capsys.readouterr()
+    assert main(["prefetch", str(package)]) == 0
+    assert ": unchanged, " in capsys.readouterr().err
+    assert contents(package) == before
+    assert main(["list", "--format", "json", str(package)]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+    assert main(["outdated", str(package)]) == 0
+    assert capsys.readouterr().out == f"{count} images are what their tags name\n"
+    assert main(["verify", str(package)]) == 0
+    text = (package / "containers.xml").read_text()
+    (package / "containers.xml").write_text(text.replace('tag="slowroll"', 'tag="another"'))
+    assert main(["verify", str(package)]) == 1
+    docker_registry.push(images.small("moved"), "some:latest")
+    (package / "containers.xml").write_text(text)
+    assert main(["outdated", "--arch", "x86_64", str(package)]) == 1
+
+
+@pytest.mark.integration
+def test_a_prefetch_by_hand_is_locked_where_the_service_is(package: Path, docker_registry: DockerRegistry) -> None:
+    assert main(["init", str(package)]) == 0
+    before = contents(package)
+    service = package / "_service"
+    service.write_text(service.read_text().replace('"manual"/>', '"manual"><param name="locked">yes</param></service>'))
+    docker_registry.push(images.small("moved"), "some:latest")
+    assert main(["prefetch", str(package)]) == 0
+    assert {**contents(package), "_service": before["_service"]} == before
+    for path in package.glob("*.ociarchive"):
+        path.unlink()
+    assert main(["init", str(package)]) == 0
+    assert {name: text for name, (_, text) in contents(package).items() if name != "_service"} == {
+        name: text for name, (_, text) in before.items() if name != "_service"
+    }
+    assert main(["prefetch", "--no-locked", str(package)]) == 0
+    assert contents(package)["containers.lock"] != before["containers.lock"]
+
+
+def test_what_is_locked_in_some_entries_alone_does_not_move_unasked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.kiwi").write_text(f"<image>{CONTAINERS}</image>")
+    entry = '<service name="kiwi_containers" mode="manual"><param name="description">%s.kiwi</param>%s</service>\n'
+    entries = entry % ("a", '<param name="locked">yes</param>') + entry % ("b", "")
+    (tmp_path / "_service").write_text(f"<services>\n{entries}</services>")
+    assert main(["prefetch", str(tmp_path)]) == 1
+    assert "_service:2: kiwi_containers is locked, but not in its other entries; run" in capsys.readouterr().err
+    assert main(["prefetch", "--description", "a.kiwi", str(tmp_path)]) == 1
+    assert "containers.lock: not there, but this run is locked" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+def test_entries_of_the_prefetch_do_not_undo_each_other(
+    package: Path, docker_registry: DockerRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker_registry.push(images.multi_platform("some"), "some:latest")
+    docker_registry.push(images.multi_platform("bootable"), "opensuse/bootable:slowroll")
+    assert main(["init", "--no-prefetch", "--arch", "x86_64", str(package)]) == 0
+    service = package / "_service"
+    entry = '  <service name="kiwi_containers" mode="manual"><param name="arch">aarch64</param></service>\n'
+    service.write_text(service.read_text().replace("</services>", entry + "</services>"))
+    monkeypatch.chdir(package)
+    for arch in ("x86_64", "aarch64", "x86_64"):
+        assert services.prefetch(["--arch", arch, "--outdir", "."]) == 0
+    assert len(list(package.glob("*.ociarchive"))) == 4
+    assert main(["verify"]) == 0
+    assert main(["check", "--strict"]) == 0
+    before = contents(package)
+    assert main(["prefetch"]) == 0
+    assert contents(package) == before
+
+
+@pytest.mark.integration
+def test_an_entry_without_architecture_stands_beside_one_for_another(
+    package: Path, docker_registry: DockerRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("osc_containers.oci.manifest.platform.of_this_machine", lambda: "x86_64")
+    docker_registry.push(images.multi_platform("some"), "some:latest")
+    image = DOCUMENTED.replace("REGISTRY", docker_registry.host).replace("OBS-ExclusiveArch", "For")
+    (package / "appliance.kiwi").write_text(image)
+    (package / "b.kiwi").write_text(image.partition("<containers")[0] + '<include from="b.xml"/></image>')
+    section = f"<containers source='{docker_registry.host}' backend='podman'><container name='some'/></containers>"
+    (package / "b.xml").write_text(f"<image>{section}</image>")
+    assert main(["init", "--no-prefetch", "--description", "appliance.kiwi", str(package)]) == 0
+    service = package / "_service"
+    of_b = [("description", "b.kiwi"), ("arch", "aarch64")]
+    entry = service_file.Entry(name="kiwi_containers", mode="manual", parameters=tuple(of_b))
+    service.write_bytes(service_file.extended(service.read_bytes(), [entry]))
+    monkeypatch.chdir(package)
+    for _ in range(2):
+        assert services.prefetch(["--description", "appliance.kiwi", "--outdir", "."]) == 0
+        assert services.prefetch(["--description", "b.kiwi", "--arch", "aarch64", "--outdir", "."]) == 0
+        assert sorted(path.suffixes[-2] for path in package.glob("*.ociarchive")) == [".aarch64", ".x86_64", ".x86_64"]
+    before = contents(package)
+    assert services.inject(["--description", "appliance.kiwi", "--outdir", "."]) == 0
+    for command in ("verify", "outdated", "prefetch"):
+        assert main([command]) == 0
+    assert contents(package) == before
+
+
+@pytest.mark.integration
+def test_verify_tells_what_is_locked_and_no_longer_asked_for(
+    package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", str(package)]) == 0
+    path = package / "containers.xml"
+    text = path.read_text()
+    path.write_text(text.replace('"some"', '"opensuse/bootable" tag="slowroll"'))
+    capsys.readouterr()
+    assert main(["verify", str(package)]) == 1
+    said = f"containers.lock: {docker_registry.host}/some:latest is locked, but no description asks for it; run the "
+    assert said in capsys.readouterr().err
+    path.write_text(text)
+    assert main(["verify", str(package)]) == 0
+
+
+@pytest.mark.integration
+def test_what_another_description_asks_for_is_no_surplus(
+    package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (package / "other.kiwi").write_text(
+        f"<image><containers source='{docker_registry.host}' backend='podman'><container name='some' tag='2'/>"
+        "</containers></image>"
+    )
+    docker_registry.push(images.small("some"), "some:2")
+    assert main(["prefetch", str(package)]) == 0
+    capsys.readouterr()
+    for name, count in (("other.kiwi", "3"), ("appliance.kiwi", "3")):
+        assert main(["verify", "--description", name, str(package)]) == 0
+        assert capsys.readouterr().out.startswith(f"{count} archives verified")
+        main(["check", "--description", name, str(package)])
+        assert "is locked, but" not in capsys.readouterr().out
+    assert main(["init", "--description", "appliance.kiwi", str(package)]) == 0
+    assert main(["verify", str(package)]) == 1
+    assert main(["prefetch", str(package)]) == 0
+    assert main(["verify", str(package)]) == 0

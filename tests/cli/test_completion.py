@@ -1,0 +1,66 @@
+"""Completion in bash, for the program and for osc's command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_SCRIPT = """
+. "$1"
+COMP_LINE=$2 COMP_POINT=${#2} COMP_TYPE=9 COMPREPLY=()
+set -- $(complete -p "${2%% *}")
+while [ "$1" != -F ]; do shift; done
+"$2"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+def complete(line: str, directory: Path = ROOT / "example") -> list[str]:
+    """Return what bash would offer at the end of a line."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    command = ["bash", "-c", _SCRIPT, "bash", str(ROOT / "plugin/osc-containers.bash"), line]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=directory)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [word.strip() for word in done.stdout.splitlines() if word]
+
+
+@pytest.mark.parametrize("program", ["osc-containers", "osc containers", "osc -v -A https://api.x:8/y containers"])
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("li", ["list"]),
+        ("list --format ", ["table", "json"]),
+        ("check --arch s39", ["s390", "s390x"]),
+        ("prefetch --profile ", ["plain", "docker"]),
+        ("diff --format=ch", ["changes"]),
+    ],
+)
+def test_the_program_completes_itself(program: str, line: str, expected: list[str]) -> None:
+    assert complete(f"{program} {line}") == expected
+
+
+def test_all_commands_are_offered() -> None:
+    assert {"init", "check", "prefetch"} <= set(complete("osc containers "))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"), [("osc co", ["containers"]), ("osc -A x co", ["containers"]), ("osc add containers l", [])]
+)
+def test_the_rest_of_osc_is_left_alone(line: str, expected: list[str]) -> None:
+    assert complete(line) == expected
+
+
+def test_profiles_of_what_is_no_package(tmp_path: Path) -> None:
+    assert complete("osc-containers list --profile ", tmp_path) == []
+
+
+def test_without_argcomplete_nothing_is_run_or_said(tmp_path: Path) -> None:
+    (tmp_path / "argcomplete.py").write_text("raise ImportError")
+    environment = os.environ | {"_ARGCOMPLETE": "1", "PYTHONPATH": str(tmp_path), "COMP_LINE": "x", "COMP_POINT": "1"}
+    command = [sys.executable, "-c", "from osc_containers.cli.main import console; console()", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")

@@ -1,0 +1,328 @@
+"""The installed command as people and scripts use it: what it prints where, and how it ends."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from osc_containers.archive.layout import lay_out
+from osc_containers.lock import lockfile
+from tests.support import fault_registry, faults, images, packages
+from tests.support.docker_registry import DockerRegistry
+from tests.support.fault_registry import Request
+from tests.support.service_program import Done, snapshot
+
+pytestmark = pytest.mark.integration
+
+_KIWI_DOCUMENTATION = """\
+<image schemaversion="8.0" name="documentation">
+    <containers source="registry.opensuse.org" backend="podman">
+        <container name="some"/>
+    </containers>
+    <containers source="registry.opensuse.org" backend="container-snap">
+        <container name="opensuse/bootable" tag="slowroll"/>
+    </containers>
+</image>
+"""
+
+
+@pytest.fixture(scope="module")
+def package(installed: Path, docker_registry: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a package with its lock and archives; tests only read it."""
+    docker_registry.push(images.multi_platform("cli"), "cli/app:1.0")
+    docker_registry.push(images.small("cli"), "cli/tool:latest")
+    package = packages.write(
+        tmp_path_factory.mktemp("any") / "package",
+        packages.section(docker_registry.host, 'name="app" path="cli" tag="1.0"'),
+        packages.section(
+            docker_registry.host,
+            'name="tool" path="cli" fetch_only="true" arch="x86_64"',
+            backend="docker",
+            profiles="big",
+        ),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(package.parent))
+        done = run(installed, "prefetch", "--arch=x86_64,aarch64", package=package)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    return package
+
+
+def run(installed: Path, *arguments: str, package: Path | None = None) -> Done:
+    return subprocess.run([installed / "bin/osc-containers", *arguments], cwd=package, capture_output=True, text=True)
+
+
+def test_list_is_a_table_for_people(installed: Path, package: Path) -> None:
+    done = run(installed, "list", "--arch=x86_64", "--profile=big", package=package)
+    assert (done.returncode, done.stderr) == (0, "")
+    head, app, tool = (re.split(r" {2,}", line) for line in done.stdout.splitlines())
+    assert head[:4] == ["REFERENCE", "BACKEND", "ARCH", "PROFILES"]
+    assert app[0].endswith("/cli/app:1.0")
+    assert tool[1:5] == ["docker", "x86_64", "big", "yes"]
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_list_is_json_for_programs(installed: Path, package: Path, docker_registry: DockerRegistry) -> None:
+    done = run(installed, "list", "--format=json", "--arch=x86_64", "--profile=big", package=package)
+    assert (done.returncode, done.stderr) == (0, "")
+    app, tool = json.loads(done.stdout)
+    host = docker_registry.host
+    assert (
+        app.items()
+        >= {
+            "endpoint": f"{host}/cli/app:1.0",
+            "reference": f"{host}/cli/app:1.0",
+            "backend": "podman",
+            "fetch_only": False,
+            "path": "/var/tmp/kiwi_containers/app_1.0",
+            "arch": None,
+            "profiles": None,
+            "file": "containers.xml",
+            "line": 5,
+        }.items()
+    )
+    assert tool.items() >= {"fetch_only": True, "arch": "x86_64", "profiles": "big", "backend": "docker"}.items()
+
+
+def test_list_knows_what_kiwi_does_without_a_profile(installed: Path, package: Path) -> None:
+    assert len(json.loads(run(installed, "list", "--format=json", package=package).stdout)) == 1
+    assert len(json.loads(run(installed, "list", "--format=json", "--profile=big", package=package).stdout)) == 2
+
+
+def test_list_takes_the_example_of_kiwis_documentation(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "documentation.kiwi").write_text(_KIWI_DOCUMENTATION)
+    done = run(installed, "list", "--format=json", str(tmp_path / "documentation.kiwi"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [(item["endpoint"], item["backend"], item["line"]) for item in json.loads(done.stdout)] == [
+        ("registry.opensuse.org/some:latest", "podman", 3),
+        ("registry.opensuse.org/opensuse/bootable:slowroll", "container-snap", 6),
+    ]
+    done = run(installed, "list", package=tmp_path)
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_prefetch_says_what_it_did_and_changes_nothing_twice(installed: Path, package: Path) -> None:
+    before = snapshot(package)
+    loud = run(installed, "prefetch", "--arch=x86_64,aarch64", package=package)
+    assert (loud.returncode, loud.stdout) == (0, "")
+    assert len(re.findall(r"^osc-containers: \S+ \(\w+\): unchanged, sha256:\w{64}$", loud.stderr, re.MULTILINE)) == 3
+    quiet = run(installed, "prefetch", "-q", "--locked", "--arch=x86_64,aarch64", package=package)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    talkative = run(installed, "prefetch", "-v", "--arch=x86_64,aarch64", package=package)
+    assert len(talkative.stderr.splitlines()) >= len(loud.stderr.splitlines())
+    assert snapshot(package) == before
+
+
+def test_verify_needs_no_arguments(installed: Path, package: Path) -> None:
+    done = run(installed, "verify", package=package)
+    assert (done.returncode, done.stdout) == (
+        0,
+        "3 archives verified: all is as the lock and the description say\n",
+    )
+    assert run(installed, "verify", str(package), package=package.parent).stdout == done.stdout
+
+
+def test_inject_makes_units_that_systemd_takes(installed: Path, package: Path, tmp_path: Path) -> None:
+    """Everything that a unit names has to be in the tree, too."""
+    for program in ("/bin/podman", "/bin/docker"):
+        (tmp_path / program[1:]).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / program[1:]).touch(0o755)
+    done = run(installed, "inject", f"--root={tmp_path}", "--arch=x86_64", "--profile=big", package=package)
+    assert (done.returncode, done.stdout) == (0, "")
+    units = sorted(path.name for path in (tmp_path / "usr/lib/systemd/system").glob("*.service"))
+    assert units == ["kiwi_containers-podman-app_1.0.service", "kiwi_containers.service"]
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", f"--root={tmp_path}", "--man=no", "--recursive-errors=no", *units],
+        capture_output=True,
+        text=True,
+    )
+    assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
+    links = {path.readlink(): path.resolve() for path in tmp_path.rglob("*.wants/*")}
+    assert all(target.is_file() and target.is_relative_to(tmp_path) for target in links.values())
+    archives = tmp_path / "var/tmp/kiwi_containers"
+    assert sorted(path.name for path in archives.iterdir()) == ["app_1.0", "tool_latest"]
+    before = snapshot(tmp_path)
+    assert (
+        run(installed, "inject", f"--root={tmp_path}", "--arch=x86_64", "--profile=big", package=package).returncode
+        == 0
+    )
+    assert {name: entry.content for name, entry in snapshot(tmp_path).items()} == {
+        name: entry.content for name, entry in before.items()
+    }
+
+
+def test_nothing_to_inject_is_said(installed: Path, tmp_path: Path) -> None:
+    """As where all containers are for profiles, and none was asked for."""
+    (tmp_path / "root").mkdir()
+    section = packages.section("registry.example.com", 'name="app"', profiles="big")
+    package = packages.write(tmp_path / "package", section)
+    done = run(installed, "inject", f"--root={tmp_path / 'root'}", "--arch=x86_64", package=package)
+    said = "osc-containers: nothing to do: no <containers> for this architecture and these profiles\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", said)
+    assert not list((tmp_path / "root").iterdir())
+
+
+def test_results_that_cannot_be_written_are_said(installed: Path, package: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [installed / "bin/osc-containers", "list"], cwd=package, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (1, "osc-containers: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "the following arguments are required: COMMAND"),
+        (["pull"], 2, "argument COMMAND: invalid choice: 'pull'"),
+        (["list", "--format=xml"], 2, "argument --format: invalid choice: 'xml'"),
+        (["inject", "--arch=x86_64"], 2, "the following arguments are required: --root"),
+        (["prefetch", "-q", "-v"], 2, "not allowed with argument"),
+        (["prefetch", "--connections=0"], 2, "argument --connections: got '0', expected a number from 1 to 64"),
+        (["prefetch", "--connections=²"], 2, "argument --connections: got '²', expected a number from 1 to 64"),
+        (["list", "--foo"], 2, "osc-containers list: error: unrecognized arguments: --foo"),
+        (["diff", "containers.xml"], 1, "column 1 (char 0); expected a lock"),
+        (["list", "nothing.kiwi"], 1, "nothing.kiwi: No such file or directory"),
+        (["list", "--arch=pdp11"], 1, "unknown architecture 'pdp11'"),
+        (["list", "--profile=huge"], 1, "profile 'huge' is not declared"),
+        (["verify", "/nowhere"], 1, "/nowhere"),
+        (["inject", "--root=/nowhere", "--arch=s390x"], 1, "for s390x is not in the lock"),
+    ],
+)
+def test_exit_status_and_last_line(
+    installed: Path, package: Path, arguments: list[str], status: int, message: str
+) -> None:
+    done = run(installed, *arguments, package=package)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        ("bytearray(1 << 60)", "p: out of memory; raise what limits it"),
+        ("resource.setrlimit(resource.RLIMIT_AS, (1, -1)), Thread().start()", "p: no thread can be started; raise"),
+    ],
+)
+def test_a_limit_that_is_too_low_is_said(work: str, message: str) -> None:
+    """Though another thread waits for ever."""
+    script = (
+        "import resource, sys; from threading import Event, Thread; from osc_containers.cli import process\n"
+        "Thread(target=Event().wait, daemon='Thread' not in sys.argv[1]).start()\n"
+        "sys.exit(process.run('p', lambda: eval(sys.argv[1])))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, work], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "list --format=json", "verify", "--help", "list --help", "inject --help", "--version"]
+)
+@pytest.mark.parametrize(("output", "message"), [("/dev/full", "No space left on device"), ("| exec true", "")])
+def test_output_that_nobody_takes(installed: Path, package: Path, command: str, output: str, message: str) -> None:
+    """A pipe is closed before anything is written; a device never takes anything."""
+    redirect = f"> {output}" if output.startswith("/") else f"| {{ {output[2:]}; }}"
+    line = f"exec 3>&1; {{ sleep 0.3; {installed}/bin/osc-containers {command}; }} {redirect}"
+    done = subprocess.run(["bash", "-c", line], cwd=package, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 1
+
+
+def _is_blob(request: Request) -> bool:
+    return request.is_blob
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "matches", [lambda request: True, _is_blob, lambda request: request.number > 5], ids=["first", "blobs", "later"]
+)
+def test_an_interrupt_ends_it_at_once_and_quietly(
+    installed: Path, tmp_path: Path, number: signal.Signals, matches: Callable[[Request], bool]
+) -> None:
+    """Whatever it waits for: the registry says half of something, and then nothing."""
+    with fault_registry.serve() as registry:
+        registry.script = faults.on(faults.stall_in_body, matches)
+        registry.push(images.image(*(images.random_layer(f"interrupt {n}", 5000) for n in range(9))), "cli/app:latest")
+        package = packages.write(tmp_path / "package", packages.section(registry.host, 'name="app" path="cli"'))
+        before = snapshot(package)
+        # What a shell runs in the background ignores the first of these signals, and the tests may be that.
+        program = ["env", f"--default-signal={number.name[3:]}", str(installed / "bin/osc-containers")]
+        command = [*program, "prefetch", "--arch=x86_64", "--connections=2"]
+        with subprocess.Popen(command, cwd=package, stderr=subprocess.PIPE, text=True) as process:
+            while not any(map(matches, registry.requests)):
+                assert process.poll() is None
+                time.sleep(0.05)
+            time.sleep(0.2)
+            process.send_signal(number)
+            _, said = process.communicate(timeout=5)
+    assert (process.returncode, said) == (130, "osc-containers: interrupted\n")
+    assert snapshot(package) == before
+
+
+@pytest.fixture
+def large_package(package: Path, tmp_path: Path) -> Path:
+    """Give a package whose archive has a layer of 16 GiB, all zeros, as its lock says."""
+    large = tmp_path / "large"
+    shutil.copytree(package, large, ignore=shutil.ignore_patterns("*.ociarchive"))
+    found = lockfile.loads((large / "containers.lock").read_text())
+    (reference, arch, locked), *_ = found.images()
+    first, *others = locked.image.layers
+    image = locked.image._replace(layers=(first._replace(size=16 << 30), *others))
+    layout = lay_out(image, reference)
+    with (large / locked.archive.name).open("wb") as file:
+        file.truncate(layout.size)
+        for offset, content in layout.frame():
+            file.seek(offset)
+            file.write(content)
+    changed = locked._replace(image=image, archive=locked.archive._replace(size=layout.size))
+    pinned = found.references[reference]
+    pinned = pinned._replace(images={**pinned.images, arch: changed})
+    text = lockfile.dumps(lockfile.Lock(references={**found.references, reference: pinned}))
+    (large / "containers.lock").write_text(text)
+    return large
+
+
+def opened_by(process: "subprocess.Popen[str]") -> Iterator[str]:
+    for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            yield descriptor.readlink().name
+
+
+@pytest.mark.parametrize("command", ["verify", "prefetch --locked"])
+def test_an_interrupt_waits_for_no_large_archive_to_be_read(installed: Path, large_package: Path, command: str) -> None:
+    program = ["env", "--default-signal=INT", str(installed / "bin/osc-containers"), *command.split()]
+    (archive,) = large_package.glob("*.ociarchive")
+    with subprocess.Popen(program, cwd=large_package, stderr=subprocess.PIPE, text=True) as process:
+        while archive.name not in opened_by(process):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=5)
+    assert (process.returncode, said) == (130, "osc-containers: interrupted\n")
+
+
+def test_nohup_keeps_it_at_work(installed: Path, tmp_path: Path) -> None:
+    with fault_registry.serve() as registry:
+        registry.script = faults.on(faults.stall_in_body, lambda request: True)
+        package = packages.write(tmp_path / "package", packages.section(registry.host, 'name="app" path="cli"'))
+        command = ["env", "--ignore-signal=HUP", str(installed / "bin/osc-containers"), "prefetch"]
+        with subprocess.Popen(command, cwd=package, stderr=subprocess.PIPE) as process:
+            while not registry.requests:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGHUP)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=0.5)
+            process.terminate()

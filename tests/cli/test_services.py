@@ -1,0 +1,87 @@
+"""The service scripts and their descriptions, as osc, the OBS server and obs-build use them."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = sorted((ROOT / "service").glob("*.service"))
+NAMES = ["kiwi_containers", "kiwi_containers_inject"]
+
+# OBS' parsers die of anything else, and of another order (its docs/api/api/service-definition.rng and service.rng).
+_CHILDREN = {
+    "service": "(summary )(description )(parameter )*",
+    "parameter": "(description )(required )?(allowmultiple )?(allowedvalue )*",
+}
+_USE_CHILDREN = {"services": "(service )*", "service": "(param )*"}
+
+
+def _tags(element: etree._Element) -> str:
+    return "".join(f"{child.tag!s} " for child in element.iterchildren(etree.Element))
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=lambda path: str(path.name))
+def test_a_service_description_is_what_obs_parses(path: Path) -> None:
+    root = etree.parse(str(path)).getroot()
+    assert (root.tag, dict(root.attrib)) == ("service", {"name": path.stem})
+    for element in root.iter(etree.Element):
+        children = _tags(element)
+        assert re.fullmatch(_CHILDREN.get(str(element.tag), ""), children), element.tag
+        assert set(element.attrib) == ({"name"} if element.tag in _CHILDREN else set())
+
+
+def test_every_service_is_described() -> None:
+    assert [path.stem for path in SERVICES] == NAMES
+    assert all((ROOT / "service" / name).stat().st_mode & 0o111 for name in NAMES)
+
+
+@pytest.mark.parametrize("path", ["_service.xml.example", "example/_service"])
+def test_the_examples_use_the_services_as_they_are_described(path: str) -> None:
+    root = etree.parse(str(ROOT / path)).getroot()
+    for element in root.iter(etree.Element):
+        children = _tags(element)
+        assert re.fullmatch(_USE_CHILDREN.get(str(element.tag), ""), children), element.tag
+    assert [(use.get("name"), use.get("mode")) for use in root.iterchildren("service")] == list(
+        zip(NAMES, ["manual", "buildtime"], strict=True)
+    )
+    for use in root.iterchildren("service"):
+        described = etree.parse(str(ROOT / "service" / f"{use.get('name')}.service")).getroot()
+        known = {parameter.get("name") for parameter in described.iterchildren("parameter")}
+        assert {param.get("name") for param in use.iterchildren("param")} <= known
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_package_cannot_slip_code_into_a_service(installed: Path, tmp_path: Path, name: str) -> None:
+    for module in ("osc_containers", "requests", "lxml", "sitecustomize", "usercustomize", "json", "argparse"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('executed')")
+    command = [str(installed / "lib/obs/service" / name), "--outdir", str(tmp_path)]
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "executed" not in done.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_service_without_its_library_says_so_in_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes((ROOT / "service" / name).read_bytes())
+    done = subprocess.run(["/usr/bin/python3", "-I", tmp_path / name], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"{name}: No module named 'osc_containers'; .* needs osc-containers.*\n", done.stderr)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_service_takes_the_parameters_that_are_described(installed: Path, name: str) -> None:
+    command = [str(installed / "lib/obs/service" / name), "--help"]
+    helped = subprocess.run(command, capture_output=True, text=True).stdout
+    described = etree.parse(str(ROOT / "service" / f"{name}.service")).getroot().iterchildren("parameter")
+    assert ",," not in helped
+    assert set(re.findall(r"--([a-z]+)", helped)) - {"help", "outdir"} == {item.get("name") for item in described}
+
+
+def test_readme_lists_the_commands_that_there_are(installed: Path) -> None:
+    helped = subprocess.run([installed / "bin/osc-containers", "--help"], check=True, capture_output=True, text=True)
+    section = (ROOT / "README.md").read_text().partition("## Commands\n")[2].partition("\n#")[0]
+    there = re.findall(r"^    ([a-z]+) ", helped.stdout, re.MULTILINE)
+    assert re.findall(r"^\| `([a-z]+)`", section, re.MULTILINE) == there

@@ -1,1 +1,0 @@
-"""Tests on whole machines: real systemd, real engines."""

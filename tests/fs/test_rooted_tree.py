@@ -1,0 +1,301 @@
+"""What is written into a tree stays in it, however its links stand, and is what was asked for."""
+
+import ctypes
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from osc_containers.fs.rooted_tree import Tree
+from tests.fs.test_atomic import SHARED_MEMORY, file_size_limit, umask
+from tests.support.descriptors import all_closed
+from tests.support.messages import exactly
+
+OUTSIDE = "outside"
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2): two names change places at once
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Tree]:
+    """Give an empty tree beside a directory in which nothing may appear; no descriptor is left open."""
+    (tmp_path / "root").mkdir()
+    (tmp_path / OUTSIDE).mkdir()
+    with all_closed():
+        yield Tree(tmp_path / "root")
+    assert os.listdir(tmp_path / OUTSIDE) == []
+    assert sorted(os.listdir(tmp_path)) == [OUTSIDE, "root"]
+
+
+@pytest.fixture
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "archive"
+    path.write_bytes(b"archive" * 1000)
+    path.chmod(0o644)
+    return path
+
+
+def files_of(tree: Tree) -> dict[str, str]:
+    """Return all that is in a tree: files by their content, links by `-> target`, directories by their mode."""
+    found = {}
+    for path in sorted(tree.root.rglob("*")):
+        name = str(path.relative_to(tree.root))
+        if path.is_symlink():
+            found[name] = f"-> {os.readlink(path)}"
+        else:
+            found[name] = path.read_text() if path.is_file() else f"{path.stat().st_mode & 0o7777:o}"
+    return found
+
+
+@pytest.mark.parametrize("mask", [0, 0o022, 0o077])
+def test_modes_are_those_of_an_image_whatever_the_umask(tree: Tree, mask: int) -> None:
+    with umask(mask):
+        tree.write("/var/tmp/kiwi_containers/x", b"x", 0o640)
+        tree.write("/tmp/y", b"y", 0o755)
+        tree.symlink("/usr/lib/z", "../y")
+    assert files_of(tree) == {
+        "tmp": "1777",
+        "tmp/y": "y",
+        "usr": "755",
+        "usr/lib": "755",
+        "usr/lib/z": "-> ../y",
+        "var": "755",
+        "var/tmp": "1777",
+        "var/tmp/kiwi_containers": "755",
+        "var/tmp/kiwi_containers/x": "x",
+    }
+    assert (tree.root / "var/tmp/kiwi_containers/x").stat().st_mode & 0o7777 == 0o640
+    assert (tree.root / "tmp/y").stat().st_mode & 0o7777 == 0o755
+
+
+def test_directories_that_are_there_keep_their_modes(tree: Tree) -> None:
+    (tree.root / "var/tmp").mkdir(parents=True)
+    (tree.root / "var").chmod(0o711)
+    (tree.root / "var/tmp").chmod(0o700)
+    tree.write("/var/tmp/x", b"x", 0o644)
+    assert files_of(tree) == {"var": "711", "var/tmp": "700", "var/tmp/x": "x"}
+
+
+@pytest.mark.parametrize(
+    ("links", "path", "expected"),
+    [
+        ({}, "/a", "a"),
+        ({}, "/a/b/c", "a/b/c"),
+        ({}, "//a/./b", "a/b"),
+        ({"var": "/srv"}, "/var/x", "srv/x"),
+        ({"var": "srv"}, "/var/x", "srv/x"),
+        ({"var": "srv/deep/"}, "/var/x", "srv/deep/x"),
+        ({"a/var": "../srv"}, "/a/var/x", "srv/x"),
+        ({"a/var": "/a"}, "/a/var/var/var/x", "a/x"),
+        ({"var": "a", "a": "b", "b": "/c"}, "/var/x", "c/x"),
+        ({"var": "/"}, "/var/x", "x"),
+        ({"var": ".."}, "/var/x", "x"),
+        ({"var": "../../../outside"}, "/var/x", "outside/x"),
+        ({"var": "/../outside"}, "/var/x", "outside/x"),
+        ({"var": "a/../../../outside/./"}, "/var/x", "outside/x"),
+        ({"var": "OUTSIDE"}, "/var/x", "OUTSIDE/x"),
+        ({"a/b": "../../..", "var": "a/b/outside"}, "/var/x", "outside/x"),
+        ({"var": "/proc/self/root"}, "/var/x", "proc/self/root/x"),
+    ],
+)
+def test_links_lead_where_they_would_in_the_image(tree: Tree, links: dict[str, str], path: str, expected: str) -> None:
+    outside = str(tree.root.parent / OUTSIDE)
+    expected = expected.replace("OUTSIDE", outside.lstrip("/"))
+    for name, target in links.items():
+        (tree.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree.root / name).symlink_to(target.replace("OUTSIDE", outside))
+    tree.write(path, b"x", 0o644)
+    assert [name for name, content in files_of(tree).items() if content == "x"] == [expected]
+
+
+@pytest.mark.parametrize(("count", "fits"), [(40, True), (41, False)])
+def test_links_are_followed_as_often_as_linux_does(tree: Tree, count: int, fits: bool) -> None:
+    (tree.root / "link0").mkdir()
+    for number in range(count):
+        (tree.root / f"link{number + 1}").symlink_to(f"link{number}")
+    if fits:
+        tree.write(f"/link{count}/x", b"x", 0o644)
+        assert (tree.root / "link0/x").read_bytes() == b"x"
+    else:
+        with pytest.raises(OSError, match=exactly(said(tree, f"/link{count}/x", errno.ELOOP))):
+            tree.write(f"/link{count}/x", b"x", 0o644)
+
+
+def said(tree: Tree, path: str, number: int) -> str:
+    return f"[Errno {number}] {os.strerror(number)}: '{tree.root}{path}'"
+
+
+WRITERS: list[Callable[[Tree, str, Path], object]] = [
+    lambda tree, path, source: tree.write(path, b"new", 0o644),
+    lambda tree, path, source: tree.symlink(path, "new"),
+    lambda tree, path, source: tree.link(path, source),
+]
+writers = pytest.mark.parametrize("write", WRITERS, ids=["write", "symlink", "link"])
+
+
+def make_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def make_file(path: Path) -> None:
+    path.write_text("old")
+
+
+@writers
+@pytest.mark.parametrize(
+    ("make", "path", "number"),
+    [
+        (make_loop, "/old/x", errno.ELOOP),
+        (make_file, "/old/x", errno.ENOTDIR),
+        (make_file, "/old/x/y", errno.ENOTDIR),
+        (os.mkfifo, "/old/x", errno.ENOTDIR),
+        (Path.mkdir, "/old", errno.EISDIR),
+        (make_file, f"/{'n' * 256}/x", errno.ENAMETOOLONG),
+        (make_file, f"/{'n' * 256}", errno.ENAMETOOLONG),
+    ],
+)
+def test_what_stands_in_the_way_is_said_and_nothing_is_left(
+    tree: Tree,
+    source: Path,
+    write: Callable[[Tree, str, Path], object],
+    make: Callable[[Path], object],
+    path: str,
+    number: int,
+) -> None:
+    make(tree.root / "old")
+    before = os.listdir(tree.root)
+    with pytest.raises(OSError, match=exactly(said(tree, path, number))):
+        write(tree, path, source)
+    assert os.listdir(tree.root) == before
+
+
+@writers
+@pytest.mark.parametrize(
+    "make",
+    [make_file, make_loop, os.mkfifo, lambda path: path.symlink_to("/"), lambda path: path.symlink_to("../outside/x")],
+)
+def test_a_file_or_link_of_the_name_is_replaced(
+    tree: Tree, source: Path, write: Callable[[Tree, str, Path], object], make: Callable[[Path], object]
+) -> None:
+    make(tree.root / "x")
+    write(tree, "/x", source)
+    assert list(files_of(tree).values()) in (["new"], ["-> new"], [source.read_text()])
+    write(tree, "/x", source)
+    assert os.listdir(tree.root) == ["x"]
+
+
+@pytest.mark.parametrize("path", ["", "x", "./x", "/a/../x", "/..", "/x\0"])
+def test_a_path_is_absolute_and_plain(tree: Tree, path: str) -> None:
+    with pytest.raises(ValueError, match=exactly(f"got the path {path!r}, expected an absolute one without '..'")):
+        tree.write(path, b"x", 0o644)
+    assert os.listdir(tree.root) == []
+
+
+@pytest.mark.parametrize("make", [None, make_file, lambda path: path.symlink_to("outside")])
+def test_the_root_is_a_directory_itself(tmp_path: Path, make: Callable[[Path], object] | None) -> None:
+    (tmp_path / OUTSIDE).mkdir()
+    if make:
+        make(tmp_path / "root")
+    with pytest.raises((FileNotFoundError, NotADirectoryError)) as caught:
+        Tree(tmp_path / "root").write("/x", b"x", 0o644)
+    assert str(caught.value.filename) == str(tmp_path / "root")
+    assert os.listdir(tmp_path / OUTSIDE) == []
+
+
+def test_a_link_that_appears_in_between_leads_nowhere(tree: Tree) -> None:
+    directory, link = tree.root / "var", tree.root / "link"
+    directory.mkdir()
+    link.symlink_to(tree.root.parent / OUTSIDE)
+    exchange = ctypes.CDLL(None).renameat2
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            exchange(_AT_FDCWD, bytes(directory), _AT_FDCWD, bytes(link), _RENAME_EXCHANGE)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    outcomes = set()
+    try:
+        for _ in range(100):
+            try:
+                tree.write("/var/tmp/x", b"x", 0o644)
+                outcomes.add(0)
+            except OSError as error:
+                outcomes.add(error.errno or -1)
+    finally:
+        stop.set()
+        thread.join()
+    assert 0 in outcomes
+    assert outcomes <= {0, errno.ENOTDIR, errno.ELOOP}
+
+
+def test_an_archive_is_linked_and_not_copied(tree: Tree, source: Path) -> None:
+    assert tree.link("/var/tmp/x", source)
+    assert tree.link("/var/tmp/x", source), "a second time too"
+    assert (tree.root / "var/tmp/x").samefile(source)
+    assert os.listdir(tree.root / "var/tmp") == ["x"]
+    assert os.listdir(source.parent) == [source.name]
+
+
+def test_the_file_behind_a_link_is_linked(tree: Tree, source: Path) -> None:
+    link = source.parent / "link"
+    link.symlink_to(source.name)
+    assert tree.link("/x", link)
+    assert (tree.root / "x").samefile(source)
+    assert not (tree.root / "x").is_symlink()
+
+
+def is_copy(tree: Tree, source: Path, *, own: bool = False) -> bool:
+    linked = tree.link("/x", source, own=own)
+    copy = tree.root / "x"
+    assert copy.read_bytes() == source.read_bytes()
+    assert copy.stat().st_mode & 0o7777 == 0o644
+    assert os.listdir(tree.root) == ["x"]
+    assert linked is copy.samefile(source)
+    return not linked
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o755, 0o4644])
+def test_a_source_of_another_mode_is_copied(tree: Tree, source: Path, mode: int) -> None:
+    source.chmod(mode)
+    with umask(0o077):
+        assert is_copy(tree, source)
+    assert source.stat().st_mode & 0o7777 == mode
+
+
+def test_a_source_in_another_file_system_is_copied(tree: Tree) -> None:
+    assert SHARED_MEMORY.stat().st_dev != tree.root.stat().st_dev
+    with TemporaryDirectory(dir=SHARED_MEMORY) as directory:
+        source = Path(directory) / "x"
+        source.write_bytes(b"archive" * 1000)
+        source.chmod(0o644)
+        assert is_copy(tree, source)
+
+
+@pytest.mark.integration
+def test_a_source_of_another_owner_is_copied_where_that_matters(tree: Tree, source: Path) -> None:
+    os.chown(source, 1234, 1234)
+    assert is_copy(tree, source, own=True)
+    assert (tree.root / "x").stat().st_uid == os.geteuid()
+    assert not is_copy(tree, source, own=False)
+
+
+def test_a_source_that_is_not_there_leaves_nothing(tree: Tree, source: Path) -> None:
+    for path in (source.parent / "missing", source.parent):
+        with pytest.raises((FileNotFoundError, IsADirectoryError)) as caught:
+            tree.link("/x", path)
+        assert caught.value.filename == str(path)
+    assert os.listdir(tree.root) == []
+
+
+def test_a_disk_that_fills_up_leaves_nothing(tree: Tree, source: Path) -> None:
+    source.chmod(0o600)
+    for write in (lambda: tree.write("/x", b"x" * 2000, 0o644), lambda: tree.link("/x", source)):
+        with file_size_limit(1000), pytest.raises(OSError, match=exactly(said(tree, "/x", errno.EFBIG))):
+            write()
+    assert os.listdir(tree.root) == []

@@ -1,0 +1,241 @@
+"""The overlay as one cpio archive: what cpio unpacks is what the inject service would have made."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from osc_containers.archive import verify
+from osc_containers.archive.bundle import Bundle
+from osc_containers.errors import DescriptionError, RegistryError, VerificationError
+from osc_containers.formats import cpio
+from osc_containers.formats.cpio import Entry
+from osc_containers.inject import bundle, inject, overlay
+from osc_containers.kiwi import description
+from osc_containers.lock import lockfile
+from osc_containers.obs.package import Package
+from osc_containers.obs.selection import Wanted
+from osc_containers.oci.digest import Digest
+from osc_containers.prefetch.prefetch import prefetch
+from osc_containers.sources.interface import Network
+from tests.prefetch.test_prefetch import APP, contents, identities
+from tests.support import images
+from tests.support.fake_source import FakeSource
+
+KIWI = """<image schemaversion="8.0" name="x">
+  <containers source="registry.example.com" backend="podman">
+    <container name="app" path="team" tag="1.0"/>
+    <container name="data" path="team" tag="1.0" fetch_only="true"/>
+  </containers>
+  <containers source="registry.example.com" backend="docker" profiles="A,B">
+    <container name="app" path="team" tag="1.0"/>
+  </containers>
+</image>
+"""
+
+
+def source() -> FakeSource:
+    named = {f"registry.example.com/team/{name}:1.0": images.small(name) for name in ("app", "data")}
+    return FakeSource(named)
+
+
+def run(
+    source: FakeSource, directory: Path, *, bundled: bool = True, locked: bool = False, part: slice = slice(None)
+) -> None:
+    found = description.read(directory / "containers.xml")
+    containers = found.of_architecture("x86_64")
+    wanted = {
+        container.reference: Wanted(
+            reference=container.reference, origin=container.origin, architectures=("x86_64",), where="x:1"
+        )
+        for container in containers
+    }
+    paths = overlay.paths(containers)
+
+    def pack(pinned: lockfile.Lock) -> Bundle:
+        return bundle.pack(overlay.place(containers, paths, "x86_64", pinned))
+
+    network = Network(open_source=source.open)
+    package = Package(directory)
+    pack_or_not = pack if bundled else None
+    asked = tuple(wanted.values())
+    prefetch(package, asked[part], network, outdir=directory, locked=locked, pack=pack_or_not, asked=asked)
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    directory = tmp_path / "package"
+    directory.mkdir()
+    (directory / "containers.xml").write_text(KIWI)
+    return directory
+
+
+def tree(directory: Path) -> dict[str, tuple[int, bytes]]:
+    """Return type, mode and content of everything below a directory."""
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        content = b"" if path.is_dir() else str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
+        found[str(path.relative_to(directory))] = (path.lstat().st_mode, content)
+    return found
+
+
+@pytest.mark.integration
+def test_cpio_unpacks_what_the_inject_service_makes(package: Path, tmp_path: Path) -> None:
+    run(source(), package)
+    assert sorted(contents(package)) == ["containers.lock", "containers.xml", "kiwi_containers.obscpio"]
+    unpacked, injected = tmp_path / "unpacked", tmp_path / "injected"
+    unpacked.mkdir()
+    with (package / cpio.FILE_NAME).open("rb") as file:
+        command = ["cpio", "--extract", "--unconditional", "--make-directories", "--quiet"]
+        subprocess.run(command, stdin=file, cwd=unpacked, check=True)
+    injected.mkdir()
+    (injected / "containers.xml").write_text(KIWI)
+    run(source(), injected, bundled=False)
+    inject.inject_sources(Package(injected), description.read(injected / "containers.xml"), "x86_64")
+    for path in list(injected.iterdir()):
+        if path.is_file():
+            path.unlink()
+    assert tree(unpacked) == tree(injected)
+    assert (unpacked / "A/var/tmp/kiwi_containers/app_1.0").stat().st_nlink == 3
+
+
+def test_the_archives_are_in_it_once(package: Path) -> None:
+    run(source(), package)
+    found = lockfile.loads((package / lockfile.FILE_NAME).read_text())
+    archives = sum(locked.archive.size for _, _, locked in found.images())
+    assert (package / cpio.FILE_NAME).stat().st_size < archives + 64 * 1024
+
+
+def test_a_second_run_fetches_and_writes_nothing(package: Path) -> None:
+    run(source(), package)
+    before, again = identities(package), source()
+    run(again, package)
+    assert identities(package) == before
+    assert again.asked == {"resolve": 2}
+
+
+def test_a_changed_image_brings_only_what_is_new(package: Path) -> None:
+    run(source(), package)
+    again = source()
+    again.tags["registry.example.com/team/data:1.0"] = images.small("data2")
+    run(again, package)
+    assert again.asked["blob"] == 2
+    assert verified(package) == ()
+
+
+def verified(directory: Path) -> tuple[str, ...]:
+    package = Package(directory)
+    found = package.read_lock()
+    assert found
+    return verify.check_archives(package, found.images())
+
+
+def test_archives_in_it_are_verified_where_they_are(package: Path) -> None:
+    run(source(), package)
+    assert verified(package) == ()
+    path = package / cpio.FILE_NAME
+    content = bytearray(path.read_bytes())
+    content[content.index(b"oci-layout") + 600] ^= 1
+    path.write_bytes(content)
+    assert len(verified(package)) >= 1
+    run(source(), package)
+    assert verified(package) == ()
+
+
+def test_switching_keeps_the_blobs_and_leaves_nothing_of_the_other_form(package: Path) -> None:
+    run(source(), package, bundled=False)
+    again = source()
+    run(again, package)
+    assert again.asked["blob"] == 0
+    assert sorted(contents(package)) == ["containers.lock", "containers.xml", "kiwi_containers.obscpio"]
+    run(again, package, bundled=False)
+    assert again.asked["blob"] == 0
+    assert not (package / cpio.FILE_NAME).exists()
+    assert verified(package) == ()
+
+
+@pytest.mark.parametrize("bundled", [True, False])
+@pytest.mark.parametrize("locked", [True, False])
+def test_a_part_of_what_is_asked_for_takes_nothing_out_of_the_bundle(
+    package: Path, *, bundled: bool, locked: bool
+) -> None:
+    run(source(), package)
+    before = contents(package)
+    with pytest.raises(DescriptionError, match=r"would lose registry.example.com/team/data:1.0 for x86_64, which"):
+        run(source(), package, bundled=bundled, locked=locked, part=slice(1))
+    assert contents(package) == before
+
+
+def test_a_locked_run_makes_the_same_bundle(package: Path) -> None:
+    run(source(), package)
+    before = contents(package)
+    (package / cpio.FILE_NAME).unlink()
+    run(source(), package, locked=True)
+    assert contents(package) == before
+
+
+def test_a_failure_leaves_the_package_as_it_was(package: Path) -> None:
+    run(source(), package)
+    before, broken = contents(package), source()
+    broken.tags["registry.example.com/team/data:1.0"] = images.helm_chart()
+    with pytest.raises(RegistryError):
+        run(broken, package)
+    assert contents(package) == before
+
+
+def test_a_lock_of_one_image_with_the_archive_of_another_is_mended(package: Path) -> None:
+    """As a merge may leave it, together with the bundle of the other side."""
+    run(source(), package)
+    before = contents(package)
+    ours = json.loads((package / lockfile.FILE_NAME).read_text())
+    moved = source()
+    moved.tags[APP] = images.small("moved")
+    run(moved, package)
+    theirs = json.loads((package / lockfile.FILE_NAME).read_text())
+    [image], [other] = (document["containers"][APP]["architectures"].values() for document in (ours, theirs))
+    image["archive"] = other["archive"]
+    (package / lockfile.FILE_NAME).write_text(json.dumps(ours))
+    with pytest.raises(VerificationError, match="run the prefetch without 'locked'"):
+        run(source(), package, locked=True)
+    run(source(), package)
+    assert contents(package) == before
+
+
+def test_nothing_of_a_part_stays_that_is_not_in_the_bundle(package: Path) -> None:
+    run(source(), package)
+    before = contents(package)
+    damaged = bytearray((package / cpio.FILE_NAME).read_bytes())
+    damaged[damaged.index(b"070701", 1) - 1] = 7  # one of the zeros that fill up a name
+    (package / cpio.FILE_NAME).write_bytes(damaged)
+    run(source(), package)
+    assert contents(package) == before
+    (package / cpio.FILE_NAME).unlink()
+    broken = source()
+    broken.damaged = {Digest.of(broken.tags[APP].blobs[-1]): b"x" * len(broken.tags[APP].blobs[-1])}
+    with pytest.raises(VerificationError):
+        run(broken, package)
+    (left,) = Path(os.environ["HOME"], ".cache/osc-containers").glob("*.part")
+    left.write_bytes(b"x" * left.stat().st_size)
+    run(source(), package)
+    assert contents(package) == before
+
+
+def test_what_the_format_cannot_hold_is_refused() -> None:
+    entry = Entry(path="root/a", mode=0o100644, size=4 << 30, content="a")
+    with pytest.raises(
+        ValueError, match=r"^root/a: got 4294967296 bytes, expected at most 4294967295 in a cpio archive$"
+    ):
+        cpio.lay_out([entry])
+    assert cpio.lay_out([Entry(path="root/a", mode=0o100644, size=(4 << 30) - 1, content="a")]).size > 4 << 30
+
+
+def test_an_image_that_the_format_cannot_hold_is_said_with_the_way_out(package: Path) -> None:
+    run(source(), package, bundled=False)
+    text = (package / lockfile.FILE_NAME).read_text()
+    found = lockfile.loads(text.replace('"size": 9216', f'"size": {4 << 30}'))
+    containers = description.read(package / "containers.xml").of_architecture("x86_64")
+    placed = overlay.place(containers, overlay.paths(containers), "x86_64", found)
+    with pytest.raises(DescriptionError, match="use the service kiwi_containers_inject in the build root instead"):
+        bundle.pack(placed)

@@ -1,0 +1,81 @@
+"""Which profiles a build uses."""
+
+import pytest
+
+from osc_containers.kiwi.profiles import Profile, Requirement, is_for, used
+from tests.support.messages import assert_bounded
+
+
+def needs(*names: str) -> tuple[Requirement, ...]:
+    return tuple(Requirement(profile=name) for name in names)
+
+
+DECLARED = (
+    Profile(name="plain"),
+    Profile(name="default", is_imported=True, requires=needs("plain")),
+    Profile(name="arm", arch="aarch64,armv7l", is_imported=True),
+    Profile(name="chain", requires=needs("link")),
+    Profile(name="link", requires=needs("plain", "chain")),
+    Profile(name="mixed", requires=(Requirement(profile="arm", arch="aarch64"), Requirement(profile="plain"))),
+    Profile(name="broken", requires=needs("missing")),
+    Profile(name="self", requires=needs("self")),
+    Profile(name="twice", is_imported=True),
+    Profile(name="twice", requires=needs("plain")),
+)
+
+
+@pytest.mark.parametrize(
+    ("arch", "asked", "expected"),
+    [
+        ("x86_64", (), {"default", "twice"}),
+        ("aarch64", (), {"default", "twice", "arm"}),
+        ("x86_64", ("plain",), {"plain"}),
+        ("x86_64", ("default",), {"default", "plain"}),
+        ("x86_64", ("chain",), {"chain", "link", "plain"}),
+        ("x86_64", ("mixed",), {"mixed", "plain"}),
+        ("aarch64", ("mixed",), {"mixed", "plain", "arm"}),
+        ("x86_64", ("self", "plain", "self"), {"self", "plain"}),
+        ("x86_64", ("twice",), {"twice", "plain"}),
+    ],
+)
+def test_profiles_are_those_that_kiwi_uses(arch: str, asked: tuple[str, ...], expected: set[str]) -> None:
+    assert used(DECLARED, arch, asked) == expected
+
+
+@pytest.mark.parametrize(
+    ("arch", "asked", "message"),
+    [
+        ("x86_64", ("none",), "profile 'none' is not declared for x86_64, expected one of 'a', 'b'"),
+        ("x86_64", ("arm",), "profile 'arm' is not declared for x86_64, expected one of 'a', 'b'"),
+        ("x86_64", ("a",), "profile 'arm' (required by 'b') is not declared for x86_64, expected one of 'a', 'b'"),
+    ],
+)
+def test_a_profile_that_is_not_there_is_named(arch: str, asked: tuple[str, ...], message: str) -> None:
+    declared = (
+        Profile(name="a", requires=needs("b")),
+        Profile(name="b", requires=needs("arm")),
+        Profile(name="arm", arch="aarch64"),
+    )
+    with pytest.raises(ValueError, match=r"^profile ") as caught:
+        used(declared, arch, asked)
+    assert str(caught.value) == message
+
+
+def test_of_many_profiles_some_are_named() -> None:
+    many = tuple(Profile(name=f"p{number}") for number in range(9000))
+    with pytest.raises(ValueError, match=r"^profile 'a' is not declared for x86_64, expected one of 'p0', ") as caught:
+        used(many, "x86_64", ("a",))
+    assert_bounded(caught.value)
+
+
+def test_without_any_profile_none_can_be_asked_for() -> None:
+    assert used((), "x86_64", ()) == frozenset()
+    with pytest.raises(ValueError, match=r"^profile 'a' is not declared for x86_64, there is none$"):
+        used((), "x86_64", ("a",))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"), [(None, True), ("", True), ("x86_64", True), ("aarch64,x86_64", True), ("x86", False)]
+)
+def test_an_architecture_is_for_those_it_lists(wanted: str | None, *, expected: bool) -> None:
+    assert is_for("x86_64", wanted) == expected

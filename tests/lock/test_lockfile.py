@@ -1,0 +1,389 @@
+"""The lock is stable text, and whatever text stands in its place is read exactly or refused with every reason."""
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from osc_containers.errors import LockError
+from osc_containers.lock import lockfile
+from osc_containers.lock.lockfile import ArchiveFile, Lock, LockedImage, LockedReference
+from osc_containers.oci import platform
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import DOCKER_MANIFEST, INDEX, MANIFEST, Descriptor
+from osc_containers.oci.reference import Reference
+from tests.support.messages import assert_bounded, exactly
+from tests.support.strategies import locks, mutated
+
+ADVICE = "; remove the lock and run the prefetch again"
+DIGEST = f"sha256:{'0' * 64}"
+APP, WEB = "docker.io/library/app:latest", "r.io:5000/web@sha256:" + "1" * 64
+
+
+def descriptor(digit: str, media_type: str, size: int) -> Descriptor:
+    return Descriptor(digest=Digest("sha256", digit * 64), media_type=media_type, size=size)
+
+
+def locked(name: str, *layers: Descriptor, created: str = "") -> LockedImage:
+    image = Image(
+        manifest=descriptor("2", DOCKER_MANIFEST, 300), config=descriptor("3", "a/config", 200), layers=layers
+    )
+    return LockedImage(image=image, created=created, archive=ArchiveFile(name=name, size=10240, sha256="f" * 64))
+
+
+LAYER = descriptor("4", "a/layer", 2**63 - 1)
+LOCK = Lock(
+    references={
+        Reference.parse(WEB): LockedReference(
+            digest=Digest("sha256", "1" * 64),
+            media_type=INDEX,
+            images={
+                "x86_64": locked("web.x86_64.ociarchive", LAYER, LAYER, created="2024-02-29T12:00:00.5+02:00"),
+                "aarch64": locked("web.aarch64.ociarchive"),
+            },
+        ),
+        Reference.parse(APP): LockedReference(
+            digest=Digest("sha256", "5" * 64), media_type=MANIFEST, images={"s390x": locked("app.s390x.ociarchive")}
+        ),
+    }
+)
+
+GOLDEN = """\
+{
+  "containers": {
+    "docker.io/library/app:latest": {
+      "architectures": {
+        "s390x": {
+          "archive": {
+            "name": "app.s390x.ociarchive",
+            "sha256": "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+            "size": 10240
+          },
+          "config": {
+            "digest": "sha256:3333333333333333333333333333333333333333333333333333333333333333",
+            "mediaType": "a/config",
+            "size": 200
+          },
+          "layers": [],
+          "manifest": {
+            "digest": "sha256:2222222222222222222222222222222222222222222222222222222222222222",
+            "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+            "size": 300
+          }
+        }
+      },
+      "digest": "sha256:5555555555555555555555555555555555555555555555555555555555555555",
+      "mediaType": "application/vnd.oci.image.manifest.v1+json"
+    },
+    "r.io:5000/web@sha256:1111111111111111111111111111111111111111111111111111111111111111": {
+      "architectures": {
+        "aarch64": {
+          "archive": {
+            "name": "web.aarch64.ociarchive",
+            "sha256": "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+            "size": 10240
+          },
+          "config": {
+            "digest": "sha256:3333333333333333333333333333333333333333333333333333333333333333",
+            "mediaType": "a/config",
+            "size": 200
+          },
+          "layers": [],
+          "manifest": {
+            "digest": "sha256:2222222222222222222222222222222222222222222222222222222222222222",
+            "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+            "size": 300
+          }
+        },
+        "x86_64": {
+          "archive": {
+            "name": "web.x86_64.ociarchive",
+            "sha256": "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+            "size": 10240
+          },
+          "config": {
+            "digest": "sha256:3333333333333333333333333333333333333333333333333333333333333333",
+            "mediaType": "a/config",
+            "size": 200
+          },
+          "created": "2024-02-29T12:00:00.5+02:00",
+          "layers": [
+            {
+              "digest": "sha256:4444444444444444444444444444444444444444444444444444444444444444",
+              "mediaType": "a/layer",
+              "size": 9223372036854775807
+            },
+            {
+              "digest": "sha256:4444444444444444444444444444444444444444444444444444444444444444",
+              "mediaType": "a/layer",
+              "size": 9223372036854775807
+            }
+          ],
+          "manifest": {
+            "digest": "sha256:2222222222222222222222222222222222222222222222222222222222222222",
+            "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+            "size": 300
+          }
+        }
+      },
+      "digest": "sha256:1111111111111111111111111111111111111111111111111111111111111111",
+      "mediaType": "application/vnd.oci.image.index.v1+json"
+    }
+  },
+  "version": "1.0"
+}
+"""
+
+
+def test_the_text_is_stable_and_sorted() -> None:
+    assert lockfile.dumps(LOCK) == GOLDEN
+
+
+def test_an_empty_lock_has_a_text_too() -> None:
+    assert lockfile.dumps(lockfile.EMPTY) == '{\n  "containers": {},\n  "version": "1.0"\n}\n'
+    assert lockfile.loads(lockfile.dumps(lockfile.EMPTY)) == lockfile.EMPTY
+
+
+@settings(max_examples=30)
+@given(locks)
+def test_what_is_written_is_read_again(written: Lock) -> None:
+    text = lockfile.dumps(written)
+    assert lockfile.loads(text.encode().decode()) == written
+    assert lockfile.dumps(lockfile.loads(text)) == text
+
+
+DOCUMENT: dict[str, Any] = json.loads(GOLDEN)
+
+
+@given(mutated(DOCUMENT).map(json.dumps) | st.text())
+def test_any_text_is_a_lock_or_an_error(text: str) -> None:
+    try:
+        found = lockfile.loads(text)
+    except LockError as error:
+        assert_bounded(error)
+        return
+    assert lockfile.loads(lockfile.dumps(found).encode().decode()).references == found.references
+
+
+@pytest.mark.parametrize(("version", "newer"), [("1.0", False), ("1.1", True), ("1.9999", True), ("01.00", False)])
+def test_a_later_minor_version_is_read_and_said(version: str, newer: bool) -> None:
+    found = lockfile.loads(json.dumps(DOCUMENT | {"version": version, "more": [1]}))
+    assert found.references == LOCK.references
+    assert found.newer is newer
+
+
+VERSION = "; use a release that knows it"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", f"not valid JSON; Expecting value: line 1 column 1 (char 0){ADVICE}"),
+        (
+            "\ufeff{}",
+            f"not valid JSON; Unexpected UTF-8 BOM (decode using utf-8-sig): line 1 column 1 (char 0){ADVICE}",
+        ),
+        ("[]", f"got an array, expected an object{ADVICE}"),
+        ("{}", f"version: missing{ADVICE}"),
+        ('{"version": 1.0}', f"version: got a number, expected a string{ADVICE}"),
+        ('{"version": "1"}', f"version: got '1', expected '1.0'{ADVICE}"),
+        ('{"version": "1.0\\n"}', f"version: got '1.0\\n', expected '1.0'{ADVICE}"),
+        ('{"version": "\u0661.0"}', f"version: got '\u0661.0', expected '1.0'{ADVICE}"),
+        ('{"version": "1.%s"}' % ("0" * 99), f"version: got '1.{'0' * 38}', expected '1.0'{ADVICE}"),
+        ('{"version": "2.0"}', f"got version 2.0, expected 1.x{VERSION}"),
+        ('{"version": "0.9"}', f"got version 0.9, expected 1.x{VERSION}"),
+        ('{"version": "1.0"}', f"containers: missing{ADVICE}"),
+        ('{"version": "1.0", "containers": []}', f"containers: got an array, expected an object{ADVICE}"),
+        (
+            '{"version": "1.0", "containers": {"x": {}, "x": {}}}',
+            f"not valid JSON; key 'x' is there twice{ADVICE}",
+        ),
+        ('{"a": ' * 100_000, f"nested too deeply, expected at most 256 levels{ADVICE}"),
+    ],
+)
+def test_what_is_no_lock_is_refused(text: str, message: str) -> None:
+    with pytest.raises(LockError, match=exactly(f"containers.lock: {message}")):
+        lockfile.loads(text)
+
+
+@pytest.mark.parametrize("marker", ["<<<<<<< HEAD", ">>>>>>> 1.2.3 (update)", "<<<<<<< .mine\r"])
+def test_merge_conflicts_are_called_so(marker: str) -> None:
+    lines = GOLDEN.splitlines()
+    text = "\n".join([*lines[:9], marker, *lines[9:]])
+    message = "x.lock: has merge-conflict markers; take either side, then run the prefetch again"
+    with pytest.raises(LockError, match=exactly(message)):
+        lockfile.loads(text, "x.lock")
+
+
+IMAGE = ("architectures", "x86_64")
+ARCHIVE = (*IMAGE, "archive")
+NAME = (*ARCHIVE, "name")
+FILE_NAME = "expected a plain file name that ends in '.ociarchive'"
+ABSENT = object()
+
+
+def changed(path: tuple[str | int, ...], value: object) -> str:
+    """Return the text of the lock with another value, or none, for the second reference."""
+    document = copy.deepcopy(DOCUMENT)
+    place = document["containers"][WEB]
+    for key in path[:-1]:
+        place = place[key]
+    if value is ABSENT:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("digest",), ABSENT, ".digest: missing"),
+        (("digest",), "sha256:0", ".digest: got 'sha256:0', expected 64 lower-case hexadecimal digits after 'sha256:'"),
+        (("mediaType",), ABSENT, ".mediaType: missing"),
+        (("mediaType",), "a\ud800", ".mediaType: got a lone surrogate, expected whole characters"),
+        (("architectures",), [], ".architectures: got an array, expected an object"),
+        (("architectures",), {}, ".architectures: got none, expected at least one"),
+        (
+            ("architectures", "sparc"),
+            {},
+            f".architectures.sparc: expected one of {', '.join(platform.ARCHITECTURES)}",
+        ),
+        (
+            ("architectures", "../x"),
+            {},
+            f".architectures['../x']: expected one of {', '.join(platform.ARCHITECTURES)}",
+        ),
+        (IMAGE, None, ".architectures.x86_64: missing"),
+        ((*IMAGE, "manifest"), ABSENT, ".architectures.x86_64.manifest: missing"),
+        (
+            (*IMAGE, "manifest", "size"),
+            True,
+            ".architectures.x86_64.manifest.size: got a boolean, expected a whole number",
+        ),
+        ((*IMAGE, "config", "size"), -1, ".architectures.x86_64.config.size: got -1, expected a size in bytes"),
+        ((*IMAGE, "config", "mediaType"), 7, ".architectures.x86_64.config.mediaType: got a number, expected a string"),
+        ((*IMAGE, "layers"), {}, ".architectures.x86_64.layers: got an object, expected an array"),
+        (
+            (*IMAGE, "layers", 1, "digest"),
+            DIGEST.upper(),
+            f".architectures.x86_64.layers[1].digest: got '{DIGEST.upper()}', expected a digest like "
+            "'sha256:<64 hexadecimal digits>'",
+        ),
+        (
+            (*IMAGE, "layers", 0, "size"),
+            2**63,
+            ".architectures.x86_64.layers[0].size: got 9223372036854775808, expected a size in bytes",
+        ),
+        ((*IMAGE, "created"), 7, ".architectures.x86_64.created: got a number, expected a string"),
+        ((*IMAGE, "created"), "now", ".architectures.x86_64.created: got 'now', expected a date of RFC 3339"),
+        (ARCHIVE, ABSENT, ".architectures.x86_64.archive: missing"),
+        ((*ARCHIVE, "size"), 1e4, ".architectures.x86_64.archive.size: got a number, expected a whole number"),
+        ((*ARCHIVE, "size"), "1", ".architectures.x86_64.archive.size: got a string, expected a whole number"),
+        (
+            (*ARCHIVE, "sha256"),
+            "F" * 64,
+            f".architectures.x86_64.archive.sha256: got '{'F' * 64}', expected 64 lower-case hexadecimal digits",
+        ),
+        (
+            (*ARCHIVE, "sha256"),
+            "f" * 64 + "\n",
+            f".architectures.x86_64.archive.sha256: got '{'f' * 64}\\n', expected 64 lower-case hexadecimal digits",
+        ),
+        (NAME, ABSENT, ".architectures.x86_64.archive.name: missing"),
+        *(
+            (NAME, name, f".architectures.x86_64.archive.name: got {name[:300]!r}, {FILE_NAME}")
+            for name in (
+                "",
+                "../x.ociarchive",
+                "/x.ociarchive",
+                "x/y.ociarchive",
+                ".x.ociarchive",
+                ".ociarchive",
+                "-x.ociarchive",
+                "x.ociarchive\n",
+                "x\n.ociarchive",
+                "x\0.ociarchive",
+                "_service:x:y.ociarchive",
+                "\u00e9.ociarchive",
+                "containers.lock",
+                "x.ociarchive.x",
+                "x.OCIARCHIVE",
+                "x" * 245 + ".ociarchive",
+            )
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(path: tuple[str | int, ...], value: object, message: str) -> None:
+    with pytest.raises(LockError, match=exactly(f"containers.lock: containers['{WEB}']{message}{ADVICE}")):
+        lockfile.loads(changed(path, value))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("app", "expected the complete reference 'docker.io/library/app:latest'"),
+        ("index.docker.io/a/b:1", "expected the complete reference 'docker.io/a/b:1'"),
+        ("a:", "tag '': expected at most 128 letters, digits and '_.-', not first '.' or '-'"),
+        ("r.io/a@md5:0", "got digest algorithm 'md5', expected one of sha256, sha384, sha512"),
+    ],
+)
+def test_a_reference_is_complete(name: str, message: str) -> None:
+    document = {"version": "1.0", "containers": {name: DOCUMENT["containers"][APP]}}
+    step = name if name == "app" else f"['{name}']"
+    where = f"containers.lock: containers{'.' if step == name else ''}{step}"
+    with pytest.raises(LockError, match=exactly(f"{where}: {message}{ADVICE}")):
+        lockfile.loads(json.dumps(document))
+
+
+def test_every_broken_reference_is_named_up_to_a_limit() -> None:
+    document = {"version": "1.0", "containers": {f"r.io/a:{number}": number for number in range(1000)}}
+    with pytest.raises(LockError) as caught:
+        lockfile.loads(json.dumps(document))
+    problems = [
+        f"containers.lock: containers['r.io/a:{number}']: got a number, expected an object{ADVICE}"
+        for number in range(50)
+    ]
+    assert list(caught.value.problems) == [*problems, "containers.lock: 950 more problems"]
+
+
+def test_an_archive_belongs_to_one_image() -> None:
+    name = "web.aarch64.ociarchive"
+    with pytest.raises(
+        LockError,
+        match=exactly(f"containers.lock: {name} stands for {WEB} (aarch64) and for {WEB} (x86_64){ADVICE}"),
+    ):
+        lockfile.loads(changed(NAME, name))
+    name = "app.s390x.ociarchive"
+    with pytest.raises(
+        LockError, match=exactly(f"containers.lock: {name} stands for {APP} (s390x) and for {WEB} (x86_64){ADVICE}")
+    ):
+        lockfile.loads(changed(NAME, name))
+
+
+@pytest.mark.parametrize(
+    ("reference", "arch", "archive"),
+    [
+        (WEB, "x86_64", "web.x86_64.ociarchive"),
+        (WEB, "amd64", "web.x86_64.ociarchive"),
+        (WEB, "arm64", "web.aarch64.ociarchive"),
+        (WEB, "s390x", None),
+        (APP, "s390x", "app.s390x.ociarchive"),
+        ("r.io/other", "s390x", None),
+    ],
+)
+def test_an_image_is_found_by_any_name_of_its_platform(reference: str, arch: str, archive: str | None) -> None:
+    found = LOCK.image_for(Reference.parse(reference), arch)
+    assert (found.archive.name if found else None) == archive
+
+
+def test_images_come_sorted() -> None:
+    assert [(str(reference), arch) for reference, arch, _ in LOCK.images()] == [
+        (APP, "s390x"),
+        (WEB, "aarch64"),
+        (WEB, "x86_64"),
+    ]

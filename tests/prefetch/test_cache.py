@@ -1,0 +1,136 @@
+"""Whatever is wrong with the user's cache, all is done without it."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from osc_containers.prefetch import partial_file
+from tests.prefetch.test_prefetch import APP, WEB, run, want
+from tests.support import images
+from tests.support.fake_source import FakeSource
+
+SOURCE = FakeSource({APP: images.image(images.random_layer("app", 100_000)), WEB: images.small("web")})
+KEY = "0" * 64
+STALE = (1_000_000_000, 1_000_000_000)
+
+
+def cache() -> Path:
+    path = Path(os.environ["HOME"], ".cache/osc-containers")
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def has_no_locks(descriptor: int, operation: int) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def ask_in_vain(name: str) -> Path:
+    raise RuntimeError("could not determine the home directory")
+
+
+@pytest.mark.parametrize(
+    "answer", [ask_in_vain, lambda name: Path("~/.cache", name)], ids=["platformdirs 4.14", "platformdirs 2.6"]
+)
+def test_a_user_without_a_home_has_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Callable[[str], Path]
+) -> None:
+    monkeypatch.setattr(platformdirs, "user_cache_path", answer)
+    monkeypatch.setattr(time, "time_ns", lambda: 1 << 62)  # sums of files are remembered after a while
+    monkeypatch.chdir(tmp_path)
+    Path("package").mkdir()
+    for _ in range(2):
+        run(SOURCE, Path("package"), *want(APP))
+    assert os.listdir(tmp_path) == ["package"]
+    assert len(os.listdir("package")) == 2
+
+
+def test_without_file_locks_there_are_no_parts_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on some NFS."""
+    monkeypatch.setattr(fcntl, "flock", has_no_locks)
+    run(SOURCE, tmp_path, *want(APP, WEB))
+    assert len(os.listdir(tmp_path)) == 3
+    assert {path.stat().st_size for path in cache().iterdir()} == {0}
+    for path in cache().iterdir():
+        os.utime(path, STALE)
+    partial_file.remove_stale()
+    assert os.listdir(cache()) == []
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.name)])
+def test_what_is_no_part_is_left_alone(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(cache() / f"{KEY}.part")
+    with partial_file.part(tmp_path / "x.ociarchive", KEY, 10) as descriptor:
+        os.pwrite(descriptor, b"x" * 10, 0)
+    assert (tmp_path / "x.ociarchive").read_bytes() == b"x" * 10
+    assert os.listdir(cache()) == [f"{KEY}.part"]
+
+
+@pytest.mark.parametrize("is_made_anew", [False, True])
+def test_what_is_cleared_meanwhile_is_not_lost(tmp_path: Path, is_made_anew: bool) -> None:
+    """Though another run may have begun with the same since."""
+    part = cache() / f"{KEY}.part"
+    with partial_file.part(tmp_path / "x.ociarchive", KEY, 10) as descriptor:
+        os.pwrite(descriptor, b"x" * 10, 0)
+        part.unlink()
+        if is_made_anew:
+            part.write_bytes(b"another's")
+    assert (tmp_path / "x.ociarchive").read_bytes() == b"x" * 10
+    assert (tmp_path / "x.ociarchive").stat().st_mode & 0o777 == 0o644
+    assert os.listdir(tmp_path) == ["x.ociarchive"]
+    assert part.exists() is is_made_anew
+
+
+@pytest.mark.integration
+def test_a_part_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `sudo` leaves one: root's, in the user's cache."""
+    script = (
+        "import os, sys; from pathlib import Path; from osc_containers import parts\n"
+        "os.setresuid(4711, 4711, 4711)\n"
+        "with parts.part(Path('x.ociarchive'), sys.argv[1], 10): pass\n"
+    )
+    with tempfile.TemporaryDirectory() as home:  # where that user gets to, unlike `tmp_path`
+        monkeypatch.setenv("HOME", home)
+        part = cache() / f"{KEY}.part"
+        part.write_bytes(b"root's")
+        part.chmod(0o600)
+        for directory in (part.parent, part.parent.parent, home):
+            os.chown(directory, 4711, 4711)
+        subprocess.run([sys.executable, "-c", script, KEY], cwd=home, check=True)
+        assert part.read_bytes() == b"root's"
+        assert Path(home, "x.ociarchive").stat().st_size == 10
+
+
+@pytest.mark.integration
+def test_a_cache_in_another_mount_of_the_same_file_system_is_not_used(tmp_path: Path) -> None:
+    """As a container has it that gets the package from outside: nothing is moved from one mount to another."""
+    script = "from pathlib import Path; from osc_containers import parts\nwith parts.part(Path('x'), 'key', 10): pass"
+    command = 'mount --bind . . && cd "$PWD" && exec "$0" -c "$1"'
+    assert cache().stat().st_dev == tmp_path.stat().st_dev
+    subprocess.run(["unshare", "--mount", "sh", "-c", command, sys.executable, script], cwd=tmp_path, check=True)
+    assert (tmp_path / "x").stat().st_size == 10
+    assert os.listdir(cache()) == []
+
+
+def test_what_is_stale_and_cannot_be_removed_keeps_no_other() -> None:
+    (cache() / "link.part").symlink_to("nowhere")
+    (cache() / "sums/directory").mkdir(parents=True)
+    for name in ("a.part", "z.part", "sums/a", "sums/z", "sums/directory"):
+        (cache() / name).touch()
+        os.utime(cache() / name, STALE)
+    (cache() / "new.part").touch()
+    partial_file.remove_stale()
+    assert sorted(str(path.relative_to(cache())) for path in cache().rglob("*")) == [
+        "link.part",
+        "new.part",
+        "sums",
+        "sums/directory",
+    ]

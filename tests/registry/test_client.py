@@ -1,0 +1,900 @@
+"""The distribution API against registries in this process, good ones and bad ones."""
+
+import email.utils
+import hashlib
+import logging
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from urllib3 import Timeout
+
+from osc_containers.errors import RegistryError
+from osc_containers.obs.package import Package
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.manifest import Descriptor, Index, Manifest
+from osc_containers.oci.reference import Reference
+from osc_containers.prefetch.prefetch import prefetch
+from osc_containers.registry.connection import Connections
+from osc_containers.registry.retry import Policy
+from osc_containers.sources.interface import ImageSource, Network
+from osc_containers.sources.transports import Sources
+from tests.prefetch.test_prefetch import want
+from tests.support import faults, images
+from tests.support.fault_registry import Answer, Exchange, Fault, FaultRegistry, Request, serve
+
+HASTY = Policy(connect_timeout=2, read_timeout=0.3, deadline=3, attempts=4, first_delay=0.02, longest_delay=0.05)
+PATIENT = HASTY._replace(read_timeout=20, deadline=60)
+IMAGE = images.image(images.random_layer("first", 40_000), images.random_layer("second", 3_000, compression="gzip"))
+OTHER = images.image(images.random_layer("other", 500))
+EXPECTED = [IMAGE.raw, *IMAGE.blobs]
+BIG = hashlib.shake_256(b"big").digest(3_000_000)
+
+
+@pytest.fixture
+def registry() -> Iterator[FaultRegistry]:
+    with serve() as registry:
+        yield registry
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[FaultRegistry]:
+    with serve() as registry:
+        yield registry
+
+
+@pytest.fixture
+def source() -> Iterator[ImageSource]:
+    with Sources(Path(), policy=PATIENT) as sources:
+        yield sources.open("docker://")
+
+
+@pytest.fixture
+def hasty_source() -> Iterator[ImageSource]:
+    with Sources(Path(), policy=HASTY) as sources:
+        yield sources.open("docker://")
+
+
+def read(source: ImageSource, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None) -> bytes:
+    buffer = memoryview(bytearray(70_000))
+    found = bytearray()
+    with source.blob(reference, blob, start, stop) as stream:
+        while count := stream.readinto(buffer):
+            found += buffer[:count]
+    return bytes(found)
+
+
+def pull(source: ImageSource, name: str) -> list[bytes]:
+    """Return manifest and blobs as prefetch gets them: by tag, then by digest."""
+    reference = Reference.parse(name)
+    manifest = source.manifest(reference, source.resolve(reference))
+    assert isinstance(manifest, Manifest)
+    return [manifest.raw, *(read(source, reference, blob) for blob in manifest.blobs)]
+
+
+def put(registry: FaultRegistry, content: bytes, **changes: object) -> tuple[Reference, Descriptor]:
+    """Store a blob; return what to ask for it with."""
+    digest = Digest.parse(registry.put_blob(content))
+    blob = Descriptor(digest=digest, size=len(content), media_type="application/vnd.oci.image.layer.v1.tar")
+    return Reference.parse(f"{registry.host}/team/app:1.0"), blob._replace(**changes)  # type: ignore[arg-type]
+
+
+def said(source: ImageSource, name: str) -> str:
+    """Return what is said when an image cannot be pulled."""
+    with pytest.raises(RegistryError) as caught:
+        pull(source, name)
+    return str(caught.value)
+
+
+def test_pulls_an_image_in_one_request_for_each_part(registry: FaultRegistry, source: ImageSource) -> None:
+    assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
+    assert [request.method for request in registry.requests] == ["HEAD", "GET", "GET", "GET", "GET"]
+    assert len({request.connection for request in registry.requests}) == 1
+    assert all(request.headers["user-agent"].startswith("osc-containers/") for request in registry.requests)
+
+
+def test_a_registry_is_far_until_it_answers_quickly(
+    registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource
+) -> None:
+    slow, quick = (Reference.parse(each.push(IMAGE, "team/app:1.0")) for each in (registry, elsewhere))
+    registry.script = lambda request: _late
+    assert source.is_far
+    for _ in range(3):
+        source.resolve(slow)
+    assert source.is_far
+    registry.script = lambda request: None
+    # On a busy machine not each answer is quick, but one of so many is.
+    assert any(source.resolve(slow) and not source.is_far for _ in range(200))
+    elsewhere.script = lambda request: _late
+    source.resolve(quick)
+    assert source.is_far, "one of two is"
+
+
+def _late(exchange: Exchange) -> None:
+    exchange.pause(0.02)
+    exchange.send(exchange.answer())
+
+
+def test_a_manifest_that_was_fetched_by_name_is_not_fetched_again_by_digest(
+    registry: FaultRegistry, source: ImageSource
+) -> None:
+    reference = Reference.parse(registry.push(IMAGE, "team/app:1.0"))
+    manifest = source.manifest(reference)
+    assert source.manifest(reference, manifest.digest) == manifest
+    assert len(registry.requests) == 1
+
+
+def test_a_reference_with_a_digest_is_resolved_without_the_registry(
+    registry: FaultRegistry, source: ImageSource
+) -> None:
+    reference = Reference.parse(f"{registry.push(IMAGE, 'team/app:1.0')}@{IMAGE.digest}")
+    registry.push(OTHER, "team/app:1.0")
+    assert source.resolve(reference) == IMAGE.digest
+    assert registry.requests == []
+    assert source.manifest(reference).raw == IMAGE.raw
+
+
+@pytest.mark.parametrize("docker", [False, True])
+def test_gives_indexes_and_what_they_hold(registry: FaultRegistry, source: ImageSource, docker: bool) -> None:
+    inner = images.multi_platform("app", docker=docker)
+    outer = images.index(inner, docker=docker, media_types=docker)
+    reference = Reference.parse(registry.push(outer, "team/app:1.0"))
+    index = source.manifest(reference)
+    assert isinstance(index, Index)
+    nested = source.manifest(reference, index.manifests[0].digest)
+    assert isinstance(nested, Index)
+    assert source.manifest(reference, nested.manifests[1].digest).raw == inner.children[1].raw
+
+
+def test_pulls_what_is_named_by_a_sha512_digest(registry: FaultRegistry, source: ImageSource) -> None:
+    registry.push(IMAGE, "team/app:1.0")
+    digest = Digest.of(IMAGE.raw, "sha512")
+    assert source.manifest(Reference.parse(f"{registry.host}/team/app@{digest}")).raw == IMAGE.raw
+    reference, blob = put(registry, b"layer", digest=Digest.of(b"layer", "sha512"))
+    assert read(source, reference, blob) == b"layer"
+
+
+@pytest.mark.parametrize("code", [204, 400, 403, 404, 405, 406, 410, 500, 501])
+def test_a_registry_that_does_not_know_head_is_asked_by_get(
+    registry: FaultRegistry, source: ImageSource, code: int
+) -> None:
+    registry.script = faults.on(faults.status(code), lambda request: request.method == "HEAD")
+    assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
+    assert [request.method for request in registry.requests][:2] == ["HEAD", "GET"]
+
+
+def test_a_registry_may_serve_one_connection_at_a_time(registry: FaultRegistry, hasty_source: ImageSource) -> None:
+    registry.turn = threading.Lock()
+    reference, blob = put(registry, BIG)
+    _, other = put(registry, b"other")
+    buffer = memoryview(bytearray(len(BIG)))
+    with ThreadPoolExecutor() as pool:
+        with hasty_source.blob(reference, blob) as stream:
+            waiting = pool.submit(read, hasty_source, reference, other)
+            while stream.readinto(buffer):
+                pass
+        assert waiting.result() == b"other"
+
+
+def test_a_registry_of_plain_http_may_be_silent_to_tls(registry: FaultRegistry) -> None:
+    registry.refuses_other_protocols = False
+    with Sources(Path(), policy=PATIENT._replace(connect_timeout=0.5, attempts=1)) as sources:
+        assert pull(sources.open("docker://"), registry.push(IMAGE, "team/app:1.0")) == EXPECTED
+
+
+def test_a_store_of_manifests_may_take_no_head(registry: FaultRegistry, source: ImageSource) -> None:
+    name = registry.push(IMAGE, "team/app:1.0")
+    stored = f"http://localhost:{registry.host.rpartition(':')[2]}/v2/team/app/manifests/{IMAGE.digest}"
+
+    def store(request: Request) -> Fault | None:
+        if request.target == "/v2/team/app/manifests/1.0":
+            return faults.redirect(f"{stored}?signature=of-GET")
+        return faults.status(403) if request.method == "HEAD" else None
+
+    registry.script = store
+    assert source.resolve(Reference.parse(name)) == IMAGE.digest
+
+
+@pytest.mark.parametrize("interim", [100, 102, 103])
+def test_interim_replies_are_passed_over(registry: FaultRegistry, source: ImageSource, interim: int) -> None:
+    registry.script = lambda request: faults.interim(interim)
+    assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
+    assert {request.connection for request in registry.requests} == {registry.requests[0].connection}
+
+
+def test_a_registry_without_digest_header_is_pulled_from(registry: FaultRegistry, source: ImageSource) -> None:
+    registry.has_digest_header = False
+    assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
+
+
+@pytest.mark.parametrize("fault", [faults.without_type, faults.status(200, {"Content-Type": "text/plain"})])
+def test_manifests_say_themselves_what_they_are(registry: FaultRegistry, source: ImageSource, fault: Fault) -> None:
+    made = images.image(images.random_layer("plain", 10), media_types=False)
+    reference = Reference.parse(registry.push(made, "team/app:1.0"))
+
+    def relabel(exchange: Exchange) -> None:
+        answer = exchange.answer()
+        answer.headers["Content-Type"] = "text/plain"
+        exchange.send(answer)
+
+    registry.script = faults.on(relabel, lambda _: True)
+    assert source.manifest(reference).media_type == "application/vnd.oci.image.manifest.v1+json"
+
+
+# What is said when a fault strikes one request of a pull. Faults that are not named here are survived at every request,
+# and those with an empty text at some.
+SAID: dict[str, tuple[str, ...]] = {
+    "endless_body": ("", "got more than 4194304 bytes"),
+    "redirect_to_file": ("got a URL of scheme 'file', expected http or https",),
+    "status_401": ("asks for an unknown kind of login: ''",),
+    "status_403": (
+        "",
+        "HTTP 403; it does not exist there or needs a login, by `podman login 127.0.0.1:",
+    ),
+    "status_404": ("", "HTTP 404; it may have been removed", ", though its manifest is: HTTP 404"),
+    "status_416": ("", "HTTP 416"),
+    "status_429_later": ("HTTP 429; tried once, and it asks to wait 100000 s",),
+    "unasked_range": ("", "HTTP 206"),
+    "wrong_digest": ("", "no manifest sha256:0000000000000000"),
+}
+CORRUPTING = {"flip", "repeat", "endless_body"}
+"""Faults that change a blob but not its size; whoever gets it verifies it."""
+
+
+def attempt(name: str) -> list[bytes] | str:
+    """Pull an image by a client of its own; return its parts, or what is said instead."""
+    with Sources(Path(), policy=HASTY) as sources:
+        try:
+            return pull(sources.open("docker://"), name)
+        except RegistryError as error:
+            return str(error)
+
+
+@pytest.mark.parametrize("name", faults.FAULTS)
+def test_a_fault_at_any_request_is_survived_or_said(registry: FaultRegistry, name: str) -> None:
+    reference = registry.push(IMAGE, "team/app:1.0")
+    for number in range(len(EXPECTED) + 1):
+        registry.requests.clear()
+        registry.script = faults.at(number, faults.FAULTS[name])
+        began = time.monotonic()
+        outcome = attempt(reference)
+        assert time.monotonic() - began < HASTY.deadline + 2
+        if isinstance(outcome, str):
+            assert outcome.startswith(f"{reference}: ")
+            assert any(text and text in outcome for text in SAID.get(name, ())), f"{outcome} (at request {number})"
+        else:
+            assert "" in SAID.get(name, ("",)), f"should have failed at request {number}"
+            wrong = [at for at, part in enumerate(outcome, start=1) if part != EXPECTED[at - 1]]
+            assert wrong == ([number] if name in CORRUPTING and number > 1 else [])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_many_faults_are_survived_or_said(registry: FaultRegistry, seed: int) -> None:
+    reference = registry.push(IMAGE, "team/app:1.0")
+    registry.script = faults.seeded(str(seed), 0.3)
+    began = time.monotonic()
+    outcome = attempt(reference)
+    assert time.monotonic() - began < len(registry.requests) + HASTY.deadline
+    if isinstance(outcome, str):
+        assert outcome.startswith(f"{reference}: ")
+    else:
+        assert [len(part) for part in outcome] == [len(part) for part in EXPECTED]
+
+
+def test_the_last_message_says_what_was_tried(registry: FaultRegistry, source: ImageSource) -> None:
+    name = registry.push(IMAGE, "team/app:1.0")
+    script = [faults.status(503), faults.reset_before, faults.status(503), faults.status(503)]
+    registry.script = lambda request: script[request.number]
+    message = said(source, name)
+    assert message.startswith(f"{name}: http://{registry.host}: HTTP 503")
+    assert "; before: " in message
+    assert "; tried 4 times in 0 s" in message
+
+
+def test_a_registry_that_is_not_there_is_named(source: ImageSource) -> None:
+    with serve() as registry:
+        host = registry.host
+    assert f"{host}: connection refused; nothing listens there; tried 3 times" in said(source, f"{host}/team/app:1.0")
+
+
+def test_a_tag_that_is_not_there_is_named_with_the_registrys_words(
+    registry: FaultRegistry, source: ImageSource
+) -> None:
+    assert said(source, f"{registry.host}/team/app:nope") == (
+        f"{registry.host}/team/app:nope: no tag 'nope' at {registry.host}: HTTP 404 ('MANIFEST_UNKNOWN', "
+        "'manifest unknown'); the tag or the repository does not exist there"
+    )
+
+
+def test_what_is_not_an_image_is_named(registry: FaultRegistry, source: ImageSource) -> None:
+    assert "not an image but an artifact of type" in said(source, registry.push(images.helm_chart(), "team/chart:1"))
+
+
+@pytest.mark.parametrize(
+    "after", ["1", email.utils.formatdate(time.time() + 1.9, usegmt=True)], ids=["seconds", "date"]
+)
+def test_retry_after_is_obeyed(registry: FaultRegistry, source: ImageSource, after: str) -> None:
+    name = registry.push(IMAGE, "team/app:1.0")
+    after = after if after == "1" else email.utils.formatdate(time.time() + 1.9, usegmt=True)
+    registry.script = faults.at(0, faults.status(429, {"Retry-After": after}))
+    began = time.monotonic()
+    assert pull(source, name) == EXPECTED
+    assert 0.7 < time.monotonic() - began < PATIENT.deadline
+
+
+def test_a_tag_that_moves_between_two_requests_gives_one_of_the_two_images(
+    registry: FaultRegistry, source: ImageSource
+) -> None:
+    name = registry.push(IMAGE, "team/app:1.0")
+    registry.script = faults.at(1, faults.move_tag(OTHER, "team/app:1.0"))
+    assert pull(source, name) == EXPECTED
+
+
+# Blobs
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, None), (1, None), (0, 10), (1_000_000, 2_000_000), (2_999_999, None)])
+def test_gives_the_part_of_a_blob(registry: FaultRegistry, source: ImageSource, start: int, stop: int | None) -> None:
+    reference, blob = put(registry, BIG)
+    with source.blob(reference, blob, start, stop) as stream:
+        assert not stream.comes_whole
+    assert read(source, reference, blob, start, stop) == BIG[start:stop]
+
+
+def test_an_empty_rest_needs_no_request(registry: FaultRegistry, source: ImageSource) -> None:
+    reference, blob = put(registry, BIG)
+    assert read(source, reference, blob, len(BIG)) == b""
+    assert registry.requests == []
+
+
+@pytest.mark.parametrize("fault", [None, faults.wrong_range, faults.status(400), faults.status(416)])
+def test_a_registry_without_ranges_gives_the_whole_and_says_so(
+    registry: FaultRegistry, source: ImageSource, fault: Fault | None
+) -> None:
+    registry.takes_ranges = False
+    if fault:
+        registry.takes_ranges = True
+        registry.script = faults.on(fault, lambda request: "range" in request.headers)
+    reference, blob = put(registry, BIG)
+    with source.blob(reference, blob, 0, 1000) as stream:
+        assert stream.comes_whole
+    assert read(source, reference, blob, 1_000_000, 1_500_000) == BIG[1_000_000:1_500_000]
+
+
+def test_a_registry_may_give_less_than_the_part_that_was_asked_for(registry: FaultRegistry) -> None:
+    reference, blob = put(registry, BIG)
+    registry.script = faults.on(faults.shorter_range(50_000), lambda _: True)
+    with Sources(Path(), policy=PATIENT._replace(attempts=1)) as sources:
+        assert read(sources.open("docker://"), reference, blob, 1) == BIG[1:]
+    assert len(registry.requests) == 60
+    registry.script = faults.on(faults.shorter_range(100), lambda _: True)
+    with Sources(Path(), policy=PATIENT) as sources, pytest.raises(RegistryError, match="broken off after 401 of"):
+        read(sources.open("docker://"), reference, blob, 1)
+
+
+@pytest.mark.parametrize("fault", [faults.reset_in_body, faults.truncate, faults.stall_in_body])
+def test_a_blob_that_broke_off_goes_on_where_it_was(
+    registry: FaultRegistry, hasty_source: ImageSource, fault: Fault
+) -> None:
+    reference, blob = put(registry, BIG)
+    registry.script = faults.on(fault, lambda _: True, times=2)
+    assert read(hasty_source, reference, blob) == BIG
+    ranges = [request.headers.get("range", "bytes=0-") for request in registry.requests]
+    starts = [int(text.partition("=")[2].partition("-")[0]) for text in ranges]
+    assert starts == sorted(starts)
+    assert starts[1] > 500_000
+    assert starts[2] > starts[1]
+
+
+def test_what_came_before_a_reset_is_not_lost_however_much_was_asked_for(
+    registry: FaultRegistry, source: ImageSource
+) -> None:
+    reference, blob = put(registry, BIG)
+
+    def some(exchange: Exchange) -> None:
+        answer = exchange.answer()
+        exchange.send_bytes(answer.head() + answer.body[:500_000])
+        exchange.pause(0.2)  # or the reset overtakes what was sent
+        exchange.reset()
+
+    registry.script = faults.on(some, lambda _: True, times=3)
+    buffer, position = memoryview(bytearray(len(BIG))), 0
+    with source.blob(reference, blob) as stream:
+        while count := stream.readinto(buffer[position:]):
+            position += count
+    assert buffer == BIG
+    assert [request.headers.get("range", "")[:12] for request in registry.requests] == [
+        "",
+        "bytes=500000",
+        "bytes=100000",
+        "bytes=150000",
+    ]
+
+
+def test_a_blob_that_always_breaks_off_after_a_few_bytes_is_given_up(
+    registry: FaultRegistry, source: ImageSource
+) -> None:
+    reference, blob = put(registry, BIG)
+
+    def few(exchange: Exchange) -> None:
+        answer = exchange.answer()
+        exchange.send_bytes(answer.head() + answer.body[:100])
+        exchange.close()
+
+    registry.script = faults.on(few, lambda _: True)
+    with pytest.raises(RegistryError, match=r"broken off after \d+ of 3000000 bytes.*tried 4 times"):
+        read(source, reference, blob)
+
+
+@pytest.mark.parametrize("fault", [faults.packed, faults.falsely_packed, faults.chunked, faults.old_http])
+@pytest.mark.parametrize("start", [0, 1_234_567])
+def test_the_way_in_which_a_blob_is_sent_does_not_matter(
+    registry: FaultRegistry, source: ImageSource, fault: Fault, start: int
+) -> None:
+    reference, blob = put(registry, BIG)
+    registry.script = faults.on(fault, lambda _: True)
+    assert read(source, reference, blob, start) == BIG[start:]
+
+
+@pytest.mark.parametrize("encoding", ["aws-chunked", "utf-8", "identity", "binary, aws-chunked"])
+def test_an_encoding_that_packs_nothing_does_not_matter(
+    registry: FaultRegistry, source: ImageSource, encoding: str
+) -> None:
+    def label(exchange: Exchange) -> None:
+        answer = exchange.answer()
+        answer.headers["Content-Encoding"] = encoding
+        exchange.send(answer)
+
+    registry.script = faults.on(label, lambda _: True)
+    assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
+
+
+def test_a_packed_blob_cannot_be_larger_than_its_descriptor_says(registry: FaultRegistry, source: ImageSource) -> None:
+    reference, blob = put(registry, bytes(5_000_000), size=1000)
+    registry.script = faults.on(faults.packed, lambda _: True)
+    assert read(source, reference, blob) == bytes(1000)
+
+
+def test_a_size_that_lies_is_said(registry: FaultRegistry, source: ImageSource) -> None:
+    reference, blob = put(registry, BIG, size=1 << 40)
+    with pytest.raises(RegistryError, match="got a reply of 3000000 bytes, expected 1099511627776"):
+        read(source, reference, blob)
+
+
+def test_a_blob_that_is_missing_is_said(registry: FaultRegistry, source: ImageSource) -> None:
+    reference, blob = put(registry, BIG)
+    registry.blobs.clear()
+    with pytest.raises(RegistryError, match=f"not in {registry.host}, though its manifest is: HTTP 404"):
+        read(source, reference, blob)
+
+
+def test_a_foreign_layer_comes_from_where_its_descriptor_says(
+    registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource
+) -> None:
+    registry.auth = "bearer"
+    digest = elsewhere.put_blob(BIG)
+    urls = ("file:///etc/passwd", f"http://{elsewhere.host}/nothing", f"http://{elsewhere.host}/storage/{digest}")
+    reference, blob = put(registry, BIG, urls=urls)
+    registry.blobs.clear()
+    assert read(source, reference, blob) == BIG
+    assert all("authorization" not in request.headers for request in elsewhere.requests)
+
+
+def test_where_a_foreign_layer_is_may_fail_for_a_while(
+    registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource
+) -> None:
+    digest = elsewhere.put_blob(BIG)
+    reference, blob = put(registry, BIG, urls=(f"http://{elsewhere.host}/storage/{digest}",))
+    registry.blobs.clear()
+    script = [faults.status(503, {"Retry-After": "0"}), faults.reset_before]
+    elsewhere.script = lambda request: script[request.number] if request.number < len(script) else None
+    assert read(source, reference, blob) == BIG
+
+
+def test_no_request_is_without_end(registry: FaultRegistry, hasty_source: ImageSource) -> None:
+    reference, blob = put(registry, BIG)
+    registry.script = faults.on(faults.trickle, lambda _: True)
+    began = time.monotonic()
+    with pytest.raises(RegistryError, match="no answer in time"):
+        read(hasty_source, reference, blob)
+    assert time.monotonic() - began < HASTY.deadline + 1
+
+
+def test_a_slow_reader_does_not_make_the_registry_slow(registry: FaultRegistry, hasty_source: ImageSource) -> None:
+    reference, blob = put(registry, BIG)
+    buffer = memoryview(bytearray(1_000_000))
+    with hasty_source.blob(reference, blob) as stream:
+        for _ in range(3):
+            time.sleep(HASTY.read_timeout * 1.2)
+            assert stream.readinto(buffer) == len(buffer)
+    assert len(registry.requests) == 1
+
+
+def test_what_is_no_manifest_is_asked_for_again(registry: FaultRegistry, source: ImageSource) -> None:
+    reference = Reference.parse(registry.push(IMAGE, "team/app:1.0"))
+    registry.script = faults.on(faults.web_page, lambda _: True, times=2)
+    assert source.manifest(reference).raw == IMAGE.raw
+    registry.script = faults.on(faults.web_page, lambda _: True)
+    with pytest.raises(RegistryError, match=rf"manifest from {registry.host}: not valid JSON; .*tried 3 times"):
+        source.manifest(Reference.parse(f"{registry.host}/team/other:1.0"))
+
+
+def test_a_request_that_fails_costs_those_of_other_threads_no_attempt(registry: FaultRegistry) -> None:
+    """Idle connections are dropped then, perhaps between the moment another takes them and that of its request."""
+    connections = Connections(ssl.create_default_context(), 8)
+    end = time.monotonic() + 1
+
+    def ask() -> int:
+        count = 0
+        while time.monotonic() < end:
+            url = f"http://{registry.host}/v2/"
+            reply = connections.send("GET", url, headers={}, body=None, timeout=Timeout(5, 5), proxy=None)
+            reply.read()
+            reply.release_conn()
+            count += 1
+        return count
+
+    def drop() -> None:
+        while time.monotonic() < end:
+            connections.drop_idle()
+            time.sleep(0.001)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            dropping, *asking = pool.submit(drop), *(pool.submit(ask) for _ in range(3))
+            assert all(each.result() > 0 for each in asking)
+            dropping.result()
+    finally:
+        sys.setswitchinterval(interval)
+        connections.close()
+
+
+# Redirects
+
+
+def test_blobs_may_be_stored_elsewhere_and_no_secret_goes_there(
+    registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource
+) -> None:
+    registry.auth = "bearer"
+    registry.blob_location = f"http://{elsewhere.host}/storage/"
+    for content in IMAGE.blobs:
+        elsewhere.put_blob(content)
+    assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
+    assert len(elsewhere.requests) == 3
+    assert all("authorization" not in request.headers for request in elsewhere.requests)
+    assert any("authorization" in request.headers for request in registry.requests)
+
+
+def test_a_signature_in_a_url_is_not_shown(
+    registry: FaultRegistry, source: ImageSource, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    reference, blob = put(registry, BIG)
+    registry.blob_location = "/storage/nothing?signature=secret&path="
+    with pytest.raises(RegistryError) as caught:
+        read(source, reference, blob)
+    assert any("secret" in request.target for request in registry.requests)
+    assert "secret" not in str(caught.value) + caplog.text
+    assert f"GET http://{registry.host}: 404" in caplog.text
+
+
+def test_redirects_may_be_relative_and_chained(registry: FaultRegistry, source: ImageSource) -> None:
+    reference, blob = put(registry, BIG)
+    registry.blob_location = "../../../../first/"
+
+    def hop(request: Request) -> Fault | None:
+        return faults.redirect(f"/storage/{blob.digest}") if request.path.startswith("/first/") else None
+
+    registry.script = hop
+    assert read(source, reference, blob, 5) == BIG[5:]
+    assert [request.path.split("/")[1] for request in registry.requests] == ["v2", "first", "storage"]
+
+
+def test_a_challenge_from_where_a_redirect_led_is_not_answered(
+    registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource
+) -> None:
+    registry.auth = "bearer"
+    registry.blob_location = f"http://{elsewhere.host}/v2/team/app/blobs/"
+    elsewhere.auth = "bearer"
+    message = said(source, registry.push(IMAGE, "team/app:1.0"))
+    assert f"http://{elsewhere.host}: HTTP 401" in message
+    assert all(request.path != "/token" for request in elsewhere.requests)
+
+
+def test_a_refusal_from_where_a_redirect_led_is_not_put_down_to_the_login(
+    registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource
+) -> None:
+    registry.blob_location = f"http://{elsewhere.host}/storage/"
+    elsewhere.script = lambda request: faults.status(403)
+    message = said(source, registry.push(IMAGE, "team/app:1.0"))
+    assert f"http://{elsewhere.host}: HTTP 403; {registry.host} redirects there, where no login is sent" in message
+    assert "podman login" not in message
+    assert len(elsewhere.requests) == 3  # such places sign their URLs, and each time that we are sent there anew
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("http://127.0.0.1:1/x", "inside this machine"),
+        ("http://[::1]/x", "inside this machine"),
+        ("http://169.254.169.254/latest/meta-data", "inside this machine or its link"),
+        ("http://2130706433/", "inside this machine"),
+        ("http://localhost:1/", "inside this machine"),
+        ("http://user:secret@public.example/", "user name in it"),
+        ("file:///etc/passwd", "scheme 'file'"),
+        ("ftp://public.example/x", "scheme 'ftp'"),
+        ("http://public.example:99999/", "Port out of range"),
+        ("http://[half", "Invalid IPv6 URL"),
+    ],
+)
+@pytest.mark.parametrize("way", ["redirect", "realm"])
+def test_a_public_registry_cannot_send_us_inside(
+    registry: FaultRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, problem: str, way: str
+) -> None:
+    # The registry in this process plays the proxy on the way to a public one.
+    configuration = tmp_path / "registries.conf"
+    configuration.write_text('[[registry]]\nlocation = "registry.example"\ninsecure = true\n')
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(configuration))
+    monkeypatch.setenv("http_proxy", f"http://{registry.host}")
+    monkeypatch.setenv("https_proxy", f"http://{registry.host}")
+    registry.auth = "bearer"
+    registry.realm = target
+    if way == "redirect":
+        registry.script = faults.on(faults.redirect(target), lambda request: request.method != "CONNECT")
+    with Sources(Path(), policy=PATIENT) as sources:
+        message = said(sources.open("docker://"), "registry.example/team/app:1.0")
+    assert problem in message
+    assert "secret" not in message
+    assert {request.target.partition("/v2/")[0] for request in registry.requests} == {
+        "registry.example:443",
+        "http://registry.example",
+    }
+
+
+# Tokens
+
+
+def authorizations(registry: FaultRegistry) -> list[str]:
+    return [request.headers.get("authorization", "").partition(" ")[0] for request in registry.requests]
+
+
+def test_an_anonymous_token_is_fetched_once(registry: FaultRegistry, source: ImageSource) -> None:
+    registry.auth = "bearer"
+    assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
+    assert authorizations(registry) == ["", "", "Bearer", "Bearer", "Bearer", "Bearer", "Bearer"]
+    assert registry.requests[1].target == ("/token?service=fault+registry&scope=repository%3Ateam%2Fapp%3Apull")
+
+
+def test_each_repository_has_its_own_token_and_the_challenge_is_remembered(
+    registry: FaultRegistry, source: ImageSource
+) -> None:
+    registry.auth = "bearer"
+    for name in ("team/one:1", "team/two:1"):
+        assert pull(source, registry.push(IMAGE, name)) == EXPECTED
+    tokens = [request.target for request in registry.requests if request.path == "/token"]
+    assert [target.rpartition("%2F")[2] for target in tokens] == ["one%3Apull", "two%3Apull"]
+    assert authorizations(registry).count("") == 3
+
+
+def test_threads_share_a_token(registry: FaultRegistry, source: ImageSource) -> None:
+    registry.auth = "bearer"
+    name = registry.push(IMAGE, "team/app:1.0")
+    source.resolve(Reference.parse(name))
+    registry.expire_tokens()
+    gate = threading.Barrier(8)
+
+    def run(_: int) -> list[bytes]:
+        gate.wait()
+        return pull(source, name)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(run, range(8))) == [EXPECTED] * 8
+    assert sum(request.path == "/token" for request in registry.requests) == 2
+
+
+def test_a_token_that_expires_in_the_middle_is_renewed(registry: FaultRegistry, source: ImageSource) -> None:
+    registry.auth = "bearer"
+    reference, blob = put(registry, BIG)
+    registry.script = faults.on(faults.reset_in_body, lambda request: "authorization" in request.headers, times=1)
+    buffer = memoryview(bytearray(1000))
+    with source.blob(reference, blob) as stream:
+        found = bytes(buffer[: stream.readinto(buffer)])
+        registry.expire_tokens()
+        while count := stream.readinto(buffer):
+            found += buffer[:count]
+    assert found == BIG
+    assert sum(request.path == "/token" for request in registry.requests) == 2
+
+
+def test_a_registry_that_never_accepts_its_tokens_is_given_up_at_once(
+    registry: FaultRegistry, source: ImageSource
+) -> None:
+    registry.auth = "bearer"
+    registry.script = faults.on(faults.expire_token, lambda request: "/v2/" in request.path)
+    message = said(source, registry.push(IMAGE, "team/app:1.0"))
+    assert "HTTP 401; it does not exist there or needs a login" in message
+    assert [request.path for request in registry.requests].count("/token") == 2
+    assert len(registry.requests) == 5
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"{}", "got no token"),
+        (b"[]", "got an array, expected an object"),
+        (b'{"token": 5}', "got a number, expected a string"),
+        (b'{"token": "a b"}', "expected a token of printable ASCII"),
+        (b'{"token": "a\\r\\nX-Evil: 1"}', "expected a token of printable ASCII"),
+        (b'{"token": "' + b"x" * 70_000 + b'"}', "expected a token of printable ASCII"),
+        (b'{"token": "x", "token": "y"}', "is there twice"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b" " * 2_000_000, "got more than 1048576 bytes"),
+    ],
+)
+def test_a_token_server_that_answers_nonsense_is_said(
+    registry: FaultRegistry, source: ImageSource, body: bytes, problem: str
+) -> None:
+    registry.auth = "bearer"
+
+    def nonsense(exchange: Exchange) -> None:
+        exchange.send(Answer(status=200, headers={"Content-Length": str(len(body))}, body=body))
+
+    registry.script = faults.on(nonsense, lambda request: request.path == "/token")
+    message = said(source, registry.push(IMAGE, "team/app:1.0"))
+    assert problem in message
+    assert len(message) < 2000
+
+
+def log_in(monkeypatch: pytest.MonkeyPatch, directory: Path, text: str) -> None:
+    file = directory / "auth.json"
+    file.write_text(text)
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(file))
+
+
+@pytest.mark.parametrize("kind", ["basic", "bearer"])
+def test_logs_in_and_shows_the_password_to_nobody_else(
+    registry: FaultRegistry,
+    elsewhere: FaultRegistry,
+    source: ImageSource,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    registry.auth = kind
+    registry.users = {"me": "secret"}
+    registry.allows_anonymous = False
+    registry.blob_location = f"http://{elsewhere.host}/storage/"
+    for content in IMAGE.blobs:
+        elsewhere.put_blob(content)
+    log_in(monkeypatch, tmp_path, f'{{"auths": {{"{registry.host}": {{"auth": "bWU6c2VjcmV0"}}}}}}')
+    assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
+    assert "Basic" in authorizations(registry)
+    assert set(authorizations(elsewhere)) == {""}
+    registry.users = {"me": "changed"}
+    registry.expire_tokens()
+    message = said(source, registry.push(OTHER, "team/other:1.0"))
+    assert f"the login for {registry.host} is not enough, renew it with `podman login {registry.host}`" in message
+    for text in (message, caplog.text):
+        assert "secret" not in text
+        assert "bWU6c2VjcmV0" not in text
+
+
+def test_an_identity_token_is_posted_for_a_token(
+    registry: FaultRegistry, source: ImageSource, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    registry.auth = "bearer"
+    registry.allows_anonymous = False
+    registry.identity_tokens = {"refresh&me"}
+    log_in(monkeypatch, tmp_path, f'{{"auths": {{"{registry.host}": {{"identitytoken": "refresh&me"}}}}}}')
+    assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
+    assert "refresh" not in "".join(request.target for request in registry.requests)
+
+
+def test_a_login_is_for_its_own_host_only(
+    registry: FaultRegistry,
+    elsewhere: FaultRegistry,
+    source: ImageSource,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    registry.auth = "bearer"
+    registry.realm = elsewhere.realm
+    elsewhere.users = {"me": "secret"}
+    log_in(monkeypatch, tmp_path, f'{{"auths": {{"{elsewhere.host}": {{"auth": "bWU6c2VjcmV0"}}}}}}')
+    said(source, registry.push(IMAGE, "team/app:1.0"))
+    assert set(authorizations(elsewhere)) == {""}
+
+
+# Mirrors
+
+
+@pytest.fixture
+def configure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], ImageSource]]:
+    """Give a function that returns a source for a registries.conf."""
+    with Sources(Path(), policy=PATIENT) as sources:
+
+        def write(text: str) -> ImageSource:
+            file = tmp_path / "registries.conf"
+            file.write_text(text)
+            monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(file))
+            return sources.open("docker://")
+
+        yield write
+
+
+def test_mirrors_come_first_and_the_registry_last(
+    registry: FaultRegistry, elsewhere: FaultRegistry, configure: Callable[[str], ImageSource]
+) -> None:
+    source = configure(
+        f"""
+        [[registry]]
+        prefix = "registry.example/team"
+        location = "{registry.host}/copy"
+        [[registry.mirror]]
+        location = "{elsewhere.host}/mirror"
+        """,
+    )
+    registry.push(IMAGE, "copy/app:1.0")
+    assert pull(source, "registry.example/team/app:1.0") == EXPECTED
+    assert [request.path for request in elsewhere.requests][:1] == ["/v2/mirror/app/manifests/1.0"]
+    elsewhere.push(OTHER, "mirror/other:1.0")
+    count = len(registry.requests)
+    assert pull(source, "registry.example/team/other:1.0") == [OTHER.raw, *OTHER.blobs]
+    assert len(registry.requests) == count
+
+
+def test_a_mirror_that_is_down_is_asked_for_one_image_only(
+    registry: FaultRegistry, elsewhere: FaultRegistry, configure: Callable[[str], ImageSource]
+) -> None:
+    source = configure(
+        f'[[registry]]\nlocation = "{registry.host}"\n[[registry.mirror]]\nlocation = "{elsewhere.host}"\n',
+    )
+    elsewhere.script = faults.on(faults.status(503), lambda _: True)
+    for name in ("team/app:1.0", "team/app:2.0"):
+        assert pull(source, registry.push(IMAGE, name)) == EXPECTED
+    assert len(elsewhere.requests) == 2
+
+
+def test_a_blob_that_breaks_off_at_a_mirror_goes_on_at_the_registry(
+    registry: FaultRegistry, elsewhere: FaultRegistry, configure: Callable[[str], ImageSource]
+) -> None:
+    source = configure(
+        f'[[registry]]\nlocation = "{registry.host}"\n[[registry.mirror]]\nlocation = "{elsewhere.host}"\n',
+    )
+    reference, blob = put(registry, BIG)
+    put(elsewhere, BIG)
+    script = [faults.reset_in_body, *[faults.status(500)] * 9]
+    elsewhere.script = lambda request: script[request.number]
+    assert read(source, reference, blob) == BIG
+    assert "range" in registry.requests[0].headers
+
+
+def test_what_a_mirror_has_damaged_comes_from_the_registry(
+    registry: FaultRegistry, elsewhere: FaultRegistry, configure: Callable[[str], ImageSource], tmp_path: Path
+) -> None:
+    source = configure(
+        f'[[registry]]\nlocation = "{registry.host}"\n[[registry.mirror]]\nlocation = "{elsewhere.host}"\n',
+    )
+    name = registry.push(IMAGE, "team/app:1.0")
+    elsewhere.push(IMAGE, "team/app:1.0")
+    elsewhere.blobs = {digest: bytes([blob[0] ^ 1]) + blob[1:] for digest, blob in elsewhere.blobs.items()}
+    package = tmp_path / "package"
+    package.mkdir()
+    prefetch(Package(package), want(name), Network(open_source=lambda _: source), outdir=package, locked=False)
+    assert {request.is_blob for request in registry.requests} == {True}
+    assert len(registry.requests) == len(IMAGE.blobs)
+
+
+def test_a_blocked_registry_is_not_asked(registry: FaultRegistry, configure: Callable[[str], ImageSource]) -> None:
+    source = configure(f'[[registry]]\nlocation = "{registry.host}"\nblocked = true\n')
+    assert "is blocked by " in said(source, registry.push(IMAGE, "team/app:1.0"))
+    assert registry.requests == []

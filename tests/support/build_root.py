@@ -1,0 +1,78 @@
+"""A build root that has python3 and nothing else that we could need, and obs-build's own runservices to run in it."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.service_program import Done
+
+OBS_BUILD = os.environ.get("OBS_BUILD", "/usr/lib/obs-build")
+"""obs-build's own directory; upstream's is used where the variable names it."""
+
+_BUILD = Path(__file__).resolve().parents[2] / "build"
+# Unpacked, not installed: that takes five seconds, and the packages' scripts would need more packages.
+_MAKE = [
+    "mmdebstrap",
+    "--quiet",
+    "--mode=root",
+    "--variant=extract",
+    "--include=python3,coreutils,dash,gzip,tar",
+    "bookworm",
+]
+# $1: the root, $2: installed tree, $3: SOURCES, $4: a directory to work in; then the command. /usr cannot be written.
+_ENTER = """
+mount -t tmpfs scratch "$4"
+mkdir "$4/upper" "$4/work" "$4/root"
+mount -t overlay -o "lowerdir=$1,upperdir=$4/upper,workdir=$4/work" overlay "$4/root"
+mount -t overlay -o "lowerdir=$2:$1/usr" overlay "$4/root/usr"
+mount --bind "$3" "$4/root/usr/src/packages/SOURCES"
+echo BUILD_INCARNATION=0 >"$4/root/.buildenv"
+cd "$4/root/usr/src/packages/SOURCES"
+"$BUILD_DIR/runservices" --buildroot "$4/root" || status=$?
+find "$4/upper" -type f ! -name .buildenv
+exit $status
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRoot:
+    """A build of the package in `sources`, with what `make install` put into `prefix`."""
+
+    prefix: Path
+    sources: Path
+    scratch: Path
+
+    def run_services(self, arch: str = "x86_64") -> Done:
+        """Run the buildtime services as obs-build does; standard output has what is left outside of the sources."""
+        paths = [str(path) for path in (_make(), self.prefix, self.sources, self.scratch)]
+        self.scratch.mkdir(exist_ok=True)
+        environment = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_ALL": "POSIX",
+            "HOME": "/root",
+            "BUILD_DIR": OBS_BUILD,
+        }
+        return subprocess.run(
+            ["unshare", "--mount", "--net", "sh", "-ec", _ENTER, "sh", *paths],
+            env=environment | ({"BUILD_ARCH": arch} if arch else {}),
+            capture_output=True,
+            text=True,
+        )
+
+
+def _make() -> Path:
+    """Return the root, made at the first call."""
+    directory = _BUILD / "build-root"
+    _BUILD.mkdir(exist_ok=True)
+    with (_BUILD / "build-root.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (directory / "complete").exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            subprocess.run([*_MAKE, directory], check=True)
+            for name in ("tmp", "usr/src/packages/SOURCES"):
+                (directory / name).mkdir(parents=True, exist_ok=True)
+            (directory / "complete").touch()
+    return directory

@@ -1,0 +1,147 @@
+"""A package with a kiwi description that uses all there is, and a root.tar.gz of its own: what the builds build."""
+
+import io
+import re
+import subprocess
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support import images
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import Image
+
+DESCRIPTION = """\
+<?xml version="1.0" encoding="utf-8"?>
+<image schemaversion="8.0" name="appliance">
+    <description type="system">
+        <author>A</author>
+        <contact>a@example.com</contact>
+        <specification>An appliance</specification>
+    </description>
+    <profiles>
+        <profile name="main" description="What is built unless told otherwise" import="true"/>
+        <profile name="extra" description="The same for docker"/>
+        <profile name="unused" description="Never built"/>
+    </profiles>
+    <preferences>
+        <version>1.0.0</version>
+        <packagemanager>apt</packagemanager>
+        <type image="ext4">
+            <size unit="M" additive="true">400</size>
+        </type>
+    </preferences>
+    <repository alias="debs" repository_gpgcheck="false">
+        <source path="REPOSITORY"/>
+    </repository>
+    <containers source="REGISTRY" backend="podman">
+        <container name="app" path="team" tag="1.0"/>
+        <container name="data" path="team" tag="1.0" fetch_only="true"/>
+    </containers>
+    <containers source="REGISTRY" backend="podman" profiles="main">
+        <container name="tools" path="team" tag="2.0"/>
+    </containers>
+    <containers source="REGISTRY" backend="docker" profiles="extra">
+        <container name="app" path="team" tag="1.0"/>
+    </containers>
+    <containers source="REGISTRY" backend="podman" profiles="unused">
+        <container name="never" path="team" tag="1.0"/>
+    </containers>
+    <packages type="image">
+        <package name="systemd-sysv"/>
+        <package name="dbus"/>
+        <package name="podman"/>
+        <package name="crun"/>
+        <package name="netavark"/>
+        <package name="ca-certificates"/>
+        <package name="linux-image-cloud-amd64"/>
+        <package name="initramfs-tools"/>
+        <package name="udev"/>
+    </packages>
+    <packages type="bootstrap">
+        <package name="apt"/>
+        <package name="systemd"/>
+        <package name="gnupg"/>
+    </packages>
+</image>
+"""
+_KERNEL = "linux-image|initramfs|udev"
+_SIZE = 32 << 20
+"""Bytes in the larger layers."""
+OWN_FILE = "etc/packagers-own"
+_UNITS = "usr/lib/systemd/system"
+LISTED = {
+    f"{_UNITS}/kiwi_containers.service": "-rw-r--r--",
+    f"{_UNITS}/kiwi_containers-docker-app_1.0.service": "-rw-r--r--",
+    f"{_UNITS}/kiwi_containers-podman-app_1.0.service": "-rw-r--r--",
+    f"{_UNITS}/kiwi_containers-podman-tools_2.0.service": "-rw-r--r--",
+    f"{_UNITS}/kiwi_containers.service.wants": "drwxr-xr-x",
+    f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-docker-app_1.0.service": "lrwxrwxrwx",
+    f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-podman-app_1.0.service": "lrwxrwxrwx",
+    f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-podman-tools_2.0.service": "lrwxrwxrwx",
+    f"{_UNITS}/multi-user.target.wants/kiwi_containers.service": "lrwxrwxrwx",
+    "usr/lib/tmpfiles.d/kiwi_containers.conf": "-rw-r--r--",
+    "usr/libexec": "drwxr-xr-x",
+    "usr/libexec/kiwi_containers": "drwxr-xr-x",
+    "usr/libexec/kiwi_containers/keep": "drwxr-xr-x",
+    "usr/libexec/kiwi_containers/keep/data_1.0": "-rw-r--r--",
+    "usr/libexec/kiwi_containers/load": "-rwxr-xr-x",
+    "var/tmp/kiwi_containers": "drwxr-xr-x",
+    "var/tmp/kiwi_containers/app_1.0": "-rw-r--r--",
+    "var/tmp/kiwi_containers/data_1.0": "-rw-r--r--",
+    "var/tmp/kiwi_containers/tools_2.0": "-rw-r--r--",
+}
+"""Type and mode of what README lists, for the profiles `main` and `extra`, and of the directories that it takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appliance:
+    """The package's directory, and the images that it names, by the names that an engine shows."""
+
+    directory: Path
+    images: dict[str, Image] = field(repr=False)
+
+    def in_podman(self, *names: str) -> set[str]:
+        """Return the beginnings of the lines in which a machine reports these images."""
+        return {
+            f"{full} {image.digest} "
+            for full, image in self.images.items()
+            if full.rpartition("/")[2].startswith(names)
+        }
+
+
+def make(directory: Path, registry: DockerRegistry, debs: Path, *, repository: str, kernel: bool = True) -> Appliance:
+    """Write the package as it is before we come, and push what it names; without `kernel` it is built sooner."""
+    directory.mkdir()
+    text = DESCRIPTION.replace("REGISTRY", registry.host).replace("REPOSITORY", repository)
+    if not kernel:
+        text = "".join(line for line in text.splitlines(keepends=True) if not re.search(_KERNEL, line))
+    (directory / "appliance.kiwi").write_text(text)
+    _write_root_archive(directory / "root.tar.gz")
+    shell = images.layer({"bin/sh": busybox(debs), "bin/hello": b"#!/bin/sh\necho it runs\n"})
+    made = {
+        "app:1.0": images.image(shell, images.random_layer("app", _SIZE)),
+        "data:1.0": images.image(images.random_layer("data", _SIZE)),
+        "tools:2.0": images.image(shell, images.layer({"etc/tools": b"tools\n"}), docker=True),
+        "never:1.0": images.small("never"),
+    }
+    named = {registry.push(image, f"team/{name}"): image for name, image in made.items()}
+    return Appliance(directory=directory, images=named)
+
+
+def _write_root_archive(path: Path) -> None:
+    with tarfile.open(path, "w:gz") as tar:
+        member = tarfile.TarInfo(OWN_FILE)
+        member.size = 4
+        tar.addfile(member, io.BytesIO(b"own\n"))
+
+
+def busybox(debs: Path) -> bytes:
+    """Return the program that is a shell and all its commands, statically linked."""
+    unpacked = subprocess.run(
+        ["dpkg-deb", "--fsys-tarfile", *debs.glob("busybox-static_*.deb")], capture_output=True, check=True
+    )
+    with tarfile.open(fileobj=io.BytesIO(unpacked.stdout)) as tar:
+        file = tar.extractfile("./bin/busybox")
+        assert file
+        return file.read()

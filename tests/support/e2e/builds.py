@@ -1,0 +1,83 @@
+"""Images that obs-build builds."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.support.docker_registry import DockerRegistry
+from tests.support.e2e import appliance
+from tests.support.e2e.appliance import Appliance
+from tests.support.e2e.debs import HERE, kiwi_debs
+
+_REPOSITORY = "obs://debian/main"
+_IMAGE = "image.ext4"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """An image file with an ext4 file system, what obs-build printed, and the package that it was built from."""
+
+    image: Path
+    log: str
+    package: Appliance
+
+    @contextmanager
+    def mounted(self, directory: Path) -> Iterator[Path]:
+        """Mount the image, only for reading."""
+        directory.mkdir()
+        subprocess.run(["mount", "-o", "loop,ro", self.image, directory], check=True)
+        try:
+            yield directory
+        finally:
+            subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+class Build(Protocol):
+    """What the fixture `build` gives."""
+
+    def __call__(self, *command: str, kiwi: str, configuration: str = "", more: Sequence[Path] = ()) -> Built:
+        """Prepare the package by a command of ours, and build it by this kiwi; packages in `more` are offered, too."""
+
+
+@pytest.fixture
+def build(installed: Path, docker_registry: DockerRegistry, debs: Path, tmp_path: Path) -> Iterator[Build]:
+    """Give a function that builds an image as OBS would: in a chroot, offline."""
+
+    def make(*command: str, kiwi: str, configuration: str = "", more: Sequence[Path] = ()) -> Built:
+        package = appliance.make(tmp_path / "package", docker_registry, debs, repository=_REPOSITORY)
+        run_ours(installed, package, *command)
+        return _build(tmp_path, package, configuration, debs, kiwi_debs(kiwi), *more)
+
+    yield make
+    (tmp_path / _IMAGE).unlink(missing_ok=True)  # a gigabyte, which pytest would keep
+
+
+def run_ours(installed: Path, package: Appliance, command: str, *arguments: str) -> None:
+    """Run a command of ours on a package."""
+    subprocess.run([installed / "bin/osc-containers", command, *arguments], cwd=package.directory, check=True)
+
+
+def _build(work: Path, package: Appliance, configuration: str, *repositories: Path) -> Built:
+    # What obs-build would fetch for the image itself; our packages are none of those.
+    (package.directory / "repos/debian").mkdir(parents=True)
+    (package.directory / "repos/debian/main").symlink_to(repositories[0])
+    config = work / "obs-build.conf"
+    config.write_text(configuration + (HERE / "obs-build.conf").read_text())
+    root = work / "root"
+    command = [HERE / "obs-build", root, config, package.directory / "appliance.kiwi", *repositories]
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": os.environ["HOME"]}
+    if "OBS_BUILD" in os.environ:
+        environment["OBS_BUILD"] = os.environ["OBS_BUILD"]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-8000:]
+    built = next((root / "usr/src/packages").glob("KIWI*/*.ext4"))  # bundled, it is there under two names
+    image = built.rename(work / _IMAGE)
+    shutil.rmtree(root)
+    return Built(image=image, log=done.stdout, package=package)
