@@ -32,7 +32,8 @@ LAYERS = (
 ORDER = [module for layer in LAYERS for module in layer]
 
 FOREIGN = {
-    "urllib3": {f"registry.{name}" for name in ("client", "connection", "failures", "proxies", "replies")},
+    "requests": {f"registry.{name}" for name in ("connection", "failures", "replies")},
+    "urllib3": {f"registry.{name}" for name in ("connection", "failures", "proxies", "replies")},
     "platformdirs": {"cache"},
     "rich": {"progress"},
     "argcomplete": {"cli"},

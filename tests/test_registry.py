@@ -16,7 +16,6 @@ import images
 import pytest
 from fault_registry import Answer, Exchange, Fault, FaultRegistry, Request, serve
 from test_prefetch import want
-from urllib3 import Timeout
 
 from osc_containers.digest import Digest
 from osc_containers.errors import RegistryError
@@ -25,6 +24,7 @@ from osc_containers.package import Package
 from osc_containers.prefetch import prefetch
 from osc_containers.reference import Reference
 from osc_containers.registry.connection import Connections
+from osc_containers.registry.failures import Way
 from osc_containers.registry.retries import Policy
 from osc_containers.sources import ImageSource, Network
 from osc_containers.transports import Sources
@@ -528,15 +528,16 @@ def test_what_is_no_manifest_is_asked_for_again(registry: FaultRegistry, source:
 def test_a_request_that_fails_costs_those_of_other_threads_no_attempt(registry: FaultRegistry) -> None:
     """Idle connections are dropped then, perhaps between the moment another takes them and that of its request."""
     connections = Connections(ssl.create_default_context(), 8)
+    way = Way(url=f"http://{registry.host}", proxy="", certificates="")
     end = time.monotonic() + 1
 
     def ask() -> int:
         count = 0
         while time.monotonic() < end:
             url = f"http://{registry.host}/v2/"
-            reply = connections.send("GET", url, headers={}, body=None, timeout=Timeout(5, 5), proxy=None)
-            reply.read()
-            reply.release_conn()
+            reply = connections.send("GET", url, headers={}, body=None, timeout=(5, 5), proxy=None, way=way)
+            reply.raw.read()
+            reply.raw.release_conn()
             count += 1
         return count
 
