@@ -1,4 +1,4 @@
-# `make` lists what there is.
+# `make` alone lists the targets.
 
 PYTHON = python3
 PREFIX = /usr
@@ -14,28 +14,31 @@ SECONDS = 60
 SEED = 1
 EXAMPLES = 2000
 
-.PHONY: help setup check lint test parity boot demo bench faults crash large fuzz install clean
+.PHONY: help setup check lint test parity boot demo pictures bench faults crash large fuzz install \
+	uninstall clean
 
 help:
-	@echo "make setup    install what is missing, make .venv"
-	@echo "make lint     linters and types"
-	@echo "make check    the same and the fast tests"
-	@echo "make test     the same and all tests; as root"
-	@echo "make demo     both services on a copy of example/, with a registry on this machine"
-	@echo "make parity   $(EXAMPLES) generated descriptions against each of kiwi 10.3 and 11, twenty minutes"
-	@echo "make boot     whole images by obs-build, offline, until qemu has booted one; five minutes"
-	@echo "make bench    us and skopeo side by side, ten minutes: PAIRS=$(PAIRS) CASES='suite single …'"
-	@echo "make faults   every fault at every request of a prefetch: RUNS=$(RUNS)"
-	@echo "make crash    kill -9 at every step of a prefetch and at random moments: POINTS=$(POINTS)"
-	@echo "make large    a layer of 6 GiB: time and memory; 7 GB in /var/tmp"
-	@echo "make fuzz     every parser against a fuzzer, for SECONDS=$(SECONDS) each"
-	@echo "make install  DESTDIR= PREFIX=$(PREFIX) PYTHON=$(PYTHON)"
-	@echo "make clean    remove what these have made"
+	@echo "make demo       try it: both services on a copy of example/, with a registry on this machine"
+	@echo "make test       linters, types and all tests; run it as root"
+	@echo "make check      linters, types and the fast tests, in under a minute"
+	@echo "make lint       linters and types only"
+	@echo "make setup      install missing programs and create .venv; the targets that need them do this, too"
+	@echo "make pictures   redraw the terminal pictures in docs/ from a real run; run it as root"
+	@echo "make parity     compare with kiwi 10.3 and 11 on $(EXAMPLES) generated descriptions each, 20 minutes"
+	@echo "make boot       build whole images offline with obs-build and boot them, 5 minutes"
+	@echo "make bench      compare speed and memory with skopeo, 10 minutes: PAIRS=$(PAIRS) CASES='suite single'"
+	@echo "make faults     inject every fault into every request of a prefetch: RUNS=$(RUNS)"
+	@echo "make crash      kill a prefetch at every step and at random moments: POINTS=$(POINTS)"
+	@echo "make large      fetch a layer of 6 GiB and measure time and memory; needs 7 GB in /var/tmp"
+	@echo "make fuzz       fuzz every parser, SECONDS=$(SECONDS) each"
+	@echo "make install    DESTDIR= PREFIX=$(PREFIX) PYTHON=$(PYTHON)"
+	@echo "make uninstall  remove what make install installed; use the same DESTDIR and PREFIX"
+	@echo "make clean      remove .venv, caches and build results"
 
 setup:
 	@PYTHON="$(PYTHON)" scripts/setup
 
-# One process more than there are cores: many of the tests wait for a server that is silent.
+# One process more than there are cores, because many tests spend their time waiting for a silent server.
 check:
 	@PYTHON="$(PYTHON)" scripts/setup check
 	@$(VENV) scripts/audit
@@ -62,6 +65,10 @@ demo:
 	@PYTHON="$(PYTHON)" scripts/setup demo
 	@$(VENV) scripts/demo
 
+pictures:
+	@PYTHON="$(PYTHON)" scripts/setup demo
+	@$(VENV) scripts/pictures
+
 bench:
 	@PYTHON="$(PYTHON)" scripts/setup test
 	@$(VENV) -m bench.run --pairs $(PAIRS) $(CASES)
@@ -83,8 +90,8 @@ fuzz:
 	@$(VENV) -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	@$(VENV) -m tests.fuzz.campaign $(SECONDS)
 
-# The library goes into a directory of its own, not among the packages of one Python version: the scripts find it from
-# where they are, in DESTDIR too, whatever Python runs them, and nothing else is put on their path.
+# The library gets a directory of its own instead of one Python version's site-packages. The scripts find it relative to
+# their own location, also in DESTDIR and with any Python, and nothing else gets onto their import path.
 LIB = $(DESTDIR)$(PREFIX)/lib
 HOME_OF_LIBRARY = $(LIB)/osc-containers
 MANUAL = $(DESTDIR)$(PREFIX)/share/man/man1
@@ -92,7 +99,7 @@ INSTALLED_SCRIPTS = "$(DESTDIR)$(PREFIX)/bin/osc-containers" \
 	"$(LIB)/obs/service/kiwi_containers" "$(LIB)/obs/service/kiwi_containers_inject"
 
 install:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "osc-containers needs Python 3.11; say PYTHON=…")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "osc-containers needs Python 3.11 or newer; use PYTHON=/path/to/python3.11")'
 	rm -rf "$(HOME_OF_LIBRARY)"
 	find osc_containers -type f -not -name '*.pyc' -exec install -D -m 644 '{}' "$(HOME_OF_LIBRARY)/{}" ';'
 	umask 022 && $(PYTHON) -I -m compileall -q --invalidation-mode checked-hash -s "$(DESTDIR)" -p / "$(HOME_OF_LIBRARY)"
@@ -106,7 +113,16 @@ install:
 	chmod 644 "$(MANUAL)/osc-containers.1"
 	install -D -m 644 plugin/osc-containers.bash "$(DESTDIR)$(SYSCONFDIR)/bash_completion.d/osc-containers"
 	sed -i "1s|^#!.*|#!$$($(PYTHON) -c 'import sys; print(sys.executable)') -I|" $(INSTALLED_SCRIPTS)
-	@[ -n "$(DESTDIR)" ] || $(PYTHON) -I scripts/say-missing urllib3 platformdirs rich
+	@[ -n "$(DESTDIR)" ] || $(PYTHON) -I scripts/say-missing requests urllib3 platformdirs rich
+
+uninstall:
+	rm -rf "$(HOME_OF_LIBRARY)"
+	rm -f $(INSTALLED_SCRIPTS) "$(LIB)/obs/service/kiwi_containers.service" \
+		"$(LIB)/obs/service/kiwi_containers_inject.service" "$(LIB)/osc-plugins/containers.py" \
+		"$(LIB)"/osc-plugins/__pycache__/containers.*.pyc "$(MANUAL)/osc-containers.1" \
+		"$(DESTDIR)$(SYSCONFDIR)/bash_completion.d/osc-containers"
+	@for directory in osc-plugins/__pycache__ osc-plugins obs/service obs; do \
+		rmdir "$(LIB)/$$directory" 2>/dev/null || true; done
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,8 +15,12 @@ CLEAN = {"PATH": "/usr/bin:/bin"}
 
 
 def make_install(*variables: str, umask: int = 0o022) -> "subprocess.CompletedProcess[str]":
+    return make("install", *variables, umask=umask)
+
+
+def make(target: str, *variables: str, umask: int = 0o022) -> "subprocess.CompletedProcess[str]":
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    command = ["make", "--silent", "install", *variables]
+    command = ["make", "--silent", target, *variables]
     return subprocess.run(command, cwd=ROOT, env=environment, umask=umask, capture_output=True, text=True)
 
 
@@ -64,13 +68,33 @@ def test_what_an_older_version_had_is_gone(tmp_path: Path) -> None:
     assert not stale.exists()
 
 
+def test_uninstall_removes_what_install_added_and_nothing_else(tmp_path: Path) -> None:
+    kept = {tmp_path / "usr/lib/obs/service/download_files", tmp_path / "usr/lib/osc-plugins/other.py"}
+    for path in kept:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    variables = f"DESTDIR={tmp_path}", f"PYTHON={sys.executable}"
+    assert make("install", *variables).returncode == 0
+    done = make("uninstall", *variables)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert {path for path in tmp_path.rglob("*") if not path.is_dir()} == kept
+
+
+def test_uninstall_leaves_no_directory_that_only_we_used(tmp_path: Path) -> None:
+    variables = f"DESTDIR={tmp_path}", f"PYTHON={sys.executable}"
+    assert make("install", *variables).returncode == 0
+    assert make("uninstall", *variables).returncode == 0
+    assert list((tmp_path / "usr/lib").iterdir()) == []
+
+
 def test_a_python_that_lacks_something_is_said(tmp_path: Path) -> None:
     """Not where a package is made: what it needs will be there when it is installed."""
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     python, prefix = f"PYTHON={venv}/bin/python", f"PREFIX={tmp_path}/prefix"
     done = make_install(python, prefix, "DESTDIR=")
-    said = f"warning: {venv}/bin/python lacks urllib3, platformdirs, rich; install that, or say PYTHON=…\n"
+    missing = "requests, urllib3, platformdirs, rich"
+    said = f"warning: {venv}/bin/python lacks {missing}; install what is missing, or set PYTHON=…\n"
     assert (done.returncode, done.stderr) == (0, said)
     assert make_install(python, prefix, f"DESTDIR={tmp_path}/stage").stderr == ""
 

@@ -21,7 +21,8 @@ NEVER = {"prefetch": {"inject"}, "inject": {"registry", "sources"}}
 """What a folder does not import although it stands before it: the two halves meet in the lock and the archives."""
 
 FOREIGN = {
-    "urllib3": {f"registry.{name}" for name in ("client", "connection", "errors", "config.proxy", "response")},
+    "requests": {f"registry.{name}" for name in ("connection", "errors", "response")},
+    "urllib3": {f"registry.{name}" for name in ("connection", "errors", "config.proxy", "response")},
     "platformdirs": {"prefetch.cache"},
     "rich": {"cli.progress"},
     "argcomplete": {"cli.main"},

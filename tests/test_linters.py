@@ -12,6 +12,7 @@ SCRIPTS = [
     "service/kiwi_containers_inject",
     "scripts/osc-containers",
     "scripts/demo",
+    "scripts/pictures",
     "scripts/manpage",
     "scripts/audit",
     "scripts/say-missing",

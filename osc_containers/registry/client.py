@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlencode
 
-from urllib3 import Timeout
-from urllib3.exceptions import HTTPError
-
 from osc_containers import __version__
 from osc_containers.errors import RegistryError
 from osc_containers.registry import errors, retry, url_policy
@@ -239,23 +236,20 @@ class Registry:
         if len(self._bases) > 1:
             connect_timeout = min(connect_timeout, _UNDECIDED_TIMEOUT)
         connections = self._connections if is_home else self._outside
-        try:
-            response = connections.send(
-                method,
-                url,
-                headers=sent,
-                body=None if form is None else urlencode(form).encode(),
-                timeout=Timeout(connect=connect_timeout, read=self._policy.read_timeout),
-                proxy=proxy,
-            )
-        except (HTTPError, OSError, ValueError) as error:
-            connections.drop_idle()
-            raise errors.of(error, way) from None
-        logger.debug("%s %s: %s", method, way.url, response.status)
+        response = connections.send(
+            method,
+            url,
+            headers=sent,
+            body=None if form is None else urlencode(form).encode(),
+            timeout=(connect_timeout, self._policy.read_timeout),
+            proxy=proxy,
+            way=way,
+        )
+        logger.debug("%s %s: %s", method, way.url, response.status_code)
         reply = Reply(response, url, way)
-        if proxy and response.status == 407:
+        if proxy and reply.status == 407:
             reply.close()
-            raise errors.refused_by_proxy(response.status, way)
+            raise errors.refused_by_proxy(reply.status, way)
         if is_home:
             self.latency = min(self.latency or reply.latency, reply.latency)
         return reply

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import requests
 from urllib3 import exceptions as urllib3_exceptions
 from urllib3.util.ssl_match_hostname import CertificateError
 
@@ -58,7 +59,8 @@ class Way(NamedTuple):
 
 def of(error: BaseException, way: Way) -> Failure:
     """Describe an exception of the HTTP library."""
-    causes = list(_causes(error))
+    # An exception of requests is an OSError that says nothing by itself; what it holds does.
+    causes = [cause for cause in _causes(error) if not isinstance(cause, requests.RequestException)]
     for cause in causes:
         if refusal := _TUNNEL_REFUSED.match(str(cause)):
             return refused_by_proxy(int(refusal[1]), way)

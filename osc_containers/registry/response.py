@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from http.client import HTTPException
 from typing import Any
 
+import requests
 from urllib3.exceptions import HTTPError
 
 from osc_containers.formats import strict_json
@@ -21,15 +22,18 @@ _PACKINGS = frozenset({"br", "compress", "deflate", "gzip", "x-compress", "x-gzi
 
 
 class Reply:
-    """The reply that `raw`, a response of urllib3, brings from `url` by a way; whoever has it must close it."""
+    """The reply that `response` brings from `url` by a way; whoever has it must close it.
 
-    def __init__(self, raw: Any, url: str, way: Way) -> None:
-        self._raw = raw
+    Its body is read below requests, which would decode it, without a limit, and lose what came before a break.
+    """
+
+    def __init__(self, response: requests.Response, url: str, way: Way) -> None:
+        self._raw: Any = response.raw
         self._way = way
-        self._body = connection.reply_on(raw.connection)
+        self._body = connection.reply_on(self._raw.connection)
         self.url = url
-        self.status: int = raw.status
-        self.headers: Mapping[str, str] = raw.headers
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
 
     @property
     def latency(self) -> float:

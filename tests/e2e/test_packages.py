@@ -12,7 +12,7 @@ from tests.support.e2e.debs import ROOT, CleanRoot, install, run
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("packages")]
 
-_FOR_THE_NETWORK = ("python3-platformdirs", "python3-urllib3")
+_FOR_THE_NETWORK = ("python3-platformdirs", "python3-requests", "python3-urllib3")
 
 _SERVICES = "/usr/lib/obs/service"
 _FILES = {

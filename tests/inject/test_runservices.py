@@ -201,8 +201,8 @@ def test_containers_that_obs_build_can_see_go_too(build: BuildRoot, package: Pat
     assert (package / "root" / ARCHIVES / "app_1.0").is_file()
 
 
-def test_nothing_is_in_the_image_that_readme_does_not_list(build: BuildRoot, package: Path) -> None:
-    section = (ROOT / "README.md").read_text().partition("### What is in the image\n")[2].partition("\n#")[0]
+def test_the_image_has_the_files_that_the_docs_list(build: BuildRoot, package: Path) -> None:
+    section = (ROOT / "docs/image.md").read_text().partition("## Files\n")[2].partition("\n#")[0]
     listed = [re.escape(path) for path in re.findall(r"^\| `(/[^`]+)`", section, re.MULTILINE)]
     patterns = [re.sub(r"NAME_TAG|BACKEND\\-NAME|\\\*", "[^/]*", path) for path in listed]
     run(build)

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from urllib3 import Timeout
 
 from osc_containers.errors import RegistryError
 from osc_containers.obs.package import Package
@@ -21,6 +20,7 @@ from osc_containers.oci.manifest import Descriptor, Index, Manifest
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch.prefetch import prefetch
 from osc_containers.registry.connection import Connections
+from osc_containers.registry.errors import Way
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.interface import ImageSource, Network
 from osc_containers.sources.transports import Sources
@@ -527,15 +527,16 @@ def test_what_is_no_manifest_is_asked_for_again(registry: FaultRegistry, source:
 def test_a_request_that_fails_costs_those_of_other_threads_no_attempt(registry: FaultRegistry) -> None:
     """Idle connections are dropped then, perhaps between the moment another takes them and that of its request."""
     connections = Connections(ssl.create_default_context(), 8)
+    way = Way(url=f"http://{registry.host}", proxy="", certificates="")
     end = time.monotonic() + 1
 
     def ask() -> int:
         count = 0
         while time.monotonic() < end:
             url = f"http://{registry.host}/v2/"
-            reply = connections.send("GET", url, headers={}, body=None, timeout=Timeout(5, 5), proxy=None)
-            reply.read()
-            reply.release_conn()
+            reply = connections.send("GET", url, headers={}, body=None, timeout=(5, 5), proxy=None, way=way)
+            reply.raw.read()
+            reply.raw.release_conn()
             count += 1
         return count
 

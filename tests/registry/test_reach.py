@@ -231,6 +231,19 @@ def test_a_registry_of_tls_is_not_spoken_to_in_plain_text(
         assert pull(name) == EXPECTED
 
 
+def test_no_authority_comes_from_requests(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither those of certifi nor those of the variables that podman does not know."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificates.sign("server", ".crt", "subjectAltName=IP:127.0.0.1"))
+    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(certificates.authority))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates.authority))
+    monkeypatch.setenv("CURL_CA_BUNDLE", str(certificates.authority))
+    with fault_registry.serve(context) as registry:
+        with pytest.raises(RegistryError, match="the certificate is not accepted"):
+            pull(registry.push(IMAGE, "team/app:1.0"))
+        assert registry.requests == []
+
+
 @pytest.mark.parametrize(
     ("login", "decoded"),
     [("me:se%2Fcr:et", "me:se/cr:et"), ("m%40e:s%C3%A9cret", "m@e:sécret"), ("me:sécr€t", "me:sécr€t"), ("me", "me:")],

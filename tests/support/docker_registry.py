@@ -175,7 +175,9 @@ def _make_certificate(directory: Path) -> Path:
     new = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     names = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
     authority, key = directory / "ca.crt", directory / "ca.key"
-    _run(*new, "-subj", "/CN=test authority", "-keyout", str(key), "-out", str(authority))
+    # Python 3.13 wants an authority to say what its key is for; OpenSSL 3.0 adds the other extensions by itself.
+    usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    _run(*new, "-subj", "/CN=test authority", *usage, "-keyout", str(key), "-out", str(authority))
     signed = ("-CA", str(authority), "-CAkey", str(key))
     out = ("-keyout", f"{directory}/server.key", "-out", f"{directory}/server.crt")
     _run(*new, *names, "-addext", "basicConstraints=critical,CA:false", *signed, *out)

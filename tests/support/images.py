@@ -104,13 +104,19 @@ def _compress(content: bytes, compression: Compression) -> bytes:
     return content
 
 
-def image(*layers: Layer, platform: Platform = AMD64, docker: bool = False, media_types: bool = True) -> Image:
+def image(
+    *layers: Layer,
+    platform: Platform = AMD64,
+    docker: bool = False,
+    media_types: bool = True,
+    created: str = "1970-01-01T00:00:00Z",
+) -> Image:
     """Make the manifest of one image, as OCI or as Docker schema 2; without `media_types` it does not name its own."""
     config = {
         "architecture": platform.architecture,
         "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/usr/bin:/bin"]},
-        "created": "1970-01-01T00:00:00Z",
-        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": f"layer {n}"} for n in range(len(layers))],
+        "created": created,
+        "history": [{"created": created, "created_by": f"layer {n}"} for n in range(len(layers))],
         "os": platform.os,
         "rootfs": {"diff_ids": [str(part.diff_id) for part in layers], "type": "layers"},
     } | ({"variant": platform.variant} if platform.variant else {})

@@ -1,5 +1,6 @@
 """As much of an OBS server as osc asks before it runs services, and a working copy of a package of it."""
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,9 +32,11 @@ def serve() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Api) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def check_out(package: Path, apiurl: str) -> None:
@@ -43,3 +46,16 @@ def check_out(package: Path, apiurl: str) -> None:
     for name, text in store.items():
         (package / ".osc" / name).write_text(f"{text}\n")
     (package / ".osc/_files").write_text("<directory/>\n")
+
+
+def commit(package: Path, *names: str) -> None:
+    """Make the working copy one in which the files `names` are committed as they are now."""
+    kept = package / ".osc/sources"
+    kept.mkdir(exist_ok=True)
+    entries = ""
+    for name in names:
+        content = (package / name).read_bytes()
+        (kept / name).write_bytes(content)
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        entries += f'  <entry name="{name}" md5="{md5}" size="{len(content)}" mtime="0"/>\n'
+    (package / ".osc/_files").write_text(f"<directory>\n{entries}</directory>\n")

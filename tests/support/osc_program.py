@@ -37,8 +37,9 @@ def run(
     directory: Path | None = None,
     umask: int = 0o022,
     environment: dict[str, str] | None = None,
+    stderr: int = subprocess.PIPE,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run osc.
+    """Run osc; with `stderr=subprocess.STDOUT` its two outputs come in the order of a terminal.
 
     With `prefix`, a tree that `make install` made, it sees that as if it were in /usr, the only place where it
     looks for services. It takes root and a mount namespace, and leaves /usr alone.
@@ -52,6 +53,7 @@ def run(
         env=os.environ | PACKAGES | (environment or {}),
         umask=umask,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
