@@ -63,6 +63,16 @@ def test_targets_of_make_exist(page: Path) -> None:
     assert set(_TARGET.findall(code(page))) <= there
 
 
+def test_the_map_of_the_folders_is_complete() -> None:
+    """Every file that CONTRIBUTING.md points to exists, and every folder of the library is in it."""
+    spans = set(re.findall(r"`([^`\s]+)`", (ROOT / "CONTRIBUTING.md").read_text()))
+    paths = {span for span in spans if re.fullmatch(r"[a-z_./]+/|[a-z_./]+/[a-z_]+\.(py|sh)", span)}
+    missing = {path for path in paths if not any((base / path).exists() for base in (ROOT, ROOT / "osc_containers"))}
+    assert missing == {"evidence/"}, "the only name that is reserved"
+    folders = {path.parent for path in (ROOT / "osc_containers").rglob("__init__.py")} - {ROOT / "osc_containers"}
+    assert {f"{folder.relative_to(ROOT / 'osc_containers')}/" for folder in folders} <= paths
+
+
 @pytest.mark.parametrize("name", [*PICTURES, "flow.svg"])
 def test_a_picture_needs_no_network_and_shows_no_path(name: str) -> None:
     text = (ROOT / "docs" / name).read_text().replace('xmlns="http://www.w3.org/2000/svg"', "")
