@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.docker_registry import DockerRegistry, StartRegistry, serve
 
-pytest_plugins = ("tests.support.e2e.debs", "tests.support.e2e.builds")
+pytest_plugins = ("tests.support.e2e.debs", "tests.support.e2e.builds", "tests.support.kiwi_peer")
 
 _FOREIGN = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "BUILD_ARCH")
 

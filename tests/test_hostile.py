@@ -31,10 +31,10 @@ from osc_containers.prefetch import partial_file, prefetch
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.interface import Network
 from osc_containers.sources.transports import Sources
-from tests.prefetch.test_prefetch import APP, contents, run, want
 from tests.support import faults, images
 from tests.support.fake_source import FakeSource
 from tests.support.fault_registry import Exchange, Fault, FaultRegistry, serve
+from tests.support.prefetch_run import APP, hashes, run_prefetch, want
 
 WEAPONS = (
     "../app",
@@ -180,7 +180,7 @@ def said(registry: FaultRegistry, image: images.Image, directory: Path) -> Error
         network = Network(open_source=sources.open)
         with pytest.raises((Error, OSError)) as caught:
             prefetch.prefetch(Package(directory), want(name), network, outdir=directory, locked=False)
-    assert contents(directory) == {}
+    assert hashes(directory) == {}
     assert isinstance(caught.value, Error | OSError)
     return caught.value
 
@@ -213,7 +213,7 @@ def test_the_first_error_does_not_wait_for_what_others_wait_for(
         with pytest.raises(RegistryError, match=r"not in .*, though its manifest is: HTTP 404"):
             prefetch.prefetch(Package(tmp_path), want(name), network, outdir=tmp_path, locked=False)
     assert time.monotonic() - began < 20
-    assert contents(tmp_path) == {}
+    assert hashes(tmp_path) == {}
 
 
 def changed(image: images.Image, **changes: object) -> images.Image:
@@ -317,7 +317,7 @@ def test_injecting_into_a_hostile_tree_writes_nothing_outside(
     (outside / "precious").write_text("x")
     _hostile_root(root, outside)
     (tmp_path / "link").symlink_to("root")
-    run(FakeSource({APP: images.small("app")}), package, *want(APP))
+    run_prefetch(FakeSource({APP: images.small("app")}), package, *want(APP))
     (package / "a.kiwi").write_bytes(xml(_GOOD | {"source": "registry.example.com"}))
     before = snapshot(outside)
     status = main(["inject", "--root", str(tmp_path / name), "--arch", "x86_64", str(package)])
@@ -361,7 +361,7 @@ def test_a_package_cannot_slip_code_into_the_command(installed: Path, tmp_path: 
 def test_files_of_a_package_have_their_modes_whatever_the_umask(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
-        run(FakeSource({APP: images.small("app")}), tmp_path, *want(APP))
+        run_prefetch(FakeSource({APP: images.small("app")}), tmp_path, *want(APP))
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o7777 for path in tmp_path.iterdir()} == {0o644}
@@ -389,15 +389,15 @@ def test_a_link_in_the_place_of_an_archive_is_replaced_and_not_followed(tmp_path
     package = tmp_path / "package"
     package.mkdir()
     source = FakeSource({APP: images.small("app")})
-    run(source, package, *want(APP))
-    expected = contents(package)
+    run_prefetch(source, package, *want(APP))
+    expected = hashes(package)
     for path in list(package.iterdir()):
         path.unlink()
         if path.name.endswith(".ociarchive"):
             path.symlink_to(victim)
-    run(source, package, *want(APP))
+    run_prefetch(source, package, *want(APP))
     assert victim.read_text() == "x"
-    assert contents(package) == expected
+    assert hashes(package) == expected
     assert not any(path.is_symlink() for path in package.iterdir())
 
 

@@ -30,7 +30,7 @@ def test_a_staged_tree_runs_where_it_is(tmp_path: Path) -> None:
     command = stage / "opt/x/bin/osc-containers"
     done = subprocess.run([command, "--version"], env=CLEAN, cwd="/", capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"osc-containers {__version__}\n", "")
-    compiled = next(stage.rglob("cli.*.pyc")).read_bytes()
+    compiled = next(stage.rglob("main.*.pyc")).read_bytes()
     assert marshal.loads(compiled[16:]).co_filename == "/opt/x/lib/osc-containers/osc_containers/cli/main.py"
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from osc_containers.errors import Error
-from osc_containers.fs.ranges import write_all
+from osc_containers.fs import ranges
 
 _OTHER_FILES = 256
 """Files that a process has open besides: connections above all."""
@@ -25,7 +25,7 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
     A symbolic link there is replaced, not followed.
     """
     with naming(path), new_file(path, mode) as descriptor:
-        write_all(descriptor, content, 0)
+        ranges.write_all(descriptor, content, 0)
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from osc_containers.lock.lockfile import Lock, LockedImage
 from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
-from tests.prefetch.test_prefetch import APP, WEB, run, want
 from tests.support import images
 from tests.support.fake_source import FakeSource
+from tests.support.prefetch_run import APP, WEB, run_prefetch, want
 
 NAME = "registry.example.com_team_app_1.0.x86_64.ociarchive"
 
@@ -23,7 +23,7 @@ NAME = "registry.example.com_team_app_1.0.x86_64.ociarchive"
 @pytest.fixture
 def package(tmp_path: Path) -> Package:
     source = FakeSource({APP: images.small("app"), WEB: images.small("web")})
-    run(source, tmp_path, *want(APP, WEB))
+    run_prefetch(source, tmp_path, *want(APP, WEB))
     return Package(tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_a_lock_that_belongs_to_another_archive_is_refused(package: Package) -> 
 def test_layers_that_the_manifest_does_not_name_are_refused(tmp_path: Path) -> None:
     """An archive that fits its lock in every byte, but whose manifest names other layers."""
     source = FakeSource({APP: images.small("app")})
-    run(source, tmp_path, *want(APP))
+    run_prefetch(source, tmp_path, *want(APP))
     package = Package(tmp_path)
     locked = locked_app(package)
     image = locked.image._replace(layers=locked.image.layers[:1])

@@ -4,21 +4,17 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from osc_containers.cli.main import main
 from osc_containers.lock import lockfile
-from osc_containers.lock.lockfile import ArchiveFile, Lock, LockedImage, LockedReference
 from osc_containers.oci import platform
-from osc_containers.oci.digest import Digest
-from osc_containers.oci.image import Image
-from osc_containers.oci.manifest import MANIFEST, Descriptor
-from osc_containers.oci.reference import Reference
 from tests.support import images
 from tests.support.docker_registry import DockerRegistry
+from tests.support.locks import make_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).with_name("check.golden")
@@ -52,21 +48,6 @@ INJECT_B = """<service name="kiwi_containers_inject" mode="buildtime">
 """
 CLEAN = {"a.kiwi": KIWI, "containers.xml": CONTAINERS, "_service": SERVICE}
 APP = {"registry.example.com/team/app:1.0": 10 * MIB}
-
-
-def make_lock(sizes: Mapping[str, int], arch: str = "x86_64", layers: Sequence[str] = ()) -> Lock:
-    """Make a lock with an archive of each size."""
-    blob = Descriptor(digest=Digest.of(b""), size=0, media_type="")
-    made = tuple(Descriptor(digest=blob.digest, size=0, media_type=media_type) for media_type in layers)
-    image = Image(manifest=blob, config=blob, layers=made)
-    references = {}
-    for name, size in sizes.items():
-        file = ArchiveFile(name=f"{name.replace('/', '_').replace(':', '_')}.ociarchive", size=size, sha256="0" * 64)
-        locked = LockedImage(image=image, created="", archive=file)
-        references[Reference.parse(name)] = LockedReference(
-            digest=blob.digest, media_type=MANIFEST, images={arch: locked}
-        )
-    return Lock(references=references)
 
 
 def write(directory: Path, files: Mapping[str, str | None], sizes: Mapping[str, int]) -> Path:

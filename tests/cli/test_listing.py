@@ -13,7 +13,7 @@ import pytest
 from osc_containers.cli import table, terminal
 from osc_containers.cli.main import main
 from osc_containers.lock import lockfile
-from tests.checks.test_check import make_lock
+from tests.support.locks import make_lock
 
 KIWI = """<image>
   <profiles>

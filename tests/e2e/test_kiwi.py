@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.kiwi.test_parity import environment, interpreters
 from tests.support.docker_registry import DockerRegistry
 from tests.support.e2e import appliance
 from tests.support.e2e.appliance import LISTED, OWN_FILE, Appliance
 from tests.support.e2e.builds import run_ours
 from tests.support.e2e.debs import HERE
+from tests.support.kiwi_peer import environment, interpreters
 from tests.support.service_program import IN_BUILD_ROOT
 
 pytestmark = pytest.mark.integration

@@ -4,10 +4,9 @@ import errno
 import hashlib
 import mmap
 import os
-import resource
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -15,29 +14,9 @@ import pytest
 
 from osc_containers.fs import atomic, ranges
 from tests.support.messages import exactly
+from tests.support.process import SHARED_MEMORY, file_size_limit, umask
 
 CONTENT = bytes(range(256)) * 10
-SHARED_MEMORY = Path("/dev/shm")
-
-
-@contextmanager
-def umask(mask: int) -> Iterator[None]:
-    old = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(old)
-
-
-@contextmanager
-def file_size_limit(limit: int) -> Iterator[None]:
-    """Let the kernel cut each write at `limit` bytes, and refuse the next: a disk that is full in the middle."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("mask", [0, 0o022, 0o077, 0o777])

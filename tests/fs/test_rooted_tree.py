@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from osc_containers.fs.rooted_tree import Tree
-from tests.fs.test_atomic import SHARED_MEMORY, file_size_limit, umask
 from tests.support.descriptors import all_closed
 from tests.support.messages import exactly
+from tests.support.process import SHARED_MEMORY, file_size_limit, umask
 
 OUTSIDE = "outside"
 

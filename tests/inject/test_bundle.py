@@ -20,9 +20,9 @@ from osc_containers.obs.selection import Wanted
 from osc_containers.oci.digest import Digest
 from osc_containers.prefetch.prefetch import prefetch
 from osc_containers.sources.interface import Network
-from tests.prefetch.test_prefetch import APP, contents, identities
 from tests.support import images
 from tests.support.fake_source import FakeSource
+from tests.support.prefetch_run import APP, hashes, identities
 
 KIWI = """<image schemaversion="8.0" name="x">
   <containers source="registry.example.com" backend="podman">
@@ -41,7 +41,7 @@ def source() -> FakeSource:
     return FakeSource(named)
 
 
-def run(
+def run_prefetch(
     source: FakeSource, directory: Path, *, bundled: bool = True, locked: bool = False, part: slice = slice(None)
 ) -> None:
     found = description.read(directory / "containers.xml")
@@ -83,8 +83,8 @@ def tree(directory: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.mark.integration
 def test_cpio_unpacks_what_the_inject_service_makes(package: Path, tmp_path: Path) -> None:
-    run(source(), package)
-    assert sorted(contents(package)) == ["containers.lock", "containers.xml", "kiwi_containers.obscpio"]
+    run_prefetch(source(), package)
+    assert sorted(hashes(package)) == ["containers.lock", "containers.xml", "kiwi_containers.obscpio"]
     unpacked, injected = tmp_path / "unpacked", tmp_path / "injected"
     unpacked.mkdir()
     with (package / cpio.FILE_NAME).open("rb") as file:
@@ -92,7 +92,7 @@ def test_cpio_unpacks_what_the_inject_service_makes(package: Path, tmp_path: Pat
         subprocess.run(command, stdin=file, cwd=unpacked, check=True)
     injected.mkdir()
     (injected / "containers.xml").write_text(KIWI)
-    run(source(), injected, bundled=False)
+    run_prefetch(source(), injected, bundled=False)
     inject.inject_sources(Package(injected), description.read(injected / "containers.xml"), "x86_64")
     for path in list(injected.iterdir()):
         if path.is_file():
@@ -102,25 +102,25 @@ def test_cpio_unpacks_what_the_inject_service_makes(package: Path, tmp_path: Pat
 
 
 def test_the_archives_are_in_it_once(package: Path) -> None:
-    run(source(), package)
+    run_prefetch(source(), package)
     found = lockfile.loads((package / lockfile.FILE_NAME).read_text())
     archives = sum(locked.archive.size for _, _, locked in found.images())
     assert (package / cpio.FILE_NAME).stat().st_size < archives + 64 * 1024
 
 
 def test_a_second_run_fetches_and_writes_nothing(package: Path) -> None:
-    run(source(), package)
+    run_prefetch(source(), package)
     before, again = identities(package), source()
-    run(again, package)
+    run_prefetch(again, package)
     assert identities(package) == before
     assert again.asked == {"resolve": 2}
 
 
 def test_a_changed_image_brings_only_what_is_new(package: Path) -> None:
-    run(source(), package)
+    run_prefetch(source(), package)
     again = source()
     again.tags["registry.example.com/team/data:1.0"] = images.small("data2")
-    run(again, package)
+    run_prefetch(again, package)
     assert again.asked["blob"] == 2
     assert verified(package) == ()
 
@@ -133,24 +133,24 @@ def verified(directory: Path) -> tuple[str, ...]:
 
 
 def test_archives_in_it_are_verified_where_they_are(package: Path) -> None:
-    run(source(), package)
+    run_prefetch(source(), package)
     assert verified(package) == ()
     path = package / cpio.FILE_NAME
     content = bytearray(path.read_bytes())
     content[content.index(b"oci-layout") + 600] ^= 1
     path.write_bytes(content)
     assert len(verified(package)) >= 1
-    run(source(), package)
+    run_prefetch(source(), package)
     assert verified(package) == ()
 
 
 def test_switching_keeps_the_blobs_and_leaves_nothing_of_the_other_form(package: Path) -> None:
-    run(source(), package, bundled=False)
+    run_prefetch(source(), package, bundled=False)
     again = source()
-    run(again, package)
+    run_prefetch(again, package)
     assert again.asked["blob"] == 0
-    assert sorted(contents(package)) == ["containers.lock", "containers.xml", "kiwi_containers.obscpio"]
-    run(again, package, bundled=False)
+    assert sorted(hashes(package)) == ["containers.lock", "containers.xml", "kiwi_containers.obscpio"]
+    run_prefetch(again, package, bundled=False)
     assert again.asked["blob"] == 0
     assert not (package / cpio.FILE_NAME).exists()
     assert verified(package) == ()
@@ -161,65 +161,65 @@ def test_switching_keeps_the_blobs_and_leaves_nothing_of_the_other_form(package:
 def test_a_part_of_what_is_asked_for_takes_nothing_out_of_the_bundle(
     package: Path, *, bundled: bool, locked: bool
 ) -> None:
-    run(source(), package)
-    before = contents(package)
+    run_prefetch(source(), package)
+    before = hashes(package)
     with pytest.raises(DescriptionError, match=r"would lose registry.example.com/team/data:1.0 for x86_64, which"):
-        run(source(), package, bundled=bundled, locked=locked, part=slice(1))
-    assert contents(package) == before
+        run_prefetch(source(), package, bundled=bundled, locked=locked, part=slice(1))
+    assert hashes(package) == before
 
 
 def test_a_locked_run_makes_the_same_bundle(package: Path) -> None:
-    run(source(), package)
-    before = contents(package)
+    run_prefetch(source(), package)
+    before = hashes(package)
     (package / cpio.FILE_NAME).unlink()
-    run(source(), package, locked=True)
-    assert contents(package) == before
+    run_prefetch(source(), package, locked=True)
+    assert hashes(package) == before
 
 
 def test_a_failure_leaves_the_package_as_it_was(package: Path) -> None:
-    run(source(), package)
-    before, broken = contents(package), source()
+    run_prefetch(source(), package)
+    before, broken = hashes(package), source()
     broken.tags["registry.example.com/team/data:1.0"] = images.helm_chart()
     with pytest.raises(RegistryError):
-        run(broken, package)
-    assert contents(package) == before
+        run_prefetch(broken, package)
+    assert hashes(package) == before
 
 
 def test_a_lock_of_one_image_with_the_archive_of_another_is_mended(package: Path) -> None:
     """As a merge may leave it, together with the bundle of the other side."""
-    run(source(), package)
-    before = contents(package)
+    run_prefetch(source(), package)
+    before = hashes(package)
     ours = json.loads((package / lockfile.FILE_NAME).read_text())
     moved = source()
     moved.tags[APP] = images.small("moved")
-    run(moved, package)
+    run_prefetch(moved, package)
     theirs = json.loads((package / lockfile.FILE_NAME).read_text())
     [image], [other] = (document["containers"][APP]["architectures"].values() for document in (ours, theirs))
     image["archive"] = other["archive"]
     (package / lockfile.FILE_NAME).write_text(json.dumps(ours))
     with pytest.raises(VerificationError, match="run the prefetch without 'locked'"):
-        run(source(), package, locked=True)
-    run(source(), package)
-    assert contents(package) == before
+        run_prefetch(source(), package, locked=True)
+    run_prefetch(source(), package)
+    assert hashes(package) == before
 
 
 def test_nothing_of_a_part_stays_that_is_not_in_the_bundle(package: Path) -> None:
-    run(source(), package)
-    before = contents(package)
+    run_prefetch(source(), package)
+    before = hashes(package)
     damaged = bytearray((package / cpio.FILE_NAME).read_bytes())
     damaged[damaged.index(b"070701", 1) - 1] = 7  # one of the zeros that fill up a name
     (package / cpio.FILE_NAME).write_bytes(damaged)
-    run(source(), package)
-    assert contents(package) == before
+    run_prefetch(source(), package)
+    assert hashes(package) == before
     (package / cpio.FILE_NAME).unlink()
     broken = source()
     broken.damaged = {Digest.of(broken.tags[APP].blobs[-1]): b"x" * len(broken.tags[APP].blobs[-1])}
     with pytest.raises(VerificationError):
-        run(broken, package)
+        run_prefetch(broken, package)
     (left,) = Path(os.environ["HOME"], ".cache/osc-containers").glob("*.part")
     left.write_bytes(b"x" * left.stat().st_size)
-    run(source(), package)
-    assert contents(package) == before
+    run_prefetch(source(), package)
+    assert hashes(package) == before
 
 
 def test_what_the_format_cannot_hold_is_refused() -> None:
@@ -232,7 +232,7 @@ def test_what_the_format_cannot_hold_is_refused() -> None:
 
 
 def test_an_image_that_the_format_cannot_hold_is_said_with_the_way_out(package: Path) -> None:
-    run(source(), package, bundled=False)
+    run_prefetch(source(), package, bundled=False)
     text = (package / lockfile.FILE_NAME).read_text()
     found = lockfile.loads(text.replace('"size": 9216', f'"size": {4 << 30}'))
     containers = description.read(package / "containers.xml").of_architecture("x86_64")

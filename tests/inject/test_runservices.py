@@ -12,14 +12,13 @@ import pytest
 from lxml import etree
 
 from osc_containers.obs import service_file
-from tests.kiwi.test_parity import Oracle, Selection, oracle
 from tests.support import images, packages, service_program
 from tests.support.build_root import BuildRoot
 from tests.support.docker_registry import DockerRegistry
+from tests.support.kiwi_peer import Oracle, Selection
 from tests.support.service_program import contents, last_line, snapshot
 
 pytestmark = pytest.mark.integration
-__all__ = ["oracle"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES: list[tuple[str, ...]] = [(), ("small",), ("big",), ("small", "big")]

@@ -1,7 +1,6 @@
 """Moving `<containers>` out of a description: every other byte stays, kiwi sees the same, obs-build nothing."""
 
 import os
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from osc_containers.cli.main import main
 from osc_containers.errors import DescriptionError
 from osc_containers.kiwi import description, split
-from tests.kiwi.test_parity import Oracle, Package, oracle, packages
-
-assert oracle  # a fixture
+from tests.support.descriptions import Package, packages
+from tests.support.kiwi_peer import Oracle
+from tests.support.obs_build import dependencies, obs_builds
 
 SECTION = '<containers source="a.example.com" backend="podman">\n    <container name="x"/>\n  </containers>'
 OTHER = '<containers source="b.example.com" backend="docker"><container name="y"/></containers>'
@@ -232,18 +231,6 @@ def compare_in(directory: Path, package: Package, oracle: Oracle) -> None:
     oracle.counts["split" if splits else "nothing to split"] += 1
     assert oracle.ask(path, list(package.selections)) == before
     assert description.read(path).visible == ()
-
-
-def obs_builds() -> list[str]:
-    """Return the directories of obs-build: Debian's, and another one that `OBS_BUILD` names."""
-    return list(filter(None, ["/usr/lib/obs-build", os.environ.get("OBS_BUILD")]))
-
-
-def dependencies(obs_build: str, path: Path) -> list[str]:
-    """Return what obs-build asks OBS for before it builds a description."""
-    script = "my $r = Build::Kiwi::parse({arch => 'x86_64'}, $ARGV[0]); print map {qq{$_\\n}} @{$r->{deps}}"
-    command = ["perl", f"-I{obs_build}", "-MBuild", "-MBuild::Kiwi", "-e", script, str(path)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
 @pytest.mark.integration

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -20,55 +20,11 @@ from osc_containers.oci.reference import Reference
 from osc_containers.prefetch import partial_file
 from osc_containers.prefetch.prefetch import prefetch
 from osc_containers.sources.interface import Network, Stream
-from tests.prefetch.test_prefetch import APP, WEB, contents, run, want
 from tests.support import images
 from tests.support.fake_source import FakeSource
 from tests.support.messages import exactly
-
-BIG = images.image(images.random_layer("one", 20_000_000))
-LAYER = Digest.of(BIG.blobs[1])
-
-
-@dataclass
-class RecordingSource(FakeSource):
-    """Notes which bytes of `layer` are asked for; gives up after `gives` bytes in all."""
-
-    layer: Digest = LAYER
-    ranges: list[tuple[int, int]] = field(default_factory=list)
-    gives: int = 1 << 62
-
-    @contextmanager
-    def blob(
-        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
-    ) -> Iterator[Stream]:
-        with super().blob(reference, blob, start, stop, again=again) as stream:
-            if blob.digest == self.layer:
-                self.ranges.append((start, stop or blob.size))
-                yield _Failing(stream, self)
-            else:
-                yield stream
-
-
-@dataclass
-class _Failing:
-    stream: Stream
-    source: RecordingSource
-
-    @property
-    def comes_whole(self) -> bool:
-        return self.stream.comes_whole
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        count = self.stream.readinto(buffer)
-        self.source.gives -= count
-        if self.source.gives < 0:
-            raise RegistryError("broken off")
-        return count
-
-
-def transfer(source: FakeSource, directory: Path, connections: int | None = 4) -> None:
-    network = Network(open_source=source.open, connections=connections)
-    prefetch(Package(directory), want(APP), network, outdir=directory, locked=False)
+from tests.support.prefetch_run import APP, WEB, hashes, run_prefetch, want
+from tests.support.recording_source import BIG, LAYER, RecordingSource, transfer
 
 
 def make(directory: Path) -> Path:
@@ -83,7 +39,7 @@ def test_a_large_blob_comes_in_segments_that_make_the_same_archive(tmp_path: Pat
     assert len(split.ranges) > len(whole.ranges) >= 1
     bounds = sorted(split.ranges)
     assert [start for start, _ in bounds] == [0, *(stop for _, stop in bounds[:-1])]
-    assert contents(tmp_path / "whole") == contents(tmp_path / "split")
+    assert hashes(tmp_path / "whole") == hashes(tmp_path / "split")
 
 
 @pytest.mark.parametrize("is_far", [False, True])
@@ -128,7 +84,7 @@ def test_of_a_run_that_broke_off_whole_blobs_are_kept(tmp_path: Path) -> None:
     again = FakeSource({APP: both})
     transfer(again, tmp_path)
     assert not any(again.asked[str(Digest.of(layer.content))] for layer in layers)
-    assert len(contents(tmp_path)) == 2
+    assert len(hashes(tmp_path)) == 2
 
 
 @dataclass
@@ -166,7 +122,7 @@ def test_a_source_that_cannot_give_parts_sends_the_whole_once(connections: int, 
     source = WholeSource({APP: BIG})
     transfer(source, tmp_path, connections)
     assert source.sent == len(BIG.blobs[1])
-    assert contents(tmp_path) == contents_of_clean_run(tmp_path)
+    assert hashes(tmp_path) == contents_of_clean_run(tmp_path)
 
 
 def test_a_run_that_broke_off_goes_on_though_the_source_cannot_give_parts(tmp_path: Path) -> None:
@@ -175,7 +131,7 @@ def test_a_run_that_broke_off_goes_on_though_the_source_cannot_give_parts(tmp_pa
     source = WholeSource({APP: BIG})
     transfer(source, tmp_path, connections=4)
     assert source.sent == len(BIG.blobs[1])
-    assert contents(tmp_path) == contents_of_clean_run(tmp_path)
+    assert hashes(tmp_path) == contents_of_clean_run(tmp_path)
 
 
 def test_a_blob_that_is_damaged_in_all_attempts_is_refused(tmp_path: Path) -> None:
@@ -184,7 +140,7 @@ def test_a_blob_that_is_damaged_in_all_attempts_is_refused(tmp_path: Path) -> No
     source = RecordingSource({APP: BIG}, damaged={LAYER: bytes(damaged)})
     with pytest.raises(VerificationError, match="3 times; the registry or something before it damages it"):
         transfer(source, tmp_path)
-    assert contents(tmp_path) == {}
+    assert hashes(tmp_path) == {}
 
 
 def test_a_layer_of_no_bytes_under_the_digest_of_others_is_refused(tmp_path: Path) -> None:
@@ -192,7 +148,7 @@ def test_a_layer_of_no_bytes_under_the_digest_of_others_is_refused(tmp_path: Pat
     document["layers"].append(document["layers"][0] | {"size": 0, "digest": f"sha256:{1:064x}"})
     with pytest.raises(VerificationError, match="its manifest is wrong about its size"):
         transfer(RecordingSource({APP: replace(BIG, raw=json.dumps(document).encode())}), tmp_path)
-    assert contents(tmp_path) == {}
+    assert hashes(tmp_path) == {}
 
 
 class Once(dict[Digest, bytes]):
@@ -210,7 +166,7 @@ def test_a_blob_that_is_damaged_once_is_asked_for_again_and_the_archive_hashed_a
     damaged = Once({Digest.of(blob): bytes([blob[0] ^ 1]) + blob[1:]})
     transfer(RecordingSource({APP: BIG}, damaged=damaged), tmp_path, connections=1)
     assert not damaged
-    assert contents(tmp_path) == contents_of_clean_run(tmp_path)
+    assert hashes(tmp_path) == contents_of_clean_run(tmp_path)
 
 
 @pytest.mark.parametrize("connections", [1, 4])
@@ -218,12 +174,12 @@ def test_a_run_that_broke_off_is_gone_on_with(connections: int, tmp_path: Path) 
     source = RecordingSource({APP: BIG}, gives=12_000_000)
     with pytest.raises(RegistryError, match="broken off"):
         transfer(source, tmp_path, connections)
-    assert contents(tmp_path) == {}
+    assert hashes(tmp_path) == {}
     again = RecordingSource({APP: BIG})
     transfer(again, tmp_path, connections)
     fetched = sum(stop - start for start, stop in again.ranges)
     assert fetched < 20_000_000 - 12_000_000 + 4 * (64 << 10)
-    assert contents(tmp_path) == contents_of_clean_run(tmp_path)
+    assert hashes(tmp_path) == contents_of_clean_run(tmp_path)
 
 
 @pytest.mark.parametrize("count", [2, 20])
@@ -238,31 +194,31 @@ def test_a_layer_of_several_images_comes_once_and_gets_into_all(
     tags = {name: images.image(base, images.random_layer(name, 1000)) for name in names}
     alone = make(tmp_path / "alone")
     for name in names:
-        run(FakeSource(tags), make(alone / name.replace("/", "-")), *want(name))
-    expected = {file: text for each in alone.iterdir() for file, text in contents(each).items() if file != FILE_NAME}
+        run_prefetch(FakeSource(tags), make(alone / name.replace("/", "-")), *want(name))
+    expected = {file: text for each in alone.iterdir() for file, text in hashes(each).items() if file != FILE_NAME}
 
     blob = tags[names[0]].blobs[1]
     source = RecordingSource(tags, layer=Digest.of(blob), gives=3_000_000)
     package = make(tmp_path / "package")
     with pytest.raises(RegistryError, match="broken off"):
-        run(source, package, *want(names[0]))
-    assert contents(package) == {}
+        run_prefetch(source, package, *want(names[0]))
+    assert hashes(package) == {}
     source.gives = 1 << 62
     source.damaged = Once({Digest.of(blob): bytes([blob[0] ^ 1]) + blob[1:]})
-    run(source, package, *want(*names))
-    found = contents(package)
+    run_prefetch(source, package, *want(*names))
+    found = hashes(package)
     del found[FILE_NAME]
     assert found == expected
     other = RecordingSource(tags, layer=Digest.of(blob))
-    run(other, make(tmp_path / "other"), *want(*names))
+    run_prefetch(other, make(tmp_path / "other"), *want(*names))
     assert sum(stop - start for start, stop in other.ranges) == len(blob)
-    assert contents(tmp_path / "other") == contents(package)
+    assert hashes(tmp_path / "other") == hashes(package)
 
 
 def contents_of_clean_run(tmp_path: Path) -> dict[str, str]:
     clean = make(tmp_path.parent / f"{tmp_path.name}-clean")
     transfer(RecordingSource({APP: BIG}), clean)
-    return contents(clean)
+    return hashes(clean)
 
 
 def test_what_an_earlier_run_left_is_verified_before_it_counts(tmp_path: Path) -> None:
@@ -273,7 +229,7 @@ def test_what_an_earlier_run_left_is_verified_before_it_counts(tmp_path: Path) -
         file.seek(5_000_000)
         file.write(b"damage")
     transfer(RecordingSource({APP: BIG}), tmp_path)
-    assert contents(tmp_path) == contents_of_clean_run(tmp_path)
+    assert hashes(tmp_path) == contents_of_clean_run(tmp_path)
 
 
 def test_nothing_of_a_part_stays_that_is_not_in_the_archive(tmp_path: Path) -> None:
@@ -283,17 +239,17 @@ def test_nothing_of_a_part_stays_that_is_not_in_the_archive(tmp_path: Path) -> N
     (left,) = Path(os.environ["HOME"], ".cache", "osc-containers").iterdir()
     left.write_bytes(b"x" * left.stat().st_size)
     transfer(RecordingSource({APP: BIG}), tmp_path)
-    assert contents(tmp_path) == contents_of_clean_run(tmp_path)
+    assert hashes(tmp_path) == contents_of_clean_run(tmp_path)
 
 
 def test_blobs_that_were_complete_are_not_asked_for_again(tmp_path: Path) -> None:
     source = RecordingSource({APP: BIG, WEB: images.small("web")}, gives=12_000_000)
     with pytest.raises(RegistryError):
-        run(source, tmp_path, *want(APP, WEB))
+        run_prefetch(source, tmp_path, *want(APP, WEB))
     source.gives = 1 << 62
     source.asked.clear()
-    run(source, tmp_path, *want(APP, WEB))
-    assert len(contents(tmp_path)) == 3
+    run_prefetch(source, tmp_path, *want(APP, WEB))
+    assert len(hashes(tmp_path)) == 3
 
 
 def test_two_runs_for_the_same_archive_do_not_share_a_part(tmp_path: Path) -> None:
@@ -321,12 +277,12 @@ def test_without_a_cache_on_the_same_file_system_nothing_stays(tmp_path: Path, m
         monkeypatch.setenv("XDG_CACHE_HOME", cache)
         with pytest.raises(RegistryError):
             transfer(RecordingSource({APP: BIG}, gives=12_000_000), tmp_path)
-        assert contents(tmp_path) == {}
+        assert hashes(tmp_path) == {}
         transfer(RecordingSource({APP: BIG}), tmp_path)
-        assert len(contents(tmp_path)) == 2
+        assert len(hashes(tmp_path)) == 2
 
 
 def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     transfer(RecordingSource({APP: BIG}), tmp_path)
-    assert len(contents(tmp_path)) == 2
+    assert len(hashes(tmp_path)) == 2

@@ -14,9 +14,9 @@ import platformdirs
 import pytest
 
 from osc_containers.prefetch import partial_file
-from tests.prefetch.test_prefetch import APP, WEB, run, want
 from tests.support import images
 from tests.support.fake_source import FakeSource
+from tests.support.prefetch_run import APP, WEB, run_prefetch, want
 
 SOURCE = FakeSource({APP: images.image(images.random_layer("app", 100_000)), WEB: images.small("web")})
 KEY = "0" * 64
@@ -48,7 +48,7 @@ def test_a_user_without_a_home_has_no_cache(
     monkeypatch.chdir(tmp_path)
     Path("package").mkdir()
     for _ in range(2):
-        run(SOURCE, Path("package"), *want(APP))
+        run_prefetch(SOURCE, Path("package"), *want(APP))
     assert os.listdir(tmp_path) == ["package"]
     assert len(os.listdir("package")) == 2
 
@@ -56,7 +56,7 @@ def test_a_user_without_a_home_has_no_cache(
 def test_without_file_locks_there_are_no_parts_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on some NFS."""
     monkeypatch.setattr(fcntl, "flock", has_no_locks)
-    run(SOURCE, tmp_path, *want(APP, WEB))
+    run_prefetch(SOURCE, tmp_path, *want(APP, WEB))
     assert len(os.listdir(tmp_path)) == 3
     assert {path.stat().st_size for path in cache().iterdir()} == {0}
     for path in cache().iterdir():

@@ -14,28 +14,25 @@ from pathlib import Path
 import pytest
 
 from osc_containers.errors import RegistryError
-from osc_containers.fs import atomic, ranges
+from osc_containers.fs import ranges
 from osc_containers.obs import service_file
 from osc_containers.obs.package import Package
 from osc_containers.prefetch import partial_file
 from osc_containers.sources.blob_store import Piece
-from tests.prefetch.test_assemble import BIG, RecordingSource, transfer
-from tests.prefetch.test_prefetch import APP, WEB, contents, run, want
 from tests.support import images
 from tests.support.fake_source import FakeSource
-
-SOURCE = FakeSource({APP: images.image(images.random_layer("app", 300_000)), WEB: images.small("web")})
-MOVED = FakeSource({APP: images.image(images.random_layer("moved", 300_000)), WEB: images.small("web")})
+from tests.support.prefetch_run import APP, MOVED, SOURCE, WEB, hashes, run_prefetch, want
+from tests.support.recording_source import BIG, RecordingSource, transfer
 
 
 def expected(source: FakeSource) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as name:
-        run(source, Path(name), *want(APP, WEB))
-        return contents(Path(name))
+        run_prefetch(source, Path(name), *want(APP, WEB))
+        return hashes(Path(name))
 
 
 class FailingWrites:
-    """`files.write_all` of a disk on which the write `fails_at` fails, half done."""
+    """`ranges.write_all` of a disk on which the write `fails_at` fails, half done."""
 
     def __init__(self, fails_at: int | None, number: int) -> None:
         self.count = 0
@@ -53,7 +50,7 @@ class FailingWrites:
 
 def failure(package: Path) -> OSError | None:
     try:
-        run(MOVED, package, *want(APP, WEB))
+        run_prefetch(MOVED, package, *want(APP, WEB))
     except OSError as error:
         return error
     return None
@@ -66,23 +63,23 @@ def test_a_failure_at_any_write_leaves_the_package_as_it_was(
 ) -> None:
     if not has_cache:
         monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
-    run(SOURCE, tmp_path, *want(APP, WEB))
-    before, after = contents(tmp_path), expected(MOVED)
+    run_prefetch(SOURCE, tmp_path, *want(APP, WEB))
+    before, after = hashes(tmp_path), expected(MOVED)
     failed = 0
     while True:
         with monkeypatch.context() as patch:
-            patch.setattr(atomic, "write_all", FailingWrites(failed, number))
+            patch.setattr(ranges, "write_all", FailingWrites(failed, number))
             error = failure(tmp_path)
         if error is None:
             break
         assert (error.errno, error.filename is not None) == (number, True), f"write {failed}"
-        assert contents(tmp_path) == before, f"write {failed}"
+        assert hashes(tmp_path) == before, f"write {failed}"
         if has_cache:  # each failure at the same place, and not further on with what is there
             for part in Path(os.environ["HOME"], ".cache/osc-containers").glob("*.part"):
                 part.unlink()
         failed += 1
     assert failed > 5
-    assert contents(tmp_path) == after
+    assert hashes(tmp_path) == after
 
 
 def broken(descriptor: int, buffers: object, offset: int) -> int:
@@ -90,12 +87,12 @@ def broken(descriptor: int, buffers: object, offset: int) -> int:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(SOURCE, tmp_path, *want(APP))
+    run_prefetch(SOURCE, tmp_path, *want(APP))
     (archive,) = tmp_path.glob("*.ociarchive")
     with monkeypatch.context() as patch:
         patch.setattr(os, "preadv", broken)
         with pytest.raises(OSError, match="Input/output error: ") as caught:
-            run(SOURCE, tmp_path, *want(APP))
+            run_prefetch(SOURCE, tmp_path, *want(APP))
         assert caught.value.filename == str(archive)
         with pytest.raises(RegistryError, match=f"^{archive}: Input/output error$"):
             Piece(path=archive, offset=0, size=10).read(10)
@@ -127,26 +124,26 @@ class FailingClose:
 def test_what_is_said_of_a_file_when_it_is_closed_leaves_the_package_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(SOURCE, tmp_path, *want(APP, WEB))
-    before = contents(tmp_path)
+    run_prefetch(SOURCE, tmp_path, *want(APP, WEB))
+    before = hashes(tmp_path)
     for number in range(2):  # the archive, the lock
         with monkeypatch.context() as patch:
             patch.setattr(os, "close", FailingClose(number))
             error = failure(tmp_path)
         assert error is not None
         assert (error.errno, error.filename is not None) == (errno.EDQUOT, True), f"file {number}"
-        assert contents(tmp_path) == before, f"file {number}"
+        assert hashes(tmp_path) == before, f"file {number}"
     with monkeypatch.context() as patch:
         patch.setattr(os, "close", FailingClose(2))
         assert failure(tmp_path) is None
-    assert contents(tmp_path) == expected(MOVED)
+    assert hashes(tmp_path) == expected(MOVED)
 
 
 def test_a_file_system_without_a_size_is_taken_to_have_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As FUSE is that does not say one."""
     monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((0,) * 11))
-    run(SOURCE, tmp_path, *want(APP, WEB))
-    assert contents(tmp_path) == expected(SOURCE)
+    run_prefetch(SOURCE, tmp_path, *want(APP, WEB))
+    assert hashes(tmp_path) == expected(SOURCE)
 
 
 @pytest.mark.integration
@@ -156,23 +153,23 @@ def test_a_disk_that_is_full_at_any_size_leaves_the_package_as_it_was(tmp_path: 
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
-from tests.prefetch.test_disk import MOVED, SOURCE, contents, run, want, APP, WEB
+from tests.support.prefetch_run import APP, MOVED, SOURCE, WEB, hashes, run_prefetch, want
 os.environ["XDG_CACHE_HOME"] = "/proc/none"
 package = Path(sys.argv[1])
-run(SOURCE, package, *want(APP, WEB))
-before = contents(package)
+run_prefetch(SOURCE, package, *want(APP, WEB))
+before = hashes(package)
 free = os.statvfs(package).f_bavail
 failures = 0
 for blocks in range(free + 1):
     filler = package.parent / "filler"
     filler.write_bytes(bytes(4096 * (free - blocks)))
     try:
-        run(MOVED, package, *want(APP, WEB))
+        run_prefetch(MOVED, package, *want(APP, WEB))
         break
     except OSError as error:
         assert error.filename, blocks
         failures += 1
-    assert contents(package) == before, blocks
+    assert hashes(package) == before, blocks
 print(failures)
 """
     command = (
@@ -190,20 +187,20 @@ def test_a_limit_on_the_size_of_files_is_said(tmp_path: Path) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
         with pytest.raises(OSError, match="File too large: ") as caught:
-            run(SOURCE, tmp_path, *want(APP, WEB))
+            run_prefetch(SOURCE, tmp_path, *want(APP, WEB))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.errno == errno.EFBIG
     assert caught.value.filename == str(tmp_path / "registry.example.com_team_app_1.0.x86_64.ociarchive")
-    assert contents(tmp_path) == {}
+    assert hashes(tmp_path) == {}
 
 
 def test_an_outdir_on_another_file_system_gets_the_same_files(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         assert os.stat(name).st_dev != tmp_path.stat().st_dev
-        run(SOURCE, tmp_path, *want(APP, WEB), outdir=Path(name))
-        assert contents(tmp_path) == {}
-        assert contents(Path(name)) == expected(SOURCE)
+        run_prefetch(SOURCE, tmp_path, *want(APP, WEB), outdir=Path(name))
+        assert hashes(tmp_path) == {}
+        assert hashes(Path(name)) == expected(SOURCE)
 
 
 @pytest.mark.integration
@@ -212,11 +209,12 @@ def test_a_package_that_cannot_be_written_is_good_for_an_outdir_elsewhere(tmp_pa
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
-from tests.prefetch.test_disk import SOURCE, contents, run, want, APP, WEB
-run(SOURCE, Path("package"), *want(APP, WEB), outdir=Path("outdir"))
-assert len(contents(Path("outdir"))) == 3
+from tests.support.prefetch_run import APP, MOVED, SOURCE, WEB, hashes, run_prefetch, want
+from tests.support.prefetch_run import SOURCE
+run_prefetch(SOURCE, Path("package"), *want(APP, WEB), outdir=Path("outdir"))
+assert len(hashes(Path("outdir"))) == 3
 try:
-    run(SOURCE, Path("package"), *want(APP, WEB))
+    run_prefetch(SOURCE, Path("package"), *want(APP, WEB))
 except OSError as error:
     print(error)
 """
@@ -261,7 +259,7 @@ def test_what_a_broken_run_keeps_on_a_disk_is_room_for_the_next(
         with pytest.raises(OSError, match=rf"; \d{{8}} more are what other runs left in {directory}/cache/\S+ to go"):
             transfer(RecordingSource(moved), package)
         transfer(RecordingSource({APP: BIG}), package)
-        assert len(contents(package)) == 2
+        assert len(hashes(package)) == 2
 
 
 @contextmanager
@@ -286,7 +284,7 @@ def test_a_file_system_that_shares_blocks_has_a_common_layer_once(tmp_path: Path
     both = {APP: images.image(shared, images.random_layer("one", 1000)), WEB: images.image(shared)}
     with mounted("btrfs", tmp_path) as directory:
         before = os.statvfs(directory)
-        run(FakeSource(both), directory, *want(APP, WEB))
+        run_prefetch(FakeSource(both), directory, *want(APP, WEB))
         subprocess.run(["sync", "--file-system", directory], check=True)
         after = os.statvfs(directory)
     assert 30_000_000 < (before.f_bfree - after.f_bfree) * after.f_frsize < 35_000_000

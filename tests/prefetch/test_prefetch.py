@@ -20,53 +20,15 @@ from osc_containers.obs.package import Package
 from osc_containers.obs.selection import Wanted
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import DOCKER_MANIFEST, INDEX
-from osc_containers.oci.reference import Reference
-from osc_containers.prefetch import prefetch
-from osc_containers.sources.interface import Network
 from tests.support import images
 from tests.support.fake_source import FakeSource
-
-APP = "registry.example.com/team/app:1.0"
-WEB = "registry.example.com/team/web:1.0"
-
-
-def want(*references: str, architectures: Sequence[str] = ("x86_64",)) -> tuple[Wanted, ...]:
-    return tuple(
-        Wanted(
-            reference=Reference.parse(reference),
-            origin=f"docker://{reference}",
-            architectures=tuple(architectures),
-            where="a.kiwi:7",
-        )
-        for reference in references
-    )
-
-
-def run(
-    source: FakeSource,
-    directory: Path,
-    *wanted: Wanted,
-    outdir: Path | None = None,
-    locked: bool = False,
-    asked: Sequence[Wanted] = (),
-) -> None:
-    network = Network(open_source=source.open)
-    prefetch.prefetch(Package(directory), wanted, network, outdir=outdir or directory, locked=locked, asked=asked)
-
-
-def contents(directory: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(directory.iterdir())}
-
-
-def identities(directory: Path) -> set[tuple[str, int, int]]:
-    """Tell whether a file was replaced or written to."""
-    return {(path.name, path.stat().st_ino, path.stat().st_mtime_ns) for path in directory.iterdir()}
+from tests.support.prefetch_run import APP, WEB, hashes, identities, run_prefetch, want
 
 
 def test_the_first_run_writes_lock_and_archives(tmp_path: Path) -> None:
     source = FakeSource({APP: images.multi_platform("app"), WEB: images.small("web")})
-    run(source, tmp_path, *want(APP, architectures=("x86_64", "aarch64")), *want(WEB))
-    assert sorted(contents(tmp_path)) == [
+    run_prefetch(source, tmp_path, *want(APP, architectures=("x86_64", "aarch64")), *want(WEB))
+    assert sorted(hashes(tmp_path)) == [
         "containers.lock",
         "registry.example.com_team_app_1.0.aarch64.ociarchive",
         "registry.example.com_team_app_1.0.x86_64.ociarchive",
@@ -84,7 +46,7 @@ def test_the_first_run_writes_lock_and_archives(tmp_path: Path) -> None:
 
 def test_a_blob_that_archives_share_is_fetched_once(tmp_path: Path) -> None:
     source = FakeSource({APP: images.small("app"), WEB: images.small("web")})
-    run(source, tmp_path, *want(APP, WEB))
+    run_prefetch(source, tmp_path, *want(APP, WEB))
     shared = [Digest.of(blob) for blob in source.tags[APP].blobs if blob in source.tags[WEB].blobs]
     assert len(shared) == 1
     assert source.asked[str(shared[0])] == 1
@@ -92,10 +54,10 @@ def test_a_blob_that_archives_share_is_fetched_once(tmp_path: Path) -> None:
 
 def test_a_second_run_asks_one_question_a_reference_and_writes_nothing(tmp_path: Path) -> None:
     source = FakeSource({APP: images.multi_platform("app"), WEB: images.small("web")})
-    run(source, tmp_path, *want(APP, WEB))
+    run_prefetch(source, tmp_path, *want(APP, WEB))
     before = identities(tmp_path)
     source.asked.clear()
-    run(source, tmp_path, *want(APP, WEB))
+    run_prefetch(source, tmp_path, *want(APP, WEB))
     assert source.asked == {"resolve": 2}
     assert identities(tmp_path) == before
 
@@ -105,10 +67,10 @@ def test_what_did_not_change_is_not_written_to_the_outdir(tmp_path: Path) -> Non
     package, outdir = tmp_path / "package", tmp_path / "out"
     package.mkdir()
     outdir.mkdir()
-    run(source, package, *want(APP, WEB))
+    run_prefetch(source, package, *want(APP, WEB))
     source.tags[WEB] = images.small("web2")
-    run(source, package, *want(APP, WEB), outdir=outdir)
-    assert sorted(contents(outdir)) == ["containers.lock", "registry.example.com_team_web_1.0.x86_64.ociarchive"]
+    run_prefetch(source, package, *want(APP, WEB), outdir=outdir)
+    assert sorted(hashes(outdir)) == ["containers.lock", "registry.example.com_team_web_1.0.x86_64.ociarchive"]
 
 
 def test_results_of_an_earlier_run_are_linked_from_osc_s_old_directory(tmp_path: Path) -> None:
@@ -116,24 +78,24 @@ def test_results_of_an_earlier_run_are_linked_from_osc_s_old_directory(tmp_path:
     old, outdir = tmp_path / "package" / ".old", tmp_path / "out"
     old.mkdir(parents=True)
     outdir.mkdir()
-    run(source, tmp_path / "package", *want(APP))
+    run_prefetch(source, tmp_path / "package", *want(APP))
     for path in list((tmp_path / "package").iterdir()):
         if path != old:
             path.rename(old / f"_service:kiwi_containers:{path.name}")
     source.asked.clear()
-    run(source, tmp_path / "package", *want(APP), outdir=outdir)
+    run_prefetch(source, tmp_path / "package", *want(APP), outdir=outdir)
     assert source.asked == {"resolve": 1}
-    assert sorted(contents(outdir)) == ["containers.lock", "registry.example.com_team_app_1.0.x86_64.ociarchive"]
+    assert sorted(hashes(outdir)) == ["containers.lock", "registry.example.com_team_app_1.0.x86_64.ociarchive"]
     assert (outdir / "registry.example.com_team_app_1.0.x86_64.ociarchive").stat().st_nlink == 2
 
 
 def test_a_moved_tag_brings_only_the_layers_that_are_new(tmp_path: Path) -> None:
     base = images.random_layer("base", 50_000)
     source = FakeSource({APP: images.image(base, images.random_layer("one", 1000))})
-    run(source, tmp_path, *want(APP))
+    run_prefetch(source, tmp_path, *want(APP))
     source.tags[APP] = images.image(base, images.random_layer("two", 1000))
     source.asked.clear()
-    run(source, tmp_path, *want(APP))
+    run_prefetch(source, tmp_path, *want(APP))
     assert source.asked["blob"] == 2  # the configuration and the new layer
 
 
@@ -155,8 +117,8 @@ def test_a_lock_that_says_other_than_its_archive_is_mended(
 ) -> None:
     """As a merge of two locks may come out; the archive that it names may be there, or not."""
     source = FakeSource({APP: images.image(images.random_layer("one", 5000), images.random_layer("two", 5000))})
-    run(source, tmp_path, *want(APP))
-    before = contents(tmp_path)
+    run_prefetch(source, tmp_path, *want(APP))
+    before = hashes(tmp_path)
     document = json.loads((tmp_path / "containers.lock").read_text())
     [image] = document["containers"][APP]["architectures"].values()
     image[key] = change(image[key])
@@ -165,11 +127,11 @@ def test_a_lock_that_says_other_than_its_archive_is_mended(
         (tmp_path / "containers.lock").write_text(wrong)
         for path in tmp_path.glob(f"*{missing}") if missing else ():
             path.unlink()
-        run(source, tmp_path, *want(APP))
-        assert contents(tmp_path) == before
+        run_prefetch(source, tmp_path, *want(APP))
+        assert hashes(tmp_path) == before
     (tmp_path / "containers.lock").write_text(wrong)
     with pytest.raises(LockError, match="run the prefetch"):
-        run(source, tmp_path, *want(APP), locked=True)
+        run_prefetch(source, tmp_path, *want(APP), locked=True)
 
 
 def test_a_lock_of_one_image_with_the_archive_of_another_is_mended(tmp_path: Path) -> None:
@@ -177,8 +139,8 @@ def test_a_lock_of_one_image_with_the_archive_of_another_is_mended(tmp_path: Pat
     ours, theirs = (tmp_path / name for name in ("ours", "theirs"))
     for directory, name in ((ours, "one"), (theirs, "two")):
         directory.mkdir()
-        run(FakeSource({APP: images.small(name)}), directory, *want(APP))
-    before = contents(ours)
+        run_prefetch(FakeSource({APP: images.small(name)}), directory, *want(APP))
+    before = hashes(ours)
     documents = [json.loads((directory / "containers.lock").read_text()) for directory in (ours, theirs)]
     [image], [other] = (document["containers"][APP]["architectures"].values() for document in documents)
     image["archive"] = other["archive"]
@@ -186,20 +148,20 @@ def test_a_lock_of_one_image_with_the_archive_of_another_is_mended(tmp_path: Pat
     shutil.copy(theirs / image["archive"]["name"], ours)
     source = FakeSource({APP: images.small("one")})
     with pytest.raises(LockError, match="run the prefetch without 'locked'"):
-        run(source, ours, *want(APP), locked=True)
-    run(source, ours, *want(APP))
-    assert contents(ours) == before
+        run_prefetch(source, ours, *want(APP), locked=True)
+    run_prefetch(source, ours, *want(APP))
+    assert hashes(ours) == before
 
 
 def test_a_lock_with_the_digest_of_another_image_than_it_has_is_mended(tmp_path: Path) -> None:
     """As a merge may leave it, of which somebody took either side in each place."""
     source = FakeSource({APP: images.small("one")})
-    run(source, tmp_path, *want(APP))
+    run_prefetch(source, tmp_path, *want(APP))
     source.tags[APP] = images.small("two")
     document = json.loads((tmp_path / "containers.lock").read_text())
     document["containers"][APP]["digest"] = str(source.tags[APP].digest)
     (tmp_path / "containers.lock").write_text(json.dumps(document))
-    run(source, tmp_path, *want(APP))
+    run_prefetch(source, tmp_path, *want(APP))
     [image] = json.loads((tmp_path / "containers.lock").read_text())["containers"][APP]["architectures"].values()
     assert image["manifest"]["digest"] == str(source.tags[APP].digest)
 
@@ -207,36 +169,36 @@ def test_a_lock_with_the_digest_of_another_image_than_it_has_is_mended(tmp_path:
 @pytest.mark.parametrize("media_type", [INDEX, DOCKER_MANIFEST, "text/plain"])
 def test_a_lock_with_another_media_type_than_its_image_has_is_mended(tmp_path: Path, media_type: str) -> None:
     source = FakeSource({APP: images.small("one")})
-    run(source, tmp_path, *want(APP))
-    before = contents(tmp_path)
+    run_prefetch(source, tmp_path, *want(APP))
+    before = hashes(tmp_path)
     document = json.loads((tmp_path / "containers.lock").read_text())
     document["containers"][APP]["mediaType"] = media_type
     (tmp_path / "containers.lock").write_text(json.dumps(document))
-    run(source, tmp_path, *want(APP))
-    assert contents(tmp_path) == before
+    run_prefetch(source, tmp_path, *want(APP))
+    assert hashes(tmp_path) == before
 
 
 def test_an_archive_that_was_damaged_is_made_again_from_what_is_whole(tmp_path: Path) -> None:
     base = images.random_layer("base", 50_000)
     source = FakeSource({APP: images.image(base, images.random_layer("one", 50_000))})
-    run(source, tmp_path, *want(APP))
-    before = contents(tmp_path)
+    run_prefetch(source, tmp_path, *want(APP))
+    before = hashes(tmp_path)
     archive = tmp_path / "registry.example.com_team_app_1.0.x86_64.ociarchive"
     damaged = bytearray(archive.read_bytes())
     damaged[60_000] ^= 1
     archive.write_bytes(damaged)
     source.asked.clear()
-    run(source, tmp_path, *want(APP))
-    assert contents(tmp_path) == before
+    run_prefetch(source, tmp_path, *want(APP))
+    assert hashes(tmp_path) == before
     assert source.asked["blob"] == 1
 
 
 def test_archives_that_nothing_asks_for_are_removed_and_nothing_else(tmp_path: Path) -> None:
     source = FakeSource({APP: images.small("app"), WEB: images.small("web")})
     (tmp_path / "mine.ociarchive").write_bytes(b"mine")
-    run(source, tmp_path, *want(APP, WEB))
-    run(source, tmp_path, *want(APP))
-    assert sorted(contents(tmp_path)) == [
+    run_prefetch(source, tmp_path, *want(APP, WEB))
+    run_prefetch(source, tmp_path, *want(APP))
+    assert sorted(hashes(tmp_path)) == [
         "containers.lock",
         "mine.ociarchive",
         "registry.example.com_team_app_1.0.x86_64.ociarchive",
@@ -249,13 +211,13 @@ BOTH = ("x86_64", "aarch64")
 def test_a_part_of_what_is_asked_for_leaves_the_rest_as_it_is(tmp_path: Path) -> None:
     source = FakeSource({APP: images.multi_platform("app"), WEB: images.multi_platform("web")})
     everything = want(APP, WEB, architectures=BOTH)
-    run(source, tmp_path, *everything)
-    before = contents(tmp_path)
+    run_prefetch(source, tmp_path, *everything)
+    before = hashes(tmp_path)
     source.tags[WEB] = images.small("moved")
-    run(source, tmp_path, *want(APP), asked=everything)
-    assert contents(tmp_path) == before
-    run(source, tmp_path, *want(APP), asked=want(APP, WEB))
-    assert [name for name in before if name not in contents(tmp_path)] == [
+    run_prefetch(source, tmp_path, *want(APP), asked=everything)
+    assert hashes(tmp_path) == before
+    run_prefetch(source, tmp_path, *want(APP), asked=want(APP, WEB))
+    assert [name for name in before if name not in hashes(tmp_path)] == [
         "registry.example.com_team_app_1.0.aarch64.ociarchive",
         "registry.example.com_team_web_1.0.aarch64.ociarchive",
     ]
@@ -263,36 +225,36 @@ def test_a_part_of_what_is_asked_for_leaves_the_rest_as_it_is(tmp_path: Path) ->
 
 def test_a_tag_moves_for_every_architecture_that_is_asked_for(tmp_path: Path) -> None:
     source = FakeSource({APP: images.multi_platform("app")})
-    run(source, tmp_path, *want(APP, architectures=BOTH))
+    run_prefetch(source, tmp_path, *want(APP, architectures=BOTH))
     source.tags[APP] = images.multi_platform("moved")
-    run(source, tmp_path, *want(APP), asked=want(APP, architectures=BOTH))
-    before = contents(tmp_path)
-    run(source, tmp_path, *want(APP, architectures=BOTH))
-    assert contents(tmp_path) == before
+    run_prefetch(source, tmp_path, *want(APP), asked=want(APP, architectures=BOTH))
+    before = hashes(tmp_path)
+    run_prefetch(source, tmp_path, *want(APP, architectures=BOTH))
+    assert hashes(tmp_path) == before
 
 
 def test_a_locked_part_fetches_no_more_than_that(tmp_path: Path) -> None:
     source = FakeSource({APP: images.multi_platform("app")})
     everything = want(APP, architectures=BOTH)
-    run(source, tmp_path, *everything)
-    before = contents(tmp_path)
+    run_prefetch(source, tmp_path, *everything)
+    before = hashes(tmp_path)
     for path in tmp_path.glob("*.ociarchive"):
         path.unlink()
-    run(source, tmp_path, *want(APP), locked=True, asked=everything)
+    run_prefetch(source, tmp_path, *want(APP), locked=True, asked=everything)
     gone = "registry.example.com_team_app_1.0.aarch64.ociarchive"
-    assert contents(tmp_path) == {name: content for name, content in before.items() if name != gone}
+    assert hashes(tmp_path) == {name: content for name, content in before.items() if name != gone}
 
 
 def test_a_locked_run_fetches_what_is_pinned_and_asks_for_no_tag(tmp_path: Path) -> None:
     source = FakeSource({APP: images.small("app")})
-    run(source, tmp_path, *want(APP))
-    before = contents(tmp_path)
+    run_prefetch(source, tmp_path, *want(APP))
+    before = hashes(tmp_path)
     (tmp_path / "registry.example.com_team_app_1.0.x86_64.ociarchive").unlink()
     source.tags["registry.example.com/team/app:old"] = source.tags[APP]
     source.tags[APP] = images.small("newer")
     source.asked.clear()
-    run(source, tmp_path, *want(APP), locked=True)
-    assert contents(tmp_path) == before
+    run_prefetch(source, tmp_path, *want(APP), locked=True)
+    assert hashes(tmp_path) == before
     assert source.asked["resolve"] == 0
 
 
@@ -300,19 +262,19 @@ def test_a_lock_of_a_newer_release_is_said_and_stays_in_a_locked_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = FakeSource({APP: images.small("app")})
-    run(source, tmp_path, *want(APP))
+    run_prefetch(source, tmp_path, *want(APP))
     path = tmp_path / "containers.lock"
     path.write_text(path.read_text().replace('"version": "1.0"', '"more": 7,\n  "version": "1.7"'))
-    before = contents(tmp_path)
+    before = hashes(tmp_path)
     for _ in range(2):
-        run(source, tmp_path, *want(APP), locked=True)
-    assert contents(tmp_path) == before
+        run_prefetch(source, tmp_path, *want(APP), locked=True)
+    assert hashes(tmp_path) == before
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
         "containers.lock: it was written by a newer release, which may say more than this one reads"
     ]
     path.rename(tmp_path / "_service:kiwi_containers:containers.lock")
-    run(source, tmp_path, *want(APP), locked=True)
-    assert contents(tmp_path)["containers.lock"] == before["containers.lock"]
+    run_prefetch(source, tmp_path, *want(APP), locked=True)
+    assert hashes(tmp_path)["containers.lock"] == before["containers.lock"]
 
 
 @pytest.mark.parametrize(
@@ -328,42 +290,42 @@ def test_a_lock_of_a_newer_release_is_said_and_stays_in_a_locked_run(
 def test_a_locked_run_fails_where_the_lock_does_not_cover(
     wanted: Sequence[Wanted], message: str, tmp_path: Path
 ) -> None:
-    run(FakeSource({APP: images.small("app")}), tmp_path, *want(APP))
-    before = contents(tmp_path)
+    run_prefetch(FakeSource({APP: images.small("app")}), tmp_path, *want(APP))
+    before = hashes(tmp_path)
     with pytest.raises(LockError) as caught:
-        run(FakeSource({}), tmp_path, *wanted, locked=True)
+        run_prefetch(FakeSource({}), tmp_path, *wanted, locked=True)
     assert str(caught.value).startswith(message)
-    assert contents(tmp_path) == before
+    assert hashes(tmp_path) == before
 
 
 def test_a_locked_run_without_a_lock_says_so(tmp_path: Path) -> None:
     with pytest.raises(LockError, match=r"containers.lock: not there, but this run is locked"):
-        run(FakeSource({}), tmp_path, *want(APP), locked=True)
+        run_prefetch(FakeSource({}), tmp_path, *want(APP), locked=True)
 
 
 def test_a_lock_whose_archive_cannot_be_what_is_pinned_keeps_the_old_file(tmp_path: Path) -> None:
     source = FakeSource({APP: images.small("app")})
-    run(source, tmp_path, *want(APP))
+    run_prefetch(source, tmp_path, *want(APP))
     text = (tmp_path / lockfile.FILE_NAME).read_text()
     document = json.loads(text)
     document["containers"][APP]["architectures"]["x86_64"]["archive"]["sha256"] = "0" * 64
     (tmp_path / lockfile.FILE_NAME).write_text(json.dumps(document))
-    before = contents(tmp_path)
+    before = hashes(tmp_path)
     with pytest.raises(VerificationError, match="but the lock says 0000"):
-        run(source, tmp_path, *want(APP), locked=True)
-    assert contents(tmp_path) == before
+        run_prefetch(source, tmp_path, *want(APP), locked=True)
+    assert hashes(tmp_path) == before
 
 
 def test_an_image_is_had_for_every_architecture_or_it_is_said_which_there_are(tmp_path: Path) -> None:
     source = FakeSource({APP: images.multi_platform("app"), WEB: images.small("web")})
     with pytest.raises(RegistryError) as caught:
-        run(source, tmp_path, *want(APP, WEB, architectures=("s390x",)))
+        run_prefetch(source, tmp_path, *want(APP, WEB, architectures=("s390x",)))
     assert str(caught.value).splitlines() == [
         f"a.kiwi:7: {APP}: no image for linux/s390x (kiwi's s390x); there are: linux/amd64, linux/arm64/v8; "
         "say by 'arch' which architectures the container is for",
         f"a.kiwi:7: {WEB}: no image for linux/s390x (s390x); it is for linux/amd64 only",
     ]
-    assert contents(tmp_path) == {}
+    assert hashes(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -375,13 +337,13 @@ def test_an_image_is_had_for_every_architecture_or_it_is_said_which_there_are(tm
 )
 def test_what_is_not_an_image_is_refused(image: images.Image, message: str, tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match=re.escape(message)):
-        run(FakeSource({APP: image}), tmp_path, *want(APP))
-    assert contents(tmp_path) == {}
+        run_prefetch(FakeSource({APP: image}), tmp_path, *want(APP))
+    assert hashes(tmp_path) == {}
 
 
 def test_nested_indexes_are_followed(tmp_path: Path) -> None:
-    run(FakeSource({APP: images.index(images.index(images.small("app")))}), tmp_path, *want(APP))
-    assert len(contents(tmp_path)) == 2
+    run_prefetch(FakeSource({APP: images.index(images.index(images.small("app")))}), tmp_path, *want(APP))
+    assert len(hashes(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("cut", [None, 50_000])
@@ -390,8 +352,8 @@ def test_a_wrong_byte_or_a_short_blob_leaves_nothing(cut: int | None, tmp_path: 
     layer = image.blobs[1]
     served = layer[:cut] if cut else bytes([layer[0] ^ 1]) + layer[1:]
     with pytest.raises((VerificationError, RegistryError), match=f"blob {Digest.of(layer)}: got"):
-        run(FakeSource({APP: image}, damaged={Digest.of(layer): served}), tmp_path, *want(APP))
-    assert contents(tmp_path) == {}
+        run_prefetch(FakeSource({APP: image}, damaged={Digest.of(layer): served}), tmp_path, *want(APP))
+    assert hashes(tmp_path) == {}
 
 
 def test_manifests_that_give_one_blob_two_sizes_are_refused(tmp_path: Path) -> None:
@@ -400,8 +362,8 @@ def test_manifests_that_give_one_blob_two_sizes_are_refused(tmp_path: Path) -> N
     lying = replace(honest, raw=honest.raw.replace(f'"size": {size}'.encode(), f'"size": {size + 512}'.encode()))
     assert lying.raw != honest.raw
     with pytest.raises(VerificationError, match=rf"its manifest says {size + 512} bytes, that of .* says {size}"):
-        run(FakeSource({APP: honest, WEB: lying}), tmp_path, *want(APP, WEB))
-    assert contents(tmp_path) == {}
+        run_prefetch(FakeSource({APP: honest, WEB: lying}), tmp_path, *want(APP, WEB))
+    assert hashes(tmp_path) == {}
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
@@ -415,7 +377,7 @@ def test_names_that_are_taken_are_said_before_anything_is_fetched(
     for path in taken:
         make(path)
     with pytest.raises(Error) as caught:
-        run(source, tmp_path, *want(APP, WEB), outdir=tmp_path / "outdir")
+        run_prefetch(source, tmp_path, *want(APP, WEB), outdir=tmp_path / "outdir")
     expected = "got a directory or a special file, expected a file or nothing; remove it"
     assert caught.value.problems == tuple(f"{path}: {expected}" for path in taken)
     assert source.asked["blob"] == 2  # the configurations
@@ -427,22 +389,23 @@ def test_a_second_run_at_the_same_time_says_who_is_at_work(tmp_path: Path) -> No
         Package(tmp_path).hold(),
         pytest.raises(Error, match=rf"process {os.getpid()} works in this package; wait until it has ended"),
     ):
-        run(FakeSource({APP: images.small("app")}), tmp_path, *want(APP))
+        run_prefetch(FakeSource({APP: images.small("app")}), tmp_path, *want(APP))
 
 
 def test_output_depends_on_no_umask_locale_time_zone_or_hash_seed(tmp_path: Path) -> None:
     program = (
-        "import os, sys; sys.path[:0] = sys.argv[2:]; os.umask(int(sys.argv[1], 8))\n"
-        "from pathlib import Path; import images, test_prefetch as t; from fake_source import FakeSource\n"
+        "import os, sys; sys.path.insert(0, sys.argv[2]); os.umask(int(sys.argv[1], 8))\n"
+        "from pathlib import Path; from tests.support import images, prefetch_run as t\n"
+        "from tests.support.fake_source import FakeSource\n"
         "s = FakeSource({t.APP: images.multi_platform('app'), t.WEB: images.small('web', docker=True)})\n"
-        "t.run(s, Path('.'), *t.want(t.APP, t.WEB))\n"
+        "t.run_prefetch(s, Path('.'), *t.want(t.APP, t.WEB))\n"
     )
     found = []
     for number, (umask, zone, locale) in enumerate([("022", "UTC", "C"), ("077", "Asia/Tokyo", "tr_TR.UTF-8")]):
         directory = tmp_path / str(number)
         directory.mkdir()
         environment = {**os.environ, "TZ": zone, "LC_ALL": locale, "PYTHONHASHSEED": str(number)}
-        command = [sys.executable, "-c", program, umask, str(Path(__file__).parent)]
+        command = [sys.executable, "-c", program, umask, str(Path(__file__).resolve().parents[2])]
         subprocess.run(command, cwd=directory, env=environment, check=True)
-        found.append((contents(directory), {path.name: path.stat().st_mode for path in directory.iterdir()}))
+        found.append((hashes(directory), {path.name: path.stat().st_mode for path in directory.iterdir()}))
     assert found[0] == found[1]

@@ -21,10 +21,10 @@ from osc_containers.oci.reference import Reference
 from osc_containers.prefetch import partial_file
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.transports import Sources
-from tests.prefetch.test_prefetch import APP, contents, run, want
 from tests.support import images, large
 from tests.support.fake_source import FakeSource
 from tests.support.fault_registry import serve
+from tests.support.prefetch_run import APP, hashes, run_prefetch, want
 
 
 @pytest.mark.integration
@@ -38,8 +38,8 @@ def test_a_thousand_containers_go_all_the_way(tmp_path: Path) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (1024, before[1]))  # what most systems give
         for name in ("app", "moved"):
-            run(FakeSource(dict.fromkeys(references, images.small(name))), package, *want(*references))
-            assert len(contents(package)) == 1001
+            run_prefetch(FakeSource(dict.fromkeys(references, images.small(name))), package, *want(*references))
+            assert len(hashes(package)) == 1001
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     containers = "".join(f'<container name="{name}" path="team" tag="1.0"/>\n' for name in names)
@@ -59,8 +59,8 @@ def test_a_limit_on_open_files_is_said_before_anything_is_fetched(
     source = FakeSource(dict.fromkeys(references, images.small("app")))
     monkeypatch.setattr(resource, "getrlimit", lambda limit: (64, 64))
     with pytest.raises(Error, match="limit on open files: got 64, expected 70 and some more; raise it"):
-        run(source, tmp_path, *want(*references))
-    assert contents(tmp_path) == {}
+        run_prefetch(source, tmp_path, *want(*references))
+    assert hashes(tmp_path) == {}
 
 
 @pytest.mark.integration
@@ -80,7 +80,7 @@ def test_a_thousand_images_take_no_more_memory_than_one_may(tmp_path: Path) -> N
     command = [sys.executable, "-c", script, str(package)]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(contents(package)) == 1002
+    assert len(hashes(package)) == 1002
 
 
 def test_no_container_is_compared_with_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,15 +96,15 @@ def test_no_container_is_compared_with_all_others(tmp_path: Path, monkeypatch: p
     references = [f"registry.example.com/team/app{number}:1.0" for number in range(100)]
     source = FakeSource(dict.fromkeys(references, images.small("app")))
     monkeypatch.setattr(Reference, "__eq__", count)
-    run(source, tmp_path, *want(*references))
+    run_prefetch(source, tmp_path, *want(*references))
     assert compared < 10 * len(references)
 
 
 def test_an_image_of_five_hundred_layers_is_had(tmp_path: Path) -> None:
     image = images.image(*(images.layer({f"{number}": b"x"}) for number in range(500)))
     source = FakeSource({APP: image})
-    run(source, tmp_path, *want(APP))
-    assert len(contents(tmp_path)) == 2
+    run_prefetch(source, tmp_path, *want(APP))
+    assert len(hashes(tmp_path)) == 2
     assert source.asked["blob"] == 501
 
 
@@ -136,16 +136,16 @@ def test_the_clock_changes_nothing_that_is_written(tmp_path: Path, monkeypatch: 
     source = FakeSource({APP: images.multi_platform("app")})
     for name in ("then", "now"):
         (tmp_path / name).mkdir()
-    run(source, tmp_path / "then", *want(APP))
+    run_prefetch(source, tmp_path / "then", *want(APP))
     monkeypatch.setattr(time, "time", lambda: now)
     monkeypatch.setattr(time, "time_ns", lambda: int(now * 1e9))
-    run(source, tmp_path / "now", *want(APP))
-    assert contents(tmp_path / "now") == contents(tmp_path / "then")
+    run_prefetch(source, tmp_path / "now", *want(APP))
+    assert hashes(tmp_path / "now") == hashes(tmp_path / "then")
     # A second run, with files that seem to be of the future or of long ago, has nothing to do.
     for path in (tmp_path / "now").iterdir():
         os.utime(path, (5e8, 5e8))
     source.asked.clear()
-    run(source, tmp_path / "now", *want(APP))
+    run_prefetch(source, tmp_path / "now", *want(APP))
     assert source.asked == {"resolve": 1}
 
 

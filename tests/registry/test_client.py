@@ -24,9 +24,9 @@ from osc_containers.registry.errors import Way
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.interface import ImageSource, Network
 from osc_containers.sources.transports import Sources
-from tests.prefetch.test_prefetch import want
 from tests.support import faults, images
 from tests.support.fault_registry import Answer, Exchange, Fault, FaultRegistry, Request, serve
+from tests.support.prefetch_run import want
 
 HASTY = Policy(connect_timeout=2, read_timeout=0.3, deadline=3, attempts=4, first_delay=0.02, longest_delay=0.05)
 PATIENT = HASTY._replace(read_timeout=20, deadline=60)

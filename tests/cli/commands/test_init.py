@@ -9,12 +9,10 @@ import pytest
 from osc_containers.cli import services
 from osc_containers.cli.main import main
 from osc_containers.obs import service_file, working_copy
-from tests.kiwi.test_parity import Oracle, Selection, oracle
-from tests.kiwi.test_split import dependencies, obs_builds
 from tests.support import images
 from tests.support.docker_registry import DockerRegistry
-
-assert oracle  # a fixture
+from tests.support.kiwi_peer import Oracle, Selection
+from tests.support.obs_build import dependencies, obs_builds
 
 # kiwi 10.3, doc/source/image_description/elements.rst, in as much of a description as kiwi asks for
 DOCUMENTED = """<?xml version="1.0" encoding="utf-8"?>
