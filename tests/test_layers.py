@@ -29,7 +29,7 @@ FOREIGN = {
 }
 """Who may import what is not in the standard library."""
 
-NETWORK = {"urllib3", "sources.transports", "prefetch.prefetch", "prefetch.assemble"}
+NETWORK = {"requests", "urllib3", "sources.transports", "prefetch.prefetch", "prefetch.assemble"}
 """What a build root lacks or does not need."""
 
 MODULES = {
