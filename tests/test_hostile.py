@@ -25,11 +25,11 @@ from osc_containers.inject.units import TextFile
 from osc_containers.kiwi import description
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
-from osc_containers.obs.selection import Part, Request
+from osc_containers.obs.selection import Request, Selection
 from osc_containers.oci.digest import Digest
 from osc_containers.prefetch import partial_file, prefetch
 from osc_containers.registry.retry import Policy
-from osc_containers.sources.interface import Network
+from osc_containers.sources.interface import FetchContext
 from osc_containers.sources.transports import Sources
 from tests.support import faults, images
 from tests.support.fake_source import FakeSource
@@ -110,10 +110,10 @@ def outcome(attributes: dict[str, str]) -> None:
         places = overlay.paths(found.of_architecture("x86_64"))
         with tempfile.TemporaryDirectory() as name:
             source = FakeSource({str(each.reference): images.small("app") for each in found.containers})
-            part = Part(description=found, given=("x86_64",), profiles=())
+            part = Selection(description=found, explicit_architectures=("x86_64",), profiles=())
             wanted = selection.wanted(Request(parts=(part,)))
             wanted = tuple(each._replace(origin=f"docker://{each.reference}") for each in wanted)
-            network = Network(open_source=source.open)
+            network = FetchContext(open_source=source.open)
             lock = prefetch.prefetch(Package(Path(name)), wanted, network, outdir=Path(name), locked=False)
             for file in os.listdir(name):
                 assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", file)
@@ -177,7 +177,7 @@ def said(registry: FaultRegistry, image: images.Image, directory: Path) -> Error
     name = registry.push(image, "team/app:1")
     policy = Policy(attempts=2, first_delay=0.01, deadline=5)
     with Sources(directory, policy=policy) as sources:
-        network = Network(open_source=sources.open)
+        network = FetchContext(open_source=sources.open)
         with pytest.raises((Error, OSError)) as caught:
             prefetch.prefetch(Package(directory), want(name), network, outdir=directory, locked=False)
     assert hashes(directory) == {}
@@ -209,7 +209,7 @@ def test_the_first_error_does_not_wait_for_what_others_wait_for(
     registry.script = lambda request: script.get(request.path.rpartition("/")[2])
     began = time.monotonic()
     with Sources(tmp_path, policy=Policy()) as sources:
-        network = Network(open_source=sources.open, cancel=sources.cancel, connections=2)
+        network = FetchContext(open_source=sources.open, cancel=sources.cancel, connections=2)
         with pytest.raises(RegistryError, match=r"not in .*, though its manifest is: HTTP 404"):
             prefetch.prefetch(Package(tmp_path), want(name), network, outdir=tmp_path, locked=False)
     assert time.monotonic() - began < 20

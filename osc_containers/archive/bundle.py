@@ -5,9 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers.archive.find import Region, is_archive, looks_right
+from osc_containers.archive.find import ArchiveLocation, is_archive, looks_right
 from osc_containers.formats.cpio import Layout
-from osc_containers.fs.ranges import Place
+from osc_containers.fs.ranges import FileSlice
 from osc_containers.lock.lockfile import ArchiveFile
 
 
@@ -28,8 +28,8 @@ def is_bundle(path: Path, bundle: Bundle, archives: Iterable[ArchiveFile]) -> bo
     if path.stat().st_size != bundle.layout.size:
         return False
     with suppress(OSError), path.open("rb") as file:
-        return looks_right(Place(file.fileno(), 0), bundle.frame()) and all(
-            is_archive(Region(path=path, offset=bundle.layout.contents[each.name], size=each.size), each)
+        return looks_right(FileSlice(file.fileno(), 0), bundle.frame()) and all(
+            is_archive(ArchiveLocation(path=path, offset=bundle.layout.contents[each.name], size=each.size), each)
             for each in archives
         )
     return False

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 from osc_containers.archive.layout import lay_out
 from osc_containers.formats import cpio, tar
-from osc_containers.fs.ranges import Place
+from osc_containers.fs.ranges import FileSlice
 from osc_containers.lock.lockfile import ArchiveFile, LockedImage
 from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
@@ -19,7 +19,7 @@ from osc_containers.oci.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, 
 from osc_containers.oci.reference import Reference
 
 
-class Region(NamedTuple):
+class ArchiveLocation(NamedTuple):
     """`size` bytes of a file from `offset` on."""
 
     path: Path
@@ -27,31 +27,31 @@ class Region(NamedTuple):
     size: int
 
 
-def find_archive(package: Package, reference: Reference, locked: LockedImage) -> Region | None:
+def find_archive(package: Package, reference: Reference, locked: LockedImage) -> ArchiveLocation | None:
     """Find the archive of an image: the file of its name, else what looks like it in the package's cpio archive."""
     path = package.find(locked.archive.name)
     if path:
-        return Region(path=path, offset=0, size=path.stat().st_size)
+        return ArchiveLocation(path=path, offset=0, size=path.stat().st_size)
     path = package.find(cpio.FILE_NAME)
     if path is None:
         return None
     layout = lay_out(locked.image, reference)
     with path.open("rb") as file:
         for member in cpio.members(file):
-            if member.size == layout.size and looks_right(Place(file.fileno(), member.offset), layout.frame()):
-                return Region(path=path, offset=member.offset, size=member.size)
+            if member.size == layout.size and looks_right(FileSlice(file.fileno(), member.offset), layout.frame()):
+                return ArchiveLocation(path=path, offset=member.offset, size=member.size)
     return None
 
 
 def confirms(package: Package, reference: Reference, locked: LockedImage) -> bool:
     """Tell whether the archive of an image is there, and manifest and config in it say of it what the lock says."""
-    region = find_archive(package, reference, locked)
+    location = find_archive(package, reference, locked)
     manifest, config = locked.image.manifest, locked.image.config
-    if region is None or manifest.size > MANIFEST_LIMIT or config.size > CONFIG_LIMIT:
+    if location is None or manifest.size > MANIFEST_LIMIT or config.size > CONFIG_LIMIT:
         return False
     offsets = {member.digest: member.offset for member in lay_out(locked.image, reference).blobs()}
-    with suppress(OSError, ValueError), region.path.open("rb") as file:
-        place = Place(file.fileno(), region.offset)
+    with suppress(OSError, ValueError), location.path.open("rb") as file:
+        place = FileSlice(file.fileno(), location.offset)
         raw, text = (place.at(offsets[blob.digest]).read(0, blob.size) for blob in (manifest, config))
         if not manifest.digest.matches(raw) or not config.digest.matches(text):
             return False
@@ -60,21 +60,21 @@ def confirms(package: Package, reference: Reference, locked: LockedImage) -> boo
     return False
 
 
-def looks_right(place: Place, frame: Iterable[tuple[int, bytes]]) -> bool:
+def looks_right(place: FileSlice, frame: Iterable[tuple[int, bytes]]) -> bool:
     """Tell whether the bytes of `frame` are in the file, each at its offset from `place`."""
     return all(place.read(at, at + len(part)) == part for at, part in frame)
 
 
-def blobs(paths: Iterable[Path], stack: ExitStack) -> Mapping[Digest, Place]:
+def blobs(paths: Iterable[Path], stack: ExitStack) -> Mapping[Digest, FileSlice]:
     """Find the blobs in archives and cpio archives, by the names of their members; the files stay open in `stack`."""
-    places: dict[Digest, Place] = {}
+    places: dict[Digest, FileSlice] = {}
     for path in paths:
         file = stack.enter_context(path.open("rb"))
         for start in _archives_in(path, file):
             for name, offset in _files_in(file, start):
                 digest = _blob_of(name)
                 if digest:
-                    places.setdefault(digest, Place(file.fileno(), offset))
+                    places.setdefault(digest, FileSlice(file.fileno(), offset))
     return places
 
 
@@ -104,10 +104,10 @@ def _blob_of(name: str) -> Digest | None:
         return None
 
 
-def is_archive(region: Region, locked: ArchiveFile) -> bool:
-    """Tell whether a region is the archive that a lock says: its size and its SHA-256."""
-    if region.size != locked.size:
+def is_archive(location: ArchiveLocation, locked: ArchiveFile) -> bool:
+    """Tell whether a location is the archive that a lock says: its size and its SHA-256."""
+    if location.size != locked.size:
         return False
-    with suppress(OSError), region.path.open("rb") as file:
-        return Place(file.fileno(), region.offset).sha256(region.size) == locked.sha256
+    with suppress(OSError), location.path.open("rb") as file:
+        return FileSlice(file.fileno(), location.offset).sha256(location.size) == locked.sha256
     return False

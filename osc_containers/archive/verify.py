@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from osc_containers.archive import find
 from osc_containers.archive.layout import Layout, Member, lay_out
-from osc_containers.fs.ranges import Place
+from osc_containers.fs.ranges import FileSlice
 from osc_containers.lock.lockfile import FILE_NAME, Lock, LockedImage
 from osc_containers.obs.package import Package
 from osc_containers.oci import platform
@@ -32,12 +32,14 @@ def check_archives(package: Package, images: Iterable[tuple[Reference, str, Lock
 def check_archive(package: Package, reference: Reference, arch: str, locked: LockedImage) -> tuple[str, ...]:
     """Return the problems of one archive; none if it is exactly what the lock says."""
     name = locked.archive.name
-    region = find.find_archive(package, reference, locked)
-    if region is None:
+    location = find.find_archive(package, reference, locked)
+    if location is None:
         return (f"{name}: not there, but the lock names it for {reference} ({arch}); {_ADVICE}",)
     try:
-        with region.path.open("rb") as file:
-            _check(Place(file.fileno(), region.offset), region.size, lay_out(locked.image, reference), arch, locked)
+        with location.path.open("rb") as file:
+            _check(
+                FileSlice(file.fileno(), location.offset), location.size, lay_out(locked.image, reference), arch, locked
+            )
     except ValueError as error:
         return (f"{name}: {error}; {_ADVICE}",)
     except OSError as error:
@@ -45,7 +47,7 @@ def check_archive(package: Package, reference: Reference, arch: str, locked: Loc
     return ()
 
 
-def _check(place: Place, size: int, layout: Layout, arch: str, locked: LockedImage) -> None:
+def _check(place: FileSlice, size: int, layout: Layout, arch: str, locked: LockedImage) -> None:
     if layout.size != locked.archive.size:
         raise ValueError(f"the lock says {locked.archive.size} bytes, but what it pins makes {layout.size}")
     if size != layout.size:
@@ -59,7 +61,7 @@ def _check(place: Place, size: int, layout: Layout, arch: str, locked: LockedIma
     _check_manifest(place, layout, arch, locked)
 
 
-def _check_member(place: Place, member: Member, whole: "hashlib._Hash") -> None:
+def _check_member(place: FileSlice, member: Member, whole: "hashlib._Hash") -> None:
     header = place.read(member.start, member.offset)
     if header != member.header:
         raise ValueError(
@@ -79,7 +81,7 @@ def _check_member(place: Place, member: Member, whole: "hashlib._Hash") -> None:
     whole.update(padding)
 
 
-def _check_manifest(place: Place, layout: Layout, arch: str, locked: LockedImage) -> None:
+def _check_manifest(place: FileSlice, layout: Layout, arch: str, locked: LockedImage) -> None:
     """Compare the lock with the manifest in the archive, and the architecture with the configuration."""
     places = {member.digest: member for member in layout.blobs()}
     raw = _content(place, places[locked.image.manifest.digest], MANIFEST_LIMIT)
@@ -99,7 +101,7 @@ def _check_manifest(place: Place, layout: Layout, arch: str, locked: LockedImage
         raise ValueError(f"it is for {offered}, expected {wanted} ({arch})")
 
 
-def _content(place: Place, member: Member, limit: int) -> bytes:
+def _content(place: FileSlice, member: Member, limit: int) -> bytes:
     if member.size > limit:
         raise ValueError(f"member {member.name}: got {member.size} bytes, expected at most {limit}")
     return place.read(member.offset, member.offset + member.size)

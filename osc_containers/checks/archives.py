@@ -40,7 +40,7 @@ def check(subject: Subject) -> Iterator[Finding]:
 def _unwanted(lock: Lock, asked: set[Reference], subject: Subject) -> Iterator[Finding]:
     lines = _lines(subject)
     told = of_entries(subject.package, subject.prefetches())
-    besides = wanted(told.otherwise(default_architectures(told, lock)))
+    besides = wanted(told.with_default_architectures(default_architectures(told, lock)))
     for reference in lock.references:
         if reference not in {*asked, *(item.reference for item in besides)}:
             why = f"{reference} is locked, but no description asks for it; a prefetch removes it and its archives"

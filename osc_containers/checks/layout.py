@@ -66,12 +66,12 @@ def _pulled_by(found: Description, bundled: Collection[str]) -> Iterator[Finding
     why = f"kiwi reads these <containers>, too: what is in {FILE_NAME} already it tries to pull, without a network"
     if found.path.name in bundled:
         fix = "a file of their own that is not included, and its name as 'description' in _service"
-        yield _finding(found.visible[0], "pulled", why, fix, severity=Severity.ERROR)
+        yield _finding(found.visible[0], "double-injected", why, fix, severity=Severity.ERROR)
     for include in found.includes:
         if include.name in bundled and not include.is_nested:
             fix = f"no include of {include.name}, and its name as 'description' in _service"
             yield Finding(
-                severity=Severity.ERROR, check="pulled", file=include.file, line=include.line, why=why, fix=fix
+                severity=Severity.ERROR, check="double-injected", file=include.file, line=include.line, why=why, fix=fix
             )
 
 

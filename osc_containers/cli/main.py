@@ -33,7 +33,7 @@ def console() -> NoReturn:
     """Run the console script, or complete its command line where bash asks for that."""
     if "_ARGCOMPLETE" in os.environ:
         _complete()
-    process.end(main(sys.argv[1:]))
+    process.exit_fast(main(sys.argv[1:]))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,7 +45,7 @@ def _run(arguments: Sequence[str]) -> int:
     options, unknown = parser(COMMANDS.keys() & set(arguments)).parse_known_args(arguments)
     if unknown:
         options.refuse(f"unrecognized arguments: {' '.join(unknown)}")
-    process.speak(options.verbosity)
+    process.set_verbosity(options.verbosity)
     status: int = options.run(options)
     return status
 

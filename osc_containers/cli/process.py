@@ -1,4 +1,4 @@
-"""What the command line and the services have in common: how they speak, and how they end.
+"""What the command line and the services have in common: how they set_verbosity, and how they end.
 
 Results go to standard output, everything else through logging to standard error. Exit status: 0, 1 for a said error
 (or what `check` and `outdated` are there to find), 2 for wrong usage, 130 for an interrupt (SIGINT, SIGTERM, SIGHUP).
@@ -63,14 +63,14 @@ def run(name: str, handler: Callable[[], int]) -> int:
         logger.error("%s; %s needs what the README of osc-containers lists", error, sys.executable)
     except KeyboardInterrupt:
         logger.error("interrupted")
-        end(130)
+        exit_fast(130)
     except MemoryError:
         logger.error("out of memory; raise what limits it (ulimit -v)")
     except RuntimeError as error:
         if str(error) != _NO_THREAD:
             raise
         logger.error("no thread can be started; raise what limits their number (ulimit -u) or memory (ulimit -v)")
-        end(1)  # one that could may wait for it
+        exit_fast(1)  # one that could may wait for it
     _drop_output()
     return 1
 
@@ -85,7 +85,7 @@ def _open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def speak(verbosity: int) -> None:
+def set_verbosity(verbosity: int) -> None:
     """Say less than usual (-1) or more (1) from here on."""
     logging.getLogger().setLevel(logging.INFO - 10 * verbosity)
 
@@ -116,7 +116,7 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def end(status: int) -> NoReturn:
+def exit_fast(status: int) -> NoReturn:
     """End without what Python does when it ends: 15 ms for nobody, and a wait for threads that wait for a server."""
     _drop_output()
     os._exit(status)

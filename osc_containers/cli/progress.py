@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from osc_containers.sources.progress import Progress, Silence
+from osc_containers.sources.progress import NullProgress, Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -28,7 +28,7 @@ def on_terminal() -> Iterator[Progress]:
         from rich.progress import Progress as Bars
         from rich.table import Column
     except ImportError:
-        yield Silence()
+        yield NullProgress()
         return
 
     # Wrapped like prose, a digest in a message could not be copied.

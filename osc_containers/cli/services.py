@@ -61,7 +61,9 @@ def _inject(parameters: Sequence[str]) -> int:
     described = the_description(selection.read(package, names, [arch], []), arch)
     entries = service_file.prefetches(package.directory)
     told = selection.of_entries(package, entries, [described.path.name])
-    told = told.otherwise(selection.default_architectures(told, package.read_lock() or EMPTY) or [arch])
+    told = told.with_default_architectures(
+        selection.default_architectures(told, package.read_lock() or EMPTY) or [arch]
+    )
     injection.inject_sources(package, described, arch, told.used_profiles(described, arch))
     return 0
 

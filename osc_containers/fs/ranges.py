@@ -33,15 +33,15 @@ def read(descriptor: int, start: int, end: int) -> bytes:
     return b"".join(bytes(chunk) for chunk in chunks(descriptor, start, end))
 
 
-class Place(NamedTuple):
+class FileSlice(NamedTuple):
     """Where something begins in an open file; offsets are counted from there."""
 
     descriptor: int
     offset: int
 
-    def at(self, offset: int) -> "Place":
+    def at(self, offset: int) -> "FileSlice":
         """Return another place in the same file."""
-        return Place(self.descriptor, self.offset + offset)
+        return FileSlice(self.descriptor, self.offset + offset)
 
     def write(self, content: bytes | memoryview, offset: int = 0) -> None:
         """Write all of `content`."""
@@ -55,7 +55,7 @@ class Place(NamedTuple):
         """Yield the bytes as `chunks` does."""
         return chunks(self.descriptor, self.offset + start, self.offset + stop)
 
-    def copy(self, target: "Place", size: int) -> None:
+    def copy(self, target: "FileSlice", size: int) -> None:
         """Copy `size` bytes to another place."""
         copy_range(self.descriptor, self.offset, target.descriptor, target.offset, size)
 

@@ -15,7 +15,7 @@ from osc_containers.oci import platform
 from osc_containers.oci.reference import Reference
 
 
-class Wanted(NamedTuple):
+class ImageRequest(NamedTuple):
     """A reference, where to get it, and for which architectures; `where` is the place in the description."""
 
     reference: Reference
@@ -24,14 +24,14 @@ class Wanted(NamedTuple):
     where: str
 
 
-class Part(NamedTuple):
+class Selection(NamedTuple):
     """A description with the architectures that are given for it, and its profiles; without any it is for all.
 
     Where no architecture is given, it is this machine's.
     """
 
     description: Description
-    given: tuple[str, ...]
+    explicit_architectures: tuple[str, ...]
     profiles: tuple[str, ...]
 
     @property
@@ -40,8 +40,8 @@ class Part(NamedTuple):
 
         :raises DescriptionError: none is given, and kiwi does not know this machine.
         """
-        if self.given:
-            return self.given
+        if self.explicit_architectures:
+            return self.explicit_architectures
         this = platform.of_this_machine()
         try:
             platform.of_architecture(this)
@@ -50,7 +50,7 @@ class Part(NamedTuple):
             raise DescriptionError(f"{name}: this machine has an {error}; give one by 'arch'") from None
         return (this,)
 
-    def serves(self, arch: str) -> bool:
+    def covers_arch(self, arch: str) -> bool:
         """Tell whether it is asked for `arch`, under any name that this has.
 
         :raises DescriptionError: as `architectures`.
@@ -61,27 +61,30 @@ class Part(NamedTuple):
 class Request(NamedTuple):
     """What is asked for; several parts may be about one description."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[Selection, ...]
 
     @property
     def descriptions(self) -> tuple[Description, ...]:
         """The descriptions, each once."""
         return tuple({part.description.path: part.description for part in self.parts}.values())
 
-    def otherwise(self, architectures: Sequence[str]) -> "Request":
+    def with_default_architectures(self, architectures: Sequence[str]) -> "Request":
         """Return it with these architectures where none is given, or as it is if they are none."""
-        parts = (part if part.given else part._replace(given=tuple(architectures)) for part in self.parts)
+        parts = (
+            part if part.explicit_architectures else part._replace(explicit_architectures=tuple(architectures))
+            for part in self.parts
+        )
         return Request(parts=tuple(parts))
 
     @property
-    def given(self) -> "Request":
+    def with_explicit_arch(self) -> "Request":
         """The parts for which architectures are given."""
-        return Request(parts=tuple(part for part in self.parts if part.given))
+        return Request(parts=tuple(part for part in self.parts if part.explicit_architectures))
 
     def architectures_of(self, found: Description) -> tuple[str, ...]:
         """Return the architectures that a description is asked for.
 
-        :raises DescriptionError: as `Part.architectures`.
+        :raises DescriptionError: as `Selection.architectures`.
         """
         parts = (part for part in self.parts if part.description.path == found.path)
         return tuple(dict.fromkeys(arch for part in parts for arch in part.architectures))
@@ -97,9 +100,9 @@ class Request(NamedTuple):
     def used_profiles(self, found: Description, arch: str) -> frozenset[str] | None:
         """Return the profiles whose containers are asked for on `arch`, or None where it is those of all.
 
-        :raises DescriptionError: one is not declared for `arch`, or as `Part.architectures`.
+        :raises DescriptionError: one is not declared for `arch`, or as `Selection.architectures`.
         """
-        parts = [part for part in self.parts if part.description.path == found.path and part.serves(arch)]
+        parts = [part for part in self.parts if part.description.path == found.path and part.covers_arch(arch)]
         if not parts or not all(part.profiles for part in parts):
             return None
         return frozenset().union(*(found.used_profiles(arch, part.profiles) for part in parts))
@@ -181,9 +184,9 @@ def read(
         raise DescriptionError(*problems)
     return Request(
         parts=tuple(
-            Part(
+            Selection(
                 description=found,
-                given=tuple(architectures or _built_for(found)),
+                explicit_architectures=tuple(architectures or _built_for(found)),
                 profiles=tuple(profiles),
             )
             for found in descriptions
@@ -196,7 +199,7 @@ def default_architectures(asked: Request, lock: Lock) -> tuple[str, ...]:
 
     :raises DescriptionError: as `wanted`.
     """
-    told = {(item.reference, arch) for item in wanted(asked.given) for arch in item.architectures}
+    told = {(item.reference, arch) for item in wanted(asked.with_explicit_arch) for arch in item.architectures}
     return tuple(dict.fromkeys(arch for reference, arch, _ in lock.images() if (reference, arch) not in told))
 
 
@@ -204,7 +207,7 @@ def _built_for(found: Description) -> tuple[str, ...]:
     return tuple(arch for arch in found.exclusive_archs or () if arch in platform.ARCHITECTURES)
 
 
-def wanted(request: Request) -> tuple[Wanted, ...]:
+def wanted(request: Request) -> tuple[ImageRequest, ...]:
     """Return every image that is asked for, each reference once, in the order of the descriptions.
 
     :raises DescriptionError: one reference shall come from two places, or as `Request.architectures_of`.
@@ -225,7 +228,7 @@ def wanted(request: Request) -> tuple[Wanted, ...]:
     if problems:
         raise DescriptionError(*dict.fromkeys(problems))
     return tuple(
-        Wanted(
+        ImageRequest(
             reference=reference,
             origin=container.origin,
             architectures=tuple(dict.fromkeys(architectures[reference])),

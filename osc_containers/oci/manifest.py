@@ -121,7 +121,7 @@ class Index(NamedTuple):
     raw: bytes
     media_type: str
     manifests: tuple[Descriptor, ...]
-    unusable: tuple[str, ...]
+    skipped_entries: tuple[str, ...]
     """What is wrong with its other entries: they keep nobody from those above."""
 
     @property
@@ -171,13 +171,13 @@ def _refuse_other_shapes(document: Fields, *own: str) -> None:
 def _index(document: Fields, raw: bytes, media_type: str) -> Index:
     _refuse_other_shapes(document, "manifests")
     manifests = []
-    unusable = []
+    skipped_entries = []
     for item in _items(document, "manifests", INDEX_COUNT_LIMIT):
         try:
             manifests.append(Descriptor.of(item))
         except ValueError as error:  # another platform's may have a digest of an algorithm yet to come
-            unusable.append(str(error).removeprefix(f"{document.where}: "))
-    return Index(raw=raw, media_type=media_type, manifests=tuple(manifests), unusable=tuple(unusable))
+            skipped_entries.append(str(error).removeprefix(f"{document.where}: "))
+    return Index(raw=raw, media_type=media_type, manifests=tuple(manifests), skipped_entries=tuple(skipped_entries))
 
 
 def _manifest(document: Fields, raw: bytes, media_type: str) -> Manifest:
@@ -228,8 +228,8 @@ def select(index: Index, wanted: Platform, where: str) -> Descriptor:
             return entry
     there = sorted({str(entry.platform) for entry in candidates if entry.platform and entry.platform.os != "unknown"})
     found = ", ".join(there)[:400] or "none"
-    if index.unusable:
-        found += f", and {len(index.unusable)} that cannot be used ({index.unusable[0][:300]})"
+    if index.skipped_entries:
+        found += f", and {len(index.skipped_entries)} that cannot be used ({index.skipped_entries[0][:300]})"
     raise ValueError(
         f"{where}: no image for {wanted} (kiwi's {', '.join(platforms.names_of(wanted))}); there are: {found}; "
         "say by 'arch' which architectures the container is for"

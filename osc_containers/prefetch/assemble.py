@@ -20,15 +20,15 @@ from osc_containers.archive import find
 from osc_containers.archive.layout import Layout, Member, lay_out
 from osc_containers.errors import VerificationError
 from osc_containers.fs import atomic
-from osc_containers.fs.ranges import Place
+from osc_containers.fs.ranges import FileSlice
 from osc_containers.lock.lockfile import ArchiveFile
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch import download, partial_file
-from osc_containers.prefetch.download import Shipment
-from osc_containers.sources.interface import Network
+from osc_containers.prefetch.download import BlobTask
+from osc_containers.sources.interface import FetchContext
 
 _HASHERS = 2
 """Archives that are hashed at a time."""
@@ -57,7 +57,7 @@ Frame = Iterable[tuple[int, bytes]]
 """Bytes by the offset that they go to."""
 
 
-class Volume(NamedTuple):
+class OutputFile(NamedTuple):
     """A file of `size` bytes that archives go into: one alone, or several at their offsets with something around them.
 
     `finish` is given the archives when they are complete, and returns what is around them.
@@ -70,7 +70,7 @@ class Volume(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Name what the volume will hold, byte for byte."""
+        """Name what the output will hold, byte for byte."""
         parts_of_it = [f"{self.name} {self.size}"]
         for order, offset in self.orders:
             members = [f"{member.start} {member.name} {member.digest}" for member in order.layout.members]
@@ -78,16 +78,16 @@ class Volume(NamedTuple):
         return hashlib.sha256("\n".join(parts_of_it).encode()).hexdigest()
 
 
-def alone(order: Order) -> Volume:
-    """Return the volume of an archive that is a file by itself."""
-    return Volume(name=order.name, size=order.layout.size, orders=((order, 0),), finish=lambda made: ())
+def alone(order: Order) -> OutputFile:
+    """Return the output of an archive that is a file by itself."""
+    return OutputFile(name=order.name, size=order.layout.size, orders=((order, 0),), finish=lambda made: ())
 
 
 @contextmanager
 def transfer(
-    volumes: Sequence[Volume], network: Network, archives: Collection[Path], outdir: Path
+    outputs: Sequence[OutputFile], network: FetchContext, archives: Collection[Path], outdir: Path
 ) -> Iterator[Mapping[str, ArchiveFile]]:
-    """Make volumes in `outdir`, and give out the archives in them by name; blobs in `archives` are taken from there.
+    """Make outputs in `outdir`, and give out the archives in them by name; blobs in `archives` are taken from there.
 
     They are complete when the block begins, and get their names when it ends well; if anything fails before, none does.
 
@@ -95,29 +95,29 @@ def transfer(
     :raises VerificationError: a blob is not what its digest says.
     """
     _check_outdir(outdir)
-    _check_space(volumes, outdir)
-    atomic.allow_open(len(volumes) + len(archives))
+    _check_space(outputs, outdir)
+    atomic.allow_open(len(outputs) + len(archives))
     partial_file.remove_stale()
     with _naming(outdir), ExitStack() as new, ExitStack() as old:
         opened = {
-            volume.name: new.enter_context(partial_file.part(outdir / volume.name, volume.key, volume.size))
-            for volume in volumes
+            output.name: new.enter_context(partial_file.part(outdir / output.name, output.key, output.size))
+            for output in outputs
         }
         berths = [
-            _Berth(order=order, layout=order.layout, place=Place(opened[volume.name], offset))
-            for volume in volumes
-            for order, offset in volume.orders
+            _Berth(order=order, layout=order.layout, place=FileSlice(opened[output.name], offset))
+            for output in outputs
+            for order, offset in output.orders
         ]
         for berth in berths:
             _write(berth.place, berth.layout.frame())
-        shipments = _shipments(berths, network, find.blobs(archives, old))
+        tasks = _tasks(berths, network, find.blobs(archives, old))
         with _Hashing(berths) as hashing:
-            download.receive(shipments, network, hashing)
+            download.receive(tasks, network, hashing)
             made = hashing.result()
         _compare([berth.order for berth in berths], made)
-        for volume in volumes:
-            _write(Place(opened[volume.name], 0), volume.finish(made))
-            atomic.flush(opened[volume.name])
+        for output in outputs:
+            _write(FileSlice(opened[output.name], 0), output.finish(made))
+            atomic.flush(opened[output.name])
         yield made
 
 
@@ -126,10 +126,10 @@ class _Berth(NamedTuple):
 
     order: Order
     layout: Layout
-    place: Place
+    place: FileSlice
 
 
-def _write(place: Place, frame: Frame) -> None:
+def _write(place: FileSlice, frame: Frame) -> None:
     for offset, content in frame:
         place.write(content, offset)
 
@@ -156,23 +156,25 @@ def _check_outdir(outdir: Path) -> None:
         raise OSError(errno.EACCES, "no files can be made there", str(outdir))
 
 
-def _check_space(volumes: Sequence[Volume], outdir: Path) -> None:
+def _check_space(outputs: Sequence[OutputFile], outdir: Path) -> None:
     """Say that there is no room before anything is fetched; root's margin is not ours."""
     info = os.statvfs(outdir)
     free = info.f_bavail * info.f_frsize
-    needed = sum(max(0, volume.size - partial_file.held(outdir / volume.name, volume.key)) for volume in volumes)
+    needed = sum(
+        max(0, output.size - partial_file.reusable_bytes(outdir / output.name, output.key)) for output in outputs
+    )
     if needed <= free or not info.f_blocks:  # some FUSE tells no size
         return
     message = f"no space left; the archives need {needed} bytes, {free} are free"
-    cache, kept = partial_file.left_over(outdir / "any", {volume.key for volume in volumes}) or (None, 0)
+    cache, kept = partial_file.stale_bytes(outdir / "any", {output.key for output in outputs}) or (None, 0)
     if kept:
         message += f"; {kept} more are what other runs left in {cache} to go on with, remove it if none will"
     raise OSError(errno.ENOSPC, message, str(outdir))
 
 
-def _shipments(berths: Sequence[_Berth], network: Network, here: Mapping[Digest, Place]) -> list[Shipment]:
+def _tasks(berths: Sequence[_Berth], network: FetchContext, here: Mapping[Digest, FileSlice]) -> list[BlobTask]:
     """Collect the distinct blobs, first what fills most, so that the last to end is small and what all need is here."""
-    places: dict[Digest, list[Place]] = {}
+    places: dict[Digest, list[FileSlice]] = {}
     first: dict[Digest, tuple[Descriptor, Order]] = {}
     for berth in berths:
         blobs = {blob.digest: blob for blob in berth.order.image.blobs}
@@ -184,8 +186,8 @@ def _shipments(berths: Sequence[_Berth], network: Network, here: Mapping[Digest,
                     f"{berth.order.reference}: blob {blob.digest}: its manifest says {member.size} bytes, that of "
                     f"{order.reference} says {blob.size}; one of them is wrong"
                 )
-    shipments = [
-        Shipment(
+    tasks = [
+        BlobTask(
             blob=blob,
             is_manifest=digest == order.image.manifest.digest,
             reference=order.reference,
@@ -196,7 +198,7 @@ def _shipments(berths: Sequence[_Berth], network: Network, here: Mapping[Digest,
         )
         for digest, (blob, order) in first.items()
     ]
-    return sorted(shipments, key=lambda shipment: (-shipment.blob.size * len(shipment.places), shipment.blob.digest))
+    return sorted(tasks, key=lambda task: (-task.blob.size * len(task.places), task.blob.digest))
 
 
 def _compare(orders: Iterable[Order], made: Mapping[str, ArchiveFile]) -> None:
@@ -230,8 +232,8 @@ class _Hashing:
         self._states: dict[bytes, Future[hashlib._Hash] | None] = {
             key: None for key, count in beginnings.items() if count > 1
         }
-        self._counts: dict[Place, int] = {}
-        self._is_spoiled = False
+        self._counts: dict[FileSlice, int] = {}
+        self._is_restarted = False
         self._is_stopped = False
         self._changed = threading.Condition()
         self._pool = ThreadPoolExecutor(_HASHERS)
@@ -246,20 +248,20 @@ class _Hashing:
             self._changed.notify_all()
         self._pool.shutdown()
 
-    def arrived(self, place: Place, count: int) -> None:
-        """Let the thread go on to there; see `arrival.Follower`."""
+    def written(self, place: FileSlice, count: int) -> None:
+        """Let the thread go on to there; see `blob_download.Follower`."""
         with self._changed:
             self._counts[place] = count
             self._changed.notify_all()
 
-    def spoiled(self) -> None:
+    def restarted(self) -> None:
         """Hash all anew in the end: what was hashed so far may be what is fetched again."""
-        self._is_spoiled = True
+        self._is_restarted = True
 
     def result(self) -> dict[str, ArchiveFile]:
         """Return the archives by name, when all blobs have arrived."""
         sums = [each.result() for each in self._sums]
-        if self._is_spoiled:
+        if self._is_restarted:
             sums = [berth.place.sha256(berth.layout.size) for berth in self._berths]
         return {
             berth.order.name: ArchiveFile(name=berth.order.name, size=berth.layout.size, sha256=sha256)
@@ -302,7 +304,7 @@ class _Hashing:
             yield start, stop
             start = stop
 
-    def _wait_for_more(self, place: Place, count: int) -> int:
+    def _wait_for_more(self, place: FileSlice, count: int) -> int:
         """Return how many bytes of a blob are at `place`, when it is more than `count` or nobody waits any more."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_stopped or self._counts.get(place, -1) > count)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from osc_containers.fs import atomic
-from osc_containers.fs.ranges import Place
+from osc_containers.fs.ranges import FileSlice
 from osc_containers.prefetch import cache
 
 _SETTLED = 2_000_000_000
@@ -29,7 +29,7 @@ def sha256_of(path: Path) -> str:
                 os.utime(memory)
                 return known
         with atomic.naming(path):
-            found = Place(file.fileno(), 0).sha256(status.st_size)
+            found = FileSlice(file.fileno(), 0).sha256(status.st_size)
         if _name(os.fstat(file.fileno())) == _name(status) and status.st_ctime_ns < time.time_ns() - _SETTLED:
             with suppress(OSError):
                 memory = _memory(status)

@@ -15,12 +15,12 @@ from typing import NamedTuple, Protocol
 
 from osc_containers.errors import VerificationError
 from osc_containers.fs import ranges
-from osc_containers.fs.ranges import Place
+from osc_containers.fs.ranges import FileSlice
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch import partial_file
 from osc_containers.prefetch.partial_file import Range
-from osc_containers.sources.interface import ATTEMPTS, ImageSource, Network
+from osc_containers.sources.interface import ATTEMPTS, FetchContext, ImageSource
 from osc_containers.sources.progress import Progress
 
 _NEAR, _FAR = 4, 20
@@ -34,7 +34,7 @@ _REQUEST = 1 << 20
 """Bytes that would come in the time that a request costs: a share that ends in another blob is so much smaller."""
 
 
-class Shipment(NamedTuple):
+class BlobTask(NamedTuple):
     """A blob, whom to ask for it, all the places it goes to, and where it may be already.
 
     `content` has its bytes if they are in memory, `old` a place where it seems to be; neither is verified.
@@ -44,9 +44,9 @@ class Shipment(NamedTuple):
     is_manifest: bool
     reference: Reference
     source: ImageSource
-    places: tuple[Place, ...]
+    places: tuple[FileSlice, ...]
     content: bytes | None
-    old: Place | None
+    old: FileSlice | None
 
     @property
     def where(self) -> str:
@@ -54,28 +54,28 @@ class Shipment(NamedTuple):
         return f"{self.reference}: blob {self.blob.digest}"
 
 
-class Follower(Protocol):
+class BlobObserver(Protocol):
     """Who wants to know how far blobs have come; called from any thread."""
 
-    def arrived(self, place: Place, count: int, /) -> None:
+    def written(self, place: FileSlice, count: int, /) -> None:
         """Take note that the first `count` bytes of a blob are at `place`; they are not verified yet."""
 
-    def spoiled(self) -> None:
+    def restarted(self) -> None:
         """Take note that a blob which came was not what it must be, and comes anew."""
 
 
-def receive(shipments: Sequence[Shipment], network: Network, follower: Follower) -> None:
-    """Bring all shipments to their places and verify them; the first error ends all of it.
+def receive(tasks: Sequence[BlobTask], network: FetchContext, observer: BlobObserver) -> None:
+    """Bring all tasks to their places and verify them; the first error ends all of it.
 
-    When it returns, `follower` was told of every blob at every place.
+    When it returns, `observer` was told of every blob at every place.
 
     :raises RegistryError: a blob could not be had.
     :raises VerificationError: a blob is not what its digest says.
     """
-    network.progress.expect(sum(shipment.blob.size for shipment in shipments))
-    is_split = network.connections is not None or any(shipment.source.is_far for shipment in shipments)
+    network.progress.expect(sum(task.blob.size for task in tasks))
+    is_split = network.connections is not None or any(task.source.is_far for task in tasks)
     width = network.connections or (_FAR if is_split else min(_NEAR, len(os.sched_getaffinity(0))))
-    work = _Work(shipments, follower, shares=width if is_split else 0)
+    work = DownloadQueue(tasks, observer, shares=width if is_split else 0)
     pool = ThreadPoolExecutor(width)
     is_interrupted = False
     try:
@@ -91,7 +91,7 @@ def receive(shipments: Sequence[Shipment], network: Network, follower: Follower)
         pool.shutdown(wait=not is_interrupted)  # who interrupts does not wait for a server that is silent
 
 
-class _Work:
+class DownloadQueue:
     """What is left to do, for workers that each take the next piece of it.
 
     All large blobs, one behind the other, make so many equal `shares`, one for each worker; a piece ends where a share
@@ -99,16 +99,16 @@ class _Work:
     time. A registry that turns out not to give parts is asked for whole blobs from then on.
     """
 
-    def __init__(self, shipments: Sequence[Shipment], follower: Follower, *, shares: int) -> None:
-        self._follower = follower
+    def __init__(self, tasks: Sequence[BlobTask], observer: BlobObserver, *, shares: int) -> None:
+        self._observer = observer
         self._undivided: set[str] = set()
-        self._waiting: deque[tuple[Shipment, int]] = deque()
+        self._waiting: deque[tuple[BlobTask, int]] = deque()
         position = 0
-        for shipment in shipments:
-            self._waiting.append((shipment, position))
-            position += shipment.blob.size + _REQUEST if shipment.blob.size > _SEGMENT else 0
+        for task in tasks:
+            self._waiting.append((task, position))
+            position += task.blob.size + _REQUEST if task.blob.size > _SEGMENT else 0
         self._share = max(_SEGMENT, -(-position // shares)) if shares else _ENDLESS
-        self._segments: list[tuple[int, int, _Arrival, Range]] = []
+        self._segments: list[tuple[int, int, BlobDownload, Range]] = []
         self._number = 0
         self._beginning = 0
         self._is_stopped = False
@@ -123,21 +123,21 @@ class _Work:
     def run(self, progress: Progress) -> None:
         """Work until nothing is left."""
         while piece := self._next():
-            if isinstance(piece[0], Shipment):
-                shipment, position = piece
-                arrival = _Arrival(shipment, progress, self._follower, self._undivided)
-                segments = arrival.begin(position, self._share)
+            if isinstance(piece[0], BlobTask):
+                task, position = piece
+                blob_download = BlobDownload(task, progress, self._observer, self._undivided)
+                segments = blob_download.begin(position, self._share)
             else:
-                arrival, segment = piece
-                segments = arrival.fetch(segment, lambda: self._is_stopped)
+                blob_download, segment = piece
+                segments = blob_download.fetch(segment, lambda: self._is_stopped)
             with self._changed:
-                self._beginning -= isinstance(piece[0], Shipment)
+                self._beginning -= isinstance(piece[0], BlobTask)
                 for segment in segments:
                     self._number += 1
-                    heapq.heappush(self._segments, (segment[0] - segment[1], self._number, arrival, segment))
+                    heapq.heappush(self._segments, (segment[0] - segment[1], self._number, blob_download, segment))
                 self._changed.notify_all()
 
-    def _next(self) -> "tuple[Shipment, int] | tuple[_Arrival, Range] | None":
+    def _next(self) -> "tuple[BlobTask, int] | tuple[BlobDownload, Range] | None":
         with self._changed:
             while not self._is_stopped:
                 if self._waiting:
@@ -151,21 +151,21 @@ class _Work:
         return None
 
 
-class _Arrival:
+class BlobDownload:
     """One blob while it arrives; `undivided` has the registries that do not give parts, as far as is known by now."""
 
-    def __init__(self, shipment: Shipment, progress: Progress, follower: Follower, undivided: set[str]) -> None:
-        self._follower = follower
+    def __init__(self, task: BlobTask, progress: Progress, observer: BlobObserver, undivided: set[str]) -> None:
+        self._observer = observer
         self._undivided = undivided
         self._is_divided = True
-        self._shipment = shipment
-        self._size = shipment.blob.size
-        self._place = shipment.places[0]
-        self._direct = shipment.places[:1]
+        self._task = task
+        self._size = task.blob.size
+        self._place = task.places[0]
+        self._direct = task.places[:1]
         self._position = 0
         self._share = _ENDLESS
         self._lock = threading.Lock()
-        self._hasher = shipment.blob.digest.hasher()
+        self._hasher = task.blob.digest.hasher()
         self._hashed = 0
         self._filled: list[Range] = []
         self._pending = 0
@@ -180,10 +180,10 @@ class _Arrival:
         `position` is where the blob lies among all large ones, of which each worker gets `share` bytes.
         """
         self._position, self._share = position, share
-        content, old = self._content(), self._shipment.old
+        content, old = self._content(), self._task.old
         if content is not None:
             if len(content) != self._size:
-                raise VerificationError(f"{self._shipment.where}: got {len(content)} bytes, expected {self._size}")
+                raise VerificationError(f"{self._task.where}: got {len(content)} bytes, expected {self._size}")
             self._place.write(content)
             self._fill((0, len(content)))
         elif old:
@@ -193,7 +193,7 @@ class _Arrival:
         elif self._is_here():
             self._filled = [(0, self._size)]
         if self._hashed < self._size:
-            self._fill(*self._left_over())
+            self._fill(*self._ranges_on_disk())
         self._advance(sum(stop - first for first, stop in self._filled))
         if self._hashed == self._size and self._deliver():
             return ()
@@ -202,36 +202,36 @@ class _Arrival:
             self._direct = self._choose_direct()
         return self._plan()
 
-    def _choose_direct(self) -> tuple[Place, ...]:
+    def _choose_direct(self) -> tuple[FileSlice, ...]:
         """Return the places that bytes are written to as they come, while the processor has them at hand.
 
         The others get theirs from the first, which costs more, but nothing where blocks are shared.
         """
-        places = self._shipment.places
-        is_one = len(places) > _DIRECT or partial_file.can_share(self._place.descriptor)
+        places = self._task.places
+        is_one = len(places) > _DIRECT or partial_file.supports_reflink(self._place.descriptor)
         return places[:1] if is_one else places
 
     def _content(self) -> bytes | None:
-        if self._shipment.is_manifest and self._shipment.content is None:
-            return self._shipment.source.manifest(self._shipment.reference, self._shipment.blob.digest).raw
-        return self._shipment.content
+        if self._task.is_manifest and self._task.content is None:
+            return self._task.source.manifest(self._task.reference, self._task.blob.digest).raw
+        return self._task.content
 
     def _is_here(self) -> bool:
         """Hash what an earlier run may have left of all of it; what is not right counts for nothing."""
         start = self._place.offset
         if not self._size or not partial_file.is_full(self._place.descriptor, start, start + self._size):
             return False
-        hasher = self._shipment.blob.digest.hasher()
+        hasher = self._task.blob.digest.hasher()
         for chunk in self._place.chunks(0, self._size):
             hasher.update(chunk)
-        if hasher.hexdigest() != self._shipment.blob.digest.hex:
+        if hasher.hexdigest() != self._task.blob.digest.hex:
             return False
         self._hasher, self._hashed = hasher, self._size
         return True
 
-    def _left_over(self) -> list[Range]:
+    def _ranges_on_disk(self) -> list[Range]:
         start = self._place.offset
-        found = partial_file.written(self._place.descriptor, start, start + self._size)
+        found = partial_file.written_ranges(self._place.descriptor, start, start + self._size)
         return [(first - start, stop - start) for first, stop in found]
 
     def _plan(self) -> list[Range]:
@@ -253,7 +253,7 @@ class _Arrival:
 
     @property
     def _registry(self) -> str:
-        return self._shipment.reference.registry
+        return self._task.reference.registry
 
     def fetch(self, segment: Range, is_stopped: Callable[[], bool]) -> Sequence[Range]:
         """Receive a segment; return what to fetch then, if that was the last and the blob is not whole or not right."""
@@ -273,9 +273,9 @@ class _Arrival:
         """Return how far the bytes of a segment came; not at all, if its registry turns out not to give parts."""
         position, stop = segment
         buffer = memoryview(bytearray(min(stop - position, ranges.CHUNK)))
-        shipment = self._shipment
+        task = self._task
         again = self._attempts > 0
-        with shipment.source.blob(shipment.reference, shipment.blob, position, stop, again=again) as stream:
+        with task.source.blob(task.reference, task.blob, position, stop, again=again) as stream:
             if stream.comes_whole and self._is_divided:
                 self._undivided.add(self._registry)
                 return position
@@ -285,7 +285,7 @@ class _Arrival:
                 if self._hashed == position:  # then nobody else can hash before this chunk is
                     self._hasher.update(buffer[:count])
                     self._hashed += count
-                    self._follower.arrived(self._place, self._hashed)
+                    self._observer.written(self._place, self._hashed)
                 position += count
                 self._advance(count)
         return position
@@ -295,7 +295,7 @@ class _Arrival:
         if count and self._tell is None:
             with self._lock:
                 if self._tell is None:
-                    reference, digest = self._shipment.reference, self._shipment.blob.digest
+                    reference, digest = self._task.reference, self._task.blob.digest
                     name = f"{reference.repository.rpartition('/')[2]} {digest.short}"
                     self._tell = self._shown.enter_context(self._progress.blob(name, self._size))
         if self._tell is not None:
@@ -306,28 +306,28 @@ class _Arrival:
         with self._lock:
             self._filled.extend(ranges)
             while reached := [stop for first, stop in self._filled if first <= self._hashed < stop]:
-                self._follower.arrived(self._place, max(reached))
+                self._observer.written(self._place, max(reached))
                 for chunk in self._place.chunks(self._hashed, max(reached)):
                     self._hasher.update(chunk)
                 self._hashed = max(reached)
 
     def _deliver(self) -> bool:
         """Bring the whole blob to its other places if it is right, else forget it; False asks for another attempt."""
-        shipment, got = self._shipment, self._hasher.hexdigest()
-        if got == shipment.blob.digest.hex:
-            for other in shipment.places[len(self._direct) :]:
+        task, got = self._task, self._hasher.hexdigest()
+        if got == task.blob.digest.hex:
+            for other in task.places[len(self._direct) :]:
                 self._place.copy(other, self._size)
-            for place in shipment.places:
-                self._follower.arrived(place, self._size)
+            for place in task.places:
+                self._observer.written(place, self._size)
             self._shown.close()
             return True
-        self._follower.spoiled()
+        self._observer.restarted()
         self._advance(-self._size)
         self._attempts += 1
-        problem = f"{shipment.where}: got {self._size} bytes of {shipment.blob.digest.algorithm}:{got}"
+        problem = f"{task.where}: got {self._size} bytes of {task.blob.digest.algorithm}:{got}"
         if self._size == 0:  # there is nothing to ask for
             raise VerificationError(f"{problem}; its manifest is wrong about its size")
         if self._attempts == ATTEMPTS:
             raise VerificationError(f"{problem}, {ATTEMPTS} times; the registry or something before it damages it")
-        self._hasher, self._hashed, self._filled = shipment.blob.digest.hasher(), 0, []
+        self._hasher, self._hashed, self._filled = task.blob.digest.hasher(), 0, []
         return False

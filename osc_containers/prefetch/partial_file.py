@@ -83,13 +83,13 @@ def _open_beside(target: Path) -> tuple[Path, int]:
         return path, os.open(path, _OPEN, 0o600)
 
 
-def held(target: Path, key: str) -> int:
+def reusable_bytes(target: Path, key: str) -> int:
     """Return how many bytes of the disk the part for `target` has already, if an earlier run left one over."""
     directory = _cache_for(target)
     return _room(directory / f"{key}{_SUFFIX}") if directory else 0
 
 
-def left_over(target: Path, keys: Collection[str]) -> tuple[Path, int] | None:
+def stale_bytes(target: Path, keys: Collection[str]) -> tuple[Path, int] | None:
     """Return where runs left parts on the disk of `target`, and how many bytes those of other keys have there."""
     if (directory := _cache_for(target)) is None:
         return None
@@ -118,7 +118,7 @@ def _reserve(descriptor: int, size: int) -> None:
     (ioctl_ficlone(2)) needs no place.
     """
     block = os.fstat(descriptor).st_blksize
-    if size <= block or not _is_hole(descriptor, size) or can_share(descriptor):
+    if size <= block or not _is_hole(descriptor, size) or supports_reflink(descriptor):
         return
     # Where the file system does not know how to, glibc writes to each block instead (posix_fallocate(3)).
     with suppress(OSError):
@@ -144,7 +144,7 @@ def _is_hole(descriptor: int, size: int) -> bool:
     return not any(_extents(descriptor, 0, size))
 
 
-def can_share(descriptor: int) -> bool:
+def supports_reflink(descriptor: int) -> bool:
     """Tell whether the file system lets two files have the same blocks (btrfs, XFS)."""
     try:
         fcntl.ioctl(descriptor, _FICLONE, descriptor)
@@ -213,7 +213,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return False
 
 
-def written(descriptor: int, start: int, stop: int) -> list[Range]:
+def written_ranges(descriptor: int, start: int, stop: int) -> list[Range]:
     """Return what an earlier run seems to have written of the bytes from `start` to `stop`; verify before use.
 
     File systems keep holes in blocks, so a block at the edge of a hole may be written in part: it does not count. Nor

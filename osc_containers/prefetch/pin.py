@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from osc_containers.errors import Error, LockError, RegistryError, VerificationError
 from osc_containers.lock.lockfile import Lock, LockedReference
-from osc_containers.obs.selection import Wanted
+from osc_containers.obs.selection import ImageRequest
 from osc_containers.oci import platform
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
@@ -29,7 +29,7 @@ class PinnedImage(NamedTuple):
     small: Mapping[Digest, bytes]
 
 
-class Pin(NamedTuple):
+class ResolvedReference(NamedTuple):
     """What a reference named just now, with its image for each architecture."""
 
     reference: Reference
@@ -39,14 +39,16 @@ class Pin(NamedTuple):
     images: Mapping[str, PinnedImage]
 
 
-def pin(wanted: Sequence[Wanted], open_source: Callable[[str], ImageSource], lock: Lock) -> tuple[Pin, ...]:
+def pin(
+    wanted: Sequence[ImageRequest], open_source: Callable[[str], ImageSource], lock: Lock
+) -> tuple[ResolvedReference, ...]:
     """Ask for every reference what it names now; what `lock` already says of the same digest is not asked again.
 
     :raises Error: some could not be pinned; all of them are named, each with its place in the description.
     """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         tasks = [pool.submit(_pin_one, item, open_source, lock.references.get(item.reference)) for item in wanted]
-    pins: list[Pin] = []
+    pins: list[ResolvedReference] = []
     errors: list[tuple[str, Error]] = []
     for item, task in zip(wanted, tasks, strict=True):
         try:
@@ -59,7 +61,9 @@ def pin(wanted: Sequence[Wanted], open_source: Callable[[str], ImageSource], loc
     return tuple(pins)
 
 
-def _pin_one(wanted: Wanted, open_source: Callable[[str], ImageSource], locked: LockedReference | None) -> Pin:
+def _pin_one(
+    wanted: ImageRequest, open_source: Callable[[str], ImageSource], locked: LockedReference | None
+) -> ResolvedReference:
     source = open_source(wanted.origin)
     digest = wanted.reference.digest
     if locked:
@@ -71,7 +75,7 @@ def _pin_one(wanted: Wanted, open_source: Callable[[str], ImageSource], locked: 
         images = {arch: _pin_image(wanted.reference, top, arch, source) for arch in wanted.architectures}
     except ValueError as error:
         raise RegistryError(str(error)) from None
-    return Pin(
+    return ResolvedReference(
         reference=wanted.reference,
         origin=wanted.origin,
         digest=digest or top.digest,
@@ -80,11 +84,11 @@ def _pin_one(wanted: Wanted, open_source: Callable[[str], ImageSource], locked: 
     )
 
 
-def _from_lock(wanted: Wanted, locked: LockedReference) -> Pin | None:
+def _from_lock(wanted: ImageRequest, locked: LockedReference) -> ResolvedReference | None:
     if any(arch not in locked.images for arch in wanted.architectures):
         return None
     known = {arch: locked.images[arch] for arch in wanted.architectures}
-    return Pin(
+    return ResolvedReference(
         reference=wanted.reference,
         origin=wanted.origin,
         digest=locked.digest,
@@ -139,7 +143,7 @@ def _fill(stream: Stream, buffer: memoryview) -> int:
     return length
 
 
-def from_lock(wanted: Iterable[Wanted], lock: Lock) -> tuple[Pin, ...]:
+def from_lock(wanted: Iterable[ImageRequest], lock: Lock) -> tuple[ResolvedReference, ...]:
     """Return the pins that the lock has for what is wanted.
 
     :raises LockError: it does not have all; each that is missing is named.

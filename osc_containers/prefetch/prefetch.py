@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from osc_containers.archive import find
 from osc_containers.archive.bundle import Bundle, is_bundle
-from osc_containers.archive.find import Region
+from osc_containers.archive.find import ArchiveLocation
 from osc_containers.errors import DescriptionError, Error, LockError
 from osc_containers.formats import cpio, human
 from osc_containers.fs import atomic, ranges
@@ -22,14 +22,14 @@ from osc_containers.fs.rooted_tree import Tree
 from osc_containers.lock import archive_names, lockfile
 from osc_containers.lock.lockfile import ArchiveFile, Lock, LockedImage, LockedReference
 from osc_containers.obs.package import Package
-from osc_containers.obs.selection import Wanted
+from osc_containers.obs.selection import ImageRequest
 from osc_containers.oci.manifest import INDEX_TYPES, Descriptor
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch import assemble, checksum_cache
 from osc_containers.prefetch import pin as pins
-from osc_containers.prefetch.assemble import Order, Volume
-from osc_containers.prefetch.pin import Pin, PinnedImage
-from osc_containers.sources.interface import Network
+from osc_containers.prefetch.assemble import Order, OutputFile
+from osc_containers.prefetch.pin import PinnedImage, ResolvedReference
+from osc_containers.sources.interface import FetchContext
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ Pack = Callable[[Lock], Bundle]
 class _Target(NamedTuple):
     """An image and the archive it shall have; `locked` is that archive as the old lock knows it."""
 
-    pin: Pin
+    pin: ResolvedReference
     arch: str
     pinned: PinnedImage
     name: str
@@ -52,13 +52,13 @@ class _Target(NamedTuple):
 
 def prefetch(
     package: Package,
-    wanted: Sequence[Wanted],
-    network: Network,
+    wanted: Sequence[ImageRequest],
+    network: FetchContext,
     *,
     outdir: Path,
     locked: bool,
     pack: Pack | None = None,
-    asked: Sequence[Wanted] = (),
+    asked: Sequence[ImageRequest] = (),
 ) -> Lock:
     """Bring archives and lock of a package up to date, and return the lock.
 
@@ -78,12 +78,12 @@ def prefetch(
         old = found or lockfile.EMPTY
         if locked and not found:
             raise LockError(f"{lockfile.FILE_NAME}: not there, but this run is locked; run it once without 'locked'")
-        rest = _rest(package, wanted, asked, old, bundled=pack is not None)
+        rest = _unrequested(package, wanted, asked, old, bundled=pack is not None)
         if locked:
             new_pins = pins.from_lock(wanted, old)
         else:
-            wanted = [_completed(item, rest.get(item.reference)) for item in wanted]
-            new_pins = pins.pin(wanted, network.open_source, _confirmed(package, old, wanted))
+            wanted = [_with_kept_architectures(item, rest.get(item.reference)) for item in wanted]
+            new_pins = pins.pin(wanted, network.open_source, _trusted_entries(package, old, wanted))
         targets = _targets(new_pins, old, among=old.references if locked else rest)
         _check_names(outdir, {lockfile.FILE_NAME, *([cpio.FILE_NAME] if pack else [target.name for target in targets])})
         provide = partial(_provide_bundle, pack) if pack else _provide
@@ -107,8 +107,8 @@ def prefetch(
     return new
 
 
-def _rest(
-    package: Package, wanted: Sequence[Wanted], asked: Sequence[Wanted], old: Lock, *, bundled: bool
+def _unrequested(
+    package: Package, wanted: Sequence[ImageRequest], asked: Sequence[ImageRequest], old: Lock, *, bundled: bool
 ) -> Mapping[Reference, LockedReference]:
     """Return what is locked of the images that are asked for, but not wanted in this run."""
     images = _images(asked) - _images(wanted)
@@ -126,16 +126,16 @@ def _rest(
     return found
 
 
-def _images(wanted: Sequence[Wanted]) -> set[tuple[Reference, str]]:
+def _images(wanted: Sequence[ImageRequest]) -> set[tuple[Reference, str]]:
     return {(item.reference, arch) for item in wanted for arch in item.architectures}
 
 
-def _completed(item: Wanted, rest: LockedReference | None) -> Wanted:
+def _with_kept_architectures(item: ImageRequest, rest: LockedReference | None) -> ImageRequest:
     """Want a reference for the architectures, too, for which it is kept: a lock has one digest for all of them."""
     return item._replace(architectures=(*item.architectures, *rest.images)) if rest else item
 
 
-def _confirmed(package: Package, old: Lock, wanted: Iterable[Wanted]) -> Lock:
+def _trusted_entries(package: Package, old: Lock, wanted: Iterable[ImageRequest]) -> Lock:
     """Return what of a lock is so: the archives say it too. A merge may have made the rest of two locks."""
     known = {item: old.references[item.reference] for item in wanted if item.reference in old.references}
     return Lock(
@@ -158,7 +158,7 @@ def _leads_to(reference: LockedReference, manifest: Descriptor) -> bool:
     return (reference.digest, reference.media_type) == (manifest.digest, manifest.media_type)
 
 
-def _targets(new: Sequence[Pin], old: Lock, among: Iterable[Reference]) -> list[_Target]:
+def _targets(new: Sequence[ResolvedReference], old: Lock, among: Iterable[Reference]) -> list[_Target]:
     flat = archive_names.flatten([*among, *(pin.reference for pin in new)])
     targets = []
     for pin in new:
@@ -191,13 +191,13 @@ def _is_taken(path: Path) -> bool:
 
 @contextmanager
 def _provide(
-    package: Package, targets: Sequence[_Target], network: Network, outdir: Path, *, strict: bool
+    package: Package, targets: Sequence[_Target], network: FetchContext, outdir: Path, *, strict: bool
 ) -> Iterator[Mapping[str, ArchiveFile]]:
     """Have every archive: from the package, from an earlier run, or newly made; `strict` makes only what is locked."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:  # who interrupts it here waits for no file to be hashed to its end
         present = [pool.submit(_find, package, target) for target in targets]
     pairs = [(target, found.result()) for target, found in zip(targets, present, strict=True)]
-    wrong = [target for target, region in pairs if region and not _agrees(package, target)]
+    wrong = [target for target, location in pairs if location and not _agrees(package, target)]
     if strict and wrong:
         raise LockError(
             *(
@@ -206,27 +206,27 @@ def _provide(
                 for target in wrong
             )
         )
-    pairs = [(target, None if target in wrong else region) for target, region in pairs]
-    volumes = [assemble.alone(_order(target, strict=strict)) for target, region in pairs if region is None]
-    kept = {target.name: target.locked for target, region in pairs if region and target.locked}
-    if volumes:
-        with assemble.transfer(volumes, network, package.archives(), outdir) as made:
+    pairs = [(target, None if target in wrong else location) for target, location in pairs]
+    outputs = [assemble.alone(_order(target, strict=strict)) for target, location in pairs if location is None]
+    kept = {target.name: target.locked for target, location in pairs if location and target.locked}
+    if outputs:
+        with assemble.transfer(outputs, network, package.archives(), outdir) as made:
             yield {**kept, **made}
     else:
         yield kept
-    for target, region in pairs:
-        if region and region.path != package.directory / target.name:
-            Tree(outdir.resolve()).link(f"/{target.name}", region.path)
+    for target, location in pairs:
+        if location and location.path != package.directory / target.name:
+            Tree(outdir.resolve()).link(f"/{target.name}", location.path)
 
 
-def _find(package: Package, target: _Target) -> Region | None:
+def _find(package: Package, target: _Target) -> ArchiveLocation | None:
     """Return where a locked archive is as a file of its own."""
     path = package.find(target.name) if target.locked else None
     if path is None or target.locked is None:
         return None
-    region = Region(path=path, offset=0, size=path.stat().st_size)
-    is_right = region.size == target.locked.size and checksum_cache.sha256_of(path) == target.locked.sha256
-    return region if is_right else None
+    location = ArchiveLocation(path=path, offset=0, size=path.stat().st_size)
+    is_right = location.size == target.locked.size and checksum_cache.sha256_of(path) == target.locked.sha256
+    return location if is_right else None
 
 
 def _agrees(package: Package, target: _Target) -> bool:
@@ -251,7 +251,7 @@ def _order(target: _Target, *, strict: bool) -> Order:
 
 @contextmanager
 def _provide_bundle(
-    pack: Pack, package: Package, targets: Sequence[_Target], network: Network, outdir: Path, *, strict: bool
+    pack: Pack, package: Package, targets: Sequence[_Target], network: FetchContext, outdir: Path, *, strict: bool
 ) -> Iterator[Mapping[str, ArchiveFile]]:
     """Have every archive in one bundle, which is made anew where anything in it changed."""
     orders = [_order(target, strict=strict) for target in targets]
@@ -267,13 +267,13 @@ def _provide_bundle(
         if path != package.directory / cpio.FILE_NAME:
             Tree(outdir.resolve()).link(f"/{cpio.FILE_NAME}", path)
         return
-    volume = Volume(
+    output = OutputFile(
         name=cpio.FILE_NAME,
         size=bundle.layout.size,
         orders=tuple((order, bundle.layout.contents[order.name]) for order in orders),
         finish=lambda made: pack(_lock(targets, made)).frame(),
     )
-    with assemble.transfer([volume], network, package.archives(), outdir) as made:
+    with assemble.transfer([output], network, package.archives(), outdir) as made:
         yield made
 
 

@@ -17,7 +17,7 @@ from osc_containers.formats import tar
 _LINK_LIMIT = 8
 
 
-class PieceStream:
+class StoredFileStream:
     """A stream of a part of a file (`sources.Stream`)."""
 
     comes_whole = False
@@ -47,7 +47,7 @@ class PieceStream:
         return count
 
 
-class Piece(NamedTuple):
+class StoredFile(NamedTuple):
     """Where the bytes of a name are: `size` of them from `offset` of a file."""
 
     path: Path
@@ -55,7 +55,7 @@ class Piece(NamedTuple):
     size: int
 
     @contextmanager
-    def open(self, start: int = 0, stop: int | None = None) -> Iterator[PieceStream]:
+    def open(self, start: int = 0, stop: int | None = None) -> Iterator[StoredFileStream]:
         """Open a part of it.
 
         :raises RegistryError: it cannot be read.
@@ -63,7 +63,7 @@ class Piece(NamedTuple):
         descriptor = _open(self.path)
         try:
             end = self.size if stop is None else stop
-            yield PieceStream(descriptor, self.offset, start, end, str(self.path))
+            yield StoredFileStream(descriptor, self.offset, start, end, str(self.path))
         finally:
             os.close(descriptor)
 
@@ -82,12 +82,12 @@ class Piece(NamedTuple):
         return bytes(buffer)
 
 
-class Storage(Protocol):
+class BlobStore(Protocol):
     """A place where pieces have names."""
 
     path: Path
 
-    def find(self, name: str) -> Piece | None:
+    def find(self, name: str) -> StoredFile | None:
         """Return the piece called `name`, a relative path; None where there is none."""
 
 
@@ -97,8 +97,8 @@ class Directory:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def find(self, name: str) -> Piece | None:
-        """See `Storage`; `name` does not come from the directory itself."""
+    def find(self, name: str) -> StoredFile | None:
+        """See `BlobStore`; `name` does not come from the directory itself."""
         path = self.path / name
         try:
             status = path.stat()
@@ -106,7 +106,7 @@ class Directory:
             return None
         except OSError as error:
             raise RegistryError(f"{path}: {error.strerror}") from None
-        return Piece(path=path, offset=0, size=status.st_size) if stat.S_ISREG(status.st_mode) else None
+        return StoredFile(path=path, offset=0, size=status.st_size) if stat.S_ISREG(status.st_mode) else None
 
 
 class Tar:
@@ -118,7 +118,7 @@ class Tar:
         :raises RegistryError: it is no such tar, or has too many members.
         """
         self.path = path
-        self._pieces: dict[str, Piece] = {}
+        self._pieces: dict[str, StoredFile] = {}
         self._links: dict[str, str] = {}
         try:
             with os.fdopen(_open(path), "rb") as file:
@@ -130,14 +130,14 @@ class Tar:
     def _add(self, member: tarfile.TarInfo) -> None:
         name = os.path.normpath(member.name)
         if member.isreg() and not member.sparse:
-            self._pieces[name] = Piece(path=self.path, offset=member.offset_data, size=member.size)
+            self._pieces[name] = StoredFile(path=self.path, offset=member.offset_data, size=member.size)
         elif member.islnk():
             self._links[name] = os.path.normpath(member.linkname)
         elif member.issym():  # docker saves a layer that occurs twice as a link
             self._links[name] = os.path.normpath(Path(name).parent / member.linkname)
 
-    def find(self, name: str) -> Piece | None:
-        """See `Storage`; links are followed within the tar."""
+    def find(self, name: str) -> StoredFile | None:
+        """See `BlobStore`; links are followed within the tar."""
         for _ in range(_LINK_LIMIT):
             if name in self._pieces:
                 return self._pieces[name]

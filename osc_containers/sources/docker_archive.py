@@ -26,7 +26,7 @@ from osc_containers.oci.manifest import (
 )
 from osc_containers.oci.reference import Reference
 from osc_containers.sources import oci_layout
-from osc_containers.sources.blob_store import Piece, Storage
+from osc_containers.sources.blob_store import BlobStore, StoredFile
 from osc_containers.sources.interface import Stream
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -39,7 +39,7 @@ class DockerArchive:
 
     is_far = False
 
-    def __init__(self, storage: Storage, name: str) -> None:
+    def __init__(self, storage: BlobStore, name: str) -> None:
         """Find the image.
 
         :raises RegistryError: it is no such archive, or has several images, of which not exactly one is called so.
@@ -76,14 +76,14 @@ class DockerArchive:
         return oci_layout.open_blob(self._pieces[blob.digest], blob, start, stop)
 
     @cached_property
-    def _digests(self) -> tuple[tuple[Digest, Piece], ...]:
+    def _digests(self) -> tuple[tuple[Digest, StoredFile], ...]:
         """The configuration and the layers; reads each of them once."""
         pieces = [self._find(name) for name in self._names]
         digests = {piece: _digest_of(piece) for piece in set(pieces)}
         return tuple((digests[piece], piece) for piece in pieces)
 
     @cached_property
-    def _pieces(self) -> dict[Digest, Piece]:
+    def _pieces(self) -> dict[Digest, StoredFile]:
         return dict(self._digests)
 
     @cached_property
@@ -102,7 +102,7 @@ class DockerArchive:
             raise RegistryError(str(error)) from None
         return cast(Manifest, manifest)
 
-    def _find(self, name: str) -> Piece:
+    def _find(self, name: str) -> StoredFile:
         piece = self._storage.find(name)
         if piece is None:
             raise RegistryError(f"{self._storage.path}: there is no member {name[:160]!r}")
@@ -128,18 +128,18 @@ def _layers(image: Fields) -> tuple[str, ...]:
     return names
 
 
-def _descriptor(digest: Digest, piece: Piece, media_type: str) -> dict[str, object]:
+def _descriptor(digest: Digest, piece: StoredFile, media_type: str) -> dict[str, object]:
     return {"digest": str(digest), "mediaType": media_type, "size": piece.size}
 
 
-def _layer_type(piece: Piece) -> str:
+def _layer_type(piece: StoredFile) -> str:
     buffer = memoryview(bytearray(4))
     with piece.open(0, min(piece.size, 4)) as stream:
         stream.readinto(buffer)
     return _LAYER + next((suffix for magic, suffix in _MAGIC.items() if bytes(buffer).startswith(magic)), "")
 
 
-def _digest_of(piece: Piece) -> Digest:
+def _digest_of(piece: StoredFile) -> Digest:
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_CHUNK))
     with piece.open() as stream:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor, Index, Manifest
 from osc_containers.oci.reference import Reference
-from osc_containers.sources.progress import Progress, Silence
+from osc_containers.sources.progress import NullProgress, Progress
 
 ATTEMPTS = 3
 """How often a blob that arrives damaged is asked for."""
@@ -56,7 +56,7 @@ class ImageSource(Protocol):
         """
 
 
-class Network(NamedTuple):
+class FetchContext(NamedTuple):
     """How to get at images: a source for each origin, how to let all that is under way fail soon, and who watches.
 
     `connections` is how many requests for blobs run at a time, to all registries together, and large blobs are then
@@ -65,5 +65,5 @@ class Network(NamedTuple):
 
     open_source: Callable[[str], ImageSource]
     cancel: Callable[[], None] = lambda: None
-    progress: Progress = Silence()
+    progress: Progress = NullProgress()
     connections: int | None = None

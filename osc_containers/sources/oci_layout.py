@@ -11,7 +11,7 @@ from osc_containers.formats.strict_json import Fields
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import MANIFEST_LIMIT, Descriptor, Index, Manifest, parse_document
 from osc_containers.oci.reference import Reference
-from osc_containers.sources.blob_store import Piece, Storage
+from osc_containers.sources.blob_store import BlobStore, StoredFile
 from osc_containers.sources.interface import Stream
 
 _REF_NAME = "org.opencontainers.image.ref.name"
@@ -22,7 +22,7 @@ class OciLayout:
 
     is_far = False
 
-    def __init__(self, storage: Storage, name: str) -> None:
+    def __init__(self, storage: BlobStore, name: str) -> None:
         """Find the image.
 
         :raises RegistryError: it is no layout, or has not exactly one such image.
@@ -53,7 +53,7 @@ class OciLayout:
         """Open a blob of the layout."""
         return open_blob(self._find(blob.digest), blob, start, stop)
 
-    def _find(self, digest: Digest) -> Piece:
+    def _find(self, digest: Digest) -> StoredFile:
         piece = self._storage.find(f"blobs/{digest.algorithm}/{digest.hex}")
         if piece is None:
             raise RegistryError(f"{self._storage.path}: there is no blob {digest}")
@@ -87,7 +87,7 @@ class DirLayout:
 
     is_far = False
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: BlobStore) -> None:
         """Find the image.
 
         :raises RegistryError: it is no such directory.
@@ -125,7 +125,7 @@ def _file_name(digest: Digest) -> str:
     return digest.hex if digest.algorithm == "sha256" else f"{digest.algorithm}-{digest.hex}"
 
 
-def verified_manifest(piece: Piece, digest: Digest, media_type: str) -> Manifest | Index:
+def verified_manifest(piece: StoredFile, digest: Digest, media_type: str) -> Manifest | Index:
     """Read a manifest or index.
 
     :raises RegistryError: it has another digest, or is malformed.
@@ -139,7 +139,7 @@ def verified_manifest(piece: Piece, digest: Digest, media_type: str) -> Manifest
         raise RegistryError(str(error)) from None
 
 
-def open_blob(piece: Piece, blob: Descriptor, start: int, stop: int | None) -> AbstractContextManager[Stream]:
+def open_blob(piece: StoredFile, blob: Descriptor, start: int, stop: int | None) -> AbstractContextManager[Stream]:
     """Open a part of a blob.
 
     :raises RegistryError: it has another size than its descriptor says.

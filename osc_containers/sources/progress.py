@@ -15,7 +15,7 @@ class Progress(Protocol):
         """Show one blob while the block runs; the function that it gives is called with each number of new bytes."""
 
 
-class Silence:
+class NullProgress:
     """Nobody watches."""
 
     def expect(self, size: int) -> None:

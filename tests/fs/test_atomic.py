@@ -267,10 +267,10 @@ def test_a_disk_that_fills_up_while_copying_is_an_error(tmp_path: Path) -> None:
 
 def test_a_place_counts_from_where_it_is() -> None:
     with TemporaryFile() as file, TemporaryFile() as other:
-        place = ranges.Place(file.fileno(), 100).at(20)
+        place = ranges.FileSlice(file.fileno(), 100).at(20)
         place.write(CONTENT, 3)
         assert place.read(0, 5) == b"\0\0\0\0\1"
         assert b"".join(bytes(chunk) for chunk in place.chunks(3, 9999)) == CONTENT
         assert place.at(3).sha256(len(CONTENT)) == hashlib.sha256(CONTENT).hexdigest()
-        place.at(3).copy(ranges.Place(other.fileno(), 1), len(CONTENT))
+        place.at(3).copy(ranges.FileSlice(other.fileno(), 1), len(CONTENT))
         assert ranges.read(other.fileno(), 1, 9999) == CONTENT

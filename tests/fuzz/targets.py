@@ -178,7 +178,7 @@ def good_archive() -> tuple[bytes, LockedImage]:
     path = _scratch() / "good"
     path.write_bytes(content)
     with path.open("rb") as file:
-        sha256 = ranges.Place(file.fileno(), 0).sha256(len(content))
+        sha256 = ranges.FileSlice(file.fileno(), 0).sha256(len(content))
     locked = ArchiveFile(name="app.x86_64.ociarchive", size=len(content), sha256=sha256)
     return bytes(content), LockedImage(image=pinned, created="", archive=locked)
 

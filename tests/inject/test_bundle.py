@@ -16,10 +16,10 @@ from osc_containers.inject import bundle, inject, overlay
 from osc_containers.kiwi import description
 from osc_containers.lock import lockfile
 from osc_containers.obs.package import Package
-from osc_containers.obs.selection import Wanted
+from osc_containers.obs.selection import ImageRequest
 from osc_containers.oci.digest import Digest
 from osc_containers.prefetch.prefetch import prefetch
-from osc_containers.sources.interface import Network
+from osc_containers.sources.interface import FetchContext
 from tests.support import images
 from tests.support.fake_source import FakeSource
 from tests.support.prefetch_run import APP, hashes, identities
@@ -47,7 +47,7 @@ def run_prefetch(
     found = description.read(directory / "containers.xml")
     containers = found.of_architecture("x86_64")
     wanted = {
-        container.reference: Wanted(
+        container.reference: ImageRequest(
             reference=container.reference, origin=container.origin, architectures=("x86_64",), where="x:1"
         )
         for container in containers
@@ -57,7 +57,7 @@ def run_prefetch(
     def pack(pinned: lockfile.Lock) -> Bundle:
         return bundle.pack(overlay.place(containers, paths, "x86_64", pinned))
 
-    network = Network(open_source=source.open)
+    network = FetchContext(open_source=source.open)
     package = Package(directory)
     pack_or_not = pack if bundled else None
     asked = tuple(wanted.values())

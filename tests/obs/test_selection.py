@@ -53,7 +53,7 @@ def asked(found: Request) -> set[str]:
 def test_what_the_service_is_told_is_what_the_package_asks_for(
     tmp_path: Path, services: Sequence[Sequence[tuple[str, str]]], expected: set[str]
 ) -> None:
-    assert asked(selection.of_package(write(tmp_path, *services)).otherwise(["armv7l"])) == expected
+    assert asked(selection.of_package(write(tmp_path, *services)).with_default_architectures(["armv7l"])) == expected
 
 
 def test_what_is_given_replaces_what_the_service_is_told(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch import partial_file
 from osc_containers.prefetch.prefetch import prefetch
-from osc_containers.sources.interface import Network, Stream
+from osc_containers.sources.interface import FetchContext, Stream
 from tests.support import images
 from tests.support.fake_source import FakeSource
 from tests.support.messages import exactly
@@ -68,7 +68,7 @@ class Counting:
 def test_what_shares_a_block_with_a_header_is_not_taken_for_what_an_earlier_run_left(size: int, tmp_path: Path) -> None:
     many = images.image(*(images.random_layer(str(number), size) for number in range(30)))
     progress = Counting()
-    network = Network(open_source=FakeSource({APP: many}).open, progress=progress)
+    network = FetchContext(open_source=FakeSource({APP: many}).open, progress=progress)
     prefetch(Package(tmp_path), want(APP), network, outdir=tmp_path, locked=False)
     assert sum(progress.counts) == progress.expected
     assert min(progress.counts) >= 0
@@ -188,7 +188,7 @@ def test_a_layer_of_several_images_comes_once_and_gets_into_all(
     count: int, is_shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a run for one of them broke off, and where it comes damaged; `is_shared`: as on btrfs and XFS."""
-    monkeypatch.setattr(partial_file, "can_share", lambda descriptor: is_shared)
+    monkeypatch.setattr(partial_file, "supports_reflink", lambda descriptor: is_shared)
     base = images.random_layer("base", 5_000_000)
     names = [f"registry.example.com/team/app{number}:1.0" for number in range(count)]
     tags = {name: images.image(base, images.random_layer(name, 1000)) for name in names}

@@ -18,7 +18,7 @@ from osc_containers.fs import ranges
 from osc_containers.obs import service_file
 from osc_containers.obs.package import Package
 from osc_containers.prefetch import partial_file
-from osc_containers.sources.blob_store import Piece
+from osc_containers.sources.blob_store import StoredFile
 from tests.support import images
 from tests.support.fake_source import FakeSource
 from tests.support.prefetch_run import APP, MOVED, SOURCE, WEB, hashes, run_prefetch, want
@@ -95,7 +95,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest
             run_prefetch(SOURCE, tmp_path, *want(APP))
         assert caught.value.filename == str(archive)
         with pytest.raises(RegistryError, match=f"^{archive}: Input/output error$"):
-            Piece(path=archive, offset=0, size=10).read(10)
+            StoredFile(path=archive, offset=0, size=10).read(10)
     for name in ("containers.lock", "_service"):
         (tmp_path / name).unlink(missing_ok=True)
         (tmp_path / name).symlink_to("/proc/self/mem")  # nobody can read its first byte
@@ -239,7 +239,7 @@ def test_the_place_for_an_archive_is_found_at_once_and_stays_a_hole(
     size = 8 << 20
     with mounted(kind, tmp_path) as directory, partial_file.part(directory / "archive", "key", size) as descriptor:
         assert (os.fstat(descriptor).st_blocks * 512 >= size) is is_reserved
-        assert partial_file.written(descriptor, 0, size) == []
+        assert partial_file.written_ranges(descriptor, 0, size) == []
 
 
 @pytest.mark.integration

@@ -17,7 +17,7 @@ import pytest
 from osc_containers.errors import Error, LockError, RegistryError, VerificationError
 from osc_containers.lock import lockfile
 from osc_containers.obs.package import Package
-from osc_containers.obs.selection import Wanted
+from osc_containers.obs.selection import ImageRequest
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import DOCKER_MANIFEST, INDEX
 from tests.support import images
@@ -288,7 +288,7 @@ def test_a_lock_of_a_newer_release_is_said_and_stays_in_a_locked_run(
     ],
 )
 def test_a_locked_run_fails_where_the_lock_does_not_cover(
-    wanted: Sequence[Wanted], message: str, tmp_path: Path
+    wanted: Sequence[ImageRequest], message: str, tmp_path: Path
 ) -> None:
     run_prefetch(FakeSource({APP: images.small("app")}), tmp_path, *want(APP))
     before = hashes(tmp_path)

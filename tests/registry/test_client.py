@@ -22,7 +22,7 @@ from osc_containers.prefetch.prefetch import prefetch
 from osc_containers.registry.connection import Connections
 from osc_containers.registry.errors import Way
 from osc_containers.registry.retry import Policy
-from osc_containers.sources.interface import ImageSource, Network
+from osc_containers.sources.interface import FetchContext, ImageSource
 from osc_containers.sources.transports import Sources
 from tests.support import faults, images
 from tests.support.fault_registry import Answer, Exchange, Fault, FaultRegistry, Request, serve
@@ -890,7 +890,7 @@ def test_what_a_mirror_has_damaged_comes_from_the_registry(
     elsewhere.blobs = {digest: bytes([blob[0] ^ 1]) + blob[1:] for digest, blob in elsewhere.blobs.items()}
     package = tmp_path / "package"
     package.mkdir()
-    prefetch(Package(package), want(name), Network(open_source=lambda _: source), outdir=package, locked=False)
+    prefetch(Package(package), want(name), FetchContext(open_source=lambda _: source), outdir=package, locked=False)
     assert {request.is_blob for request in registry.requests} == {True}
     assert len(registry.requests) == len(IMAGE.blobs)
 

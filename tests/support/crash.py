@@ -120,7 +120,7 @@ def _fork(work: Callable[[], object]) -> int:
         os._exit(status)
 
 
-class Place:
+class FileSlice:
     """A directory with a package, a cache and what a run said."""
 
     def __init__(self, directory: Path, kind: Kind, host: str) -> None:
@@ -215,10 +215,10 @@ class Crashes:
         self._hosts = hosts
 
     @contextmanager
-    def place(self, kind: Kind) -> Iterator[Place]:
+    def place(self, kind: Kind) -> Iterator[FileSlice]:
         """Give out a package in the state before a run."""
         directory = Path(tempfile.mkdtemp(dir=self._base))
-        place = Place(directory, kind, self._hosts[kind.state])
+        place = FileSlice(directory, kind, self._hosts[kind.state])
         place.package.mkdir()
         for name, content in self.before(kind).items():
             (place.package / name).write_bytes(content)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from osc_containers.obs.package import Package
-from osc_containers.obs.selection import Wanted
+from osc_containers.obs.selection import ImageRequest
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch import prefetch
-from osc_containers.sources.interface import Network
+from osc_containers.sources.interface import FetchContext
 from tests.support import images
 from tests.support.fake_source import FakeSource
 
@@ -18,9 +18,9 @@ APP = "registry.example.com/team/app:1.0"
 WEB = "registry.example.com/team/web:1.0"
 
 
-def want(*references: str, architectures: Sequence[str] = ("x86_64",)) -> tuple[Wanted, ...]:
+def want(*references: str, architectures: Sequence[str] = ("x86_64",)) -> tuple[ImageRequest, ...]:
     return tuple(
-        Wanted(
+        ImageRequest(
             reference=Reference.parse(reference),
             origin=f"docker://{reference}",
             architectures=tuple(architectures),
@@ -33,12 +33,12 @@ def want(*references: str, architectures: Sequence[str] = ("x86_64",)) -> tuple[
 def run_prefetch(
     source: FakeSource,
     directory: Path,
-    *wanted: Wanted,
+    *wanted: ImageRequest,
     outdir: Path | None = None,
     locked: bool = False,
-    asked: Sequence[Wanted] = (),
+    asked: Sequence[ImageRequest] = (),
 ) -> None:
-    network = Network(open_source=source.open)
+    network = FetchContext(open_source=source.open)
     prefetch.prefetch(Package(directory), wanted, network, outdir=outdir or directory, locked=locked, asked=asked)
 
 

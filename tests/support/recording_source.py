@@ -11,7 +11,7 @@ from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch.prefetch import prefetch
-from osc_containers.sources.interface import Network, Stream
+from osc_containers.sources.interface import FetchContext, Stream
 from tests.support import images
 from tests.support.fake_source import FakeSource
 from tests.support.prefetch_run import APP, want
@@ -60,5 +60,5 @@ class _Failing:
 
 
 def transfer(source: FakeSource, directory: Path, connections: int | None = 4) -> None:
-    network = Network(open_source=source.open, connections=connections)
+    network = FetchContext(open_source=source.open, connections=connections)
     prefetch(Package(directory), want(APP), network, outdir=directory, locked=False)

@@ -26,12 +26,12 @@ from unittest import mock
 
 from osc_containers.errors import Error
 from osc_containers.obs.package import Package
-from osc_containers.obs.selection import Wanted
+from osc_containers.obs.selection import ImageRequest
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch.prefetch import prefetch
 from osc_containers.registry.retry import Policy
-from osc_containers.sources.interface import Network
+from osc_containers.sources.interface import FetchContext
 from osc_containers.sources.transports import Sources
 from tests.support import fault_registry, faults, images
 from tests.support.fault_registry import Exchange, Fault, FaultRegistry, Request, Script
@@ -86,7 +86,7 @@ def contents(version: str) -> Mapping[str, images.Image]:
 
 
 WANTED = tuple(
-    Wanted(
+    ImageRequest(
         reference=Reference.parse(f"{HOST}/{name}"),
         origin=f"docker://{HOST}/{name}",
         architectures=("x86_64", "aarch64") if name.startswith("team/app") else ("x86_64",),
@@ -127,7 +127,7 @@ def _run(registry: FaultRegistry, directory: Path, policy: Policy, trial: Trial)
         mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(directory / "cache")}),
         Sources(package, policy=policy, environ=environ) as sources,
     ):
-        network = Network(open_source=sources.open, connections=trial.connections)
+        network = FetchContext(open_source=sources.open, connections=trial.connections)
         prefetch(Package(package), WANTED, network, outdir=outdir, locked=False)
     if not trial.in_place:
         for path in outdir.iterdir():

@@ -45,7 +45,9 @@ def run(options: argparse.Namespace) -> int:
         arguments.words(options.arch),
         given(options.profile),
     )
-    wanted = selection.wanted(found.otherwise(selection.default_architectures(selection.of_package(package), lock)))
+    wanted = selection.wanted(
+        found.with_default_architectures(selection.default_architectures(selection.of_package(package), lock))
+    )
     with transports.Sources(package.directory) as sources:
         now = {pin.reference: pin for pin in pins.pin(wanted, sources.open, lock)}
     moved = diff.moved(lock.references, now)

@@ -16,8 +16,8 @@ from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import selection, service_file
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import Request
-from osc_containers.sources.interface import Network
-from osc_containers.sources.progress import Progress, Silence
+from osc_containers.sources.interface import FetchContext
+from osc_containers.sources.progress import NullProgress, Progress
 
 if TYPE_CHECKING:
     from osc_containers.archive.bundle import Bundle
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     told = [entry for entry in entries if any(map(entry.reads, names))] or entries
     outdir = options.outdir or options.directory
     is_watched = sys.stderr.isatty() and options.verbosity >= 0
-    with progress.on_terminal() if is_watched else nullcontext(Silence()) as watcher:
+    with progress.on_terminal() if is_watched else nullcontext(NullProgress()) as watcher:
         prefetch_all(
             package,
             found,
@@ -121,17 +121,17 @@ def prefetch_all(
     pack = _pack_for(found) if bundled and wanted else None
     told = selection.of_package(package)
     # What no entry of _service is told may be an option's: then it stands for what those without any ask for.
-    known = {arch for part in told.given.parts for arch in part.given}
+    known = {arch for part in told.with_explicit_arch.parts for arch in part.explicit_architectures}
     options = dict.fromkeys(arch for part in found.parts for arch in part.architectures if arch not in known)
-    asked = selection.wanted(told.otherwise(tuple(options)))
+    asked = selection.wanted(told.with_default_architectures(tuple(options)))
     with transports.Sources(
         package.directory, policy=Policy(connections=connections or _MOST), system_context=context.result
     ) as sources:
-        network = Network(
+        network = FetchContext(
             open_source=sources.open,
             cancel=sources.cancel,
             connections=connections,
-            progress=watcher or Silence(),
+            progress=watcher or NullProgress(),
         )
         prefetch.prefetch(package, wanted, network, outdir=outdir, locked=locked, pack=pack, asked=asked)
 

@@ -48,9 +48,9 @@ def verify_all(package: Package, names: Sequence[str], architectures: Sequence[s
     found = selection.of_package(package, names, architectures, profiles)
     lock = require_lock(there)
     otherwise = selection.default_architectures(besides, lock)
-    asked = selection.wanted(found.otherwise(otherwise))
+    asked = selection.wanted(found.with_default_architectures(otherwise))
     wanted = [(item.reference, arch, item.where) for item in asked for arch in item.architectures]
-    used = {item.reference for item in (*asked, *selection.wanted(besides.otherwise(otherwise)))}
+    used = {item.reference for item in (*asked, *selection.wanted(besides.with_default_architectures(otherwise)))}
     # What is missing comes behind what is too much: a server shows the last line alone.
     problems = (*verify.check_use(used, lock), *verify.check_coverage(wanted, lock))
     images = [image for image in lock.images() if not architectures or image[1] in architectures]
