@@ -73,7 +73,7 @@ def receive(tasks: Sequence[BlobTask], network: FetchContext, observer: BlobObse
     :raises VerificationError: a blob is not what its digest says.
     """
     network.progress.expect(sum(task.blob.size for task in tasks))
-    is_split = network.connections is not None or any(task.source.is_far for task in tasks)
+    is_split = network.connections is not None or any(task.source.is_high_latency for task in tasks)
     width = network.connections or (_FAR if is_split else min(_NEAR, len(os.sched_getaffinity(0))))
     work = DownloadQueue(tasks, observer, shares=width if is_split else 0)
     pool = ThreadPoolExecutor(width)
@@ -274,9 +274,9 @@ class BlobDownload:
         position, stop = segment
         buffer = memoryview(bytearray(min(stop - position, ranges.CHUNK)))
         task = self._task
-        again = self._attempts > 0
-        with task.source.blob(task.reference, task.blob, position, stop, again=again) as stream:
-            if stream.comes_whole and self._is_divided:
+        is_retry = self._attempts > 0
+        with task.source.blob(task.reference, task.blob, position, stop, is_retry=is_retry) as stream:
+            if stream.ignores_range and self._is_divided:
                 self._undivided.add(self._registry)
                 return position
             while not is_stopped() and (count := stream.readinto(buffer[: stop - position])) and not is_stopped():

@@ -125,7 +125,7 @@ def read_blob(source: ImageSource, reference: Reference, blob: Descriptor) -> by
     """
     buffer = memoryview(bytearray(blob.size + 1))
     for attempt in range(ATTEMPTS):
-        with source.blob(reference, blob, again=attempt > 0) as stream:
+        with source.blob(reference, blob, is_retry=attempt > 0) as stream:
             length = _fill(stream, buffer)
         content = bytes(buffer[:length])
         if length == blob.size and blob.digest.matches(content):

@@ -67,7 +67,7 @@ class Download:
         self._close()
 
     @property
-    def comes_whole(self) -> bool:
+    def ignores_range(self) -> bool:
         """Whether the registry sends the whole blob although a part was asked for."""
         return self._is_part and self._reply is not None and self._reply.status == 200
 

@@ -20,7 +20,7 @@ _LINK_LIMIT = 8
 class StoredFileStream:
     """A stream of a part of a file (`sources.Stream`)."""
 
-    comes_whole = False
+    ignores_range = False
 
     def __init__(self, descriptor: int, offset: int, start: int, stop: int, where: str) -> None:
         self._descriptor = descriptor

@@ -37,7 +37,7 @@ _CHUNK = 1 << 20
 class DockerArchive:
     """The only image in an archive, or the one called `name`, by its tag at least (`sources.ImageSource`)."""
 
-    is_far = False
+    is_high_latency = False
 
     def __init__(self, storage: BlobStore, name: str) -> None:
         """Find the image.
@@ -68,7 +68,7 @@ class DockerArchive:
         return self._manifest
 
     def blob(
-        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, is_retry: bool = False
     ) -> AbstractContextManager[Stream]:
         """Open the configuration or a layer."""
         if blob.digest not in self._pieces:

@@ -20,7 +20,7 @@ class Stream(Protocol):
     """The bytes of a blob from some start, on their way in."""
 
     @property
-    def comes_whole(self) -> bool:
+    def ignores_range(self) -> bool:
         """Whether the source cannot give the part that was asked for, and all of the blob is on its way instead."""
 
     def readinto(self, buffer: memoryview, /) -> int:
@@ -34,7 +34,7 @@ class ImageSource(Protocol):
     """
 
     @property
-    def is_far(self) -> bool:
+    def is_high_latency(self) -> bool:
         """Whether one connection brings little, as far as is known by now: large blobs then pay to be split."""
 
     def resolve(self, reference: Reference) -> Digest:
@@ -47,12 +47,12 @@ class ImageSource(Protocol):
         """Return the manifest or index, by `digest` where given (its bytes then verified), else by name."""
 
     def blob(
-        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, is_retry: bool = False
     ) -> AbstractContextManager[Stream]:
         """Open `blob` of the repository of `reference` from byte `start` up to `stop` (default: its end).
 
-        The bytes are not verified: they are exactly as many as the descriptor says, or there is an error. `again` says
-        that it came before and was damaged.
+        The bytes are not verified: they are exactly as many as the descriptor says, or there is an error. `is_retry`
+        says that the blob was damaged when it arrived before.
         """
 
 

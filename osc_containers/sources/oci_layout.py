@@ -20,7 +20,7 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 class OciLayout:
     """The image called `name` in an OCI image layout, or the only one (`sources.ImageSource`)."""
 
-    is_far = False
+    is_high_latency = False
 
     def __init__(self, storage: BlobStore, name: str) -> None:
         """Find the image.
@@ -48,7 +48,7 @@ class OciLayout:
         return verified_manifest(self._find(digest), digest, media_type)
 
     def blob(
-        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, is_retry: bool = False
     ) -> AbstractContextManager[Stream]:
         """Open a blob of the layout."""
         return open_blob(self._find(blob.digest), blob, start, stop)
@@ -85,7 +85,7 @@ def _name(item: Fields) -> str:
 class DirLayout:
     """The image in a directory of the `dir:` transport (`sources.ImageSource`)."""
 
-    is_far = False
+    is_high_latency = False
 
     def __init__(self, storage: BlobStore) -> None:
         """Find the image.
@@ -112,7 +112,7 @@ class DirLayout:
         return verified_manifest(piece, digest, "")
 
     def blob(
-        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, is_retry: bool = False
     ) -> AbstractContextManager[Stream]:
         """Open a blob of the directory."""
         piece = self._storage.find(_file_name(blob.digest))

@@ -54,9 +54,9 @@ class RegistryImages:
         self._manifests: dict[Digest, Manifest | Index] = {}
 
     @property
-    def is_far(self) -> bool:
+    def is_high_latency(self) -> bool:
         """Whether a registry answered slowly, or none at all yet."""
-        return self._registries.is_far
+        return self._registries.is_high_latency
 
     def resolve(self, reference: Reference) -> Digest:
         """Return the digest that `reference` names now, by HEAD where the registry answers that with one."""
@@ -74,11 +74,11 @@ class RegistryImages:
         return _first(places, lambda registry, repository: self._get(registry, repository, reference, digest))
 
     def blob(
-        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, is_retry: bool = False
     ) -> Download:
         """Open a blob; see `sources.ImageSource`. One that came damaged comes from the registry before its mirrors."""
         places = self._registries.places(reference, by_digest=True)
-        if again:
+        if is_retry:
             places = (places[-1], *places[:-1])
         return Download(places, blob, start, stop, str(reference))
 
@@ -148,7 +148,7 @@ class _Registries:
         return Logins(self._configuration.helpers, self._environ)
 
     @property
-    def is_far(self) -> bool:
+    def is_high_latency(self) -> bool:
         with self._lock:
             waits = [registry.latency for registry in self._open.values() if registry.latency is not None]
         return max(waits, default=_FAR) >= _FAR

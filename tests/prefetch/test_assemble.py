@@ -42,12 +42,12 @@ def test_a_large_blob_comes_in_segments_that_make_the_same_archive(tmp_path: Pat
     assert hashes(tmp_path / "whole") == hashes(tmp_path / "split")
 
 
-@pytest.mark.parametrize("is_far", [False, True])
-def test_blobs_are_split_where_the_source_is_far(is_far: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_high_latency", [False, True])
+def test_blobs_are_split_where_the_source_is_far(is_high_latency: bool, tmp_path: Path) -> None:
     source = RecordingSource({APP: BIG})
-    source.is_far = is_far
+    source.is_high_latency = is_high_latency
     transfer(source, tmp_path, connections=None)
-    assert (len(source.ranges) > 1) is is_far
+    assert (len(source.ranges) > 1) is is_high_latency
 
 
 class Counting:
@@ -95,11 +95,11 @@ class WholeSource(RecordingSource):
 
     @contextmanager
     def blob(
-        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, is_retry: bool = False
     ) -> Iterator[Stream]:
-        with super().blob(reference, blob, start, stop, again=again) as stream:
+        with super().blob(reference, blob, start, stop, is_retry=is_retry) as stream:
             counted = _Counted(stream, self, start)
-            counted.comes_whole = start > 0 or stop not in (None, blob.size)
+            counted.ignores_range = start > 0 or stop not in (None, blob.size)
             yield counted if blob.digest == LAYER else stream
 
 
@@ -108,7 +108,7 @@ class _Counted:
     stream: Stream
     source: WholeSource
     in_vain: int
-    comes_whole = False
+    ignores_range = False
 
     def readinto(self, buffer: memoryview, /) -> int:
         count = self.stream.readinto(buffer)

@@ -103,16 +103,16 @@ def test_a_registry_is_far_until_it_answers_quickly(
 ) -> None:
     slow, quick = (Reference.parse(each.push(IMAGE, "team/app:1.0")) for each in (registry, elsewhere))
     registry.script = lambda request: _late
-    assert source.is_far
+    assert source.is_high_latency
     for _ in range(3):
         source.resolve(slow)
-    assert source.is_far
+    assert source.is_high_latency
     registry.script = lambda request: None
     # On a busy machine not each answer is quick, but one of so many is.
-    assert any(source.resolve(slow) and not source.is_far for _ in range(200))
+    assert any(source.resolve(slow) and not source.is_high_latency for _ in range(200))
     elsewhere.script = lambda request: _late
     source.resolve(quick)
-    assert source.is_far, "one of two is"
+    assert source.is_high_latency, "one of two is"
 
 
 def _late(exchange: Exchange) -> None:
@@ -342,7 +342,7 @@ def test_a_tag_that_moves_between_two_requests_gives_one_of_the_two_images(
 def test_gives_the_part_of_a_blob(registry: FaultRegistry, source: ImageSource, start: int, stop: int | None) -> None:
     reference, blob = put(registry, BIG)
     with source.blob(reference, blob, start, stop) as stream:
-        assert not stream.comes_whole
+        assert not stream.ignores_range
     assert read(source, reference, blob, start, stop) == BIG[start:stop]
 
 
@@ -362,7 +362,7 @@ def test_a_registry_without_ranges_gives_the_whole_and_says_so(
         registry.script = faults.on(fault, lambda request: "range" in request.headers)
     reference, blob = put(registry, BIG)
     with source.blob(reference, blob, 0, 1000) as stream:
-        assert stream.comes_whole
+        assert stream.ignores_range
     assert read(source, reference, blob, 1_000_000, 1_500_000) == BIG[1_000_000:1_500_000]
 
 

@@ -17,7 +17,7 @@ from tests.support.images import Image
 class _Stream(io.BytesIO):
     """A stream that gives at most 10,000 bytes at a time."""
 
-    comes_whole = False
+    ignores_range = False
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
         return super().readinto(buffer[:10_000])
@@ -32,7 +32,7 @@ class FakeSource:
     damaged: Mapping[Digest, bytes] = field(default_factory=dict)
     """What is served in place of a blob."""
 
-    is_far = True
+    is_high_latency = True
 
     def open(self, origin: str) -> "FakeSource":
         """Stand in for the function that opens an origin."""
@@ -55,7 +55,7 @@ class FakeSource:
 
     @contextmanager
     def blob(
-        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, is_retry: bool = False
     ) -> Iterator[Stream]:
         self.asked["blob"] += 1
         self.asked[str(blob.digest)] += 1

@@ -32,9 +32,9 @@ class RecordingSource(FakeSource):
 
     @contextmanager
     def blob(
-        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, again: bool = False
+        self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, is_retry: bool = False
     ) -> Iterator[Stream]:
-        with super().blob(reference, blob, start, stop, again=again) as stream:
+        with super().blob(reference, blob, start, stop, is_retry=is_retry) as stream:
             if blob.digest == self.layer:
                 self.ranges.append((start, stop or blob.size))
                 yield _Failing(stream, self)
@@ -48,8 +48,8 @@ class _Failing:
     source: RecordingSource
 
     @property
-    def comes_whole(self) -> bool:
-        return self.stream.comes_whole
+    def ignores_range(self) -> bool:
+        return self.stream.ignores_range
 
     def readinto(self, buffer: memoryview, /) -> int:
         count = self.stream.readinto(buffer)
