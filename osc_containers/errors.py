@@ -1,13 +1,13 @@
-"""The exceptions that a caller may catch, split by who must act.
+"""Exceptions that callers may catch, grouped by who has to act.
 
-Everything that a user, a registry or a disk can cause is an `Error` (or an `OSError`, whose text names its file);
-anything else is a bug and keeps its traceback. A message reads `where: what; got X, expected Y`, in lower case, and
-ends with what to do where that is not plain.
+Everything that a user, a registry or a disk can cause is raised as an `Error`, or as an `OSError` whose text names the
+file. Any other exception is a bug and keeps its traceback. A message reads `where: what; got X, expected Y` in lower
+case, and ends with what to do now unless that is obvious.
 """
 
 
 class Error(Exception):
-    """Base of all said errors; `problems` has each of them as a line of text, and there is at least one."""
+    """Base class of user-facing errors; `problems` holds one or more one-line messages."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
@@ -15,16 +15,16 @@ class Error(Exception):
 
 
 class DescriptionError(Error):
-    """A description (or `_service` file) cannot be used: edit it."""
+    """An image description or `_service` file is unusable: edit it."""
 
 
 class LockError(Error):
-    """The lock is broken or does not cover the description: prefetch again."""
+    """The lock file is broken or does not cover the description: run the prefetch again."""
 
 
 class RegistryError(Error):
-    """A registry (or another image source) did not give what was asked: log in, wait, or correct the name."""
+    """A registry or another image source failed: log in, wait, or correct the name."""
 
 
 class VerificationError(Error):
-    """Bytes are not those that were pinned: do not use them."""
+    """Content does not match its locked digest: do not use it."""

@@ -1,4 +1,4 @@
-"""Writing files so that no half of one is ever seen under its name, and moving bytes between files."""
+"""Atomic file creation: a file never appears under its name with partial content."""
 
 import errno
 import os
@@ -12,17 +12,19 @@ from osc_containers.errors import Error
 from osc_containers.fs import ranges
 
 _OTHER_FILES = 256
-"""Files that a process has open besides: connections above all."""
+"""Descriptors that a process needs for everything else, mostly network connections."""
 
-_TEMPORARY = ".osc-containers"
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_NO_MODES = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}
+_SUFFIX = ".osc-containers"
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CHMOD_UNSUPPORTED = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Give `path` the content and exactly that mode, whatever the umask; it has the old content or the new, never half.
+    """Replace `path` with a file of this content and exactly this mode, whatever the umask.
 
-    A symbolic link there is replaced, not followed.
+    At any time `path` has either the old content or all of the new content. A symbolic link is replaced, not followed.
+
+    :raises OSError: the file cannot be written; `path` is unchanged.
     """
     with naming(path), new_file(path, mode) as descriptor:
         ranges.write_all(descriptor, content, 0)
@@ -30,7 +32,7 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 @contextmanager
 def naming(path: Path | str) -> Iterator[None]:
-    """Let an `OSError` of the block name `path`, and not a temporary file or none."""
+    """Make every `OSError` of the block name `path` instead of a temporary file or no file at all."""
     try:
         yield
     except OSError as error:
@@ -39,12 +41,13 @@ def naming(path: Path | str) -> Iterator[None]:
 
 @contextmanager
 def new_file(path: Path | str, mode: int = 0o644, directory: int | None = None) -> Iterator[int]:
-    """Open a new file beside `path` for writing; it takes that name when the block ends well, else it is removed.
+    """Yield the descriptor of a new file, which is renamed to `path` if the block succeeds and removed if it fails.
 
-    A relative `path` starts at the open `directory` where that is given.
+    A relative `path` starts at the open directory `directory` if that is given.
     """
-    with beside(path, directory) as temporary:
-        descriptor = os.open(temporary, _NEW, 0o600, dir_fd=directory)
+    with replacement(path, directory) as temporary:
+        # The mode is set last, so that no other user can open the file while it is incomplete.
+        descriptor = os.open(temporary, _CREATE, 0o600, dir_fd=directory)
         try:
             yield descriptor
             set_mode(descriptor, mode)
@@ -53,53 +56,58 @@ def new_file(path: Path | str, mode: int = 0o644, directory: int | None = None) 
 
 
 def set_mode(descriptor: int, mode: int) -> None:
-    """Give an open file exactly that mode; where files have none of their own (vfat), its owner must get no less."""
+    """Set the mode of an open file, regardless of the umask.
+
+    :raises OSError: the mode cannot be set. On file systems without modes, such as vfat, this is an error only if the
+        owner lacks a permission that `mode` grants.
+    """
     try:
         os.fchmod(descriptor, mode)
     except OSError as error:
-        if error.errno not in _NO_MODES or mode & stat.S_IRWXU & ~os.fstat(descriptor).st_mode:
+        if error.errno not in _CHMOD_UNSUPPORTED or mode & stat.S_IRWXU & ~os.fstat(descriptor).st_mode:
             raise
 
 
 def flush(descriptor: int) -> None:
-    """Let the file system say what it could not write: NFS and FUSE say it to who closes the file."""
+    """Report write errors that were deferred, and keep the descriptor open."""
+    # NFS and FUSE write back and report errors when any descriptor of the file is closed, so a duplicate is enough.
     os.close(os.dup(descriptor))
 
 
 def temporary_name(path: Path | str) -> str:
-    """Return a name beside `path` that nobody can guess, and that `remove_abandoned` knows."""
+    """Return an unpredictable name in the directory of `path`, in the form that `remove_abandoned` recognizes."""
     parent, name = os.path.split(path)
-    return os.path.join(parent, f".{name[:48]}.{os.urandom(8).hex()}{_TEMPORARY}")
+    return os.path.join(parent, f".{name[:48]}.{os.urandom(8).hex()}{_SUFFIX}")
 
 
 def remove_abandoned(directory: Path) -> None:
-    """Remove the files that writers which were killed left under temporary names; none may be at work there."""
-    for path in directory.glob(f".*.{'[0-9a-f]' * 16}{_TEMPORARY}"):
+    """Remove temporary files that killed processes left behind; no other process may be writing to `directory`."""
+    for path in directory.glob(f".*.{'[0-9a-f]' * 16}{_SUFFIX}"):
         with suppress(OSError):
             path.unlink()
 
 
 @contextmanager
-def beside(path: Path | str, directory: int | None = None) -> Iterator[str]:
-    """Give out a name beside `path`; what is made under it takes the name `path` when the block ends well."""
+def replacement(path: Path | str, directory: int | None = None) -> Iterator[str]:
+    """Yield a temporary name; what the block creates there is renamed to `path` if the block succeeds."""
     temporary = temporary_name(path)
     try:
         yield temporary
         os.rename(temporary, path, src_dir_fd=directory, dst_dir_fd=directory)
     finally:
-        # Also after a rename: between two links to one file rename(2) does nothing and leaves both.
+        # This is needed after a rename, too: rename(2) leaves both names in place if they are links to the same file.
         with suppress(OSError):
             os.unlink(temporary, dir_fd=directory)
 
 
 def allow_open(count: int) -> None:
-    """Let this process have `count` files open at a time, as far as its hard limit goes: the soft one is often 1024.
+    """Raise the soft limit on open files, often 1024, so that this process can have `count` of them open at a time.
 
-    :raises Error: it does not go that far.
+    :raises Error: the hard limit is lower than that.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count:
-        raise Error(f"limit on open files: got {hard}, expected {count} and some more; raise it (ulimit -Hn)")
+        raise Error(f"limit on open files: got {hard}, expected more than {count}; raise it (ulimit -Hn)")
     needed = count + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
         limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)

@@ -1,4 +1,4 @@
-"""Reading, copying and hashing byte ranges of open files."""
+"""Reading, copying and hashing byte ranges of open files. All offsets and sizes are in bytes."""
 
 import errno
 import hashlib
@@ -12,35 +12,22 @@ CHUNK = 1 << 20
 
 
 def write_all(descriptor: int, content: bytes | memoryview, offset: int) -> None:
-    """Write all of `content` at `offset`."""
+    """Write all of `content` at `offset`, with as many system calls as that takes."""
     view = memoryview(content)
     while view:
-        written = os.pwrite(descriptor, view, offset)
-        view = view[written:]
-        offset += written
-
-
-def chunks(descriptor: int, start: int, end: int) -> Iterator[memoryview]:
-    """Yield the bytes from `start` to `end` through one buffer, which each step overwrites; a short file ends it."""
-    buffer = memoryview(bytearray(max(0, min(end - start, CHUNK))))
-    while start < end and (count := os.preadv(descriptor, [buffer[: end - start]], start)):
-        yield buffer[:count]
-        start += count
-
-
-def read(descriptor: int, start: int, end: int) -> bytes:
-    """Return the bytes from `start` to `end`; fewer where the file ends before."""
-    return b"".join(bytes(chunk) for chunk in chunks(descriptor, start, end))
+        count = os.pwrite(descriptor, view, offset)
+        view = view[count:]
+        offset += count
 
 
 class FileSlice(NamedTuple):
-    """Where something begins in an open file; offsets are counted from there."""
+    """A position in an open file, from which all offsets are counted."""
 
     descriptor: int
     offset: int
 
     def at(self, offset: int) -> "FileSlice":
-        """Return another place in the same file."""
+        """Return the slice that starts `offset` bytes later."""
         return FileSlice(self.descriptor, self.offset + offset)
 
     def write(self, content: bytes | memoryview, offset: int = 0) -> None:
@@ -48,19 +35,26 @@ class FileSlice(NamedTuple):
         write_all(self.descriptor, content, self.offset + offset)
 
     def read(self, start: int, stop: int) -> bytes:
-        """Return the bytes from `start` to `stop`; fewer where the file ends before."""
-        return read(self.descriptor, self.offset + start, self.offset + stop)
+        """Return the bytes from `start` to `stop`; fewer if the file is shorter."""
+        return b"".join(bytes(chunk) for chunk in self.chunks(start, stop))
 
     def chunks(self, start: int, stop: int) -> Iterator[memoryview]:
-        """Yield the bytes as `chunks` does."""
-        return chunks(self.descriptor, self.offset + start, self.offset + stop)
+        """Yield the bytes from `start` to `stop`, or to the end of the file.
+
+        All chunks share one buffer: each step overwrites the previous chunk.
+        """
+        position, end = self.offset + start, self.offset + stop
+        buffer = memoryview(bytearray(max(0, min(stop - start, CHUNK))))
+        while position < end and (count := os.preadv(self.descriptor, [buffer[: end - position]], position)):
+            yield buffer[:count]
+            position += count
 
     def copy(self, target: "FileSlice", size: int) -> None:
-        """Copy `size` bytes to another place."""
+        """Copy the first `size` bytes to `target`, as `copy_range` does."""
         copy_range(self.descriptor, self.offset, target.descriptor, target.offset, size)
 
     def sha256(self, size: int) -> str:
-        """Return the SHA-256 of `size` bytes, in hexadecimal."""
+        """Return the SHA-256 of the first `size` bytes, in hexadecimal."""
         hasher = hashlib.sha256()
         for chunk in self.chunks(0, size):
             hasher.update(chunk)
@@ -68,12 +62,14 @@ class FileSlice(NamedTuple):
 
 
 def copy_range(source: int, source_offset: int, target: int, target_offset: int, size: int) -> None:
-    """Copy `size` bytes between two open files, in the kernel where it can.
+    """Copy `size` bytes between two open files, inside the kernel if possible.
 
-    Whole blocks at the same place of a block are shared where the file system does that (btrfs, XFS).
+    Blocks are shared instead of copied on file systems that support it (btrfs, XFS), provided that both offsets have
+    the same position within a block.
 
-    :raises OSError: also when the source ends early.
+    :raises OSError: a file cannot be read or written, or the source is too short.
     """
+    # File systems share whole blocks only. Copying up to the first block boundary separately lets them do that.
     block = os.fstat(target).st_blksize
     head = min(-source_offset % block, size) if source_offset % block == target_offset % block else size
     body = (size - head) // block * block
@@ -82,18 +78,19 @@ def copy_range(source: int, source_offset: int, target: int, target_offset: int,
 
 
 def _copy(source: int, source_offset: int, target: int, target_offset: int, size: int) -> None:
-    by_kernel = True
+    use_kernel = True
     while size:
         count = 0
-        if by_kernel:
-            # Which errors say that it cannot do it depends on the file system; what is wrong with a disk shows again.
+        if use_kernel:
+            # The error for "not supported" depends on the file system, so every error leads to the fallback below. It
+            # runs into the same error if the disk is the cause.
             with suppress(OSError):
                 count = os.copy_file_range(source, target, size, source_offset, target_offset)
-            by_kernel = count > 0
-        if not by_kernel:
+            use_kernel = count > 0
+        if not use_kernel:
             chunk = os.pread(source, min(size, CHUNK), source_offset)
             write_all(target, chunk, target_offset)
             count = len(chunk)
         if not count:
-            raise OSError(errno.EIO, "the file ended early while it was copied")
+            raise OSError(errno.EIO, "unexpected end of file while copying")
         source_offset, target_offset, size = source_offset + count, target_offset + count, size - count

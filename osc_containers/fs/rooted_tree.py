@@ -1,7 +1,7 @@
-"""Writing into the tree of an image, without ever leaving it.
+"""Writes into the directory tree of an image that never leave that tree.
 
-The tree may be hostile: links in it are followed as they would be in the running image, with the tree as `/`, component
-by component on open directories, so that neither a link nor a race leads out of it.
+The tree may be hostile. Symbolic links in it are followed as in the running image, where the tree is `/`. Each path is
+resolved component by component on open directories, so neither a link nor a race leads out of the tree.
 """
 
 import errno
@@ -15,134 +15,137 @@ from typing import NamedTuple
 
 from osc_containers.fs import atomic, ranges
 
-_LINKS = 40
-"""Symbolic links on one path at most, as in Linux (path_resolution(7))."""
+_LINK_LIMIT = 40
+"""Symbolic links that are followed in one path, as in Linux (path_resolution(7))."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_HARD_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
-_MODES = {"/tmp": 0o1777, "/var/tmp": 0o1777}  # noqa: S108 - where they are made, they get the mode that they always have
+_MODES = {"/tmp": 0o1777, "/var/tmp": 0o1777}  # noqa: S108 - directories of the image, which any user may write to
 
 
 class Tree(NamedTuple):
-    """The tree below `root`; paths in it are absolute.
+    """The directory tree below `root`. Paths in it are absolute; missing parent directories are created.
 
-    With `keeps`, what is there and is something else than what shall be is an error; without, it is replaced. An
-    `OSError` of any method names the path in the tree, not what was in the way of it.
+    Existing files and links are replaced. With `keeps`, only those that already have the requested content are; any
+    other is an error.
+
+    All methods raise `OSError`, with the path inside the tree, if that path cannot be written, and `ValueError` if it
+    is not absolute or contains `..`.
     """
 
     root: Path
     keeps: bool = False
 
     def write(self, path: str, content: bytes, mode: int) -> None:
-        """Make a file with exactly that mode, in place of whatever file or link has the name."""
+        """Write a file with exactly this mode, whatever the umask."""
         with self._parent(path) as (parent, name):
-            self._expect(name, parent, lambda: _digest(name, parent) == hashlib.sha256(content).digest())
+            self._check_existing(name, parent, lambda: _digest(name, parent) == hashlib.sha256(content).digest())
             with atomic.new_file(name, mode, parent) as descriptor:
                 ranges.write_all(descriptor, content, 0)
 
     def symlink(self, path: str, target: str) -> None:
-        """Make a symbolic link, in place of whatever file or link has the name."""
+        """Create a symbolic link."""
         with self._parent(path) as (parent, name):
-            self._expect(name, parent, lambda: _link_target(name, parent) == target)
-            with atomic.beside(name, parent) as temporary:
+            self._check_existing(name, parent, lambda: _link_target(name, parent) == target)
+            with atomic.replacement(name, parent) as temporary:
                 os.symlink(target, temporary, dir_fd=parent)
 
     def link(self, path: str, source: Path, *, own: bool = False) -> bool:
-        """Make a file of mode 0644 that is `source` by hard link, or a copy where there can be no link.
+        """Create a file of mode 0644 with the content of `source`: a hard link if possible, otherwise a copy.
 
-        A source of another mode or, with `own`, of another owner than this process is copied: a link shares both.
-        Return whether it is a link.
+        A hard link shares mode and owner with its source. So the source is copied if it has another mode or, with
+        `own`, if it belongs to another user than this process.
+
+        :returns: whether it is a hard link.
         """
         real = source.resolve(strict=True)
         with real.open("rb") as file, self._parent(path) as (parent, name):
             status = os.fstat(file.fileno())
-            self._expect(name, parent, lambda: _digest(name, parent) == hashlib.file_digest(file, "sha256").digest())
-            if _is_alike(status, own=own) and _hard_link(real, name, parent):
-                return True
+            self._check_existing(
+                name, parent, lambda: _digest(name, parent) == hashlib.file_digest(file, "sha256").digest()
+            )
+            if _can_share(status, own=own):
+                try:
+                    with atomic.replacement(name, parent) as temporary:
+                        os.link(real, temporary, dst_dir_fd=parent)
+                except OSError as error:
+                    if error.errno not in _NO_HARD_LINK:
+                        raise
+                else:
+                    return True
             with atomic.new_file(name, 0o644, parent) as copy:
                 ranges.copy_range(file.fileno(), 0, copy, 0, status.st_size)
         return False
 
-    def _expect(self, name: str, parent: int, is_same: Callable[[], bool]) -> None:
-        if self.keeps and _is_there(name, parent) and not is_same():
-            raise FileExistsError(errno.EEXIST, "is there already and is something else; rename or remove it")
-
     def can_link(self, source: Path, *, own: bool = False) -> bool:
-        """Tell whether `link` needs no room for `source`, as far as file systems, mode and owner tell."""
+        """Return whether `link` is expected to need no disk space for `source`, judging by file system, mode, owner."""
         status = source.stat()
-        return _is_alike(status, own=own) and status.st_dev == self.root.stat().st_dev
+        return _can_share(status, own=own) and status.st_dev == self.root.stat().st_dev
+
+    def _check_existing(self, name: str, parent: int, is_same: Callable[[], bool]) -> None:
+        if not self.keeps:
+            return
+        try:
+            os.lstat(name, dir_fd=parent)
+        except FileNotFoundError:
+            return
+        if not is_same():
+            raise FileExistsError(errno.EEXIST, "already exists with different content; rename or remove it")
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """Open the directory of `path`, made where it is missing."""
+        """Yield the open parent directory of `path`, created if it is missing, and the last component."""
         pure = PurePosixPath(path)
         if not pure.is_absolute() or ".." in pure.parts or "\0" in path:
-            raise ValueError(f"got the path {path[:300]!r}, expected an absolute one without '..'")
+            raise ValueError(f"got path {path[:300]!r}, expected an absolute path without '..'")
         with ExitStack() as stack:
             root = _open(self.root, None, stack)
             with atomic.naming(f"{self.root}{path}"):
-                yield _walk(root, pure.parent, stack), pure.name
-
-
-def _walk(root: int, directory: PurePosixPath, stack: ExitStack) -> int:
-    """Return the open directory; what is missing on the way is made."""
-    opened = [("", root)]
-    pending = list(reversed(directory.parts[1:]))
-    links = 0
-    while pending:
-        name = pending.pop()
-        if name == "..":
-            opened = opened[:-1] or opened
-            continue
-        here = "/".join(part for part, _ in opened) + "/" + name
-        parent = opened[-1][1]
-        target = _link_target(name, parent)
-        if target is None:
-            opened.append((name, _open_or_make(name, parent, here, stack)))
-            continue
-        links += 1
-        if links > _LINKS:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        if target.startswith("/"):
-            opened = opened[:1]
-        pending += [part for part in reversed(target.split("/")) if part not in ("", ".")]
-    return opened[-1][1]
-
-
-def _is_alike(status: os.stat_result, *, own: bool) -> bool:
-    return stat.S_IMODE(status.st_mode) == 0o644 and (not own or status.st_uid == os.geteuid())
-
-
-def _is_there(name: str, parent: int) -> bool:
-    try:
-        os.lstat(name, dir_fd=parent)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _digest(name: str, parent: int) -> bytes | None:
-    """Return the SHA-256 of a file, or None where there is no plain file."""
-    if not stat.S_ISREG(os.lstat(name, dir_fd=parent).st_mode):
-        return None
-    with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent), "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def _hard_link(real: Path, name: str, parent: int) -> bool:
-    """Make a hard link, or return False where there can be none."""
-    try:
-        with atomic.beside(name, parent) as temporary:
-            os.link(real, temporary, dst_dir_fd=parent)
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINK:
-            raise
-        return False
-    return True
+                yield _open_directory(root, pure.parent, stack), pure.name
 
 
 def directory_mode(path: str) -> int:
-    """Return the mode that a directory of the image gets where it is made."""
+    """Return the mode of a newly created directory, by its path in the image."""
     return _MODES.get(path, 0o755)
+
+
+def _open_directory(root: int, directory: PurePosixPath, stack: ExitStack) -> int:
+    """Open a directory of the tree, and create what is missing of its path.
+
+    The kernel must not resolve the path, because it would follow absolute links and `..` out of the tree. (openat2(2)
+    would not, but Python does not offer it.) So this function keeps a stack of the open directories on the way down,
+    from which `..` removes the last one.
+    """
+    branch = [("", root)]
+    pending = list(reversed(directory.parts[1:]))
+    link_count = 0
+    while pending:
+        name = pending.pop()
+        if name == "..":
+            branch = branch[:-1] or branch  # in `/`, `..` is `/`
+            continue
+        parent = branch[-1][1]
+        target = _link_target(name, parent)
+        if target is None:
+            path = "/".join(part for part, _ in branch) + "/" + name
+            branch.append((name, _open_or_create(name, parent, directory_mode(path), stack)))
+            continue
+        link_count += 1
+        if link_count > _LINK_LIMIT:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if target.startswith("/"):
+            branch = branch[:1]
+        pending += [part for part in reversed(target.split("/")) if part not in ("", ".")]
+    return branch[-1][1]
+
+
+def _open_or_create(name: str, parent: int, mode: int, stack: ExitStack) -> int:
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        return _open(name, parent, stack)
+    descriptor = _open(name, parent, stack)
+    os.fchmod(descriptor, mode)  # unlike mkdir(2), this ignores the umask
+    return descriptor
 
 
 def _open(path: str | Path, parent: int | None, stack: ExitStack) -> int:
@@ -151,17 +154,21 @@ def _open(path: str | Path, parent: int | None, stack: ExitStack) -> int:
     return descriptor
 
 
-def _open_or_make(name: str, parent: int, here: str, stack: ExitStack) -> int:
-    try:
-        os.mkdir(name, 0o700, dir_fd=parent)
-    except FileExistsError:
-        return _open(name, parent, stack)
-    descriptor = _open(name, parent, stack)
-    os.fchmod(descriptor, directory_mode(here))
-    return descriptor
+def _can_share(status: os.stat_result, *, own: bool) -> bool:
+    """Return whether a source has the mode and owner that the file in the tree must have."""
+    return stat.S_IMODE(status.st_mode) == 0o644 and (not own or status.st_uid == os.geteuid())
+
+
+def _digest(name: str, parent: int) -> bytes | None:
+    """Return the SHA-256 of a file, or None if it is not a regular file."""
+    if not stat.S_ISREG(os.lstat(name, dir_fd=parent).st_mode):
+        return None
+    with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent), "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _link_target(name: str, parent: int) -> str | None:
+    """Return the target of a symbolic link, or None if there is no link of this name."""
     try:
         return os.readlink(name, dir_fd=parent)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What is written into a tree stays in it, however its links stand, and is what was asked for."""
+"""Nothing is ever written outside a tree, whatever links are in it, and files have the requested content."""
 
 import ctypes
 import errno
@@ -17,12 +17,12 @@ from tests.support.process import SHARED_MEMORY, file_size_limit, umask
 
 OUTSIDE = "outside"
 
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2): two names change places at once
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2) with this flag swaps two names atomically
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Iterator[Tree]:
-    """Give an empty tree beside a directory in which nothing may appear; no descriptor is left open."""
+    """Yield an empty tree next to a directory that must stay empty; no descriptor may be left open."""
     (tmp_path / "root").mkdir()
     (tmp_path / OUTSIDE).mkdir()
     with all_closed():
@@ -40,19 +40,19 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files_of(tree: Tree) -> dict[str, str]:
-    """Return all that is in a tree: files by their content, links by `-> target`, directories by their mode."""
-    found = {}
+    """Return the content of each file, `-> target` for each link and the mode of each directory."""
+    contents = {}
     for path in sorted(tree.root.rglob("*")):
         name = str(path.relative_to(tree.root))
         if path.is_symlink():
-            found[name] = f"-> {os.readlink(path)}"
+            contents[name] = f"-> {os.readlink(path)}"
         else:
-            found[name] = path.read_text() if path.is_file() else f"{path.stat().st_mode & 0o7777:o}"
-    return found
+            contents[name] = path.read_text() if path.is_file() else f"{path.stat().st_mode & 0o7777:o}"
+    return contents
 
 
 @pytest.mark.parametrize("mask", [0, 0o022, 0o077])
-def test_modes_are_those_of_an_image_whatever_the_umask(tree: Tree, mask: int) -> None:
+def test_modes_do_not_depend_on_the_umask(tree: Tree, mask: int) -> None:
     with umask(mask):
         tree.write("/var/tmp/kiwi_containers/x", b"x", 0o640)
         tree.write("/tmp/y", b"y", 0o755)
@@ -72,7 +72,7 @@ def test_modes_are_those_of_an_image_whatever_the_umask(tree: Tree, mask: int) -
     assert (tree.root / "tmp/y").stat().st_mode & 0o7777 == 0o755
 
 
-def test_directories_that_are_there_keep_their_modes(tree: Tree) -> None:
+def test_existing_directories_keep_their_modes(tree: Tree) -> None:
     (tree.root / "var/tmp").mkdir(parents=True)
     (tree.root / "var").chmod(0o711)
     (tree.root / "var/tmp").chmod(0o700)
@@ -102,7 +102,7 @@ def test_directories_that_are_there_keep_their_modes(tree: Tree) -> None:
         ({"var": "/proc/self/root"}, "/var/x", "proc/self/root/x"),
     ],
 )
-def test_links_lead_where_they_would_in_the_image(tree: Tree, links: dict[str, str], path: str, expected: str) -> None:
+def test_links_are_resolved_inside_the_tree(tree: Tree, links: dict[str, str], path: str, expected: str) -> None:
     outside = str(tree.root.parent / OUTSIDE)
     expected = expected.replace("OUTSIDE", outside.lstrip("/"))
     for name, target in links.items():
@@ -113,7 +113,7 @@ def test_links_lead_where_they_would_in_the_image(tree: Tree, links: dict[str, s
 
 
 @pytest.mark.parametrize(("count", "fits"), [(40, True), (41, False)])
-def test_links_are_followed_as_often_as_linux_does(tree: Tree, count: int, fits: bool) -> None:
+def test_as_many_links_are_followed_as_in_linux(tree: Tree, count: int, fits: bool) -> None:
     (tree.root / "link0").mkdir()
     for number in range(count):
         (tree.root / f"link{number + 1}").symlink_to(f"link{number}")
@@ -121,11 +121,11 @@ def test_links_are_followed_as_often_as_linux_does(tree: Tree, count: int, fits:
         tree.write(f"/link{count}/x", b"x", 0o644)
         assert (tree.root / "link0/x").read_bytes() == b"x"
     else:
-        with pytest.raises(OSError, match=exactly(said(tree, f"/link{count}/x", errno.ELOOP))):
+        with pytest.raises(OSError, match=exactly(os_error(tree, f"/link{count}/x", errno.ELOOP))):
             tree.write(f"/link{count}/x", b"x", 0o644)
 
 
-def said(tree: Tree, path: str, number: int) -> str:
+def os_error(tree: Tree, path: str, number: int) -> str:
     return f"[Errno {number}] {os.strerror(number)}: '{tree.root}{path}'"
 
 
@@ -158,7 +158,7 @@ def make_file(path: Path) -> None:
         (make_file, f"/{'n' * 256}", errno.ENAMETOOLONG),
     ],
 )
-def test_what_stands_in_the_way_is_said_and_nothing_is_left(
+def test_an_obstacle_is_named_and_nothing_is_left(
     tree: Tree,
     source: Path,
     write: Callable[[Tree, str, Path], object],
@@ -168,7 +168,7 @@ def test_what_stands_in_the_way_is_said_and_nothing_is_left(
 ) -> None:
     make(tree.root / "old")
     before = os.listdir(tree.root)
-    with pytest.raises(OSError, match=exactly(said(tree, path, number))):
+    with pytest.raises(OSError, match=exactly(os_error(tree, path, number))):
         write(tree, path, source)
     assert os.listdir(tree.root) == before
 
@@ -178,7 +178,7 @@ def test_what_stands_in_the_way_is_said_and_nothing_is_left(
     "make",
     [make_file, make_loop, os.mkfifo, lambda path: path.symlink_to("/"), lambda path: path.symlink_to("../outside/x")],
 )
-def test_a_file_or_link_of_the_name_is_replaced(
+def test_an_existing_file_or_link_is_replaced(
     tree: Tree, source: Path, write: Callable[[Tree, str, Path], object], make: Callable[[Path], object]
 ) -> None:
     make(tree.root / "x")
@@ -189,14 +189,14 @@ def test_a_file_or_link_of_the_name_is_replaced(
 
 
 @pytest.mark.parametrize("path", ["", "x", "./x", "/a/../x", "/..", "/x\0"])
-def test_a_path_is_absolute_and_plain(tree: Tree, path: str) -> None:
-    with pytest.raises(ValueError, match=exactly(f"got the path {path!r}, expected an absolute one without '..'")):
+def test_a_path_must_be_absolute_without_dots(tree: Tree, path: str) -> None:
+    with pytest.raises(ValueError, match=exactly(f"got path {path!r}, expected an absolute path without '..'")):
         tree.write(path, b"x", 0o644)
     assert os.listdir(tree.root) == []
 
 
 @pytest.mark.parametrize("make", [None, make_file, lambda path: path.symlink_to("outside")])
-def test_the_root_is_a_directory_itself(tmp_path: Path, make: Callable[[Path], object] | None) -> None:
+def test_the_root_must_be_a_directory_and_not_a_link(tmp_path: Path, make: Callable[[Path], object] | None) -> None:
     (tmp_path / OUTSIDE).mkdir()
     if make:
         make(tmp_path / "root")
@@ -206,7 +206,7 @@ def test_the_root_is_a_directory_itself(tmp_path: Path, make: Callable[[Path], o
     assert os.listdir(tmp_path / OUTSIDE) == []
 
 
-def test_a_link_that_appears_in_between_leads_nowhere(tree: Tree) -> None:
+def test_a_race_with_a_link_does_not_leave_the_tree(tree: Tree) -> None:
     directory, link = tree.root / "var", tree.root / "link"
     directory.mkdir()
     link.symlink_to(tree.root.parent / OUTSIDE)
@@ -236,13 +236,13 @@ def test_a_link_that_appears_in_between_leads_nowhere(tree: Tree) -> None:
 
 def test_an_archive_is_linked_and_not_copied(tree: Tree, source: Path) -> None:
     assert tree.link("/var/tmp/x", source)
-    assert tree.link("/var/tmp/x", source), "a second time too"
+    assert tree.link("/var/tmp/x", source), "a second link to the same file"
     assert (tree.root / "var/tmp/x").samefile(source)
     assert os.listdir(tree.root / "var/tmp") == ["x"]
     assert os.listdir(source.parent) == [source.name]
 
 
-def test_the_file_behind_a_link_is_linked(tree: Tree, source: Path) -> None:
+def test_a_source_that_is_a_link_is_resolved_first(tree: Tree, source: Path) -> None:
     link = source.parent / "link"
     link.symlink_to(source.name)
     assert tree.link("/x", link)
@@ -251,13 +251,13 @@ def test_the_file_behind_a_link_is_linked(tree: Tree, source: Path) -> None:
 
 
 def is_copy(tree: Tree, source: Path, *, own: bool = False) -> bool:
-    linked = tree.link("/x", source, own=own)
+    is_link = tree.link("/x", source, own=own)
     copy = tree.root / "x"
     assert copy.read_bytes() == source.read_bytes()
     assert copy.stat().st_mode & 0o7777 == 0o644
     assert os.listdir(tree.root) == ["x"]
-    assert linked is copy.samefile(source)
-    return not linked
+    assert is_link is copy.samefile(source)
+    return not is_link
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o664, 0o755, 0o4644])
@@ -268,7 +268,7 @@ def test_a_source_of_another_mode_is_copied(tree: Tree, source: Path, mode: int)
     assert source.stat().st_mode & 0o7777 == mode
 
 
-def test_a_source_in_another_file_system_is_copied(tree: Tree) -> None:
+def test_a_source_on_another_file_system_is_copied(tree: Tree) -> None:
     assert SHARED_MEMORY.stat().st_dev != tree.root.stat().st_dev
     with TemporaryDirectory(dir=SHARED_MEMORY) as directory:
         source = Path(directory) / "x"
@@ -278,14 +278,14 @@ def test_a_source_in_another_file_system_is_copied(tree: Tree) -> None:
 
 
 @pytest.mark.integration
-def test_a_source_of_another_owner_is_copied_where_that_matters(tree: Tree, source: Path) -> None:
+def test_a_source_of_another_owner_is_copied_if_requested(tree: Tree, source: Path) -> None:
     os.chown(source, 1234, 1234)
     assert is_copy(tree, source, own=True)
     assert (tree.root / "x").stat().st_uid == os.geteuid()
     assert not is_copy(tree, source, own=False)
 
 
-def test_a_source_that_is_not_there_leaves_nothing(tree: Tree, source: Path) -> None:
+def test_a_missing_source_leaves_nothing(tree: Tree, source: Path) -> None:
     for path in (source.parent / "missing", source.parent):
         with pytest.raises((FileNotFoundError, IsADirectoryError)) as caught:
             tree.link("/x", path)
@@ -293,9 +293,9 @@ def test_a_source_that_is_not_there_leaves_nothing(tree: Tree, source: Path) -> 
     assert os.listdir(tree.root) == []
 
 
-def test_a_disk_that_fills_up_leaves_nothing(tree: Tree, source: Path) -> None:
+def test_a_full_disk_leaves_nothing(tree: Tree, source: Path) -> None:
     source.chmod(0o600)
     for write in (lambda: tree.write("/x", b"x" * 2000, 0o644), lambda: tree.link("/x", source)):
-        with file_size_limit(1000), pytest.raises(OSError, match=exactly(said(tree, "/x", errno.EFBIG))):
+        with file_size_limit(1000), pytest.raises(OSError, match=exactly(os_error(tree, "/x", errno.EFBIG))):
             write()
     assert os.listdir(tree.root) == []

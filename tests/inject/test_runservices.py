@@ -256,7 +256,7 @@ def test_a_packagers_own_file_is_not_replaced(build: BuildRoot, package: Path, n
     before = contents(package)[name]
     done = build.run_services()
     assert done.returncode != 0
-    message = f"kiwi_containers_inject: {name}: is there already and is something else; rename or remove it\n"
+    message = f"kiwi_containers_inject: {name}: already exists with different content; rename or remove it\n"
     assert message in done.stderr
     assert contents(package)[name] == before
 
@@ -300,7 +300,7 @@ def test_a_packagers_own_file_in_a_tar_is_not_replaced(build: BuildRoot, package
     before = snapshot(package)
     done = build.run_services()
     assert done.returncode != 0
-    assert f"kiwi_containers_inject: root/{name}: is there already and is something else" in done.stderr
+    assert f"kiwi_containers_inject: root/{name}: already exists with different content" in done.stderr
     assert snapshot(package) == before
 
 
