@@ -14,6 +14,7 @@ SCRIPTS = [
     "scripts/demo",
     "scripts/pictures",
     "scripts/manpage",
+    "scripts/service-files",
     "scripts/audit",
     "scripts/say-missing",
 ]

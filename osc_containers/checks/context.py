@@ -10,8 +10,9 @@ from osc_containers.kiwi.image_type import ImageType, Packages
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import service_file
 from osc_containers.obs.package import Package
+from osc_containers.obs.parameters import PREFETCH
 from osc_containers.obs.selection import Request
-from osc_containers.obs.service_file import PREFETCH, Entry
+from osc_containers.obs.service_file import Entry
 from osc_containers.oci import platform
 
 

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 
 from osc_containers.checks.context import Image, Subject
 from osc_containers.checks.finding import Finding, Severity
+from osc_containers.kiwi.backend import BACKENDS
 from osc_containers.kiwi.containers import Container
 
 _PACKAGES = {
-    "podman": ("podman",),
-    "docker": ("docker", "docker-stable", "docker-ce", "docker-ee", "docker.io", "moby-engine"),
-    "container-snap": ("container-snap",),
+    **{backend.name: backend.packages for backend in BACKENDS.values()},
     "coreutils": ("coreutils", "coreutils-single", "coreutils-systemd"),
 }
 """Packages that have a program, under the names that distributions give them."""

@@ -10,8 +10,9 @@ from osc_containers.kiwi import image_type
 from osc_containers.kiwi.description import Description
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
+from osc_containers.obs.parameters import INJECT, PREFETCH
 from osc_containers.obs.selection import Request
-from osc_containers.obs.service_file import FILE_NAME, INJECT, PREFETCH, Entry
+from osc_containers.obs.service_file import FILE_NAME, Entry
 from osc_containers.oci import platform
 
 _LOCAL = ("manual", "localonly", "disabled")

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from osc_containers.checks.context import Image, Subject
 from osc_containers.checks.finding import Finding, Severity
-from osc_containers.inject.units import ARCHIVES, STORES
+from osc_containers.inject.units import ARCHIVES
+from osc_containers.kiwi.backend import BACKENDS
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.image_type import MEBIBYTE, ImageType, Limit
 from osc_containers.lock.lockfile import Lock
@@ -86,7 +87,7 @@ def needed(loads: Sequence[tuple[Container, int]], mount: str, mounts: set[str])
 
 def _stores(backend: str, mounts: set[str]) -> set[str]:
     """Return where an engine may store: of docker's two places, the one with a file system of its own is meant."""
-    found = {_mount_of(path, mounts) for path in STORES[backend]}
+    found = {_mount_of(path, mounts) for path in BACKENDS[backend].stores}
     return found - {_mount_of("/var/lib", mounts)} or found
 
 

@@ -3,13 +3,14 @@
 import argparse
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
 from osc_containers.errors import Error
 from osc_containers.obs import selection, service_file
 from osc_containers.obs.package import Package
+from osc_containers.obs.parameters import PREFETCH, SERVICES
 from osc_containers.oci import platform
 
 given, words = service_file.given, service_file.words
@@ -49,19 +50,7 @@ def add_command(
 def add_package(parser: argparse.ArgumentParser) -> None:
     """Add the package."""
     parser.add_argument(
-        "directory", nargs="?", type=Path, default=Path(), metavar="DIR", help="the package (default: this directory)"
-    )
-
-
-def add_directory(parser: argparse.ArgumentParser) -> None:
-    """Add the package and, optionally, which descriptions of it."""
-    add_package(parser)
-    parser.add_argument(
-        "--description",
-        action="append",
-        default=[],
-        metavar="F",
-        help="a description of it (default: those in _service, else all)",
+        "directory", nargs="?", type=Path, default=Path(), metavar="DIR", help="package (default: this directory)"
     )
 
 
@@ -70,17 +59,30 @@ def add_format(parser: argparse.ArgumentParser, *formats: str) -> None:
     parser.add_argument("--format", choices=formats, default=formats[0], help=f"default: {formats[0]}")
 
 
-def add_arch_and_profile(parser: argparse.ArgumentParser, arch: str, profile: str) -> None:
-    """Add the two options that narrow a description down; the texts say what they are for and their default."""
-    add_arch(parser, arch)
-    action = parser.add_argument("--profile", action="append", default=[], metavar="P", help=profile)
-    action.completer = _profiles  # type: ignore[attr-defined]  # for argcomplete
+def add_parameters(
+    parser: argparse.ArgumentParser,
+    names: Collection[str] = (),
+    defaults: Mapping[str, str] | None = None,
+    *,
+    service: str = PREFETCH,
+) -> None:
+    """Add options for parameters of a service: for those in `names`, or else for all.
 
-
-def add_arch(parser: argparse.ArgumentParser, text: str) -> None:
-    """Add the choice of architectures."""
-    action = parser.add_argument("--arch", action="append", default=[], metavar="A", help=text)
-    action.completer = _architectures  # type: ignore[attr-defined]  # for argcomplete
+    What such an option does not say, the package's `_service` says. `defaults` has the texts for options that have
+    another default here than in the service.
+    """
+    for parameter in SERVICES[service].parameters.values():
+        if names and parameter.name not in names:
+            continue
+        default = (defaults or {}).get(parameter.name) or parameter.default or parameter.choices[0]
+        option, text = f"--{parameter.name}", f"{parameter.option} (default: as in _service, else {default})"
+        if parameter.choices == ("no", "yes"):
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, help=text)
+        elif parameter.choices:
+            parser.add_argument(option, choices=parameter.choices, help=text)
+        else:
+            action = parser.add_argument(option, action="append", default=[], metavar=parameter.metavar, help=text)
+            action.completer = _COMPLETERS.get(parameter.name)  # type: ignore[attr-defined]  # for argcomplete
 
 
 def _architectures(**_: object) -> tuple[str, ...]:
@@ -94,3 +96,6 @@ def _profiles(*, parsed_args: argparse.Namespace, **_: object) -> list[str]:
     except (Error, OSError):
         return []
     return [profile.name for found in descriptions for profile in found.profiles]
+
+
+_COMPLETERS = {"arch": _architectures, "profile": _profiles}

@@ -14,8 +14,9 @@ from osc_containers.cli.commands.verify import verify_all
 from osc_containers.formats import human
 from osc_containers.inject import inject as injection
 from osc_containers.lock.lockfile import EMPTY
-from osc_containers.obs import selection, service_file
+from osc_containers.obs import selection
 from osc_containers.obs.package import Package
+from osc_containers.obs.parameters import INJECT, NO_VALUE, PREFETCH, SERVICES
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +26,11 @@ _BUILD_ENVIRONMENT = Path("/.buildenv")
 
 def prefetch(parameters: Sequence[str]) -> int:
     """Run `kiwi_containers` in the package's directory."""
-    return process.run(service_file.PREFETCH, lambda: _prefetch(parameters))
+    return process.run(PREFETCH, lambda: _prefetch(parameters))
 
 
 def _prefetch(parameters: Sequence[str]) -> int:
-    options = _parser(service_file.PREFETCH).parse_args(parameters)
+    options = _parser(PREFETCH).parse_args(parameters)
     package, given = Package(Path()), arguments.given
     found = selection.read(package, given(options.description), arguments.words(options.arch), given(options.profile))
     prefetch_all(
@@ -44,11 +45,11 @@ def _prefetch(parameters: Sequence[str]) -> int:
 
 def inject(parameters: Sequence[str]) -> int:
     """Run `kiwi_containers_inject`; outside a build root it verifies and changes nothing."""
-    return process.run(service_file.INJECT, lambda: _inject(parameters))
+    return process.run(INJECT, lambda: _inject(parameters))
 
 
 def _inject(parameters: Sequence[str]) -> int:
-    options = _parser(service_file.INJECT).parse_args(parameters)
+    options = _parser(INJECT).parse_args(parameters)
     package, names = Package(Path()), arguments.given(options.description)
     if not _is_build_root():
         count = verify_all(package, names, [], [])
@@ -59,8 +60,7 @@ def _inject(parameters: Sequence[str]) -> int:
     # obs-build's parser of _service leaves references to characters as they are (Build/SimpleXML.pm).
     names = list(map(html.unescape, names))
     described = the_description(selection.read(package, names, [arch], []), arch)
-    entries = service_file.prefetches(package.directory)
-    told = selection.of_entries(package, entries, [described.path.name])
+    told = selection.of_entries(package, package.prefetches, [described.path.name])
     told = told.with_default_architectures(
         selection.default_architectures(told, package.read_lock() or EMPTY) or [arch]
     )
@@ -79,11 +79,13 @@ def _is_build_root() -> bool:
 def _parser(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=name, allow_abbrev=False)
     parser.add_argument("--outdir", type=Path, required=True)
-    for parameter, choices in service_file.PARAMETERS[name].items():
-        if choices:
-            allowed = (*choices, *service_file.NO_VALUE)
+    for parameter in SERVICES[name].parameters.values():
+        if parameter.choices:
+            allowed = (*parameter.choices, *NO_VALUE)
             # Blanks around a value are layout of the XML, as in `servicefile.given`.
-            parser.add_argument(f"--{parameter}", type=str.strip, choices=allowed, metavar="|".join(choices))
+            parser.add_argument(
+                f"--{parameter.name}", type=str.strip, choices=allowed, metavar="|".join(parameter.choices)
+            )
         else:
-            parser.add_argument(f"--{parameter}", action="append", default=[])
+            parser.add_argument(f"--{parameter.name}", action="append", default=[])
     return parser

@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from osc_containers.kiwi.backend import BACKENDS
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
 
@@ -34,14 +35,6 @@ LOADER = "/usr/libexec/kiwi_containers/load"
 KEEP = "/usr/libexec/kiwi_containers/keep"
 UNITS = "/usr/lib/systemd/system"
 TMPFILES = "/usr/lib/tmpfiles.d/kiwi_containers.conf"
-
-# What must be mounted before an engine can store an image; docker alone knows in which of the two.
-STORES = {
-    "podman": ("/var/lib/containers",),
-    "docker": ("/var/lib/docker", "/var/lib/containerd"),
-    "container-snap": ("/var/lib/container-snap",),
-}
-BACKENDS = tuple(STORES)
 
 _ID_LENGTH = 160  # with a prefix and a suffix in it, a file name of an ID has less than 255 bytes
 
@@ -91,7 +84,7 @@ def render(loads: Iterable[Load]) -> tuple[TextFile | Symlink, ...]:
     files: list[TextFile | Symlink] = [TextFile(path=TMPFILES, text=_TMPFILES, mode=0o644)]
     units: dict[str, Load] = {}
     for load in loads:
-        if load.backend not in STORES:
+        if load.backend not in BACKENDS:
             raise ValueError(f"got backend {load.backend[:80]!r}, expected one of {', '.join(BACKENDS)}")
         if units.setdefault(load.unit, load) != load:
             raise ValueError(f"{load.unit}: got two containers, {units[load.unit].reference} and {load.reference}")
@@ -173,8 +166,8 @@ def _unit(load: Load) -> str:
     )
     return _CONTAINER.format(
         description=quote_description(f"Container {name} in {load.backend}"),
-        stores=" ".join(STORES[load.backend]),
-        docker="Wants=docker.service\nAfter=docker.service\n" if load.backend == "docker" else "",
+        stores=" ".join(BACKENDS[load.backend].stores),
+        daemon=f"Wants={daemon}\nAfter={daemon}\n" if (daemon := BACKENDS[load.backend].daemon) else "",
         command=" ".join([LOADER, *map(quote_argument, arguments)]),
     )
 
@@ -194,7 +187,7 @@ _CONTAINER = f"""\
 [Unit]
 Description={{description}}
 RequiresMountsFor={ARCHIVES} {{stores}}
-{{docker}}Before=kiwi_containers.service
+{{daemon}}Before=kiwi_containers.service
 
 [Service]
 Type=oneshot

@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 from osc_containers.formats.xml_reader import BLANKS, Element, Problems
 from osc_containers.kiwi import image_source, profiles
+from osc_containers.kiwi.backend import BACKENDS
 from osc_containers.kiwi.image_source import Source
 from osc_containers.oci.reference import Reference
-
-BACKENDS = ("podman", "docker", "container-snap")
 
 _SECTION = ("source", "backend", "profiles", "arch")
 _CONTAINER = ("name", "path", "tag", "arch", "fetch_only")

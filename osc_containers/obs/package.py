@@ -11,16 +11,20 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from osc_containers.errors import Error, LockError
 from osc_containers.formats import cpio
 from osc_containers.fs import atomic
+from osc_containers.kiwi import description
+from osc_containers.kiwi.description import Description
 from osc_containers.lock import lockfile
 from osc_containers.lock.archive_names import ARCHIVE_SUFFIX
 from osc_containers.lock.lockfile import Lock
+from osc_containers.obs import service_file
+from osc_containers.obs.parameters import PREFETCH
+from osc_containers.obs.service_file import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +33,48 @@ _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _PREFIX = re.compile(r"_service:(?:[^:/]+:)*")
 
 
-class Package(NamedTuple):
-    """A package in `directory`."""
+class Package:
+    """The package in a directory.
 
-    directory: Path
+    `_service` and the descriptions are read once, when they are first needed. Make a new object after editing one.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._descriptions: dict[str, Description] = {}
+
+    @cached_property
+    def service_entries(self) -> tuple[Entry, ...]:
+        """The entries of `_service`; none where there is no such file.
+
+        :raises DescriptionError: it cannot be used.
+        """
+        return service_file.entries_in(self.directory)
+
+    @property
+    def prefetches(self) -> tuple[Entry, ...]:
+        """The entries of the prefetch service in `_service`.
+
+        :raises DescriptionError: as `service_entries`.
+        """
+        return tuple(entry for entry in self.service_entries if entry.name == PREFETCH)
+
+    @cached_property
+    def description_names(self) -> tuple[str, ...]:
+        """The file names of all descriptions.
+
+        :raises DescriptionError: there is none.
+        """
+        return tuple(path.name for path in description.find(self.directory))
+
+    def description(self, name: str) -> Description:
+        """Return the description in the file `name`.
+
+        :raises DescriptionError: it cannot be used.
+        """
+        if name not in self._descriptions:
+            self._descriptions[name] = description.read(self.directory / name)
+        return self._descriptions[name]
 
     def read_lock(self) -> Lock | None:
         """Return what is locked, or None where there is no lock file.

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from osc_containers.errors import DescriptionError
-from osc_containers.kiwi import description
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import service_file
 from osc_containers.obs.package import Package
+from osc_containers.obs.parameters import PREFETCH
 from osc_containers.obs.service_file import Entry
 from osc_containers.oci import platform
 from osc_containers.oci.reference import Reference
@@ -118,7 +118,7 @@ def of_package(
 
     :raises DescriptionError: as `read`; or the prefetch would refuse what `_service` tells it.
     """
-    entries = service_file.prefetches(package.directory)
+    entries = package.prefetches
     problems = [f"{service_file.FILE_NAME}:{entry.line}: {each}" for entry in entries for each in entry.problems()]
     if problems:
         raise DescriptionError(*problems)
@@ -136,7 +136,7 @@ def of_entries(
 
     A description that is given by name is what those entries are about that read it; all are, where none does.
     """
-    entries = entries or [Entry(name=service_file.PREFETCH, mode="")]
+    entries = entries or [Entry(name=PREFETCH, mode="")]
     told = []
     for entry in entries:
         about = [name for name in names if entry.reads(name) or not any(each.reads(name) for each in entries)]
@@ -173,11 +173,10 @@ def read(
     problems += [f"{name[:300]!r}: expected the name of a file in the package" for name in names if "/" in name]
     if problems:
         raise DescriptionError(*problems)
-    paths = [package.directory / name for name in names] or list(description.find(package.directory))
     descriptions = []
-    for path in paths:
+    for name in names or package.description_names:
         try:
-            descriptions.append(description.read(path))
+            descriptions.append(package.description(name))
         except DescriptionError as error:
             problems += error.problems
     if problems:

@@ -3,7 +3,7 @@
 Modes and what they mean: osc (`obs_scm/serviceinfo.py`), the source server (bs_service), obs-build (`runservices`).
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,25 +11,10 @@ from osc_containers.errors import DescriptionError
 from osc_containers.formats import xml_reader
 from osc_containers.formats.xml_editor import XmlText, escape
 from osc_containers.formats.xml_reader import Element
+from osc_containers.obs.parameters import INJECT, NO_VALUE, PREFETCH, SERVICES
 from osc_containers.oci import platform
 
 FILE_NAME = "_service"
-PREFETCH = "kiwi_containers"
-INJECT = "kiwi_containers_inject"
-
-PARAMETERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    PREFETCH: {
-        "description": (),
-        "arch": (),
-        "profile": (),
-        "locked": ("yes", "no"),
-        "inject": ("buildtime", "source"),
-    },
-    INJECT: {"description": ()},
-}
-"""What our services take, with the values that there are; a parameter with no such list may be given several times."""
-NO_VALUE = ("", "0")
-"""Values that are the same as none: OBS drops them, osc does not."""
 
 
 class Entry(NamedTuple):
@@ -49,8 +34,9 @@ class Entry(NamedTuple):
         return tuple(value for name, value in self.parameters if name == parameter)
 
     def value(self, parameter: str) -> str:
-        """Return the value of a parameter that is given once, as the service takes it; empty where there is none."""
-        return self.values(parameter)[-1] if self.values(parameter) else ""
+        """Return the value of a parameter that has choices: the last one given, or else its default."""
+        last = self.values(parameter)[-1:]
+        return last[0] if last and last[0] not in NO_VALUE else SERVICES[self.name].parameters[parameter].choices[0]
 
     def given(self, parameter: str) -> list[str]:
         """Return the values of a parameter as the service takes them."""
@@ -62,13 +48,13 @@ class Entry(NamedTuple):
 
     def problems(self) -> Iterator[str]:
         """Yield a problem for each parameter of one of our services that the service will refuse."""
-        known = PARAMETERS[self.name]
+        parameters = SERVICES[self.name].parameters
         yield from (f"{self.name}: got the element {other[:80]!r} in it, expected 'param'" for other in self.others)
         for name, value in self.parameters:
-            if name not in known:
-                yield f"{self.name}: got the parameter {name[:80]!r}, expected one of {', '.join(known)}"
-            elif known[name] and value not in (*known[name], *NO_VALUE):
-                yield f"{self.name}: {name}: got {value[:80]!r}, expected one of {', '.join(known[name])}"
+            if name not in parameters:
+                yield f"{self.name}: got the parameter {name[:80]!r}, expected one of {', '.join(parameters)}"
+            elif (choices := parameters[name].choices) and value not in (*choices, *NO_VALUE):
+                yield f"{self.name}: {name}: got {value[:80]!r}, expected one of {', '.join(choices)}"
         for arch in self.given("arch"):
             try:
                 platform.of_architecture(arch)
@@ -89,14 +75,6 @@ def entries_in(directory: Path) -> tuple[Entry, ...]:
     """
     xml = read(directory)
     return () if xml is None else entries(xml)
-
-
-def prefetches(directory: Path) -> tuple[Entry, ...]:
-    """Read the entries of the prefetch of a package.
-
-    :raises DescriptionError: as `entries`.
-    """
-    return tuple(entry for entry in entries_in(directory) if entry.name == PREFETCH)
 
 
 def is_bundled(prefetches: Iterable[Entry]) -> bool:
@@ -163,8 +141,10 @@ def completed(
     """
     there = {entry.name for entry in entries(xml)} if xml is not None else set()
     new = [
-        Entry(name=name, mode=mode, parameters=tuple(each for each in parameters if each[0] in PARAMETERS[name]))
-        for name, mode in ((PREFETCH, "manual"), (INJECT, "buildtime"))
+        Entry(
+            name=name, mode=service.mode, parameters=tuple(each for each in parameters if each[0] in service.parameters)
+        )
+        for name, service in SERVICES.items()
         if name in names and name not in there
     ]
     if xml is None:

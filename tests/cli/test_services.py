@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
+from osc_containers.obs.parameters import SERVICES, service_xml
+
 ROOT = Path(__file__).resolve().parents[2]
-SERVICES = sorted((ROOT / "service").glob("*.service"))
+FILES = sorted((ROOT / "service").glob("*.service"))
 NAMES = ["kiwi_containers", "kiwi_containers_inject"]
 
 # OBS' parsers die of anything else, and of another order (its docs/api/api/service-definition.rng and service.rng).
@@ -23,7 +25,7 @@ def _tags(element: etree._Element) -> str:
     return "".join(f"{child.tag!s} " for child in element.iterchildren(etree.Element))
 
 
-@pytest.mark.parametrize("path", SERVICES, ids=lambda path: str(path.name))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.name))
 def test_a_service_description_is_what_obs_parses(path: Path) -> None:
     root = etree.parse(str(path)).getroot()
     assert (root.tag, dict(root.attrib)) == ("service", {"name": path.stem})
@@ -33,8 +35,14 @@ def test_a_service_description_is_what_obs_parses(path: Path) -> None:
         assert set(element.attrib) == ({"name"} if element.tag in _CHILDREN else set())
 
 
+def test_service_files_follow_from_the_declared_parameters() -> None:
+    assert {path.name: path.read_text() for path in FILES} == {
+        f"{service.name}.service": service_xml(service) for service in SERVICES.values()
+    }, "run scripts/service-files"
+
+
 def test_every_service_is_described() -> None:
-    assert [path.stem for path in SERVICES] == NAMES
+    assert [path.stem for path in FILES] == NAMES
     assert all((ROOT / "service" / name).stat().st_mode & 0o111 for name in NAMES)
 
 

@@ -12,6 +12,7 @@ import pytest
 from lxml import etree
 
 from osc_containers.obs import service_file
+from osc_containers.obs.parameters import INJECT, PREFETCH
 from tests.support import images, packages, service_program
 from tests.support.build_root import BuildRoot
 from tests.support.docker_registry import DockerRegistry
@@ -157,9 +158,9 @@ def test_what_is_for_profiles_that_are_not_prefetched_is_left_for_kiwi(
 
 def test_an_entry_without_architecture_is_for_what_it_has_locked(build: BuildRoot, package: Path) -> None:
     """Nobody says in the build root what the packager's machine was, but the lock."""
-    every = service_file.Entry(name=service_file.PREFETCH, mode="manual")
+    every = service_file.Entry(name=PREFETCH, mode="manual")
     some = every._replace(parameters=(("arch", "aarch64"), ("profile", "small")))
-    inject = service_file.Entry(name=service_file.INJECT, mode="buildtime")
+    inject = service_file.Entry(name=INJECT, mode="buildtime")
     (package / "_service").write_bytes(service_file.created([every, some, inject]))
     path = package / "containers.lock"
     lock = json.loads(path.read_text())

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from osc_containers.fs.rooted_tree import Tree
 from osc_containers.inject import units
 from osc_containers.inject.units import ARCHIVES, LOADER, TMPFILES, UNITS, Load, Symlink, TextFile
+from osc_containers.kiwi.backend import BACKENDS
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
 
@@ -150,7 +151,7 @@ def test_an_id_is_the_name_of_the_archive_made_fit(name: str, expected: str) -> 
     assert units.load_id(f"{ARCHIVES}/{name}") == expected
 
 
-@given(st.sampled_from(units.BACKENDS), st.text() | st.text(min_size=200, max_size=400))
+@given(st.sampled_from(list(BACKENDS)), st.text() | st.text(min_size=200, max_size=400))
 def test_names_of_units_are_fit_for_systemd_and_file_systems(backend: str, name: str) -> None:
     unit = LOAD._replace(backend=backend, path=f"{ARCHIVES}/{name}").unit
     assert set(unit) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
@@ -202,7 +203,7 @@ def test_a_description_stays_on_its_line_and_sends_nothing_to_a_terminal(text: s
     assert "%" not in quoted.replace("%%", "")
 
 
-@given(st.sampled_from(units.BACKENDS), ANY_TEXT | st.sampled_from(WEAPONS))
+@given(st.sampled_from(list(BACKENDS)), ANY_TEXT | st.sampled_from(WEAPONS))
 def test_no_name_adds_a_line_to_a_unit(backend: str, name: str) -> None:
     harmless, hostile = (texts(load)[f"{UNITS}/{load.unit}"] for load in (named("x", backend), named(name, backend)))
     assert [line.partition("=")[0] for line in hostile.split("\n")] == [
@@ -234,7 +235,7 @@ def verify(root: Path, *loads: Load) -> None:
 
 @pytest.mark.integration
 def test_systemd_has_nothing_to_say_about_the_units(tmp_path: Path) -> None:
-    verify(tmp_path / "root", *(LOAD._replace(backend=backend) for backend in units.BACKENDS), OTHER)
+    verify(tmp_path / "root", *(LOAD._replace(backend=backend) for backend in BACKENDS), OTHER)
 
 
 @pytest.mark.integration

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from osc_containers.errors import Error, LockError
+from osc_containers.formats import xml_reader
 from osc_containers.fs import atomic
 from osc_containers.lock import lockfile
+from osc_containers.obs import selection
 from osc_containers.obs.package import Package
 from tests.support.descriptors import all_closed
 from tests.support.messages import exactly
@@ -181,3 +183,22 @@ def test_what_killed_runs_left_is_removed_and_nothing_else(tmp_path: Path) -> No
     Path(atomic.temporary_name(tmp_path / "containers.lock")).touch()
     with Package(tmp_path).hold():
         assert {path.name for path in tmp_path.iterdir()} == set(kept)
+
+
+def test_a_run_reads_each_description_and_service_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = '<containers source="r.example.com" backend="podman"><container name="x"/></containers>'
+    (tmp_path / "a.kiwi").write_text(f'<image schemaversion="8.0" name="a">{section}</image>')
+    (tmp_path / "_service").write_text('<services><service name="kiwi_containers" mode="manual"/></services>')
+    reads: list[str] = []
+    read = xml_reader.read
+
+    def counted(path: Path, flags: int = 0) -> bytes:
+        reads.append(path.name)
+        return read(path, flags)
+
+    monkeypatch.setattr(xml_reader, "read", counted)
+    package = Package(tmp_path)
+    for _ in range(2):
+        assert selection.wanted(selection.of_package(package))
+        assert package.prefetches
+    assert sorted(reads) == ["_service", "a.kiwi"]

@@ -12,7 +12,7 @@ from osc_containers.cli.arguments import Commands
 from osc_containers.cli.findings import as_text
 from osc_containers.errors import DescriptionError, Error
 from osc_containers.lock.lockfile import Lock
-from osc_containers.obs import selection, service_file
+from osc_containers.obs import selection
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import Request
 from osc_containers.obs.service_file import Entry
@@ -32,10 +32,8 @@ def add(commands: Commands) -> None:
         "needed. The exit status is 1 if there is an error (with --strict: or a warning), else 0.",
         "  osc-containers check\n  osc-containers check --format json | jq '.[] | select(.severity == \"error\")'",
     )
-    arguments.add_directory(parser)
-    arguments.add_arch(
-        parser, "kiwi's name (default: as the prefetch: those in _service, of OBS-ExclusiveArch, or this machine's)"
-    )
+    arguments.add_package(parser)
+    arguments.add_parameters(parser, ("description", "arch"))
     parser.add_argument("--strict", action="store_true", help="warnings are errors")
     arguments.add_format(parser, "text", "json")
 
@@ -64,7 +62,7 @@ def _findings(package: Package, names: list[str], architectures: list[str]) -> I
         yield from (of_problem(problem, "lock") for problem in error.problems)
     checks = list(_CHECKS)
     try:
-        entries = service_file.entries_in(package.directory)
+        entries = package.service_entries
     except Error as error:
         yield from (of_problem(problem, "service") for problem in error.problems)
         checks.remove(services.check)

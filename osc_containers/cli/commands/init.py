@@ -17,6 +17,7 @@ from osc_containers.kiwi import split
 from osc_containers.lock.lockfile import FILE_NAME
 from osc_containers.obs import selection, service_file, working_copy
 from osc_containers.obs.package import Package
+from osc_containers.obs.parameters import INJECT, PREFETCH, SERVICES
 from osc_containers.obs.selection import Request
 from osc_containers.obs.service_file import Entry
 
@@ -39,17 +40,9 @@ def add(commands: Commands) -> None:
     )
     arguments.add_package(parser)
     parser.add_argument(
-        "--description", metavar="F", help="the description that OBS builds, where several have <containers>"
+        "--description", metavar="FILE", help="the kiwi file that OBS builds, if several have <containers>"
     )
-    arguments.add_arch(
-        parser, "what to fetch for, written to _service (default: those of OBS-ExclusiveArch, else this machine's)"
-    )
-    parser.add_argument(
-        "--inject",
-        choices=("buildtime", "source"),
-        help="buildtime: by the service kiwi_containers_inject, in the build root; source: by kiwi_containers.obscpio, "
-        "for build roots that cannot have that service, and one architecture (default: as it is set up, or buildtime)",
-    )
+    arguments.add_parameters(parser, ("arch", "inject"))
     parser.add_argument("--no-prefetch", action="store_true", help="fetch nothing now: no network is needed")
 
 
@@ -58,10 +51,11 @@ def run(options: argparse.Namespace) -> int:
     package = Package(options.directory)
     before = _files(package.directory)
     with package.hold():
-        told = service_file.prefetches(package.directory)
+        told = package.prefetches
         bundled = options.inject == "source" if options.inject else service_file.is_bundled(told)
         set_up = _set_up_bundle if bundled else _set_up
         set_up(package, options.description, arguments.words(options.arch))
+    package = Package(options.directory)  # its files were edited
     try:
         is_complete = _prefetch_if_needed(package, may_fetch=not options.no_prefetch)
     except Error:
@@ -77,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _set_up(package: Package, name: str | None, architectures: list[str]) -> None:
     """Split the descriptions and complete `_service`."""
-    for entry in service_file.prefetches(package.directory):
+    for entry in package.prefetches:
         if service_file.is_bundled([entry]):
             raise DescriptionError(
                 f"{service_file.FILE_NAME}:{entry.line}: {entry.name} is set up the other way; take it out, and "
@@ -94,10 +88,10 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Non
     parameters = [("description", name)] if name is not None else []
     new = service_file.completed(old, [*parameters, *(("arch", arch) for arch in architectures)])
     entries = {entry.name: entry for entry in service_file.entries(new)}
-    if len({described.asks for described in having}) > 1 and not entries[service_file.INJECT].values("description"):
+    if len({described.asks for described in having}) > 1 and not entries[INJECT].values("description"):
         raise DescriptionError(f"{', '.join(names)}: several have <containers>; say by --description which OBS builds")
     _check_entries(package, service_file.entries(new))
-    there = [entry for entry in service_file.entries_in(package.directory) if entry.name in service_file.PARAMETERS]
+    there = [entry for entry in package.service_entries if entry.name in SERVICES]
     _check_options(there, name, architectures)
     split.apply(split.plan(found.descriptions))
     if new != old:
@@ -108,9 +102,9 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Non
 def _set_up_bundle(package: Package, name: str | None, architectures: list[str]) -> None:
     """Put `<containers>` into a file that the description does not include, and one entry into `_service`."""
     path, old = package.directory / service_file.FILE_NAME, service_file.read(package.directory)
-    there = [entry for entry in service_file.entries_in(package.directory) if entry.name in service_file.PARAMETERS]
+    there = [entry for entry in package.service_entries if entry.name in SERVICES]
     for entry in there:
-        if entry.name == service_file.INJECT or not service_file.is_bundled([entry]):
+        if entry.name == INJECT or not service_file.is_bundled([entry]):
             raise DescriptionError(f"{path.name}:{entry.line}: {entry.name} is set up the other way; take it out")
     if there:
         _check_options(there, None, architectures)
@@ -139,7 +133,7 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
             "one file; put all into one"
         )
     parameters = [*(("description", file) for file in holding), ("arch", wanted[0]), ("inject", "source")]
-    new = service_file.completed(old, parameters, names=(service_file.PREFETCH,))
+    new = service_file.completed(old, parameters, names=(PREFETCH,))
     split.apply(splits)
     # First what names the file, then what lets go of it: where the second fails, the next run says what is left to do.
     atomic.write_atomically(path, new)
@@ -176,7 +170,7 @@ def _check_options(entries: Sequence[Entry], name: str | None, architectures: Se
     for entry in entries:
         for parameter, given in (("description", [name] if name else []), ("arch", architectures)):
             told = entry.given(parameter)
-            is_known = parameter in service_file.PARAMETERS[entry.name] and (told or parameter == "arch")
+            is_known = parameter in SERVICES[entry.name].parameters and (told or parameter == "arch")
             if is_known and given and set(told) != set(given):
                 what = f"{entry.name} has {parameter} {', '.join(told) or 'by default'}, got {', '.join(given)}"
                 problems.append(f"{service_file.FILE_NAME}:{entry.line}: {what}; change it there")
@@ -193,7 +187,7 @@ def _prefetch_if_needed(package: Package, *, may_fetch: bool) -> bool:
     if _is_complete(package, found):
         logger.info("%s: there, with its archives; 'osc containers prefetch' follows the tags", FILE_NAME)
     elif may_fetch:
-        told = service_file.prefetches(package.directory)
+        told = package.prefetches
         locked = package.read_lock() is not None and service_file.is_locked(told)
         bundled = service_file.is_bundled(told)
         prefetch_all(package, found, outdir=package.directory, locked=locked, bundled=bundled)

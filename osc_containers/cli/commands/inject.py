@@ -11,6 +11,7 @@ from osc_containers.inject import inject
 from osc_containers.kiwi.description import Description
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
+from osc_containers.obs.parameters import INJECT
 from osc_containers.obs.selection import Request
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,8 @@ def add(commands: Commands) -> None:
         "Put the containers into an unpacked root tree, as the build-time service does for kiwi.",
         "  osc-containers inject --root /path/to/root --arch x86_64 --profile Server",
     )
-    arguments.add_directory(parser)
+    arguments.add_package(parser)
+    arguments.add_parameters(parser, service=INJECT)
     parser.add_argument("--root", type=Path, required=True, help="the tree; nothing outside of it is touched")
     parser.add_argument("--arch", required=True, metavar="A", help="kiwi's name of the tree's architecture")
     parser.add_argument("--profile", action="append", default=[], metavar="P", help="default: as kiwi does without one")

@@ -28,11 +28,7 @@ def add(commands: Commands) -> None:
         help="default: those in _service, else all of this package",
     )
     arguments.add_format(parser, "table", "json")
-    arguments.add_arch_and_profile(
-        parser,
-        "kiwi's name (default: those in _service, of OBS-ExclusiveArch, or this machine's)",
-        "default: those in _service, else as kiwi does without one",
-    )
+    arguments.add_parameters(parser, ("arch", "profile"), {"profile": "as kiwi without a profile"})
 
 
 def run(options: argparse.Namespace) -> int:

@@ -23,12 +23,10 @@ def add(commands: Commands) -> None:
         "image moved or is not locked yet, else 0.",
         "  osc-containers outdated || osc service manualrun",
     )
-    arguments.add_directory(parser)
+    arguments.add_package(parser)
     arguments.add_format(parser, "table", "json")
-    arguments.add_arch_and_profile(
-        parser,
-        "default: those in _service, of OBS-ExclusiveArch, or all that are locked",
-        "default: those in _service, else every section",
+    arguments.add_parameters(
+        parser, ("description", "arch", "profile"), {"arch": "of OBS-ExclusiveArch, else all that are locked"}
     )
 
 

@@ -37,23 +37,8 @@ def add(commands: Commands) -> None:
         "What the service kiwi_containers is told in _service is the default of the options here.",
         "  osc-containers prefetch --arch x86_64 --arch aarch64\n  osc-containers prefetch --locked   # what is pinned",
     )
-    arguments.add_directory(parser)
-    arguments.add_arch_and_profile(
-        parser,
-        "kiwi's name (default: those in _service, of OBS-ExclusiveArch, or this machine's)",
-        "default: those in _service, else every section",
-    )
-    parser.add_argument(
-        "--locked",
-        action=argparse.BooleanOptionalAction,
-        help="fetch exactly what the lock says, and do not follow tags",
-    )
-    parser.add_argument(
-        "--inject",
-        choices=("buildtime", "source"),
-        help="how the containers get into the image: by the service kiwi_containers_inject in the build root, or in "
-        "kiwi_containers.obscpio, which obs-build unpacks by itself (default: as in _service, else buildtime)",
-    )
+    arguments.add_package(parser)
+    arguments.add_parameters(parser)
     parser.add_argument("--outdir", type=Path, metavar="D", help="where new files go (default: DIR)")
     parser.add_argument(
         "--connections",
@@ -75,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     package, given = Package(options.directory), arguments.given
     names, profiles = given(options.description), given(options.profile)
     found = selection.of_package(package, names, arguments.words(options.arch), profiles)
-    entries = service_file.prefetches(package.directory)
+    entries = package.prefetches
     told = [entry for entry in entries if any(map(entry.reads, names))] or entries
     outdir = options.outdir or options.directory
     is_watched = sys.stderr.isatty() and options.verbosity >= 0

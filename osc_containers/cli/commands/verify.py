@@ -22,11 +22,9 @@ def add(commands: Commands) -> None:
         "Check offline that lock and archives are complete, intact and what the description asks for.",
         "  osc-containers verify",
     )
-    arguments.add_directory(parser)
-    arguments.add_arch_and_profile(
-        parser,
-        "default: those in _service, of OBS-ExclusiveArch, or all that are locked",
-        "default: those in _service, else every section",
+    arguments.add_package(parser)
+    arguments.add_parameters(
+        parser, ("description", "arch", "profile"), {"arch": "of OBS-ExclusiveArch, else all that are locked"}
     )
 
 

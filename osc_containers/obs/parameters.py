@@ -1,0 +1,140 @@
+"""The parameters of the two source services, declared once.
+
+The options of the commands, the `.service` files, their help, the checks of `_service` and the defaults all follow from
+`SERVICES`. To add a parameter, declare it here and read it where it has an effect; then run `scripts/service-files`.
+"""
+
+import html
+from collections.abc import Mapping
+from typing import NamedTuple
+
+PREFETCH = "kiwi_containers"
+INJECT = "kiwi_containers_inject"
+
+NO_VALUE = ("", "0")
+"""Values that mean the same as no parameter: the OBS source server drops them, osc passes them on."""
+
+
+class Parameter(NamedTuple):
+    """A parameter of a service, and the option of the same name of the command that does the service's work.
+
+    `option` is the help of the option; it continues with the default in parentheses. `text` is the help in the
+    `.service` file, in whole sentences. A parameter with `choices` is given once, and the first choice is its default;
+    one without may be repeated.
+    """
+
+    name: str
+    option: str
+    text: str
+    default: str = ""
+    choices: tuple[str, ...] = ()
+    metavar: str = ""
+
+
+class Service(NamedTuple):
+    """A source service: the mode that it runs in by default, its help, and its parameters by name."""
+
+    name: str
+    mode: str
+    summary: str
+    text: str
+    parameters: Mapping[str, Parameter]
+
+
+def _by_name(*parameters: Parameter) -> Mapping[str, Parameter]:
+    return {parameter.name: parameter for parameter in parameters}
+
+
+SERVICES: Mapping[str, Service] = {
+    PREFETCH: Service(
+        name=PREFETCH,
+        mode="manual",
+        summary="Prefetch the containers of a kiwi description",
+        text="Reads the <containers> of the kiwi descriptions in this package, pins each container by digest in "
+        "containers.lock, and downloads it as one OCI archive per architecture. Commit the lock and the archives, and "
+        'the image builds without a network. Use mode="manual" and run "osc service manualrun" (or "osc service '
+        f'runall"). The service {INJECT}, with mode="buildtime", puts the archives into the image.',
+        parameters=_by_name(
+            Parameter(
+                name="description",
+                option="kiwi file to read; may be repeated",
+                text="Name of the kiwi file to read, for example appliance.kiwi. Files that it includes are read, too. "
+                "May be repeated. Default: all *.kiwi files and config.xml.",
+                default="all *.kiwi files and config.xml",
+                metavar="FILE",
+            ),
+            Parameter(
+                name="arch",
+                option="architecture, as kiwi names it; may be repeated",
+                text="Architecture to download for, as kiwi names it: x86_64, aarch64, ppc64le, s390x, ... May be "
+                "repeated, or contain several names separated by spaces or commas. Default: those of an "
+                "OBS-ExclusiveArch comment in the description, or else that of this machine.",
+                default="that of OBS-ExclusiveArch, else of this machine",
+                metavar="ARCH",
+            ),
+            Parameter(
+                name="profile",
+                option="kiwi profile to download for; may be repeated",
+                text="Download only the containers that kiwi would use with this profile. May be repeated, for several "
+                "profiles at once. Images with other profiles that have containers of their own cannot be built then. "
+                "Default: all containers.",
+                default="the containers of all profiles",
+                metavar="PROFILE",
+            ),
+            Parameter(
+                name="locked",
+                option="download exactly what containers.lock pins, instead of following the tags",
+                text="yes: download exactly what containers.lock pins, and fail if it does not cover the description. "
+                "no (default): follow the tags and report which of them point to a new image.",
+                choices=("no", "yes"),
+            ),
+            Parameter(
+                name="inject",
+                option=f"how the containers get into the image. buildtime: the service {INJECT} adds them in the build "
+                "root; source: prefetch writes kiwi_containers.obscpio, which obs-build unpacks",
+                text=f"buildtime (default): the service {INJECT} puts the archives into the image, in the build root. "
+                "source: write the archives and the units that load them to kiwi_containers.obscpio, which obs-build "
+                "unpacks. This needs exactly one arch, and as description an XML file that the kiwi file does not "
+                "include.",
+                choices=("buildtime", "source"),
+            ),
+        ),
+    ),
+    INJECT: Service(
+        name=INJECT,
+        mode="buildtime",
+        summary="Put prefetched containers into the image being built",
+        text='Runs offline in the build root, with mode="buildtime". Verifies the archives that kiwi_containers '
+        "downloaded against containers.lock, puts those of the build's architecture and the units that load them at "
+        "the first boot into kiwi's overlay directories, and removes <containers> from the description so that kiwi "
+        "does not download them again. Outside a build root it verifies the archives and changes nothing.",
+        parameters=_by_name(
+            Parameter(
+                name="description",
+                option="kiwi file that is built; may be repeated",
+                text="Name of the kiwi file that is built, for example appliance.kiwi. May be repeated. Default: all "
+                "*.kiwi files and config.xml.",
+                default="all *.kiwi files and config.xml",
+                metavar="FILE",
+            ),
+        ),
+    ),
+}
+
+
+def service_xml(service: Service) -> str:
+    """Return the `.service` file by which osc and the OBS server know a service (osc: obs_scm/serviceinfo.py)."""
+    lines = [
+        f'<service name="{service.name}">',
+        f"  <summary>{html.escape(service.summary, quote=False)}</summary>",
+        f"  <description>{html.escape(service.text, quote=False)}</description>",
+    ]
+    for parameter in service.parameters.values():
+        lines.append(f'  <parameter name="{parameter.name}">')
+        lines.append(f"    <description>{html.escape(parameter.text, quote=False)}</description>")
+        if parameter.choices:
+            lines += [f"    <allowedvalue>{choice}</allowedvalue>" for choice in parameter.choices]
+        else:
+            lines.append("    <allowmultiple/>")
+        lines.append("  </parameter>")
+    return "\n".join([*lines, "</service>", ""])
