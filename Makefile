@@ -14,13 +14,14 @@ SECONDS = 60
 SEED = 1
 EXAMPLES = 2000
 
-.PHONY: help setup check lint test parity boot demo pictures bench faults crash large fuzz install \
+.PHONY: help setup check lint test pythons parity boot demo pictures bench faults crash large fuzz install \
 	uninstall clean
 
 help:
 	@echo "make demo       try it: both services on a copy of example/, with a registry on this machine"
 	@echo "make test       linters, types and all tests; run it as root"
 	@echo "make check      linters, types and the fast tests, in under a minute"
+	@echo "make pythons    the fast tests under the Pythons of Debian 12, 13 and sid; run it as root"
 	@echo "make lint       linters and types only"
 	@echo "make setup      install missing programs and create .venv; the targets that need them do this, too"
 	@echo "make pictures   redraw the terminal pictures in docs/ from a real run; run it as root"
@@ -52,6 +53,9 @@ test:
 	@PYTHON="$(PYTHON)" scripts/setup test
 	@$(VENV) scripts/audit
 	scripts/own-mounts $(VENV) -m pytest --numprocesses auto --dist worksteal
+
+pythons:
+	@scripts/pythons
 
 parity:
 	@PYTHON="$(PYTHON)" scripts/setup check
