@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support import fault_registry
 from tests.support.docker_registry import DockerRegistry, StartRegistry, serve
+from tests.support.fault_registry import FaultRegistry
 
 pytest_plugins = ("tests.support.e2e.debs", "tests.support.e2e.builds", "tests.support.kiwi_peer")
 
@@ -58,6 +61,26 @@ def start_registry(tmp_path: Path) -> Iterator[StartRegistry]:
             return stack.enter_context(serve(tmp_path / f"registry{started}", tls=tls, users=users))
 
         yield start
+
+
+@pytest.fixture
+def registry() -> Iterator[FaultRegistry]:
+    """Give a registry in this process that misbehaves where a test wants it to."""
+    with fault_registry.serve() as registry:
+        yield registry
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[FaultRegistry]:
+    """Give a second one."""
+    with fault_registry.serve() as registry:
+        yield registry
+
+
+@pytest.fixture
+def package(prefetched: Path, tmp_path: Path) -> Path:
+    """Give a copy of the package that a module's fixture `prefetched` made, which the test may change."""
+    return shutil.copytree(prefetched, tmp_path / "package")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -33,7 +32,7 @@ from osc_containers.sources.interface import FetchContext
 from osc_containers.sources.transports import Sources
 from tests.support import faults, images
 from tests.support.fake_source import FakeSource
-from tests.support.fault_registry import Exchange, Fault, FaultRegistry, serve
+from tests.support.fault_registry import Exchange, Fault, FaultRegistry
 from tests.support.prefetch_run import APP, hashes, run_prefetch, want
 
 WEAPONS = (
@@ -164,12 +163,6 @@ def test_what_is_printed_cannot_drive_a_terminal(text: str) -> None:
 
 
 # Registries
-
-
-@pytest.fixture
-def registry() -> Iterator[FaultRegistry]:
-    with serve() as registry:
-        yield registry
 
 
 def said(registry: FaultRegistry, image: images.Image, directory: Path) -> Error | OSError:

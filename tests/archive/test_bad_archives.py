@@ -34,12 +34,6 @@ def prefetched(installed: Path, docker_registry: DockerRegistry, tmp_path_factor
     return package
 
 
-@pytest.fixture
-def package(prefetched: Path, tmp_path: Path) -> Path:
-    """Give a package that the test may damage."""
-    return shutil.copytree(prefetched, tmp_path / "package")
-
-
 def archive(package: Path, name: str = "one", arch: str = "x86_64") -> Path:
     return next(package.glob(f"*_archives_{name}_1.0.{arch}.ociarchive"))
 

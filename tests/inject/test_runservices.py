@@ -51,12 +51,6 @@ def prefetched(installed: Path, docker_registry: DockerRegistry, tmp_path_factor
 
 
 @pytest.fixture
-def package(prefetched: Path, tmp_path: Path) -> Path:
-    """Give a package that the test may change."""
-    return shutil.copytree(prefetched, tmp_path / "package")
-
-
-@pytest.fixture
 def build(installed_for_debian: Path, package: Path, tmp_path: Path) -> BuildRoot:
     """Give a build of the package, whose sources are the package itself."""
     return BuildRoot(prefix=installed_for_debian, sources=package, scratch=tmp_path / "scratch")

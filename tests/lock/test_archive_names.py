@@ -39,13 +39,10 @@ def with_imitations(found: list[Reference]) -> list[Reference]:
     return found + [Reference.parse(text) for text in forged]
 
 
-@given(st.lists(references, max_size=8, unique=True))
+@given(
+    st.lists(references, max_size=8, unique=True) | st.lists(references, max_size=3, unique=True).map(with_imitations)
+)
 def test_names_are_distinct_and_safe(found: list[Reference]) -> None:
-    check(found)
-
-
-@given(st.lists(references, max_size=3, unique=True).map(with_imitations))
-def test_names_are_distinct_though_references_imitate_them(found: list[Reference]) -> None:
     check(found)
 
 

@@ -11,15 +11,9 @@ import requests
 from osc_containers.registry.connection import Connections
 from osc_containers.registry.errors import Failure, Way
 from tests.support import faults
-from tests.support.fault_registry import Answer, Exchange, Fault, FaultRegistry, serve
+from tests.support.fault_registry import Answer, Exchange, Fault, FaultRegistry
 
 LIMIT = 64 << 20
-
-
-@pytest.fixture
-def registry() -> Iterator[FaultRegistry]:
-    with serve() as registry:
-        yield registry
 
 
 @pytest.fixture
