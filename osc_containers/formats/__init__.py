@@ -1,1 +1,1 @@
-"""Untrusted bytes to values and back: XML, JSON, tar, cpio."""
+"""Readers and writers of file formats: XML, JSON, tar, cpio; and numbers for display."""

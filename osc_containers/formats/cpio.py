@@ -1,9 +1,9 @@
-"""The cpio archive that obs-build unpacks into the sources by itself: how its bytes lie, and what one holds.
+"""Layout and members of the cpio archive that obs-build unpacks next to the package sources.
 
-Like an archive of containers it has one form only, computed before its contents are there. A file that has several
-paths is in it once, as hard links of which the last one brings the content.
+Like a container archive, it has exactly one valid form, which is computed before the contents are available. A file
+with several paths is stored once: all of them are hard links, and the last one carries the content.
 
-Format: cpio(5), "New ASCII Format"; obs-build unpacks every `*.obscpio` with `cpio --extract` (build, section 2.1).
+Format: cpio(5), "New ASCII Format". obs-build unpacks every `*.obscpio` with `cpio --extract` (build, section 2.1).
 """
 
 import re
@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 FILE_NAME = "kiwi_containers.obscpio"
 SIZE_LIMIT = 0xFFFFFFFF
-"""Bytes of a member at most: the format has eight hexadecimal digits for them."""
+"""Maximum size of a member in bytes; the format has eight hexadecimal digits for it."""
 
 _MAGIC = b"070701"
 _HEADER = 110
@@ -24,9 +24,10 @@ _NAME_LIMIT = 4096
 
 
 class Entry(NamedTuple):
-    """A member to be written: `mode` has the type of file too; what has the same `content` name is one file.
+    """A member to write.
 
-    `size` is that of the content, in bytes.
+    `mode` includes the file type. `size` is that of the content in bytes. Entries with the same `content`, which is an
+    arbitrary name, are hard links to one file.
     """
 
     path: str
@@ -36,7 +37,7 @@ class Entry(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where everything lies: headers and padding by offset, each content's place by its name, the size of it all."""
+    """An archive of `size` bytes: its headers and padding with their offsets, and the offset of each content."""
 
     frame: tuple[tuple[int, bytes], ...]
     contents: dict[str, int]
@@ -44,12 +45,12 @@ class Layout(NamedTuple):
 
 
 def lay_out(entries: Sequence[Entry]) -> Layout:
-    """Compute the cpio archive of these members, which keep their order.
+    """Compute the layout of an archive with these members, in this order.
 
     :raises ValueError: a member is too large for the format.
     """
     links = Counter(entry.content for entry in entries)
-    left = Counter(links)
+    remaining = Counter(links)
     inodes = {name: number for number, name in enumerate(links, start=1)}
     frame: list[tuple[int, bytes]] = []
     contents: dict[str, int] = {}
@@ -57,8 +58,9 @@ def lay_out(entries: Sequence[Entry]) -> Layout:
     for entry in entries:
         if entry.size > SIZE_LIMIT:
             raise ValueError(f"{entry.path}: got {entry.size} bytes, expected at most {SIZE_LIMIT} in a cpio archive")
-        left[entry.content] -= 1
-        size = 0 if left[entry.content] else entry.size
+        # All hard links but the last one are empty: that is how cpio stores them.
+        remaining[entry.content] -= 1
+        size = 0 if remaining[entry.content] else entry.size
         header = _header(entry.path, entry.mode, inodes[entry.content], links[entry.content], size)
         frame.append((position, header))
         position += len(header)
@@ -73,14 +75,14 @@ def lay_out(entries: Sequence[Entry]) -> Layout:
 
 def _header(path: str, mode: int, inode: int, links: int, size: int) -> bytes:
     name = path.encode() + b"\0"
-    uid = gid = mtime = device = check = 0
+    uid = gid = mtime = device = check = 0  # constants, so that the bytes depend on nothing but the arguments
     fields = (inode, mode, uid, gid, links, mtime, size, device, device, device, device, len(name), check)
     header = _MAGIC + b"".join(b"%08X" % field for field in fields) + name
     return header + bytes(-len(header) % 4)
 
 
 class Member(NamedTuple):
-    """A regular file with a content, and where that is."""
+    """A non-empty regular file; `offset` is the position of its content in the archive, in bytes."""
 
     path: str
     offset: int
@@ -88,14 +90,14 @@ class Member(NamedTuple):
 
 
 def members(file: BinaryIO) -> Iterator[Member]:
-    """Yield the regular files of a cpio archive; one that is damaged ends early."""
+    """Yield the non-empty regular files of a cpio archive, up to the first damaged header."""
     position = 0
     while True:
         file.seek(position)
         header = file.read(_HEADER)
         if len(header) < _HEADER or not header.startswith(_MAGIC):
             return
-        if not _DIGITS.fullmatch(header, len(_MAGIC)):  # `int` would take a sign, too
+        if not _DIGITS.fullmatch(header, len(_MAGIC)):  # because `int` also accepts a sign
             return
         fields = [int(header[at : at + 8], 16) for at in range(len(_MAGIC), _HEADER, 8)]
         mode, size, name_size = fields[1], fields[6], fields[11]

@@ -1,8 +1,8 @@
-"""Typed access to JSON that somebody else wrote.
+"""Bounded, typed access to untrusted JSON.
 
-Every value is asked for with its type, and an error names the path of keys to it, so that no `dict` of unknown shape
-goes past the parsers (lock, manifests, token replies, credential files). Numbers, depth and duplicate keys are bounded
-here, once; so is what an error repeats of the document.
+Parsers (of locks, manifests, token replies, credential files) request each value with its type, so that no `dict` of
+unknown shape leaves them. An error names the path of keys to the value and repeats only a limited part of the document.
+Depth, numbers and duplicate keys are checked here, in one place.
 """
 
 import json
@@ -13,36 +13,40 @@ from itertools import accumulate
 from typing import NoReturn
 
 DEPTH_LIMIT = 256
+"""Levels of nested objects and arrays."""
 
 _STRING_OR_PLAIN = re.compile(r'"[^"]*"?|[^]["{}]+')
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def load(text: bytes | str, where: str) -> "Fields":
-    """Decode a JSON object; `where` begins every error message about it.
+    """Decode a JSON object. Every error message about it starts with `where`.
 
-    Bytes must be UTF-8 without a mark (RFC 8259, section 8.1): what `json` guesses beyond that, other programs refuse.
+    Bytes must be UTF-8 without a byte order mark (RFC 8259, section 8.1). `json` would also detect other encodings, but
+    other programs that read the same file refuse them.
 
-    :raises ValueError: it is not JSON, not an object, nested too deeply, or names one key twice.
+    :raises ValueError: the text is not JSON or not an object, is nested too deeply, or has a duplicate key.
     """
     try:
         decoded = text if isinstance(text, str) else text.decode("utf-8")
-        deep = _depth(decoded) > DEPTH_LIMIT
-        value = None if deep else json.loads(decoded, object_pairs_hook=_unique, parse_constant=_reject_constant)
-    except ValueError as error:  # covers JSONDecodeError, UnicodeDecodeError and integers of too many digits
+        is_deep = _depth(decoded) > DEPTH_LIMIT
+        value = None if is_deep else json.loads(decoded, object_pairs_hook=_unique, parse_constant=_reject_constant)
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, or an integer with too many digits
         raise ValueError(f"{where}: not valid JSON; {error}") from None
-    if deep:
+    if is_deep:
         raise ValueError(f"{where}: nested too deeply, expected at most {DEPTH_LIMIT} levels")
     return Fields.of(value, where)
 
 
 def _depth(text: str) -> int:
-    """Return how deeply `json` would nest its calls, or more.
+    """Return an upper bound of the nesting depth.
 
-    It must not be left to find out by RecursionError: what Python happens to finalize then finds no stack either.
+    Catching the RecursionError of `json` is no alternative: objects that Python finalizes at that moment run out of
+    stack, too.
     """
-    if (opened := text.count("[") + text.count("{")) <= DEPTH_LIMIT:
-        return opened
+    if (count := text.count("[") + text.count("{")) <= DEPTH_LIMIT:
+        return count
+    # Only brackets outside of strings count: drop escape sequences, then strings and everything else.
     brackets = _STRING_OR_PLAIN.sub("", text.replace(r"\\", "").replace(r"\"", ""))
     return max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0)
 
@@ -50,8 +54,8 @@ def _depth(text: str) -> int:
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"key {twice[:80]!r} is there twice")
+        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"duplicate key {key[:80]!r}")
     return result
 
 
@@ -60,7 +64,11 @@ def _reject_constant(name: str) -> NoReturn:
 
 
 class Fields:
-    """A JSON object together with where it stands."""
+    """A JSON object, and its location for error messages.
+
+    A key whose value is null counts as missing. All methods that return a value raise `ValueError` if it has another
+    type, or if it is missing and has no default.
+    """
 
     def __init__(self, values: Mapping[str, object], where: str) -> None:
         self.values = values
@@ -68,25 +76,28 @@ class Fields:
 
     @classmethod
     def of(cls, value: object, where: str) -> "Fields":
-        """Check that `value` is an object."""
+        """Wrap `value`.
+
+        :raises ValueError: it is not an object.
+        """
         if not isinstance(value, dict):
             raise ValueError(f"{where}: got {_kind(value)}, expected an object")
         return cls(value, where)
 
     def __contains__(self, key: str) -> bool:
-        """Tell whether there is a value other than null."""
+        """Return whether the key has a value other than null."""
         return self.values.get(key) is not None
 
     def text(self, key: str, default: str | None = None) -> str:
-        """Return a string that can be encoded; without `default` it must be there."""
+        """Return a string that can be encoded as UTF-8; required unless there is a `default`."""
         return _text(self._value(key, default), self.path(key))
 
     def line(self, key: str, default: str | None = None) -> str:
-        """Return a string of printable characters, fit for any message; without `default` it must be there."""
+        """Return a string of printable characters, safe in messages; required unless there is a `default`."""
         return _line(self._value(key, default), self.path(key))
 
     def size(self, key: str) -> int:
-        """Return a number of bytes: a whole number from 0 to 2**63 - 1."""
+        """Return a number of bytes, an integer from 0 to 2**63 - 1; required."""
         value = self._value(key, None)
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"{self.path(key)}: got {_kind(value)}, expected a whole number")
@@ -95,24 +106,24 @@ class Fields:
         return value
 
     def member(self, key: str) -> "Fields":
-        """Return an object that must be there."""
+        """Return an object; required."""
         return Fields.of(self._value(key, None), self.path(key))
 
     def members(self, key: str) -> tuple["Fields", ...]:
-        """Return an array of objects; one that is not there is empty."""
+        """Return an array of objects, empty by default."""
         return tuple(Fields.of(value, f"{self.path(key)}[{i}]") for i, value in enumerate(self._array(key)))
 
     def lines(self, key: str) -> tuple[str, ...]:
-        """Return an array of strings as `line` does; one that is not there is empty."""
+        """Return an array of strings of printable characters, empty by default."""
         return tuple(_line(value, f"{self.path(key)}[{i}]") for i, value in enumerate(self._array(key)))
 
     def items(self) -> Iterator[tuple[str, "Fields"]]:
-        """Yield keys and the objects below them, for an object whose keys are data."""
+        """Yield each key with the object below it, for objects whose keys are data."""
         for key in self.values:
             yield key, self.member(key)
 
     def path(self, key: str) -> str:
-        """Return what begins a message about the value of `key`; a key that is not plain is quoted and cut."""
+        """Return the location of a value for error messages; an unusual key is quoted and truncated."""
         step = key if _PLAIN_KEY.fullmatch(key) else f"[{key[:300]!r}]"
         if ": " not in self.where:
             return f"{self.where}: {step}"
@@ -138,8 +149,8 @@ def _text(value: object, path: str) -> str:
         raise ValueError(f"{path}: got {_kind(value)}, expected a string")
     try:
         value.encode()
-    except UnicodeEncodeError:  # JSON can escape half a character; the value may be a secret, so it is not shown
-        raise ValueError(f"{path}: got a lone surrogate, expected whole characters") from None
+    except UnicodeEncodeError:  # an escaped half of a surrogate pair; the value may be a secret, so it is not shown
+        raise ValueError(f"{path}: got a lone surrogate, expected valid Unicode") from None
     return value
 
 

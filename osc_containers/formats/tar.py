@@ -1,8 +1,8 @@
-"""Byte-stable headers of tar archives, and the members of those that somebody else wrote.
+"""Tar headers with stable bytes, and a bounded reader for untrusted tar archives.
 
-Format: POSIX.1-2001 pax, which is plain ustar wherever name and size fit it. They are made here and not by `tarfile`,
-whose bytes change with the version of Python (they did after 3.8): the lock has the hash of whole archives, and an
-archive that one version wrote is verified by another.
+Headers are in the pax format of POSIX.1-2001, which is plain ustar if name and size fit. `tarfile` is not used to write
+them because its output depends on the version of Python (it changed after 3.8). The lock file contains hashes of whole
+archives, and an archive may be verified by another version than the one that wrote it.
 
 Spec: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header".
 """
@@ -16,21 +16,25 @@ if TYPE_CHECKING:
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
-"""What ends an archive: two blocks of zeros."""
+"""The end of an archive: two blocks of zeros."""
 
 MEMBER_LIMIT = 100_000
 _READ_LIMIT = 1 << 20
-_NAME_LENGTH = 100
-_SIZE_LIMIT = 8**11
+_USTAR_NAME_LENGTH = 100
+_USTAR_SIZE_LIMIT = 8**11
+"""The size field of ustar has eleven octal digits."""
 _FILE, _EXTENDED = b"0", b"x"
 
 
 def header(name: str, size: int) -> bytes:
-    """Return the header of a regular file of `size` bytes, root's, of mode 0644, dated 1970-01-01; whole blocks."""
+    """Return the header of a regular file of `size` bytes, in whole blocks.
+
+    The file belongs to root, has mode 0644 and is dated 1970-01-01. `name` is ASCII.
+    """
     encoded = name.encode("ascii")
-    records = _record(b"path", encoded) if len(encoded) > _NAME_LENGTH else b""
-    records += _record(b"size", b"%d" % size) if size >= _SIZE_LIMIT else b""
-    block = _block(encoded, size if size < _SIZE_LIMIT else 0, 0o644, _FILE, b"root")
+    records = _record(b"path", encoded) if len(encoded) > _USTAR_NAME_LENGTH else b""
+    records += _record(b"size", b"%d" % size) if size >= _USTAR_SIZE_LIMIT else b""
+    block = _block(encoded, size if size < _USTAR_SIZE_LIMIT else 0, 0o644, _FILE, b"root")
     if not records:
         return block
     extended = _block(b"././@PaxHeader", len(records), 0, _EXTENDED, b"")
@@ -38,8 +42,9 @@ def header(name: str, size: int) -> bytes:
 
 
 def _record(key: bytes, value: bytes) -> bytes:
-    """Return `LENGTH KEY=VALUE` and a newline; the length counts itself."""
+    """Return a pax record, `LENGTH KEY=VALUE` and a newline."""
     rest = b" %s=%s\n" % (key, value)
+    # The length includes its own digits, whose number may grow by adding them.
     length = len(rest) + len(str(len(rest) + len(str(len(rest)))))
     return b"%d%s" % (length, rest)
 
@@ -47,20 +52,23 @@ def _record(key: bytes, value: bytes) -> bytes:
 def _block(name: bytes, size: int, mode: int, kind: bytes, owner: bytes) -> bytes:
     fields = (name, b"%07o" % mode, b"%07o" % 0, b"%07o" % 0, b"%011o" % size, b"%011o" % 0, b" " * 8, kind, b"")
     block = struct.pack("100s8s8s8s12s12s8ss100s8s32s32s183x", *fields, b"ustar\x0000", owner, owner)
+    # The checksum is computed with its own field filled with spaces. The last of these remains: "NNNNNN\0 ".
     return block[:148] + b"%06o\0" % sum(block) + block[155:]
 
 
 def padding(size: int) -> int:
-    """Return the number of zero bytes that fill the last block of a content of `size` bytes."""
+    """Return the number of zero bytes that complete the last block of `size` bytes."""
     return -size % BLOCK
 
 
 def members(file: BinaryIO) -> Iterator["TarInfo"]:
-    """Yield the members of an uncompressed tar that begins where `file` is; offsets are those in `file`.
+    """Yield the members of an uncompressed tar archive that starts at the current position of `file`.
 
-    :raises ValueError: it is no such tar from here on, or has too many members.
+    Their offsets are absolute positions in `file`.
+
+    :raises ValueError: the archive is invalid from this point on, or has too many members.
     """
-    import tarfile  # only what somebody else wrote has to be read
+    import tarfile  # imported late because most commands read no tar archive
 
     try:
         with tarfile.open(fileobj=cast(BinaryIO, _Headers(file)), mode="r:") as tar:
@@ -70,11 +78,11 @@ def members(file: BinaryIO) -> Iterator["TarInfo"]:
                 yield member
     except (tarfile.TarError, OSError, OverflowError, EOFError, RecursionError) as error:
         reason = str(error)[:200]
-        raise ValueError(f"not an uncompressed tar: {reason!r}; if it is compressed, unpack it first") from None
+        raise ValueError(f"not an uncompressed tar archive: {reason!r}; if it is compressed, decompress it") from None
 
 
 class _Headers:
-    """A file for `tarfile`, which reads a header that names more bytes than there are into memory."""
+    """A file that bounds a single read; `tarfile` would read an extended header of any declared size into memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.seek = file.seek
@@ -83,5 +91,5 @@ class _Headers:
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= _READ_LIMIT:
-            raise OverflowError(f"got a header of {size} bytes")
+            raise OverflowError(f"got a header of {size} bytes, expected at most {_READ_LIMIT}")
         return self._file.read(size)

@@ -1,4 +1,4 @@
-"""Headers are read by others as they are meant, and never change."""
+"""Other programs read the headers correctly, and their bytes never change."""
 
 import hashlib
 import io
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osc_containers.formats import tar as tarball
+from osc_containers.formats import tar
 
 
 @given(
@@ -16,17 +16,17 @@ from osc_containers.formats import tar as tarball
     st.integers(0, 2**63 - 1) | st.integers(8**11 - 2, 8**11 + 2),
 )
 def test_the_standard_library_reads_a_header(name: str, size: int) -> None:
-    header = tarball.header(name, size)
-    assert len(header) % tarball.BLOCK == 0
-    with tarfile.open(fileobj=io.BytesIO(header + tarball.END)) as tar:
-        member = tar.next()
+    header = tar.header(name, size)
+    assert len(header) % tar.BLOCK == 0
+    with tarfile.open(fileobj=io.BytesIO(header + tar.END)) as archive:
+        member = archive.next()
     assert member
     assert (member.name, member.size, member.offset_data) == (name, size, len(header))
     assert (member.mode, member.uid, member.gid, member.mtime) == (0o644, 0, 0, 0)
     assert (member.uname, member.gname, member.type) == ("root", "root", tarfile.REGTYPE)
 
 
-# The hashes are those of the headers that `tarfile` of Python 3.11 to 3.13 writes.
+# The hashes are from headers that `tarfile` wrote with Python 3.11 to 3.13.
 @pytest.mark.parametrize(
     ("name", "size", "blocks", "sha256"),
     [
@@ -37,12 +37,12 @@ def test_the_standard_library_reads_a_header(name: str, size: int) -> None:
         (f"blobs/sha512/{'a' * 128}", 5, 3, "3ad26bd682e9cc486a4d8fbe7d070f0be12799d85706b4702c14a6f94b92499a"),
     ],
 )
-def test_a_header_never_changes(name: str, size: int, blocks: int, sha256: str) -> None:
-    header = tarball.header(name, size)
-    assert len(header) == blocks * tarball.BLOCK
+def test_the_bytes_of_a_header_never_change(name: str, size: int, blocks: int, sha256: str) -> None:
+    header = tar.header(name, size)
+    assert len(header) == blocks * tar.BLOCK
     assert hashlib.sha256(header).hexdigest() == sha256
 
 
 @pytest.mark.parametrize(("size", "padding"), [(0, 0), (1, 511), (511, 1), (512, 0), (513, 511), (2**63 - 1, 1)])
-def test_a_content_is_filled_up_to_whole_blocks(size: int, padding: int) -> None:
-    assert tarball.padding(size) == padding
+def test_content_is_padded_to_whole_blocks(size: int, padding: int) -> None:
+    assert tar.padding(size) == padding

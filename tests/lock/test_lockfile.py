@@ -200,7 +200,7 @@ VERSION = "; use a release that knows it"
         ('{"version": "1.0", "containers": []}', f"containers: got an array, expected an object{ADVICE}"),
         (
             '{"version": "1.0", "containers": {"x": {}, "x": {}}}',
-            f"not valid JSON; key 'x' is there twice{ADVICE}",
+            f"not valid JSON; duplicate key 'x'{ADVICE}",
         ),
         ('{"a": ' * 100_000, f"nested too deeply, expected at most 256 levels{ADVICE}"),
     ],
@@ -245,7 +245,7 @@ def changed(path: tuple[str | int, ...], value: object) -> str:
         (("digest",), ABSENT, ".digest: missing"),
         (("digest",), "sha256:0", ".digest: got 'sha256:0', expected 64 lower-case hexadecimal digits after 'sha256:'"),
         (("mediaType",), ABSENT, ".mediaType: missing"),
-        (("mediaType",), "a\ud800", ".mediaType: got a lone surrogate, expected whole characters"),
+        (("mediaType",), "a\ud800", ".mediaType: got a lone surrogate, expected valid Unicode"),
         (("architectures",), [], ".architectures: got an array, expected an object"),
         (("architectures",), {}, ".architectures: got none, expected at least one"),
         (

@@ -293,7 +293,7 @@ def test_a_configuration_says_platform_and_date(config: dict[str, object], platf
         (b"", "x: config: not valid JSON; Expecting value: line 1 column 1 (char 0)"),
         (b"[]", "x: config: got an array, expected an object"),
         (b'{"os": 7}', "x: config.os: got a number, expected a string"),
-        (b'{"architecture": "\\ud800"}', "x: config.architecture: got a lone surrogate, expected whole characters"),
+        (b'{"architecture": "\\ud800"}', "x: config.architecture: got a lone surrogate, expected valid Unicode"),
         (b'{"variant": "\\u0000"}', "x: config.variant: got '\\x00', expected printable characters"),
     ],
 )

@@ -734,7 +734,7 @@ def test_a_registry_that_never_accepts_its_tokens_is_given_up_at_once(
         (b'{"token": "a b"}', "expected a token of printable ASCII"),
         (b'{"token": "a\\r\\nX-Evil: 1"}', "expected a token of printable ASCII"),
         (b'{"token": "' + b"x" * 70_000 + b'"}', "expected a token of printable ASCII"),
-        (b'{"token": "x", "token": "y"}', "is there twice"),
+        (b'{"token": "x", "token": "y"}', "duplicate key 'token'"),
         (b"[" * 100_000, "nested too deeply"),
         (b" " * 2_000_000, "got more than 1048576 bytes"),
     ],
