@@ -106,7 +106,7 @@ def outcome(attributes: dict[str, str]) -> None:
     """Take a description all the way to files of an image, or see it refused."""
     try:
         found = description.parse(xml(attributes), Path("a.kiwi"), lambda name: b"")
-        places = overlay.paths(found.of_architecture("x86_64"))
+        paths = overlay.assign_paths(found.of_architecture("x86_64"))
         with tempfile.TemporaryDirectory() as name:
             source = FakeSource({str(each.reference): images.small("app") for each in found.containers})
             part = Selection(description=found, explicit_architectures=("x86_64",), profiles=())
@@ -116,8 +116,8 @@ def outcome(attributes: dict[str, str]) -> None:
             lock = prefetch.prefetch(Package(Path(name)), wanted, network, outdir=Path(name), locked=False)
             for file in os.listdir(name):
                 assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", file)
-        placed = overlay.place(found.of_architecture("x86_64"), places, "x86_64", lock)
-        for directory in overlay.directories(placed):
+        placements = overlay.place(found.of_architecture("x86_64"), paths, "x86_64", lock)
+        for directory in overlay.group_by_directory(placements):
             assert directory
             assert "/" not in directory
             assert directory.isprintable()
@@ -128,7 +128,7 @@ def outcome(attributes: dict[str, str]) -> None:
             assert problem.isprintable()
             assert len(problem) < 2000
         return
-    for entry in overlay.plan(placed):
+    for entry in overlay.list_files(placements):
         assert _IN_IMAGE.fullmatch(entry.path), entry.path
         assert ".." not in entry.path.split("/")
         if isinstance(entry, TextFile) and entry.path.endswith(".service"):

@@ -101,21 +101,21 @@ def _profiles(found: Description, subject: Subject) -> Iterator[Finding]:
             names = ", ".join(repr(name[:80]) for name in missing)
             why = f"no profile {names[:2000]} is declared, so that it adds this container to no image"
             yield _finding(container, "profile", why, f'<profile name="{missing[0][:80]}" description="…"/>')
-        yield from (of_problem(problem, "profile") for problem in overlay.problems_of_profiles(container))
+        yield from (of_problem(problem, "profile") for problem in overlay.check_profiles(container))
 
 
 def _overlays(found: Description, subject: Subject) -> Iterator[Finding]:
     """Find what the packager has where the containers go."""
     for arch in subject.request.architectures_of(found):
         every = found.of_architecture(arch)
-        fit = [container for container in every if not overlay.problems_of_profiles(container)]
+        fit = [container for container in every if not overlay.check_profiles(container)]
         for name in {name: None for container in fit for name in container.profile_names or (overlay.ROOT,)}:
-            problem = overlay.problem_of_directory(subject.package.directory / name)
+            problem = overlay.check_directory(subject.package.directory / name)
             if problem:
                 yield of_problem(problem, "overlay")
-        placed = overlay.place(fit, overlay.paths(every), arch, subject.lock or EMPTY)
-        for name, items in overlay.directories(placed).items():
-            for entry in overlay.plan(items):
+        placed = overlay.place(fit, overlay.assign_paths(every), arch, subject.lock or EMPTY)
+        for name, items in overlay.group_by_directory(placed).items():
+            for entry in overlay.list_files(items):
                 if os.path.lexists(f"{subject.package.directory / name}{entry.path}"):
                     why = "the build puts a file of that name there, and fails if yours is another"
                     yield Finding(
@@ -130,8 +130,8 @@ def _overlays(found: Description, subject: Subject) -> Iterator[Finding]:
 def _names(found: Description, subject: Subject) -> Iterator[Finding]:
     """Say where plain kiwi would fail, and this project does not."""
     for arch in subject.request.architectures_of(found):
-        places = overlay.paths(found.of_architecture(arch))
-        for container, why in overlay.moved(places):
+        places = overlay.assign_paths(found.of_architecture(arch))
+        for container, why in overlay.list_relocations(places):
             yield _finding(container, "plain-kiwi", f"{why}; here it is at {places[container]}")
     for container in found.containers:
         if _asked_by_kiwi(container) != container.reference:

@@ -24,7 +24,7 @@ def rows(request: Request, lock: Lock) -> tuple[Row, ...]:
     found: dict[Container, Row] = {}
     for part in request.parts:
         for arch in part.architectures:
-            paths = overlay.paths(part.description.of_architecture(arch))
+            paths = overlay.assign_paths(part.description.of_architecture(arch))
             for container in part.description.select(arch, part.profiles):
                 row = found.setdefault(container, Row(container=container, path=paths[container], locked={}))
                 locked = lock.image_for(container.reference, arch)

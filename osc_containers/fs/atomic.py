@@ -100,6 +100,21 @@ def replacement(path: Path | str, directory: int | None = None) -> Iterator[str]
             os.unlink(temporary, dir_fd=directory)
 
 
+def describe_shortage(directory: Path, needed: int) -> str:
+    """Return a message if the file system of `directory` has less than `needed` bytes free, else an empty string.
+
+    Space that is reserved for root does not count as free. Some FUSE file systems report no size; they never run short.
+
+    :raises OSError: the file system cannot be queried.
+    """
+    with naming(directory):
+        info = os.statvfs(directory)
+    free = info.f_bavail * info.f_frsize
+    if needed <= free or not info.f_blocks:
+        return ""
+    return f"no space left; the archives need {needed} bytes, {free} are free"
+
+
 def allow_open(count: int) -> None:
     """Raise the soft limit on open files, often 1024, so that this process can have `count` of them open at a time.
 

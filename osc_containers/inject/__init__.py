@@ -1,1 +1,1 @@
-"""The build-root half: overlay directories, units, the loader, the bundle."""
+"""Build-root half: verify the archives and write overlay directories, systemd units, the loader and the bundle."""

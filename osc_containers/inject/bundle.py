@@ -1,12 +1,13 @@
-"""The overlay of an image as one cpio archive, for build roots that do not have our service.
+"""The bundle: the whole overlay of an image in one cpio archive, for build roots without the inject service.
 
-obs-build unpacks it beside the description, where kiwi looks for overlay directories. The units in it have the SHA-256
-of archives that are still on their way when its bytes are laid out; so texts are written last, at places that do not
-depend on what they say.
+obs-build unpacks the archive next to the description, where kiwi looks for overlay directories. The layout is computed
+before the archives are downloaded, but the units contain their SHA-256. Texts are therefore written last; a checksum
+has a fixed length, so that no offset depends on it.
 """
 
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from osc_containers.archive.bundle import Bundle
 from osc_containers.errors import DescriptionError
@@ -14,47 +15,44 @@ from osc_containers.formats import cpio
 from osc_containers.formats.cpio import Entry
 from osc_containers.fs import rooted_tree
 from osc_containers.inject import overlay
-from osc_containers.inject.overlay import Archive, Placed
-from osc_containers.inject.units import Symlink, TextFile
+from osc_containers.inject.overlay import PackageFile, Placement
+from osc_containers.inject.units import Symlink
 
 
-def pack(placed: Sequence[Placed]) -> Bundle:
-    """Compute the bundle of these containers.
+def pack(placements: Sequence[Placement]) -> Bundle:
+    """Compute the layout and the texts of the bundle for these containers.
 
-    :raises DescriptionError: an archive is too large for the format.
+    :raises DescriptionError: an archive is larger than a member of a cpio archive can be, which is 4 GiB minus 1 byte;
+        or as `overlay.group_by_directory`.
     """
     entries: list[Entry] = []
     texts: dict[str, bytes] = {}
-    for directory, items in sorted(overlay.directories(placed).items()):
-        for found in overlay.plan(items):
-            entry, text = _entry(directory, found, {item.locked.archive.name: item for item in items})
-            entries.append(entry)
-            texts[entry.content] = text
-    entries = [*_directories(entries), *entries]
+    for directory, members in sorted(overlay.group_by_directory(placements).items()):
+        sizes = {each.locked_image.archive.name: each.locked_image.archive.size for each in members}
+        for file in overlay.list_files(members):
+            path = directory + file.path
+            if isinstance(file, PackageFile):
+                # Entries with the same `content` are hard links to one member, so each archive is stored once.
+                entries.append(Entry(path=path, mode=stat.S_IFREG | 0o644, size=sizes[file.name], content=file.name))
+                continue
+            if isinstance(file, Symlink):
+                text, mode = file.target.encode(), stat.S_IFLNK | 0o777
+            else:
+                text, mode = file.text.encode(), stat.S_IFREG | file.mode
+            entries.append(Entry(path=path, mode=mode, size=len(text), content=path))
+            texts[path] = text
     try:
-        layout = cpio.lay_out(entries)
+        layout = cpio.lay_out([*_parent_directories(entries), *entries])
     except ValueError as error:
         raise DescriptionError(
             f"{cpio.FILE_NAME}: {error}; use the service kiwi_containers_inject in the build root instead"
         ) from None
-    return Bundle(layout=layout, texts=tuple((layout.contents[name], text) for name, text in texts.items() if text))
+    return Bundle(layout=layout, texts=tuple((layout.contents[path], text) for path, text in texts.items()))
 
 
-def _entry(directory: str, found: Archive | TextFile | Symlink, archives: Mapping[str, Placed]) -> tuple[Entry, bytes]:
-    """Return the member for a file of the overlay and its text, which an archive does not have."""
-    path = directory + found.path
-    if isinstance(found, Archive):
-        size = archives[found.name].locked.archive.size
-        return Entry(path=path, mode=stat.S_IFREG | 0o644, size=size, content=found.name), b""
-    if isinstance(found, Symlink):
-        text, mode = found.target.encode(), stat.S_IFLNK | 0o777
-    else:
-        text, mode = found.text.encode(), stat.S_IFREG | found.mode
-    return Entry(path=path, mode=mode, size=len(text), content=path), text
-
-
-def _directories(entries: Sequence[Entry]) -> list[Entry]:
-    parents = {path for entry in entries for path in _parents(entry.path)}
+def _parent_directories(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the directories above the entries, parents first, with the modes that `rooted_tree` gives them."""
+    parents = {str(parent) for entry in entries for parent in PurePosixPath(entry.path).parents} - {"."}
     return [
         Entry(
             path=path,
@@ -64,8 +62,3 @@ def _directories(entries: Sequence[Entry]) -> list[Entry]:
         )
         for path in sorted(parents)
     ]
-
-
-def _parents(path: str) -> Iterator[str]:
-    while path := path.rpartition("/")[0]:
-        yield path

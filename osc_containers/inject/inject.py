@@ -1,7 +1,8 @@
-"""The build-root half: verify, then give kiwi the containers as overlay directories and take `<containers>` away.
+"""Inject containers: verify the archives, write overlay directories or a root tree, and remove `<containers>`.
 
-kiwi copies the directory `root/` beside the description into every image, and `PROFILE/` into an image of that profile
-(kiwi/system/setup.py, import_overlay_files). Only the standard library is needed here.
+kiwi copies the directory `root/` next to the description into every image, and `PROFILE/` into images of that profile
+(kiwi/system/setup.py, import_overlay_files). A build root has no network and few packages, so that nothing here may
+need more than the standard library and what kiwi itself requires.
 """
 
 import errno
@@ -19,110 +20,109 @@ from osc_containers.formats import cpio
 from osc_containers.fs import atomic
 from osc_containers.fs.rooted_tree import Tree
 from osc_containers.inject import overlay
-from osc_containers.inject.overlay import ROOT, Archive, Placed
+from osc_containers.inject.overlay import ROOT, PackageFile, Placement
 from osc_containers.inject.units import Symlink
-from osc_containers.kiwi import description
 from osc_containers.kiwi.containers import Container
-from osc_containers.kiwi.description import Description
-from osc_containers.lock.lockfile import FILE_NAME
+from osc_containers.kiwi.description import Description, without_containers
 from osc_containers.obs.package import Package
 
 logger = logging.getLogger(__name__)
 
 
-def inject_sources(package: Package, found: Description, arch: str, used: Collection[str] | None = None) -> None:
-    """Put the containers of a description into overlay directories of `package`, and edit the description.
+def inject_sources(
+    package: Package, description: Description, arch: str, profiles: Collection[str] | None = None
+) -> None:
+    """Write the containers of a description to overlay directories of `package`, and edit the description.
 
-    Where only the profiles `used` are prefetched, those of others stay in the description: no image that is built lacks
-    them without a word, for kiwi fails to pull them.
+    `profiles` are those that are prefetched; None means all. Containers of other profiles stay in the description, so
+    that kiwi fails to pull them instead of silently building an image without them.
 
-    The package must be a copy that nobody keeps: the one in a build root. Nothing is changed unless everything is
-    verified, and what is made is removed again where making it fails; a second run finds nothing to do.
+    The package must be a disposable copy, such as the one in a build root. Nothing is written before everything is
+    verified; if writing fails, the new files are removed again. A second run finds no containers and does nothing.
 
-    :raises LockError: the lock is not there, is broken or does not cover the description.
-    :raises VerificationError: an archive is not what the lock says.
+    :raises LockError: the lock is missing, broken or does not cover the description.
+    :raises VerificationError: an archive does not match the lock.
+    :raises DescriptionError: an overlay directory or `root.tar*` of the packager cannot be used.
     """
-    every = found.of_architecture(arch)
-    containers = tuple(container for container in every if used is None or container.is_in(used))
-    placed = _verified(package, found, containers, arch)
-    directories = overlay.directories(placed)
+    containers = description.of_architecture(arch)
+    selection = tuple(each for each in containers if profiles is None or each.is_in(profiles))
+    placements = _place_verified(package, description, selection, arch)
+    groups = overlay.group_by_directory(placements)
     with ExitStack() as undo:
-        for name in sorted(directories):
+        for name in sorted(groups):
             if _make_directory(package.directory / name, undo) and name == ROOT:
                 _unpack_root_archives(package)
-        for name, items in sorted(directories.items()):
-            _write(package, items, Tree(package.directory / name, keeps=True), own=False)
+        for name, members in sorted(groups.items()):
+            _write(package, members, Tree(package.directory / name, keeps=True), own=False)
         undo.pop_all()
-    for path in found.files:
+    # The description comes last: with <containers> removed it must never be seen without the overlay directories.
+    for path in description.files:
         before = path.read_bytes()
-        after = description.without_containers(before, used)
+        after = without_containers(before, profiles)
         if after != before:
             atomic.write_atomically(path, after)
-            logger.info("%s: <containers> taken out", path.name)
-    for container in every:
-        if container not in containers:
+            logger.info("%s: removed <containers>", path.name)
+    for container in containers:
+        if container not in selection:
             where = f"{container.file}:{container.line}"
-            logger.warning("%s: left for kiwi, since _service has only other profiles prefetched", where)
+            logger.warning("%s: not injected, because _service prefetches other profiles only", where)
 
 
-def inject_root(package: Package, found: Description, arch: str, profiles: Collection[str], root: Path) -> None:
-    """Put the containers that kiwi would choose for some profiles into an unpacked root tree.
+def inject_root(package: Package, description: Description, arch: str, profiles: Collection[str], root: Path) -> None:
+    """Write the containers that kiwi would select for these profiles to an unpacked root tree.
 
-    :raises LockError: the lock is not there, is broken or does not cover the description.
-    :raises VerificationError: an archive is not what the lock says.
-    :raises OSError: also where the archives have to be copied and there is no room; then nothing is written.
+    :raises LockError: the lock is missing, broken or does not cover the description.
+    :raises VerificationError: an archive does not match the lock.
+    :raises OSError: the tree cannot be written, or has too little space for copies of the archives; the latter is
+        checked before anything is written.
     """
-    placed = _verified(package, found, found.select(arch, profiles), arch)
-    # A link may name the tree; those in it are what Tree keeps from leading out of it.
+    placements = _place_verified(package, description, description.select(arch, profiles), arch)
+    # `root` itself may be a symlink to the tree. Symlinks inside the tree are resolved by `Tree` and cannot leave it.
     tree = Tree(Path(os.path.realpath(root)) if root.is_symlink() else root)
-    _check_room(package, placed, tree)
-    _write(package, placed, tree, own=True)
+    archives = {each.path: package.find(each.locked_image.archive.name) for each in placements}
+    copies = [archive for archive in archives.values() if archive and not tree.can_link(archive, own=True)]
+    shortage = atomic.describe_shortage(tree.root, sum(copy.stat().st_size for copy in copies))
+    if shortage:
+        raise OSError(errno.ENOSPC, shortage, str(tree.root))
+    _write(package, placements, tree, own=True)
 
 
-def _check_room(package: Package, placed: Sequence[Placed], tree: Tree) -> None:
-    with atomic.naming(tree.root):
-        info = os.statvfs(tree.root)
-    sources = {item.path: package.find(item.locked.archive.name) for item in placed}
-    copied = [source for source in sources.values() if source and not tree.can_link(source, own=True)]
-    needed, free = sum(source.stat().st_size for source in copied), info.f_bavail * info.f_frsize
-    if needed > free and info.f_blocks:  # some FUSE tells no size
-        problem = f"no space left; the archives need {needed} bytes, {free} are free"
-        raise OSError(errno.ENOSPC, problem, str(tree.root))
-
-
-def _verified(package: Package, found: Description, containers: Sequence[Container], arch: str) -> tuple[Placed, ...]:
-    """Return where each container goes, once its archive is known to be right."""
+def _place_verified(
+    package: Package, description: Description, containers: Sequence[Container], arch: str
+) -> tuple[Placement, ...]:
+    """Return the placement of each container after verifying its archive."""
     if not containers:
         return ()
-    lock = package.read_lock()
-    if lock is None:
-        raise LockError(f"{FILE_NAME}: not there; run the prefetch and commit what it writes")
-    wanted = [(container.reference, arch, f"{container.file}:{container.line}") for container in containers]
-    problems = verify.check_coverage(wanted, lock)
+    lock = package.require_lock()
+    images = [(container.reference, arch, f"{container.file}:{container.line}") for container in containers]
+    problems = verify.check_coverage(images, lock)
     if problems:
         raise LockError(*problems)
-    placed = overlay.place(containers, overlay.paths(found.of_architecture(arch)), arch, lock)
-    images = {item.locked.archive.name: (item.container.reference, arch, item.locked) for item in placed}
-    problems = verify.check_archives(package, images.values()) or tuple(
-        f"{name}: is in {cpio.FILE_NAME} only, which a build unpacks by itself; for a file of its own run "
+    paths = overlay.assign_paths(description.of_architecture(arch))
+    placements = overlay.place(containers, paths, arch, lock)
+    archives = {
+        each.locked_image.archive.name: (each.container.reference, arch, each.locked_image) for each in placements
+    }
+    problems = verify.check_archives(package, archives.values()) or tuple(
+        f"{name}: stored only in {cpio.FILE_NAME}, which the build unpacks itself; to get a separate file, run "
         "'osc containers prefetch --inject buildtime'"
-        for name in images
+        for name in archives
         if package.find(name) is None
     )
     if problems:
         raise VerificationError(*problems)
-    for notice in overlay.notices({item.container: item.path for item in placed}):
-        logger.warning("%s", notice)
-    return placed
+    for each, reason in overlay.list_relocations({each.container: each.path for each in placements}):
+        logger.warning("%s:%d: %s: stored at %s, because %s", each.file, each.line, each.reference, paths[each], reason)
+    return placements
 
 
 def _make_directory(path: Path, undo: ExitStack) -> bool:
-    """Have an overlay directory, and return whether it is a new one."""
-    problem = overlay.problem_of_directory(path)
+    """Create an overlay directory unless the packager has one; return whether it is new."""
+    problem = overlay.check_directory(path)
     if problem:
         raise DescriptionError(problem)
     if path.exists():
-        undo.callback(_remove_others, path, set(path.rglob("*")))
+        undo.callback(_remove_new_files, path, set(path.rglob("*")))
         return False
     path.mkdir()
     undo.callback(shutil.rmtree, path, ignore_errors=True)
@@ -130,35 +130,36 @@ def _make_directory(path: Path, undo: ExitStack) -> bool:
     return True
 
 
-def _remove_others(directory: Path, kept: Collection[Path]) -> None:
+def _remove_new_files(directory: Path, existing: Collection[Path]) -> None:
+    # In reverse order, a directory comes after its content.
     for path in sorted(directory.rglob("*"), reverse=True):
-        if path not in kept:
+        if path not in existing:
             remove = path.rmdir if path.is_dir() and not path.is_symlink() else path.unlink
             remove()
 
 
 def _unpack_root_archives(package: Package) -> None:
-    """Keep the packager's own overlay, and find what of it is in the way.
+    """Unpack the packager's `root.tar*` into the new `root/`.
 
-    kiwi takes `root.tar.gz` only where there is no `root/`, and we make one; over that obs-build later unpacks every
-    `root.tar*` (build-recipe-kiwi).
+    kiwi uses `root.tar.gz` only if there is no `root/`, so creating one would drop the packager's files. obs-build
+    unpacks every `root.tar*` into the same place later (build-recipe-kiwi); unpacking here as well reveals conflicts.
     """
     for archive in sorted(path for path in package.directory.glob("root.tar*") if path.is_file()):
         try:
             subprocess.run(["tar", "-xpf", archive, "-C", package.directory / ROOT], check=True)
         except subprocess.CalledProcessError as error:
-            raise DescriptionError(f"{archive.name}: tar could not unpack it, exit status {error.returncode}") from None
+            raise DescriptionError(f"{archive.name}: tar failed to unpack it, exit status {error.returncode}") from None
 
 
-def _write(package: Package, placed: Sequence[Placed], tree: Tree, *, own: bool) -> None:
-    for entry in overlay.plan(placed):
-        if isinstance(entry, Archive):
-            source = package.find(entry.name)
-            if source is None:
-                raise VerificationError(f"{entry.name}: not there any more, it was a moment ago")
-            tree.link(entry.path, source, own=own)
-        elif isinstance(entry, Symlink):
-            tree.symlink(entry.path, entry.target)
+def _write(package: Package, placements: Sequence[Placement], tree: Tree, *, own: bool) -> None:
+    for file in overlay.list_files(placements):
+        if isinstance(file, PackageFile):
+            archive = package.find(file.name)
+            if archive is None:
+                raise VerificationError(f"{file.name}: removed by another process after it was verified; run again")
+            tree.link(file.path, archive, own=own)
+        elif isinstance(file, Symlink):
+            tree.symlink(file.path, file.target)
         else:
-            tree.write(entry.path, entry.text.encode(), entry.mode)
-        logger.info("%s%s", tree.root.name, entry.path)
+            tree.write(file.path, file.text.encode(), file.mode)
+        logger.info("%s%s", tree.root.name, file.path)

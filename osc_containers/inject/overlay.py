@@ -1,4 +1,4 @@
-"""What an image gets for its containers: archives, the units that load them, and where each of them goes."""
+"""The files that an image gets for its containers, the path of each archive, and kiwi's overlay directories."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,137 +17,145 @@ ROOT = "root"
 """The overlay directory for every image (kiwi/system/setup.py, import_overlay_files)."""
 
 _NAME_LENGTH = 255
-_TAKEN = {"", ROOT, "repos", "containers", "images"}
-"""Directories that mean something else to kiwi or obs-build, and so cannot be a profile's; "" is the package itself."""
+_RESERVED = {"", ROOT, "repos", "containers", "images"}
+"""Names that a profile's directory cannot have: kiwi or obs-build uses them, and "" would be the package itself."""
 
 
-class Archive(NamedTuple):
-    """An archive in the image: the file `name` of the package at `path`."""
+class PackageFile(NamedTuple):
+    """A file of the image that is a copy of, or a hard link to, the file `name` of the package."""
 
     path: str
     name: str
 
 
-class Placed(NamedTuple):
-    """A container, what is locked for it, and its path in the image."""
+class Placement(NamedTuple):
+    """A container with its image in the lock, and the absolute path of its archive in the image."""
 
     container: Container
-    locked: LockedImage
+    locked_image: LockedImage
     path: str
 
 
-def paths(containers: Sequence[Container]) -> Mapping[Container, str]:
-    """Give each container of a description its path: kiwi's, but another where that cannot be or stands for two.
+def assign_paths(containers: Sequence[Container]) -> Mapping[Container, str]:
+    """Return the absolute path in the image for the archive of each container.
 
-    `containers` are those of one architecture and all profiles, since kiwi may combine any of these in one image.
+    This is kiwi's own path unless kiwi could not write it, or would write several images to it. Then it is derived
+    from the reference, and no two references have the same path.
+
+    `containers` must be those of one architecture and of all profiles, because kiwi can combine any profiles in one
+    image.
     """
     references = defaultdict(set)
     for container in containers:
         references[container.file_name].add(container.reference)
-    taken = {name for name, users in references.items() if not _fault(name) and len(users) == 1}
-    others = _avoid(taken, archive_names.flatten(container.reference for container in containers))
-    found = ((each, each.file_name if each.file_name in taken else others[each.reference]) for each in containers)
-    return {container: f"{ARCHIVES}/{name}" for container, name in found}
+    kiwi_names = {name for name, users in references.items() if not _name_problem(name) and len(users) == 1}
+    names = archive_names.flatten(container.reference for container in containers)
+    other_names = _avoid_collisions(names, kiwi_names)
+    return {
+        each: f"{ARCHIVES}/{each.file_name if each.file_name in kiwi_names else other_names[each.reference]}"
+        for each in containers
+    }
 
 
-def _avoid(taken: Collection[str], flat: Mapping[Reference, str]) -> Mapping[Reference, str]:
-    """Make names distinct from those that are taken, too."""
-    used = {*taken, *flat.values()}
+def _avoid_collisions(names: Mapping[Reference, str], kiwi_names: Collection[str]) -> Mapping[Reference, str]:
+    """Append underscores to each name that is one of `kiwi_names`, until it is unique."""
+    unavailable = {*kiwi_names, *names.values()}
     result = {}
-    for reference, name in flat.items():
-        if name in taken:
-            while name in used:
+    for reference, name in names.items():
+        if name in kiwi_names:
+            while name in unavailable:
                 name += "_"
-            used.add(name)
+            unavailable.add(name)
         result[reference] = name
     return result
 
 
-def _fault(name: str) -> str:
-    """Say why no file can have a name of kiwi's, if none can."""
+def _name_problem(name: str) -> str:
+    """Return why kiwi cannot write a file of this name, or an empty string if it can."""
     if "/" in name:
-        return "its directory is not made"
+        return "it does not create the directory"
     if len(name.encode()) > _NAME_LENGTH:
-        return f"its name is longer than {_NAME_LENGTH} bytes"
-    return "its name begins with a dot" if name.startswith(".") else ""
+        return f"the file name is longer than {_NAME_LENGTH} bytes"
+    return "the file name starts with a dot" if name.startswith(".") else ""
 
 
-def moved(where: Mapping[Container, str]) -> Iterator[tuple[Container, str]]:
-    """Yield each container that is not where kiwi would put it, and say why."""
-    for container, path in where.items():
-        own = f"{ARCHIVES}/{container.file_name}"
-        if path != own:
-            fault = _fault(container.file_name)
+def list_relocations(paths: Mapping[Container, str]) -> Iterator[tuple[Container, str]]:
+    """Yield each container whose path is not kiwi's own, with the reason."""
+    for container, path in paths.items():
+        kiwi_path = f"{ARCHIVES}/{container.file_name}"
+        if path != kiwi_path:
+            problem = _name_problem(container.file_name)
             yield (
                 container,
-                f"plain kiwi fails to write {own}: {fault}" if fault else f"plain kiwi writes several images to {own}",
+                f"plain kiwi cannot write {kiwi_path}: {problem}"
+                if problem
+                else f"plain kiwi writes several images to {kiwi_path}",
             )
 
 
-def notices(where: Mapping[Container, str]) -> tuple[str, ...]:
-    """Say of each container that is not where kiwi would put it that it is not."""
-    return tuple(
-        f"{each.file}:{each.line}: {each.reference}: at {where[each]}, since {why}" for each, why in moved(where)
-    )
-
-
-def place(containers: Sequence[Container], where: Mapping[Container, str], arch: str, lock: Lock) -> tuple[Placed, ...]:
-    """Combine containers with their paths and what is locked for them; those that are not locked are left out."""
+def place(
+    containers: Sequence[Container], paths: Mapping[Container, str], arch: str, lock: Lock
+) -> tuple[Placement, ...]:
+    """Combine containers with their images in the lock and their paths; leave out those that are not in the lock."""
     pairs = ((container, lock.image_for(container.reference, arch)) for container in containers)
     return tuple(
-        Placed(container=container, locked=locked, path=where[container]) for container, locked in pairs if locked
+        Placement(container=container, locked_image=image, path=paths[container]) for container, image in pairs if image
     )
 
 
-def directories(placed: Sequence[Placed]) -> dict[str, list[Placed]]:
-    """Sort containers into kiwi's overlay directories: `root` for all images, the profiles' for theirs.
+def group_by_directory(placements: Sequence[Placement]) -> dict[str, list[Placement]]:
+    """Group containers by kiwi's overlay directories: `root` for every image, `PROFILE` for images of a profile.
 
-    :raises DescriptionError: a profile's directory is something else to kiwi or obs-build.
+    A container for several profiles is in each of their directories.
+
+    :raises DescriptionError: a profile's directory would have a reserved name; every such profile is listed.
     """
-    found: dict[str, list[Placed]] = {}
+    groups: dict[str, list[Placement]] = {}
     problems: list[str] = []
-    for item in placed:
-        problems += problems_of_profiles(item.container)
-        for name in item.container.profile_names if item.container.profiles else (ROOT,):
-            found.setdefault(name, []).append(item)
+    for placement in placements:
+        problems += check_profiles(placement.container)
+        for name in placement.container.profile_names if placement.container.profiles else (ROOT,):
+            groups.setdefault(name, []).append(placement)
     if problems:
         raise DescriptionError(*problems)
-    return found
+    return groups
 
 
-def problems_of_profiles(container: Container) -> tuple[str, ...]:
-    """Say of each profile of a container that cannot have a directory that it cannot."""
+def check_profiles(container: Container) -> tuple[str, ...]:
+    """Return a problem for each profile of a container that cannot have an overlay directory."""
     return tuple(
-        f"{container.file}:{container.line}: profile {profile[:80]!r}: a directory of that name is something else to "
-        "kiwi or obs-build; give the profile another name"
+        f"{container.file}:{container.line}: profile {profile[:80]!r}: kiwi or obs-build uses a directory of this name "
+        "for something else; rename the profile"
         for profile in container.profile_names
-        if profile in _TAKEN or "/" in profile or profile.startswith(".")
+        if profile in _RESERVED or "/" in profile or profile.startswith(".")
     )
 
 
-def problem_of_directory(path: Path) -> str | None:
-    """Say of an overlay directory of the packager that it is none."""
+def check_directory(path: Path) -> str | None:
+    """Return the problem of an overlay directory: the packager has a file or symlink there."""
     if path.is_symlink() or (path.exists() and not path.is_dir()):
-        return f"{path.name}: got a file or a link, expected an overlay directory, or nothing; rename it"
+        return f"{path.name}: got a file or symlink, expected an overlay directory or nothing; rename it"
     return None
 
 
-def plan(placed: Sequence[Placed]) -> tuple[Archive | TextFile | Symlink, ...]:
-    """List everything that carries these containers into an image, sorted by path."""
-    archives = {item.path: Archive(path=item.path, name=item.locked.archive.name) for item in placed}
-    loads = {_load(item): None for item in placed if not item.container.fetch_only}
-    kept = {item.path: units.keep(item.path) for item in placed if item.container.fetch_only}
-    entries = (*archives.values(), *kept.values(), *(units.render(loads) if archives else ()))
-    return tuple(sorted(entries, key=lambda entry: entry.path))
+def list_files(placements: Sequence[Placement]) -> tuple[PackageFile | TextFile | Symlink, ...]:
+    """Return every file that one overlay directory needs for these containers, sorted by path."""
+    archives = {each.path: PackageFile(path=each.path, name=each.locked_image.archive.name) for each in placements}
+    # Several containers can share a path. If only one of them is fetch_only, the archive must survive the loads.
+    markers = {each.path: units.keep_marker(each.path) for each in placements if each.container.fetch_only}
+    loads = [_load(each) for each in placements if not each.container.fetch_only]
+    files = (*archives.values(), *markers.values(), *(units.render(loads) if archives else ()))
+    return tuple(sorted(files, key=lambda file: file.path))
 
 
-def _load(item: Placed) -> Load:
+def _load(placement: Placement) -> Load:
+    container, locked_image = placement.container, placement.locked_image
     return Load(
-        backend=item.container.backend,
-        reference=item.container.reference,
-        path=item.path,
-        size=item.locked.archive.size,
-        sha256=item.locked.archive.sha256,
-        manifest=item.locked.image.manifest.digest,
-        image_id=item.locked.image.config.digest,
+        backend=container.backend,
+        reference=container.reference,
+        path=placement.path,
+        size=locked_image.archive.size,
+        sha256=locked_image.archive.sha256,
+        manifest=locked_image.image.manifest.digest,
+        image_id=locked_image.image.config.digest,
     )

@@ -1,28 +1,29 @@
-"""What makes the booted image load its containers, as text: systemd units, their loader, a tmpfiles.d entry.
+"""systemd units, loader script and tmpfiles.d entry that make the booted image load its containers.
 
-    kiwi_containers.service              waits for all loads; what consumers order on
+    kiwi_containers.service              starts after all loads; the unit that consumers order on
     kiwi_containers-ENGINE-ID.service    loads one container into one engine
-    …/kiwi_containers.service.wants/     enables the latter (links in /usr/lib, so that no preset disables them)
-    …/multi-user.target.wants/           enables the former
+    …/kiwi_containers.service.wants/     enables the load units (links in /usr/lib, so no preset disables them)
+    …/multi-user.target.wants/           enables kiwi_containers.service
 
-A unit's text depends on its own load alone, and the unit brings its own link. So the overlays of several kiwi profiles
-can be combined, and what they have in common is the same. Why the units look as they do:
+The text of a load unit depends on its own load only, and each load unit has its own `.wants` link. Therefore the
+overlays of several kiwi profiles can be combined, and files that they share are identical. Design decisions:
 
-- `kiwi_containers.service` only wants and follows the others: one that fails stops no other, and `After=` sees all of
-  them finished. It fails itself if one is missing then, so `Requires=kiwi_containers.service` insists on all of them,
-  and `Requires=kiwi_containers-ENGINE-ID.service` on one.
-- Docker is wanted and followed, not required: the loader can say more about a dead daemon than "dependency failed".
-  Podman and container-snap have no daemon. kiwi orders on a `container-snap.service`, which container-snap does not
-  have; one that it might get would probably follow `kiwi_containers.service`, as its first-boot unit does.
-- A oneshot has no time limit: the loader limits its attempts. With `RemainAfterExit`, `systemctl list-units` shows
-  the state of each.
+- `kiwi_containers.service` only wants the load units and is ordered after them: a failed load does not stop the
+  others, and by then all of them have finished. It then fails itself if a container is missing. So
+  `Requires=kiwi_containers.service` demands all containers, `Requires=kiwi_containers-ENGINE-ID.service` one.
+- docker.service is wanted, not required: the loader reports more about a dead daemon than "dependency failed".
+  podman and container-snap have no daemon. kiwi orders its units on a `container-snap.service`, which container-snap
+  does not ship; if it ever does, that unit will probably start after `kiwi_containers.service`, as its first-boot
+  unit does.
+- A oneshot unit has no start timeout: the loader limits its attempts itself. With `RemainAfterExit=yes`,
+  `systemctl list-units` shows the state of each load.
 
-Spec: systemd.unit(5), systemd.service(5) ("Command lines"), tmpfiles.d(5); tried with systemd 252 and 257.
+Spec: systemd.unit(5), systemd.service(5) ("Command lines"), tmpfiles.d(5); tested with systemd 252 and 257.
 """
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,13 +37,14 @@ KEEP = "/usr/libexec/kiwi_containers/keep"
 UNITS = "/usr/lib/systemd/system"
 TMPFILES = "/usr/lib/tmpfiles.d/kiwi_containers.conf"
 
-_ID_LENGTH = 160  # with a prefix and a suffix in it, a file name of an ID has less than 255 bytes
+_ID_LENGTH = 160
+"""Longest ID: unit names add a prefix and a suffix, and file names are limited to 255 bytes."""
 
 
 class Load(NamedTuple):
-    """One container that one engine shall load; `size` is the archive's, in bytes.
+    """One container to load into one engine; `size` (in bytes) and `sha256` (in hexadecimal) are those of the archive.
 
-    Loads of one `path` share the archive: the engine that loads it last removes it.
+    Loads with the same `path` share the archive: the engine that loads it last removes it.
     """
 
     backend: str
@@ -60,7 +62,7 @@ class Load(NamedTuple):
 
 
 class TextFile(NamedTuple):
-    """A text file of the image."""
+    """A text file in the image."""
 
     path: str
     text: str
@@ -68,18 +70,18 @@ class TextFile(NamedTuple):
 
 
 class Symlink(NamedTuple):
-    """A symbolic link of the image; `target` is relative to the link's directory."""
+    """A symbolic link in the image; `target` is relative to the directory of the link."""
 
     path: str
     target: str
 
 
 def render(loads: Iterable[Load]) -> tuple[TextFile | Symlink, ...]:
-    """Return the files for these loads, sorted by path; the same load given twice counts once.
+    """Return the files for these loads, sorted by path; duplicate loads count once.
 
-    Without loads that is the tmpfiles.d entry, which archives that are only fetched need too.
+    Without loads, only the tmpfiles.d entry is returned: archives with `fetch_only` need it as well.
 
-    :raises ValueError: a backend is not one of `BACKENDS`, or one would load two containers in units of the same name.
+    :raises ValueError: a backend is unknown, or two different loads would have units of the same name.
     """
     files: list[TextFile | Symlink] = [TextFile(path=TMPFILES, text=_TMPFILES, mode=0o644)]
     units: dict[str, Load] = {}
@@ -87,47 +89,58 @@ def render(loads: Iterable[Load]) -> tuple[TextFile | Symlink, ...]:
         if load.backend not in BACKENDS:
             raise ValueError(f"got backend {load.backend[:80]!r}, expected one of {', '.join(BACKENDS)}")
         if units.setdefault(load.unit, load) != load:
-            raise ValueError(f"{load.unit}: got two containers, {units[load.unit].reference} and {load.reference}")
+            raise ValueError(
+                f"{load.unit}: got two different loads, of {units[load.unit].reference} and {load.reference}"
+            )
     if units:
-        files += _common()
+        loader = Path(__file__).with_name("load.sh").read_text("ascii")
+        files.append(TextFile(path=LOADER, text=loader, mode=0o755))
+        files.append(TextFile(path=f"{UNITS}/kiwi_containers.service", text=_SERVICE, mode=0o644))
+        files.append(_wanted_by("multi-user.target", "kiwi_containers.service"))
     for unit, load in units.items():
         files.append(TextFile(path=f"{UNITS}/{unit}", text=_unit(load), mode=0o644))
         files.append(_wanted_by("kiwi_containers.service", unit))
     return tuple(sorted(files, key=lambda file: file.path))
 
 
-def keep(path: str) -> TextFile:
-    """Return the file that lets no load remove the archive at `path`, in whatever overlay that load comes."""
+def keep_marker(path: str) -> TextFile:
+    """Return the marker file that keeps loads from removing the archive at `path`.
+
+    It works across overlays: the load that shares the archive may come from another profile.
+    """
     return TextFile(path=f"{KEEP}/{load_id(path)}", text=f"{path} is fetch_only\n", mode=0o644)
 
 
 def load_id(path: str) -> str:
-    """Return what names an archive in unit and file names: its name in the image, if that is fit for it.
+    """Return the ID of an archive in unit and file names: its file name, if that has safe characters only.
 
-    Otherwise the name is made fit, and a hash of the path tells it from its like. A name that looks as if it had a hash
-    is not fit, lest it is the ID of another.
+    Otherwise, unsafe characters become underscores and a hash of the path is appended, so that IDs stay unique. A file
+    name that ends like such a hash gets one as well, or it could be the ID of another archive.
     """
     name = path.removeprefix(f"{ARCHIVES}/")
     if re.fullmatch(r"[A-Za-z0-9_.-]+(?<!-[0-9a-f]{12})", name) and len(name) <= _ID_LENGTH:
         return name
-    mark = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    return f"{re.sub('[^A-Za-z0-9_.-]', '_', name)[: _ID_LENGTH - 13]}-{mark}"
+    suffix = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{re.sub('[^A-Za-z0-9_.-]', '_', name)[: _ID_LENGTH - 13]}-{suffix}"
 
 
 def quote_argument(text: str) -> str:
-    """Quote one argument of an `Exec…=` line: what the program gets is `text`, byte for byte.
+    """Quote one argument of an `Exec…=` line, so that the program gets exactly the bytes of `text`.
 
-    :raises ValueError: there is a NUL in it, which no argument can have.
+    :raises ValueError: `text` contains a NUL, which no argument can.
 
     Spec: systemd.service(5), "Command lines"; systemd.syntax(7), "Quoting".
     """
     if "\0" in text:
-        raise ValueError(f"got {text[:80]!r}, expected no NUL in it")
+        raise ValueError(f"got {text[:80]!r}, expected text without NUL")
     return '"' + "".join(_quote_character(character) for character in text) + '"'
 
 
 def quote_description(text: str) -> str:
-    """Make `text` fit for a `Description=`, which expands specifiers and knows no quotes, and for a terminal."""
+    """Return `text` in a form that is safe in a `Description=`, which expands specifiers, and on a terminal.
+
+    Backslashes and everything but printable ASCII become question marks: a description has no quoting.
+    """
     return re.sub(r"[^ -\[\]-~]", "?", text).replace("%", "%%")
 
 
@@ -139,13 +152,6 @@ def _quote_character(character: str) -> str:
     if " " <= character <= "~":
         return character
     return "".join(f"\\x{byte:02x}" for byte in character.encode())
-
-
-def _common() -> Iterator[TextFile | Symlink]:
-    loader = Path(__file__).with_name("load.sh").read_text("ascii")
-    yield TextFile(path=LOADER, text=loader, mode=0o755)
-    yield TextFile(path=f"{UNITS}/kiwi_containers.service", text=_SERVICE, mode=0o644)
-    yield _wanted_by("multi-user.target", "kiwi_containers.service")
 
 
 def _wanted_by(wanting: str, unit: str) -> Symlink:

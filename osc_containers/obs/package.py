@@ -98,6 +98,19 @@ class Package:
             _warn_of_newer(path)
         return found
 
+    def require_lock(self) -> Lock:
+        """Return what is locked.
+
+        :raises LockError: there is no lock file; or as `read_lock`.
+        """
+        lock = self.read_lock()
+        if lock is None:
+            raise LockError(
+                f"{lockfile.FILE_NAME}: missing; run 'osc service manualrun' or 'osc containers prefetch', and commit "
+                "the result"
+            )
+        return lock
+
     def find(self, name: str) -> Path | None:
         """Return where the file `name` is: in the package, or among the results of an earlier run."""
         own = self.directory / name

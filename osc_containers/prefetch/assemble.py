@@ -157,15 +157,13 @@ def _check_outdir(outdir: Path) -> None:
 
 
 def _check_space(outputs: Sequence[OutputFile], outdir: Path) -> None:
-    """Say that there is no room before anything is fetched; root's margin is not ours."""
-    info = os.statvfs(outdir)
-    free = info.f_bavail * info.f_frsize
+    """Say that there is no room before anything is fetched."""
     needed = sum(
         max(0, output.size - partial_file.reusable_bytes(outdir / output.name, output.key)) for output in outputs
     )
-    if needed <= free or not info.f_blocks:  # some FUSE tells no size
+    message = atomic.describe_shortage(outdir, needed)
+    if not message:
         return
-    message = f"no space left; the archives need {needed} bytes, {free} are free"
     cache, kept = partial_file.stale_bytes(outdir / "any", {output.key for output in outputs}) or (None, 0)
     if kept:
         message += f"; {kept} more are what other runs left in {cache} to go on with, remove it if none will"

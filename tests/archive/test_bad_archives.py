@@ -119,7 +119,10 @@ _CASES: list[tuple[Callable[[Path], None], str]] = [
     (_swapped, rf"\S+_archives_two_1\.0\.x86_64\.ociarchive: member blobs/sha256/.*{_AGAIN}"),
     (_missing, rf"{_ONE}: not there, but the lock names it for \S+/archives/one:1\.0 \(x86_64\){_AGAIN}"),
     (_directory, rf"{_ONE}: not there, .*{_AGAIN}"),
-    (_no_lock, r"containers\.lock: not there; run the prefetch and commit what it writes"),
+    (
+        _no_lock,
+        r"containers\.lock: missing; run 'osc service manualrun' or 'osc containers prefetch', and commit the result",
+    ),
     (_broken_lock, r"containers\.lock: not valid JSON; .*"),
     (_lock_of_another_digest, rf"\S+\.ociarchive: got sha256 \w{{64}}, expected 0{{64}}{_AGAIN}"),
     (

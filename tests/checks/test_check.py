@@ -403,7 +403,7 @@ def test_what_is_in_the_way_of_the_overlay_is_found(tmp_path: Path, capsys: pyte
     (tmp_path / "root").touch()
     status, said = check(tmp_path, capsys)
     assert status == 1
-    assert said.startswith("root: error: got a file or a link, expected an overlay directory, or nothing; rename it")
+    assert said.startswith("root: error: got a file or symlink, expected an overlay directory or nothing; rename it")
 
 
 def test_the_command_that_removes_a_file_is_for_the_working_copy_that_it_is_in(

@@ -1,4 +1,4 @@
-"""The overlay as one cpio archive: what cpio unpacks is what the inject service would have made."""
+"""The bundle: cpio unpacks it to the same files that the inject service would write."""
 
 import json
 import os
@@ -44,18 +44,17 @@ def source() -> FakeSource:
 def run_prefetch(
     source: FakeSource, directory: Path, *, bundled: bool = True, locked: bool = False, part: slice = slice(None)
 ) -> None:
-    found = description.read(directory / "containers.xml")
-    containers = found.of_architecture("x86_64")
+    containers = description.read(directory / "containers.xml").of_architecture("x86_64")
     wanted = {
         container.reference: ImageRequest(
             reference=container.reference, origin=container.origin, architectures=("x86_64",), where="x:1"
         )
         for container in containers
     }
-    paths = overlay.paths(containers)
+    paths = overlay.assign_paths(containers)
 
-    def pack(pinned: lockfile.Lock) -> Bundle:
-        return bundle.pack(overlay.place(containers, paths, "x86_64", pinned))
+    def pack(lock: lockfile.Lock) -> Bundle:
+        return bundle.pack(overlay.place(containers, paths, "x86_64", lock))
 
     network = FetchContext(open_source=source.open)
     package = Package(directory)
@@ -73,16 +72,16 @@ def package(tmp_path: Path) -> Path:
 
 
 def tree(directory: Path) -> dict[str, tuple[int, bytes]]:
-    """Return type, mode and content of everything below a directory."""
-    found = {}
+    """Return the mode and content of every path below a directory."""
+    entries = {}
     for path in sorted(directory.rglob("*")):
         content = b"" if path.is_dir() else str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
-        found[str(path.relative_to(directory))] = (path.lstat().st_mode, content)
-    return found
+        entries[str(path.relative_to(directory))] = (path.lstat().st_mode, content)
+    return entries
 
 
 @pytest.mark.integration
-def test_cpio_unpacks_what_the_inject_service_makes(package: Path, tmp_path: Path) -> None:
+def test_bundle_unpacks_to_the_same_files_as_inject(package: Path, tmp_path: Path) -> None:
     run_prefetch(source(), package)
     assert sorted(hashes(package)) == ["containers.lock", "containers.xml", "kiwi_containers.obscpio"]
     unpacked, injected = tmp_path / "unpacked", tmp_path / "injected"
@@ -101,14 +100,14 @@ def test_cpio_unpacks_what_the_inject_service_makes(package: Path, tmp_path: Pat
     assert (unpacked / "A/var/tmp/kiwi_containers/app_1.0").stat().st_nlink == 3
 
 
-def test_the_archives_are_in_it_once(package: Path) -> None:
+def test_bundle_stores_each_archive_once(package: Path) -> None:
     run_prefetch(source(), package)
-    found = lockfile.loads((package / lockfile.FILE_NAME).read_text())
-    archives = sum(locked.archive.size for _, _, locked in found.images())
+    lock = lockfile.loads((package / lockfile.FILE_NAME).read_text())
+    archives = sum(locked_image.archive.size for _, _, locked_image in lock.images())
     assert (package / cpio.FILE_NAME).stat().st_size < archives + 64 * 1024
 
 
-def test_a_second_run_fetches_and_writes_nothing(package: Path) -> None:
+def test_second_run_fetches_and_writes_nothing(package: Path) -> None:
     run_prefetch(source(), package)
     before, again = identities(package), source()
     run_prefetch(again, package)
@@ -116,35 +115,33 @@ def test_a_second_run_fetches_and_writes_nothing(package: Path) -> None:
     assert again.asked == {"resolve": 2}
 
 
-def test_a_changed_image_brings_only_what_is_new(package: Path) -> None:
+def test_changed_image_fetches_only_new_blobs(package: Path) -> None:
     run_prefetch(source(), package)
     again = source()
     again.tags["registry.example.com/team/data:1.0"] = images.small("data2")
     run_prefetch(again, package)
     assert again.asked["blob"] == 2
-    assert verified(package) == ()
+    assert verify_archives(package) == ()
 
 
-def verified(directory: Path) -> tuple[str, ...]:
+def verify_archives(directory: Path) -> tuple[str, ...]:
     package = Package(directory)
-    found = package.read_lock()
-    assert found
-    return verify.check_archives(package, found.images())
+    return verify.check_archives(package, package.require_lock().images())
 
 
-def test_archives_in_it_are_verified_where_they_are(package: Path) -> None:
+def test_archives_are_verified_inside_the_bundle(package: Path) -> None:
     run_prefetch(source(), package)
-    assert verified(package) == ()
+    assert verify_archives(package) == ()
     path = package / cpio.FILE_NAME
     content = bytearray(path.read_bytes())
     content[content.index(b"oci-layout") + 600] ^= 1
     path.write_bytes(content)
-    assert len(verified(package)) >= 1
+    assert len(verify_archives(package)) >= 1
     run_prefetch(source(), package)
-    assert verified(package) == ()
+    assert verify_archives(package) == ()
 
 
-def test_switching_keeps_the_blobs_and_leaves_nothing_of_the_other_form(package: Path) -> None:
+def test_switching_forms_reuses_blobs_and_removes_old_files(package: Path) -> None:
     run_prefetch(source(), package, bundled=False)
     again = source()
     run_prefetch(again, package)
@@ -153,14 +150,12 @@ def test_switching_keeps_the_blobs_and_leaves_nothing_of_the_other_form(package:
     run_prefetch(again, package, bundled=False)
     assert again.asked["blob"] == 0
     assert not (package / cpio.FILE_NAME).exists()
-    assert verified(package) == ()
+    assert verify_archives(package) == ()
 
 
 @pytest.mark.parametrize("bundled", [True, False])
 @pytest.mark.parametrize("locked", [True, False])
-def test_a_part_of_what_is_asked_for_takes_nothing_out_of_the_bundle(
-    package: Path, *, bundled: bool, locked: bool
-) -> None:
+def test_partial_prefetch_is_refused_if_the_bundle_would_shrink(package: Path, *, bundled: bool, locked: bool) -> None:
     run_prefetch(source(), package)
     before = hashes(package)
     with pytest.raises(DescriptionError, match=r"would lose registry.example.com/team/data:1.0 for x86_64, which"):
@@ -168,7 +163,7 @@ def test_a_part_of_what_is_asked_for_takes_nothing_out_of_the_bundle(
     assert hashes(package) == before
 
 
-def test_a_locked_run_makes_the_same_bundle(package: Path) -> None:
+def test_locked_run_makes_the_same_bundle(package: Path) -> None:
     run_prefetch(source(), package)
     before = hashes(package)
     (package / cpio.FILE_NAME).unlink()
@@ -176,7 +171,7 @@ def test_a_locked_run_makes_the_same_bundle(package: Path) -> None:
     assert hashes(package) == before
 
 
-def test_a_failure_leaves_the_package_as_it_was(package: Path) -> None:
+def test_failure_leaves_the_package_unchanged(package: Path) -> None:
     run_prefetch(source(), package)
     before, broken = hashes(package), source()
     broken.tags["registry.example.com/team/data:1.0"] = images.helm_chart()
@@ -185,8 +180,8 @@ def test_a_failure_leaves_the_package_as_it_was(package: Path) -> None:
     assert hashes(package) == before
 
 
-def test_a_lock_of_one_image_with_the_archive_of_another_is_mended(package: Path) -> None:
-    """As a merge may leave it, together with the bundle of the other side."""
+def test_lock_that_mixes_two_images_is_repaired(package: Path) -> None:
+    """A merge can combine the lock of one side with the bundle of the other."""
     run_prefetch(source(), package)
     before = hashes(package)
     ours = json.loads((package / lockfile.FILE_NAME).read_text())
@@ -203,11 +198,11 @@ def test_a_lock_of_one_image_with_the_archive_of_another_is_mended(package: Path
     assert hashes(package) == before
 
 
-def test_nothing_of_a_part_stays_that_is_not_in_the_bundle(package: Path) -> None:
+def test_damaged_padding_and_partial_files_are_repaired(package: Path) -> None:
     run_prefetch(source(), package)
     before = hashes(package)
     damaged = bytearray((package / cpio.FILE_NAME).read_bytes())
-    damaged[damaged.index(b"070701", 1) - 1] = 7  # one of the zeros that fill up a name
+    damaged[damaged.index(b"070701", 1) - 1] = 7  # a zero byte that pads a member name
     (package / cpio.FILE_NAME).write_bytes(damaged)
     run_prefetch(source(), package)
     assert hashes(package) == before
@@ -222,7 +217,7 @@ def test_nothing_of_a_part_stays_that_is_not_in_the_bundle(package: Path) -> Non
     assert hashes(package) == before
 
 
-def test_what_the_format_cannot_hold_is_refused() -> None:
+def test_member_that_cpio_cannot_hold_is_refused() -> None:
     entry = Entry(path="root/a", mode=0o100644, size=4 << 30, content="a")
     with pytest.raises(
         ValueError, match=r"^root/a: got 4294967296 bytes, expected at most 4294967295 in a cpio archive$"
@@ -231,11 +226,11 @@ def test_what_the_format_cannot_hold_is_refused() -> None:
     assert cpio.lay_out([Entry(path="root/a", mode=0o100644, size=(4 << 30) - 1, content="a")]).size > 4 << 30
 
 
-def test_an_image_that_the_format_cannot_hold_is_said_with_the_way_out(package: Path) -> None:
+def test_image_too_large_for_a_bundle_names_the_alternative(package: Path) -> None:
     run_prefetch(source(), package, bundled=False)
     text = (package / lockfile.FILE_NAME).read_text()
-    found = lockfile.loads(text.replace('"size": 9216', f'"size": {4 << 30}'))
+    lock = lockfile.loads(text.replace('"size": 9216', f'"size": {4 << 30}'))
     containers = description.read(package / "containers.xml").of_architecture("x86_64")
-    placed = overlay.place(containers, overlay.paths(containers), "x86_64", found)
+    placements = overlay.place(containers, overlay.assign_paths(containers), "x86_64", lock)
     with pytest.raises(DescriptionError, match="use the service kiwi_containers_inject in the build root instead"):
-        bundle.pack(placed)
+        bundle.pack(placements)

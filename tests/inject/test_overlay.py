@@ -1,4 +1,4 @@
-"""Where containers are in the image: each image at a path of its own, kiwi's where that can be."""
+"""Paths in the image: each image has its own, which is kiwi's own path where possible."""
 
 from pathlib import Path
 
@@ -23,12 +23,12 @@ def containers(*endpoints: tuple[str, str, str, str]) -> tuple[Container, ...]:
 
 
 def names(*endpoints: tuple[str, str, str, str]) -> list[str]:
-    found = containers(*endpoints)
-    places = overlay.paths(found)
-    return [places[container].removeprefix(f"{ARCHIVES}/") for container in found]
+    parsed = containers(*endpoints)
+    paths = overlay.assign_paths(parsed)
+    return [paths[container].removeprefix(f"{ARCHIVES}/") for container in parsed]
 
 
-def test_where_kiwis_path_stands_for_two_each_has_another() -> None:
+def test_images_with_the_same_kiwi_path_get_other_paths() -> None:
     assert names(("r.io", "t", "app", "1"), ("q.io", "t", "app", "1"), ("r.io", "t", "web", "1")) == [
         "r.io_t_app_1",
         "q.io_t_app_1",
@@ -36,8 +36,8 @@ def test_where_kiwis_path_stands_for_two_each_has_another() -> None:
     ]
 
 
-def test_another_path_is_nobodys() -> None:
-    """The first is at kiwi's path, which is the second's other path; its next one is that of the fourth."""
+def test_other_paths_do_not_collide() -> None:
+    """The second would be renamed to the kiwi path of the first, then to the new name of the fourth."""
     assert names(
         ("r.io", "z", "r.io_t_app", "1"),
         ("r.io", "t", "app", "1"),
@@ -48,24 +48,25 @@ def test_another_path_is_nobodys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "tag", "own", "path", "why"),
+    ("name", "tag", "kiwi_name", "path", "reason"),
     [
         ("app", "1", "app_1", "r.io_t_app_1", "writes several images to {}"),
-        ("a/b", "1", "a/b_1", "r.io_t_a_b_1", "fails to write {}: its directory is not made"),
+        ("a/b", "1", "a/b_1", "r.io_t_a_b_1", "cannot write {}: it does not create the directory"),
         (
             "a" * 200,
             "b" * 60,
             f"{'a' * 200}_{'b' * 60}",
             f"r.io_t_{'a' * 153}-9a8a8037",
-            "fails to write {}: its name is longer than 255 bytes",
+            "cannot write {}: the file name is longer than 255 bytes",
         ),
     ],
 )
-def test_why_a_container_is_not_at_kiwis_path_is_said(name: str, tag: str, own: str, path: str, why: str) -> None:
-    places = overlay.paths(containers(("r.io", "t", name, tag), ("q.io", "t", "app", "1")))
-    assert overlay.notices(places)[0] == (
-        f"a.kiwi:1: r.io/t/{name}:{tag}: at {ARCHIVES}/{path}, since plain kiwi {why.format(f'{ARCHIVES}/{own}')}"
-    )
+def test_relocation_gives_its_reason(name: str, tag: str, kiwi_name: str, path: str, reason: str) -> None:
+    parsed = containers(("r.io", "t", name, tag), ("q.io", "t", "app", "1"))
+    paths = overlay.assign_paths(parsed)
+    assert paths[parsed[0]] == f"{ARCHIVES}/{path}"
+    expected = f"plain kiwi {reason.format(f'{ARCHIVES}/{kiwi_name}')}"
+    assert next(overlay.list_relocations(paths)) == (parsed[0], expected)
 
 
 @given(
@@ -80,11 +81,11 @@ def test_why_a_container_is_not_at_kiwis_path_is_said(name: str, tag: str, own: 
         unique=True,
     )
 )
-def test_no_two_images_have_one_path(endpoints: list[tuple[str, str, str, str]]) -> None:
-    found = containers(*endpoints)
-    places = overlay.paths(found)
+def test_no_two_images_share_a_path(endpoints: list[tuple[str, str, str, str]]) -> None:
+    parsed = containers(*endpoints)
+    paths = overlay.assign_paths(parsed)
     owners: dict[str, set[object]] = {}
-    for container, path in places.items():
+    for container, path in paths.items():
         owners.setdefault(path, set()).add(container.reference)
     assert all(len(references) == 1 for references in owners.values())
-    assert overlay.paths(found[::-1]) == places
+    assert overlay.assign_paths(parsed[::-1]) == paths

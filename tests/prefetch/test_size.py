@@ -47,7 +47,7 @@ def test_a_thousand_containers_go_all_the_way(tmp_path: Path) -> None:
     (package / "a.kiwi").write_text(f'<image schemaversion="8.0" name="x">\n{section}\n</image>\n')
     found = description.read(package / "a.kiwi")
     inject.inject_root(Package(package), found, "x86_64", (), root)
-    assert len(list((root / overlay.paths(found.containers)[found.containers[0]][1:]).parent.iterdir())) == 1000
+    assert len(list((root / overlay.assign_paths(found.containers)[found.containers[0]][1:]).parent.iterdir())) == 1000
     assert len(list((root / "usr/lib/systemd/system").glob("kiwi_containers-*.service"))) == 1000
     assert (package / lockfile.FILE_NAME).stat().st_size < lockfile.LIMIT // 20
 

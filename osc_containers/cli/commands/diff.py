@@ -6,7 +6,6 @@ from pathlib import Path
 
 from osc_containers.cli import arguments, changelog, terminal
 from osc_containers.cli.arguments import Commands
-from osc_containers.cli.commands.verify import require_lock
 from osc_containers.errors import LockError
 from osc_containers.lock import diff, lockfile
 from osc_containers.lock.lockfile import EMPTY, FILE_NAME, Lock
@@ -42,7 +41,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compare two locks."""
     package = Package(options.directory)
-    old, new = _old(options.directory, options.old), require_lock(package.read_lock())
+    old, new = _old(options.directory, options.old), package.require_lock()
     changes = diff.compare(old.references, new.references)
     if options.format == "json":
         print(json.dumps(diff.as_objects(changes), indent=2))

@@ -5,7 +5,6 @@ import json
 
 from osc_containers.cli import arguments, changelog, terminal
 from osc_containers.cli.arguments import Commands
-from osc_containers.cli.commands.verify import require_lock
 from osc_containers.formats import human
 from osc_containers.lock import diff
 from osc_containers.obs import selection
@@ -36,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     from osc_containers.sources import transports  # slow to load, and not in build roots
 
     package, given = Package(options.directory), arguments.given
-    lock = require_lock(package.read_lock())
+    lock = package.require_lock()
     found = selection.of_package(
         package,
         given(options.description),

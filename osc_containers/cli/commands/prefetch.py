@@ -138,7 +138,7 @@ def _pack_for(found: Request) -> "Callable[[Lock], Bundle]":
         )
     (arch,) = architectures
     containers = found.containers(described, arch)
-    paths = overlay.paths(described.of_architecture(arch))
+    paths = overlay.assign_paths(described.of_architecture(arch))
     return lambda lock: bundle.pack(overlay.place(containers, paths, arch, lock))
 
 

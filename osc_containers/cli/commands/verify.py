@@ -8,7 +8,6 @@ from osc_containers.cli import arguments
 from osc_containers.cli.arguments import Commands
 from osc_containers.errors import LockError, VerificationError
 from osc_containers.formats import human
-from osc_containers.lock.lockfile import FILE_NAME, Lock
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
 
@@ -42,9 +41,9 @@ def run(options: argparse.Namespace) -> int:
 
 def verify_all(package: Package, names: Sequence[str], architectures: Sequence[str], profiles: Sequence[str]) -> int:
     """Verify all archives that the lock names, and that it names what the package asks for; return their number."""
-    there, besides = package.read_lock(), selection.of_package(package)
+    besides = selection.of_package(package)
     found = selection.of_package(package, names, architectures, profiles)
-    lock = require_lock(there)
+    lock = package.require_lock()
     otherwise = selection.default_architectures(besides, lock)
     asked = selection.wanted(found.with_default_architectures(otherwise))
     wanted = [(item.reference, arch, item.where) for item in asked for arch in item.architectures]
@@ -58,13 +57,3 @@ def verify_all(package: Package, names: Sequence[str], architectures: Sequence[s
     if damage:
         raise VerificationError(*damage)
     return len(images)
-
-
-def require_lock(lock: Lock | None) -> Lock:
-    """Return what is locked.
-
-    :raises LockError: there is no lock.
-    """
-    if lock is None:
-        raise LockError(f"{FILE_NAME}: not there; run the prefetch and commit what it writes")
-    return lock

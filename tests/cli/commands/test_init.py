@@ -333,7 +333,7 @@ def test_inject_source_needs_no_service_in_the_build_root(
     root = package.parent / "root"
     root.mkdir()
     assert main(["inject", "--root", str(root), "--arch", "x86_64", str(package)]) == 1
-    assert "is in kiwi_containers.obscpio only, which a build unpacks by itself" in capsys.readouterr().err
+    assert "stored only in kiwi_containers.obscpio, which the build unpacks itself" in capsys.readouterr().err
     assert list(root.iterdir()) == []
     for options in (["--inject", "source"], [], ["--arch", "x86_64"]):
         capsys.readouterr()
