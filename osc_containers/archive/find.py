@@ -56,7 +56,7 @@ def confirms(package: Package, reference: Reference, locked: LockedImage) -> boo
         if not manifest.digest.matches(raw) or not config.digest.matches(text):
             return False
         parsed, created = parse_document(raw, manifest.media_type, ""), created_of(text, "")
-        return isinstance(parsed, Manifest) and (Image.of(parsed), created) == (locked.image, locked.created)
+        return isinstance(parsed, Manifest) and (Image.from_manifest(parsed), created) == (locked.image, locked.created)
     return False
 
 

@@ -110,7 +110,7 @@ def _index(image: Image, reference: Reference) -> dict[str, object]:
 
 def _name(image: Image, reference: Reference) -> str:
     """Return what engines call the image: podman takes no digest but the manifest's own, and the index has another."""
-    return reference.tagged if reference.tag else f"{reference.name}@{image.manifest.digest}"
+    return reference.engine_name if reference.tag else f"{reference.name}@{image.manifest.digest}"
 
 
 def _docker_manifest(image: Image, reference: Reference) -> list[dict[str, object]]:
@@ -118,7 +118,7 @@ def _docker_manifest(image: Image, reference: Reference) -> list[dict[str, objec
         {
             "Config": path_of(image.config.digest),
             # Docker refuses a digest in a tag, and loads an image without one by its id alone.
-            "RepoTags": [reference.tagged] if reference.tag else None,
+            "RepoTags": [reference.engine_name] if reference.tag else None,
             "Layers": [path_of(layer.digest) for layer in image.layers],
         }
     ]

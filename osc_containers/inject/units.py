@@ -159,7 +159,7 @@ def _wanted_by(wanting: str, unit: str) -> Symlink:
 
 
 def _unit(load: Load) -> str:
-    name = load.reference.tagged
+    name = load.reference.engine_name
     arguments = (
         load.backend,
         load_id(load.path),

@@ -193,9 +193,9 @@ def _load_reference(entry: Fields) -> LockedReference:
 
 def _load_image(item: Fields) -> LockedImage:
     image = Image(
-        manifest=Descriptor.of(item.member("manifest")),
-        config=Descriptor.of(item.member("config")),
-        layers=tuple(Descriptor.of(layer) for layer in item.members("layers")),
+        manifest=Descriptor.from_fields(item.member("manifest")),
+        config=Descriptor.from_fields(item.member("config")),
+        layers=tuple(Descriptor.from_fields(layer) for layer in item.members("layers")),
     )
     created = item.line("created", "")
     if created and not is_date(created):

@@ -1,4 +1,4 @@
-"""Content digests, as texts that were checked once and hashes of what is being read.
+"""Content digests: parsing, computing and comparing them.
 
 Spec: OCI image-spec v1.1, descriptor.md, section "Digests".
 """
@@ -8,22 +8,22 @@ import re
 from typing import NamedTuple
 
 _HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
-_SHAPE = re.compile(r"(?P<algorithm>[a-z0-9]+(?:[+._-][a-z0-9]+)*):(?P<hex>[A-Za-z0-9=_-]+)")
+_PATTERN = re.compile(r"(?P<algorithm>[a-z0-9]+(?:[+._-][a-z0-9]+)*):(?P<hex>[A-Za-z0-9=_-]+)")
 
 
 class Digest(NamedTuple):
-    """A registered algorithm and the lower-case hexadecimal hash of some content."""
+    """The hash of some content: a registered algorithm and lower-case hexadecimal digits."""
 
     algorithm: str
     hex: str
 
     @classmethod
     def parse(cls, text: str) -> "Digest":
-        """Read `algorithm:hex`.
+        """Parse `algorithm:hex`.
 
-        :raises ValueError: the algorithm is unknown, or the hash is not lower-case hexadecimal of its length.
+        :raises ValueError: the algorithm is not supported, or the hash is not lower-case hexadecimal of its length.
         """
-        match = _SHAPE.fullmatch(text)
+        match = _PATTERN.fullmatch(text)
         if match is None:
             raise ValueError(f"got {text[:80]!r}, expected a digest like 'sha256:<64 hexadecimal digits>'")
         algorithm, value = match["algorithm"], match["hex"]
@@ -38,20 +38,20 @@ class Digest(NamedTuple):
 
     @classmethod
     def of(cls, content: bytes, algorithm: str = "sha256") -> "Digest":
-        """Hash `content`."""
+        """Return the digest of `content`."""
         return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
 
     def hasher(self) -> "hashlib._Hash":
-        """Return a new, empty hash of this digest's algorithm."""
+        """Return a new hash object of this algorithm, for content that is read in chunks."""
         return hashlib.new(self.algorithm)
 
     def matches(self, content: bytes) -> bool:
-        """Tell whether `content` is what this digest names."""
+        """Return whether `content` has this digest."""
         return Digest.of(content, self.algorithm) == self
 
     @property
     def short(self) -> str:
-        """The first 12 hexadecimal digits, for people."""
+        """The first 12 hexadecimal digits, for display."""
         return self.hex[:12]
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""Views of the manifests, indexes and configurations that a registry serves.
+"""Manifests, indexes and configurations of images.
 
-A digest is over bytes, so each view keeps the bytes it was read from and nothing here writes JSON.
+Digests are computed over bytes, so each value keeps the bytes that it was parsed from. Nothing here writes JSON.
 
 Spec: OCI image-spec v1.1 (manifest.md, image-index.md, config.md, descriptor.md); Docker's "Image Manifest Version 2,
 Schema 2".
@@ -24,7 +24,7 @@ MANIFEST_TYPES = (MANIFEST, DOCKER_MANIFEST)
 
 CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 _OLD_CONFIG_TYPES = ("", "application/json", "application/octet-stream", "text/html")
-"""What registries made of a configuration's type around 2016, in Docker's manifests only; engines load them."""
+"""Types of configurations in Docker manifests from around 2016; engines still load them."""
 _LAYER_PREFIXES = (
     "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
@@ -33,7 +33,7 @@ _LAYER_PREFIXES = (
 )
 
 MANIFEST_LIMIT = 4 << 20
-"""Bytes of a manifest or index, as registries limit them (distribution-spec v1.1, "Pushing Manifests")."""
+"""Bytes of a manifest or index; registries have the same limit (distribution-spec v1.1, "Pushing Manifests")."""
 CONFIG_LIMIT = 16 << 20
 """Bytes of a configuration."""
 LAYER_COUNT_LIMIT = 1000
@@ -46,9 +46,9 @@ _ATTESTATION = "vnd.docker.reference.type"
 
 
 class Descriptor(NamedTuple):
-    """What a manifest says about a blob before it is read; `size` is in bytes.
+    """The reference to a blob in a manifest or index; `size` is in bytes.
 
-    Two are equal if they mean the same blob, wherever it is and whatever it is for.
+    Descriptors are equal if they refer to the same blob: digest, size and media type.
     """
 
     digest: Digest
@@ -68,10 +68,10 @@ class Descriptor(NamedTuple):
         return hash(self[:3])
 
     @classmethod
-    def of(cls, item: Fields) -> "Descriptor":
-        """Read a descriptor.
+    def from_fields(cls, item: Fields) -> "Descriptor":
+        """Return the descriptor in a JSON document.
 
-        :raises ValueError: a property is missing or of the wrong type.
+        :raises ValueError: a property is missing or has the wrong type.
         """
         annotations = item.member("annotations") if "annotations" in item else Fields({}, "")
         return cls(
@@ -85,9 +85,9 @@ class Descriptor(NamedTuple):
 
     @staticmethod
     def digest_of(item: Fields) -> Digest:
-        """Read the property `digest`.
+        """Return the property `digest`.
 
-        :raises ValueError: it is missing or no digest.
+        :raises ValueError: it is missing or is not a digest.
         """
         text = item.text("digest")
         try:
@@ -97,7 +97,7 @@ class Descriptor(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """The manifest of one image for one platform."""
+    """The manifest of an image for one platform."""
 
     raw: bytes
     media_type: str
@@ -106,12 +106,12 @@ class Manifest(NamedTuple):
 
     @property
     def digest(self) -> Digest:
-        """The digest of the manifest's own bytes."""
+        """The digest of the manifest itself."""
         return Digest.of(self.raw)
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """The configuration and the layers, each blob once, in the order of the manifest."""
+        """The configuration and the layers without duplicates, in the order of the manifest."""
         return tuple({blob.digest: blob for blob in (self.config, *self.layers)}.values())
 
 
@@ -122,18 +122,20 @@ class Index(NamedTuple):
     media_type: str
     manifests: tuple[Descriptor, ...]
     skipped_entries: tuple[str, ...]
-    """What is wrong with its other entries: they keep nobody from those above."""
+    """Why other entries of the index are unusable; that does not prevent the use of `manifests`."""
 
     @property
     def digest(self) -> Digest:
-        """The digest of the index's own bytes."""
+        """The digest of the index itself."""
         return Digest.of(self.raw)
 
 
 def parse_document(raw: bytes, media_type: str, where: str) -> Manifest | Index:
-    """Read a manifest or an index; `media_type` is what the source called it, and may be empty.
+    """Parse a manifest or an index. Error messages start with `where`.
 
-    :raises ValueError: it is neither, it is the manifest of something that is not an image, or it is malformed.
+    `media_type` is the type that the source declares, possibly empty; a type in the document takes precedence.
+
+    :raises ValueError: the document is malformed, or is not the manifest or index of an image.
     """
     if len(raw) > MANIFEST_LIMIT:
         raise ValueError(f"{where}: got a manifest of {len(raw)} bytes, expected at most {MANIFEST_LIMIT}")
@@ -143,7 +145,7 @@ def parse_document(raw: bytes, media_type: str, where: str) -> Manifest | Index:
         raise ValueError(f"{where}: got schemaVersion {version}, expected 2; push the image again with a current tool")
     kind = document.line("mediaType", "") or media_type.partition(";")[0].strip()
     if kind not in INDEX_TYPES + MANIFEST_TYPES:
-        kind = _guess(document, kind)
+        kind = _infer_type(document, kind)
     if kind in INDEX_TYPES:
         return _index(document, raw, kind)
     if kind in MANIFEST_TYPES:
@@ -151,8 +153,9 @@ def parse_document(raw: bytes, media_type: str, where: str) -> Manifest | Index:
     raise ValueError(f"{where}: got media type {kind[:120]!r}, expected the manifest or index of an image")
 
 
-def _guess(document: Fields, kind: str) -> str:
-    """Let the shape decide: media types are optional in OCI documents, and registries lose them (manifest.md)."""
+def _infer_type(document: Fields, kind: str) -> str:
+    """Return the media type by the properties of a document; it is optional in OCI documents (manifest.md)."""
+    # These are the generic types that servers send for files of unknown type.
     if kind in ("", "application/json", "application/octet-stream", "text/plain"):
         if "manifests" in document:
             return INDEX
@@ -162,10 +165,10 @@ def _guess(document: Fields, kind: str) -> str:
 
 
 def _refuse_other_shapes(document: Fields, *own: str) -> None:
-    """Refuse what could be taken for another kind of document; engines do when they load it (CVE-2021-41190)."""
-    others = [key for key in ("config", "fsLayers", "history", "layers", "manifests") if key in document]
-    if set(others) - set(own):
-        raise ValueError(f"{document.where}: got {' and '.join(others)}, expected {' and '.join(own)} alone")
+    """Refuse documents that a program could take for another type, as engines do, too (CVE-2021-41190)."""
+    keys = [key for key in ("config", "fsLayers", "history", "layers", "manifests") if key in document]
+    if set(keys) - set(own):
+        raise ValueError(f"{document.where}: got {', '.join(keys)}, expected only {', '.join(own)}")
 
 
 def _index(document: Fields, raw: bytes, media_type: str) -> Index:
@@ -174,19 +177,22 @@ def _index(document: Fields, raw: bytes, media_type: str) -> Index:
     skipped_entries = []
     for item in _items(document, "manifests", INDEX_COUNT_LIMIT):
         try:
-            manifests.append(Descriptor.of(item))
-        except ValueError as error:  # another platform's may have a digest of an algorithm yet to come
+            manifests.append(Descriptor.from_fields(item))
+        except ValueError as error:
+            # An entry for another platform may use a digest algorithm that does not exist yet.
             skipped_entries.append(str(error).removeprefix(f"{document.where}: "))
     return Index(raw=raw, media_type=media_type, manifests=tuple(manifests), skipped_entries=tuple(skipped_entries))
 
 
 def _manifest(document: Fields, raw: bytes, media_type: str) -> Manifest:
     _refuse_other_shapes(document, "config", "layers")
-    config = Descriptor.of(document.member("config"))
+    config = Descriptor.from_fields(document.member("config"))
     if config.media_type not in CONFIG_TYPES + (_OLD_CONFIG_TYPES if media_type == DOCKER_MANIFEST else ()):
         kind = document.line("artifactType", "") or config.media_type
-        raise ValueError(f"{document.where}: not an image but an artifact of type {kind[:120]!r}; name an image here")
-    layers = tuple(Descriptor.of(item) for item in _items(document, "layers", LAYER_COUNT_LIMIT))
+        raise ValueError(
+            f"{document.where}: not an image but an artifact of type {kind[:120]!r}; use the reference of an image"
+        )
+    layers = tuple(Descriptor.from_fields(item) for item in _items(document, "layers", LAYER_COUNT_LIMIT))
     for number, layer in enumerate(layers):
         if not layer.media_type.startswith(_LAYER_PREFIXES):
             raise ValueError(
@@ -194,10 +200,13 @@ def _manifest(document: Fields, raw: bytes, media_type: str) -> Manifest:
             )
     if config.size > CONFIG_LIMIT:
         raise ValueError(f"{document.where}: got a config of {config.size} bytes, expected at most {CONFIG_LIMIT}")
+    # A blob that is listed twice is stored once, so its size must be unambiguous.
     sizes: dict[Digest, int] = {}
     for blob in (config, *layers):
         if sizes.setdefault(blob.digest, blob.size) != blob.size:
-            raise ValueError(f"{document.where}: {blob.digest} has two sizes, {sizes[blob.digest]} and {blob.size}")
+            raise ValueError(
+                f"{document.where}: {blob.digest} has different sizes, {sizes[blob.digest]} and {blob.size}"
+            )
     return Manifest(raw=raw, media_type=media_type, config=config, layers=layers)
 
 
@@ -212,36 +221,37 @@ def _platform(item: Fields) -> Platform:
     return Platform(item.line("os", ""), item.line("architecture", ""), item.line("variant", ""))
 
 
-def select(index: Index, wanted: Platform, where: str) -> Descriptor:
-    """Choose the entry of `index` for a platform; of equals the first, as container engines do.
+def select(index: Index, target: Platform, where: str) -> Descriptor:
+    """Return the entry of `index` that fits the platform `target` best; among equals the first one, as engines do.
 
-    The first entry without a platform is the last resort, as in skopeo's library: its own content says what it is.
+    If none fits, return the first entry that declares no platform, as skopeo does. Its configuration has the platform.
 
-    :raises ValueError: no entry fits; it lists the platforms there are.
+    :raises ValueError: there is no such entry. The message lists the available platforms.
     """
     candidates = [entry for entry in index.manifests if not entry.is_attestation]
-    ranked = [(rank, entry) for entry in candidates if (rank := _rank(wanted, entry)) is not None]
+    ranked = [
+        (rank, entry)
+        for entry in candidates
+        if entry.platform and (rank := platforms.rank(target, entry.platform)) is not None
+    ]
     if ranked:
         return min(ranked, key=lambda pair: pair[0])[1]
     for entry in candidates:
         if entry.platform is None and entry.media_type in INDEX_TYPES + MANIFEST_TYPES:
             return entry
-    there = sorted({str(entry.platform) for entry in candidates if entry.platform and entry.platform.os != "unknown"})
-    found = ", ".join(there)[:400] or "none"
+    # Entries of the platform "unknown/unknown" are attestations, even if they lack the annotation.
+    others = sorted({str(entry.platform) for entry in candidates if entry.platform and entry.platform.os != "unknown"})
+    available = ", ".join(others)[:400] or "none"
     if index.skipped_entries:
-        found += f", and {len(index.skipped_entries)} that cannot be used ({index.skipped_entries[0][:300]})"
+        available += f", and {len(index.skipped_entries)} unusable ({index.skipped_entries[0][:300]})"
     raise ValueError(
-        f"{where}: no image for {wanted} (kiwi's {', '.join(platforms.names_of(wanted))}); there are: {found}; "
-        "say by 'arch' which architectures the container is for"
+        f"{where}: no image for {target} (in kiwi: {', '.join(platforms.architectures_of(target))}); available: "
+        f"{available}; list the container's architectures in its 'arch' attribute"
     )
 
 
-def _rank(wanted: Platform, entry: Descriptor) -> int | None:
-    return platforms.rank(wanted, entry.platform) if entry.platform else None
-
-
 def platform_of(config: bytes, where: str) -> Platform:
-    """Read the platform that a configuration declares.
+    """Return the platform that the configuration of an image declares.
 
     :raises ValueError: it is not a configuration.
     """
@@ -249,7 +259,7 @@ def platform_of(config: bytes, where: str) -> Platform:
 
 
 def created_of(config: bytes, where: str) -> str:
-    """Read the creation date of a configuration, RFC 3339; empty where it has none that is one.
+    """Return the creation date in a configuration in the format of RFC 3339; empty if it is missing or invalid.
 
     :raises ValueError: it is not a configuration.
     """
@@ -258,5 +268,5 @@ def created_of(config: bytes, where: str) -> str:
 
 
 def is_date(text: str) -> bool:
-    """Tell whether `text` has the form of a date of RFC 3339."""
+    """Return whether `text` looks like an RFC 3339 date."""
     return _DATE.fullmatch(text) is not None

@@ -1,8 +1,9 @@
-"""Architecture names of kiwi and the platforms of OCI images.
+"""Architecture names of kiwi, platforms of OCI images, and how they match.
 
-kiwi's names are the `arch-name` of its schema (kiwi/schema/kiwi.rnc): those of `uname -m` and their synonyms.
-Platforms: OCI image-spec v1.1, image-index.md, "Platform Variants"; fall-backs as in the library of skopeo, with which
-kiwi pulls (containers/image, internal/pkg/platform), and amd64's first level under both its names as in containerd's
+kiwi's names are those of `arch-name` in its schema (kiwi/schema/kiwi.rnc): the output of `uname -m` and synonyms.
+
+Spec: OCI image-spec v1.1, image-index.md, "Platform Variants". The fallbacks are those of skopeo, with which kiwi pulls
+(containers/image, internal/pkg/platform). As in containerd, `amd64` and `amd64/v1` are the same
 (platforms/database.go).
 """
 
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 
 class Platform(NamedTuple):
-    """Operating system, architecture and variant in the words of Go; the variant is empty where there is only one."""
+    """Operating system, architecture and variant by their names in Go; `variant` may be empty."""
 
     os: str
     architecture: str
@@ -45,8 +46,9 @@ _PLATFORMS = {
 
 ARCHITECTURES = tuple(_PLATFORMS)
 
-# Which variants an architecture takes, best first. An image that names none may be for any: it is the last resort.
-_RUNS_VARIANTS = {
+# The variants that a platform can run, best first. An image that declares no variant may need any of them, so it comes
+# last.
+_COMPATIBLE_VARIANTS = {
     ("arm64", "v8"): ("v8", ""),
     ("arm", "v7"): ("v7", "v6", "v5", ""),
     ("arm", "v6"): ("v6", "v5", ""),
@@ -58,7 +60,7 @@ _RUNS_VARIANTS = {
 def of_architecture(arch: str) -> Platform:
     """Return the platform of a kiwi architecture.
 
-    :raises ValueError: kiwi knows no such architecture.
+    :raises ValueError: kiwi has no such architecture.
     """
     try:
         return _PLATFORMS[arch]
@@ -66,19 +68,19 @@ def of_architecture(arch: str) -> Platform:
         raise ValueError(f"unknown architecture {arch[:80]!r}, expected one of {', '.join(ARCHITECTURES)}") from None
 
 
-def names_of(platform: Platform) -> list[str]:
-    """Return the architectures of kiwi that are this platform."""
-    return [name for name, own in _PLATFORMS.items() if own == platform]
+def architectures_of(platform: Platform) -> list[str]:
+    """Return all of kiwi's names for a platform."""
+    return [arch for arch, candidate in _PLATFORMS.items() if candidate == platform]
 
 
 def of_this_machine() -> str:
-    """Return the architecture that kiwi sees on this machine: `uname -m`."""
+    """Return the architecture of this machine, as kiwi determines it: `uname -m`."""
     return os.uname().machine
 
 
-def rank(wanted: Platform, offered: Platform) -> int | None:
-    """Say how well an image for `offered` serves `wanted`: 0 is best, None is not at all."""
-    if (wanted.os, wanted.architecture) != (offered.os, offered.architecture):
+def rank(target: Platform, candidate: Platform) -> int | None:
+    """Return how well an image for `candidate` fits `target`: 0 is best, None means that it cannot run there."""
+    if (target.os, target.architecture) != (candidate.os, candidate.architecture):
         return None
-    variants = _RUNS_VARIANTS.get((wanted.architecture, wanted.variant), (wanted.variant,))
-    return variants.index(offered.variant) if offered.variant in variants else None
+    variants = _COMPATIBLE_VARIANTS.get((target.architecture, target.variant), (target.variant,))
+    return variants.index(candidate.variant) if candidate.variant in variants else None

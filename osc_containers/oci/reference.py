@@ -1,7 +1,7 @@
-"""Image names as container engines write them.
+"""Image references as container engines write them.
 
-Grammar: distribution/reference (`reference.go`), and the rules for Docker Hub's short names that podman, skopeo and
-docker share.
+Grammar: distribution/reference (`reference.go`), plus the completion of short names with Docker Hub, on which podman,
+skopeo and docker agree.
 """
 
 import re
@@ -12,10 +12,10 @@ from osc_containers.oci.digest import Digest
 DOCKER_HUB = "docker.io"
 _DOCKER_HUB_ALIAS = "index.docker.io"
 _NAME_LENGTH = 255
-"""Characters of registry and repository together, as podman and skopeo count them."""
+"""Characters of registry and repository together; podman and skopeo have the same limit."""
 _HOST_LENGTH, _LABEL_LENGTH = 253, 63
-"""What DNS allows (RFC 1035, 2.3.4)."""
-_MOST_PORT = 65535
+"""Limits of DNS (RFC 1035, section 2.3.4)."""
+_PORT_LIMIT = 65535
 
 _HOST = re.compile(
     r"((?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*"
@@ -26,7 +26,7 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 class Reference(NamedTuple):
-    """A complete image name: with registry, and with a tag, a digest or both."""
+    """A complete image reference: registry, repository, and a tag or a digest or both."""
 
     registry: str
     repository: str
@@ -35,25 +35,27 @@ class Reference(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Reference":
-        """Read an image name, and complete it: `docker.io`, `library/`, `:latest`.
+        """Parse an image reference and add what is missing: `docker.io`, `library/`, `:latest`.
 
-        :raises ValueError: the text is not an image name; it says which part is wrong.
+        :raises ValueError: the text is not an image reference. The message names the invalid part.
         """
         name, at, digest_text = text.partition("@")
         digest = Digest.parse(digest_text) if at else None
-        slash = name.rfind("/")
-        colon = name.find(":", slash + 1)
+        colon = name.find(":", name.rfind("/") + 1)  # a colon before the last slash separates a port
         tag = None if colon < 0 else name[colon + 1 :]
         name = name if colon < 0 else name[:colon]
         if tag is not None and not _TAG.fullmatch(tag):
-            raise ValueError(f"tag {tag[:160]!r}: expected at most 128 letters, digits and '_.-', not first '.' or '-'")
+            raise ValueError(
+                f"tag {tag[:160]!r}: expected at most 128 letters, digits and '_.-', starting with a letter, "
+                "digit or '_'"
+            )
         registry, repository = _split_registry(name)
         _check_registry(registry)
         for component in repository.split("/"):
             if not _COMPONENT.fullmatch(component):
                 raise ValueError(
-                    f"repository {repository[:300]!r}: got the component {component[:300]!r}, expected lower-case "
-                    "letters and digits, with single '.', '_', '__' or '-' between them"
+                    f"repository {repository[:300]!r}: got component {component[:300]!r}, expected lower-case letters "
+                    "and digits, separated by '.', '_', '__' or '-'"
                 )
         length = len(registry) + 1 + len(repository)
         if length > _NAME_LENGTH:
@@ -67,12 +69,12 @@ class Reference(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Registry and repository, without tag and digest."""
+        """The registry and the repository."""
         return f"{self.registry}/{self.repository}"
 
     @property
-    def tagged(self) -> str:
-        """The name that an engine shows for the image: with the tag where there is one, else with the digest."""
+    def engine_name(self) -> str:
+        """The name under which container engines list the image: with the tag if there is one, else with the digest."""
         return f"{self.name}:{self.tag}" if self.tag else str(self)
 
     def __str__(self) -> str:
@@ -83,6 +85,7 @@ class Reference(NamedTuple):
 
 def _split_registry(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
+    # Engines take the first component for a host if it cannot be a repository on Docker Hub, or is `localhost`.
     is_host = bool(slash) and ("." in first or ":" in first or first == "localhost" or first != first.lower())
     registry, repository = (first, rest) if is_host else (DOCKER_HUB, name)
     if registry == _DOCKER_HUB_ALIAS:
@@ -94,15 +97,17 @@ def _split_registry(name: str) -> tuple[str, str]:
 
 def _check_registry(registry: str) -> None:
     if registry.startswith("["):
-        raise ValueError(f"registry {registry[:160]!r}: podman and skopeo take no IPv6 address; give it a host name")
+        raise ValueError(
+            f"registry {registry[:160]!r}: podman and skopeo do not support IPv6 addresses; use a host name"
+        )
     match = _HOST.fullmatch(registry)
     if not match or len(match[1]) > _HOST_LENGTH:
-        raise ValueError(f"registry {registry[:160]!r}: expected a host name and perhaps a port")
+        raise ValueError(f"registry {registry[:160]!r}: expected a host name, optionally with a port")
     host, port = match.groups()
-    if port and not 1 <= int(port) <= _MOST_PORT:
-        raise ValueError(f"registry {registry[:160]!r}: got the port {port}, expected one from 1 to {_MOST_PORT}")
+    if port and not 1 <= int(port) <= _PORT_LIMIT:
+        raise ValueError(f"registry {registry[:160]!r}: got port {port}, expected a number from 1 to {_PORT_LIMIT}")
     label = max(host.split("."), key=len)
     if len(label) > _LABEL_LENGTH:
         raise ValueError(
-            f"registry {registry[:160]!r}: got {len(label)} characters without a dot, expected at most {_LABEL_LENGTH}"
+            f"registry {registry[:160]!r}: got {len(label)} characters between dots, expected at most {_LABEL_LENGTH}"
         )

@@ -112,7 +112,7 @@ def _pin_image(reference: Reference, top: Manifest | Index, arch: str, source: I
     if platform.rank(wanted, offered) is None:
         raise ValueError(f"{reference}: no image for {wanted} ({arch}); it is for {offered} only")
     return PinnedImage(
-        image=Image.of(current),
+        image=Image.from_manifest(current),
         created=created_of(config, f"{reference}: config"),
         small={current.digest: current.raw, current.config.digest: config},
     )

@@ -62,7 +62,7 @@ class OciLayout:
 
 def _choose(document: Fields, name: str) -> Descriptor:
     entries = [(_name(item), item) for item in document.members("manifests")]
-    found = [Descriptor.of(item) for known, item in entries if not name or is_called(known, name)]
+    found = [Descriptor.from_fields(item) for known, item in entries if not name or is_called(known, name)]
     if len({entry.digest for entry in found}) == 1:
         return found[0]
     known = ", ".join(sorted(repr(known[:160]) for known, _ in entries)) or "none"

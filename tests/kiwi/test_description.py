@@ -318,8 +318,8 @@ def test_all_problems_of_all_files_are_said_in_one_run() -> None:
 {section('<container name="x" tag="a b"/>')}"""
     expected = f"expected a comma list without blanks of {_KNOWN_ARCHITECTURES}"
     assert problems(body, a=section('<container name="Y"/>')) == (
-        "a.xml:3: repository 'Y': got the component 'Y', expected lower-case letters and digits, with single '.', "
-        "'_', '__' or '-' between them",
+        "a.xml:3: repository 'Y': got component 'Y', expected lower-case letters and digits, separated by '.', "
+        "'_', '__' or '-'",
         "appliance.kiwi:4: containers: without attribute 'source'",
         "appliance.kiwi:4: backend 'lxc': expected one of podman, docker, container-snap",
         f"appliance.kiwi:4: arch 'pdp11': got 'pdp11', {expected}",
@@ -328,7 +328,8 @@ def test_all_problems_of_all_files_are_said_in_one_run() -> None:
         "appliance.kiwi:6: container: without attribute 'name'",
         "appliance.kiwi:8: name '../x': expected the name of an image",
         "appliance.kiwi:9: include 'b.xml': there is no such file in the package",
-        "appliance.kiwi:10: tag 'a b': expected at most 128 letters, digits and '_.-', not first '.' or '-'",
+        "appliance.kiwi:10: tag 'a b': expected at most 128 letters, digits and '_.-', starting with a letter, "
+        "digit or '_'",
     )
 
 

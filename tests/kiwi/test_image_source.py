@@ -132,8 +132,8 @@ def test_a_password_in_a_source_is_refused_and_not_repeated(source: str) -> None
     assert "secret" not in str(caught.value)
 
 
-_TAG = "expected at most 128 letters, digits and '_.-', not first '.' or '-'"
-_REPOSITORY = "expected lower-case letters and digits, with single '.', '_', '__' or '-' between them"
+_TAG = "expected at most 128 letters, digits and '_.-', starting with a letter, digit or '_'"
+_REPOSITORY = "expected lower-case letters and digits, separated by '.', '_', '__' or '-'"
 
 
 @pytest.mark.parametrize(
@@ -163,27 +163,27 @@ _REPOSITORY = "expected lower-case letters and digits, with single '.', '_', '__
         ),
         (("a.b", "", "x", "1@"), "got '', expected a digest like 'sha256:<64 hexadecimal digits>'"),
         (("a.b", "", "x@sha256"), "got 'sha256:', expected a digest like 'sha256:<64 hexadecimal digits>'"),
-        (("a.b", "", "x", "a/.."), f"repository 'x:a/..': got the component 'x:a', {_REPOSITORY}"),
-        (("a.b", "", "X"), f"repository 'X': got the component 'X', {_REPOSITORY}"),
-        (("a.b", "", "$(x)"), f"repository '$(x)': got the component '$(x)', {_REPOSITORY}"),
-        (("a.b", "", "--x"), f"repository '--x': got the component '--x', {_REPOSITORY}"),
-        (("a.b", "", "x y"), f"repository 'x y': got the component 'x y', {_REPOSITORY}"),
-        (("a.b", "", "\u0430pp"), f"repository '\u0430pp': got the component '\u0430pp', {_REPOSITORY}"),
-        (("a.b", "c:1"), f"repository 'c:1/app': got the component 'c:1', {_REPOSITORY}"),
-        (("a.b", "../.."), "registry '..': expected a host name and perhaps a port"),
-        (("/a.b",), f"repository '/a.b/app': got the component '', {_REPOSITORY}"),
-        (("-a.b",), "registry '-a.b': expected a host name and perhaps a port"),
-        (("a..b",), "registry 'a..b': expected a host name and perhaps a port"),
-        ((f"{'a.' * 127}b",), f"registry {('a.' * 127)[:160]!r}: expected a host name and perhaps a port"),
+        (("a.b", "", "x", "a/.."), f"repository 'x:a/..': got component 'x:a', {_REPOSITORY}"),
+        (("a.b", "", "X"), f"repository 'X': got component 'X', {_REPOSITORY}"),
+        (("a.b", "", "$(x)"), f"repository '$(x)': got component '$(x)', {_REPOSITORY}"),
+        (("a.b", "", "--x"), f"repository '--x': got component '--x', {_REPOSITORY}"),
+        (("a.b", "", "x y"), f"repository 'x y': got component 'x y', {_REPOSITORY}"),
+        (("a.b", "", "\u0430pp"), f"repository '\u0430pp': got component '\u0430pp', {_REPOSITORY}"),
+        (("a.b", "c:1"), f"repository 'c:1/app': got component 'c:1', {_REPOSITORY}"),
+        (("a.b", "../.."), "registry '..': expected a host name, optionally with a port"),
+        (("/a.b",), f"repository '/a.b/app': got component '', {_REPOSITORY}"),
+        (("-a.b",), "registry '-a.b': expected a host name, optionally with a port"),
+        (("a..b",), "registry 'a..b': expected a host name, optionally with a port"),
+        ((f"{'a.' * 127}b",), f"registry {('a.' * 127)[:160]!r}: expected a host name, optionally with a port"),
         (
             (f"{'a' * 64}.b",),
-            f"registry '{'a' * 64}.b': got 64 characters without a dot, expected at most 63",
+            f"registry '{'a' * 64}.b': got 64 characters between dots, expected at most 63",
         ),
-        (("a.b:99999",), "registry 'a.b:99999': got the port 99999, expected one from 1 to 65535"),
-        (("containers-storage:a.b:0",), "registry 'a.b:0': got the port 0, expected one from 1 to 65535"),
+        (("a.b:99999",), "registry 'a.b:99999': got port 99999, expected a number from 1 to 65535"),
+        (("containers-storage:a.b:0",), "registry 'a.b:0': got port 0, expected a number from 1 to 65535"),
         (
             ("docker://[::1]:5000",),
-            "registry '[::1]:5000': podman and skopeo take no IPv6 address; give it a host name",
+            "registry '[::1]:5000': podman and skopeo do not support IPv6 addresses; use a host name",
         ),
         (
             ("a.b", "", "x" * 300),
@@ -194,7 +194,7 @@ _REPOSITORY = "expected lower-case letters and digits, with single '.', '_', '__
             "source 'oci:/a:b': expected a path without ':', got '/a:b/app'; the last part of the path is the "
             "container's 'name', and what follows a ':' its 'tag'",
         ),
-        (("dir:/srv", "", "My App"), f"repository 'My App': got the component 'My App', {_REPOSITORY}"),
+        (("dir:/srv", "", "My App"), f"repository 'My App': got component 'My App', {_REPOSITORY}"),
     ],
 )
 def test_a_name_that_is_none_is_refused(arguments: tuple[str, ...], message: str) -> None:

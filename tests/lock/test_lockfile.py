@@ -328,7 +328,7 @@ def test_what_is_wrong_is_said_with_its_place(path: tuple[str | int, ...], value
     [
         ("app", "expected the complete reference 'docker.io/library/app:latest'"),
         ("index.docker.io/a/b:1", "expected the complete reference 'docker.io/a/b:1'"),
-        ("a:", "tag '': expected at most 128 letters, digits and '_.-', not first '.' or '-'"),
+        ("a:", "tag '': expected at most 128 letters, digits and '_.-', starting with a letter, digit or '_'"),
         ("r.io/a@md5:0", "got digest algorithm 'md5', expected one of sha256, sha384, sha512"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Digests are checked once, when they are read."""
+"""Digests are validated when they are parsed."""
 
 import hashlib
 
@@ -14,12 +14,12 @@ EMPTY = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
 
 
 @given(digests)
-def test_what_is_written_is_read_again(digest: Digest) -> None:
+def test_a_digest_survives_a_round_trip(digest: Digest) -> None:
     assert Digest.parse(str(digest)) == digest
 
 
 @given(st.text() | st.text("sha0123456789abcdef:").map(lambda text: f"sha256:{text}"))
-def test_any_text_is_a_digest_or_an_error(text: str) -> None:
+def test_any_text_gives_a_digest_or_an_error(text: str) -> None:
     try:
         assert str(Digest.parse(text)) == text
     except ValueError as error:
@@ -53,13 +53,13 @@ VALUE = "got {!r}, expected {} lower-case hexadecimal digits after '{}:'"
         (f"sha384:{'0' * 999}", VALUE.format(f"sha384:{'0' * 153}", 96, "sha384")),
     ],
 )
-def test_what_is_wrong_is_said(text: str, message: str) -> None:
+def test_an_error_names_the_invalid_part(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=exactly(message)):
         Digest.parse(text)
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
-def test_a_digest_knows_its_content(algorithm: str) -> None:
+def test_a_digest_matches_its_content(algorithm: str) -> None:
     digest = Digest.of(b"content", algorithm)
     assert str(digest) == f"{algorithm}:{hashlib.new(algorithm, b'content').hexdigest()}"
     assert digest.matches(b"content")
@@ -68,6 +68,6 @@ def test_a_digest_knows_its_content(algorithm: str) -> None:
     assert digest.hasher().hexdigest() == Digest.of(b"", algorithm).hex
 
 
-def test_a_digest_has_a_short_form_for_people() -> None:
+def test_a_digest_has_a_short_form() -> None:
     assert Digest.of(b"") == Digest.parse(EMPTY)
     assert Digest.of(b"").short == "e3b0c44298fc"

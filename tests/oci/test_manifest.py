@@ -1,4 +1,4 @@
-"""Manifests, indexes and configurations of a registry are read strictly, and chosen from as engines do."""
+"""Manifests, indexes and configurations are validated, and images are selected in the same way as by engines."""
 
 import json
 from typing import Any
@@ -33,7 +33,7 @@ CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 DIGEST = f"sha256:{'0' * 64}"
 OTHER = f"sha256:{'1' * 64}"
-ALONE = {"manifest": "config and layers alone", "index": "manifests alone"}
+ONLY = {"manifest": "only config, layers", "index": "only manifests"}
 
 
 def blob(media_type: str = LAYER_TYPE, digest: object = DIGEST, size: object = 7, **more: object) -> dict[str, object]:
@@ -41,7 +41,7 @@ def blob(media_type: str = LAYER_TYPE, digest: object = DIGEST, size: object = 7
 
 
 def manifest(**changes: object) -> dict[str, object]:
-    """Return a manifest; a change to None takes a property away."""
+    """Return a manifest; None as a value removes a property."""
     document = {"schemaVersion": 2, "mediaType": MANIFEST, "config": blob(CONFIG_TYPE, OTHER), "layers": [blob()]}
     return {key: value for key, value in (document | changes).items() if value is not None}
 
@@ -55,8 +55,8 @@ def parse(document: object, media_type: str = "") -> Manifest | Index:
     return parse_document(json.dumps(document).encode(), media_type, "r.io/x:1")
 
 
-NOT_FOR_AMD64 = "no image for linux/amd64 (kiwi's x86_64, amd64)"
-LIMIT = "say by 'arch' which architectures the container is for"
+NOT_FOR_AMD64 = "no image for linux/amd64 (in kiwi: x86_64, amd64)"
+ADVICE = "list the container's architectures in its 'arch' attribute"
 
 
 @pytest.mark.parametrize(
@@ -80,31 +80,29 @@ LIMIT = "say by 'arch' which architectures the container is for"
         (index(config=None, layers=None), "", INDEX),
     ],
 )
-def test_a_document_is_what_it_says_else_what_the_registry_says(
-    document: dict[str, object], media_type: str, kind: str
-) -> None:
-    found = parse(document, media_type)
-    assert isinstance(found, Index if kind in INDEX_TYPES else Manifest)
-    assert found.media_type == kind
-    assert found.digest == Digest.of(json.dumps(document).encode())
+def test_the_media_type_in_a_document_takes_precedence(document: dict[str, object], media_type: str, kind: str) -> None:
+    result = parse(document, media_type)
+    assert isinstance(result, Index if kind in INDEX_TYPES else Manifest)
+    assert result.media_type == kind
+    assert result.digest == Digest.of(json.dumps(document).encode())
 
 
-def test_a_descriptor_is_read_whole() -> None:
+def test_all_properties_of_a_descriptor_are_read() -> None:
     platform = {"os": "linux", "architecture": "arm", "variant": "v7", "os.version": "ignored"}
     annotations = {"vnd.docker.reference.type": "attestation-manifest"}
-    found = parse(index(blob(MANIFEST, platform=platform, annotations=annotations, urls=["https://r.io/x"])))
-    assert isinstance(found, Index)
-    (entry,) = found.manifests
+    result = parse(index(blob(MANIFEST, platform=platform, annotations=annotations, urls=["https://r.io/x"])))
+    assert isinstance(result, Index)
+    (entry,) = result.manifests
     assert (entry.digest, entry.size, entry.media_type) == (Digest.parse(DIGEST), 7, MANIFEST)
     assert entry.platform == Platform("linux", "arm", "v7")
     assert entry.is_attestation
     assert entry.urls == ("https://r.io/x",)
 
 
-def test_the_blobs_of_a_manifest_come_once_each() -> None:
-    found = parse(manifest(layers=[blob(), blob(digest=OTHER), blob()]))
-    assert isinstance(found, Manifest)
-    assert [str(part.digest) for part in found.blobs] == [OTHER, DIGEST]
+def test_blobs_of_a_manifest_have_no_duplicates() -> None:
+    result = parse(manifest(layers=[blob(), blob(digest=OTHER), blob()]))
+    assert isinstance(result, Manifest)
+    assert [str(part.digest) for part in result.blobs] == [OTHER, DIGEST]
 
 
 @pytest.mark.parametrize(
@@ -119,23 +117,23 @@ def test_the_blobs_of_a_manifest_come_once_each() -> None:
         (manifest(schemaVersion="2"), ": schemaVersion: got a string, expected a whole number"),
         (manifest(schemaVersion=1), ": got schemaVersion 1, expected 2; push the image again with a current tool"),
         (manifest(schemaVersion=3), ": got schemaVersion 3, expected 2; push the image again with a current tool"),
-        (manifest(manifests=[]), f": got config and layers and manifests, expected {ALONE['manifest']}"),
-        (manifest(layers=None, fsLayers=[]), f": got config and fsLayers, expected {ALONE['manifest']}"),
-        (manifest(history=[]), f": got config and history and layers, expected {ALONE['manifest']}"),
-        (index(layers=[]), f": got layers and manifests, expected {ALONE['index']}"),
-        (index(config={}, manifests=None), f": got config, expected {ALONE['index']}"),
+        (manifest(manifests=[]), f": got config, layers, manifests, expected {ONLY['manifest']}"),
+        (manifest(layers=None, fsLayers=[]), f": got config, fsLayers, expected {ONLY['manifest']}"),
+        (manifest(history=[]), f": got config, history, layers, expected {ONLY['manifest']}"),
+        (index(layers=[]), f": got layers, manifests, expected {ONLY['index']}"),
+        (index(config={}, manifests=None), f": got config, expected {ONLY['index']}"),
         (manifest(config=None), ": config: missing"),
         (manifest(config=[]), ": config: got an array, expected an object"),
-        (manifest(config=blob("a/b")), ": not an image but an artifact of type 'a/b'; name an image here"),
+        (manifest(config=blob("a/b")), ": not an image but an artifact of type 'a/b'; use the reference of an image"),
         (
             manifest(config=blob("a/b"), artifactType="c/d"),
-            ": not an image but an artifact of type 'c/d'; name an image here",
+            ": not an image but an artifact of type 'c/d'; use the reference of an image",
         ),
         (
             manifest(config=blob("application/octet-stream")),
-            ": not an image but an artifact of type 'application/octet-stream'; name an image here",
+            ": not an image but an artifact of type 'application/octet-stream'; use the reference of an image",
         ),
-        (manifest(config=blob("")), ": not an image but an artifact of type ''; name an image here"),
+        (manifest(config=blob("")), ": not an image but an artifact of type ''; use the reference of an image"),
         (
             manifest(config=blob(CONFIG_TYPE, size=(16 << 20) + 1)),
             ": got a config of 16777217 bytes, expected at most 16777216",
@@ -144,8 +142,8 @@ def test_the_blobs_of_a_manifest_come_once_each() -> None:
         (manifest(layers=[blob(), 7]), ": layers[1]: got a number, expected an object"),
         (manifest(layers=[blob("a/b")]), ": layers[0]: got media type 'a/b', expected a layer"),
         (manifest(layers=[blob()] * 1001), ": layers: got 1001 entries, expected at most 1000"),
-        (manifest(layers=[blob(), blob(size=8)]), f": {DIGEST} has two sizes, 7 and 8"),
-        (manifest(layers=[blob(digest=OTHER, size=8)]), f": {OTHER} has two sizes, 7 and 8"),
+        (manifest(layers=[blob(), blob(size=8)]), f": {DIGEST} has different sizes, 7 and 8"),
+        (manifest(layers=[blob(digest=OTHER, size=8)]), f": {OTHER} has different sizes, 7 and 8"),
         (manifest(layers=[blob(size=-1)]), ": layers[0].size: got -1, expected a size in bytes"),
         (manifest(layers=[blob(size=None)]), ": layers[0].size: missing"),
         (manifest(layers=[blob(digest=None)]), ": layers[0].digest: missing"),
@@ -160,12 +158,12 @@ def test_the_blobs_of_a_manifest_come_once_each() -> None:
         (index(*[blob(MANIFEST)] * 10_001), ": manifests: got 10001 entries, expected at most 10000"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(document: object, message: str) -> None:
+def test_an_error_names_the_invalid_property(document: object, message: str) -> None:
     with pytest.raises(ValueError, match=exactly(f"r.io/x:1{message}")):
         parse(document)
 
 
-def test_a_manifest_is_bounded() -> None:
+def test_the_size_of_a_manifest_is_limited() -> None:
     message = "r.io/x:1: got a manifest of 4194305 bytes, expected at most 4194304"
     with pytest.raises(ValueError, match=exactly(message)):
         parse_document(b"{}".ljust((4 << 20) + 1), MANIFEST, "r.io/x:1")
@@ -173,23 +171,23 @@ def test_a_manifest_is_bounded() -> None:
 
 
 REAL: list[Any] = [
-    json.loads(made.raw)
-    for made in (images.small("x"), images.small("x", docker=True), images.multi_platform("x"), images.artifact())
+    json.loads(image.raw)
+    for image in (images.small("x"), images.small("x", docker=True), images.multi_platform("x"), images.artifact())
 ]
 
 
 @given(st.sampled_from(REAL).flatmap(mutated).map(json.dumps) | st.binary(), st.text())
-def test_anything_is_usable_or_an_error(text: str | bytes, media_type: str) -> None:
+def test_any_bytes_give_a_usable_document_or_an_error(text: str | bytes, media_type: str) -> None:
     raw = text if isinstance(text, bytes) else text.encode()
     try:
-        found = parse_document(raw, media_type, "x")
-        if isinstance(found, Index):
-            select(found, images.AMD64, "x")
+        result = parse_document(raw, media_type, "x")
+        if isinstance(result, Index):
+            select(result, images.AMD64, "x")
     except ValueError as error:
         assert_bounded(error)
         return
-    if isinstance(found, Manifest):
-        lay_out(Image(manifest=found.config, config=found.config, layers=found.layers), Reference.parse("x"))
+    if isinstance(result, Manifest):
+        lay_out(Image(manifest=result.config, config=result.config, layers=result.layers), Reference.parse("x"))
 
 
 def entry(architecture: str, variant: str = "", *, system: str = "linux", size: int = 0) -> dict[str, object]:
@@ -203,7 +201,7 @@ ATTESTATION = {**entry("amd64"), "annotations": {"vnd.docker.reference.type": "a
 
 
 @pytest.mark.parametrize(
-    ("entries", "wanted", "position"),
+    ("entries", "target", "position"),
     [
         ([entry("arm64"), entry("amd64")], AMD64, 1),
         ([entry("amd64", "v2"), entry("amd64", "v1"), entry("amd64", "v3")], AMD64, 1),
@@ -219,11 +217,11 @@ ATTESTATION = {**entry("amd64"), "annotations": {"vnd.docker.reference.type": "a
         ([entry("arm64"), blob(MANIFEST), NESTED, blob(MANIFEST)], AMD64, 1),
     ],
 )
-def test_the_best_entry_of_an_index_is_chosen(entries: list[object], wanted: Platform, position: int) -> None:
+def test_the_best_entry_of_an_index_is_selected(entries: list[object], target: Platform, position: int) -> None:
     document = index(manifests=[{**item, "size": size} for size, item in enumerate(entries)])  # type: ignore[dict-item]
-    found = parse(document)
-    assert isinstance(found, Index)
-    assert select(found, wanted, "x").size == position
+    result = parse(document)
+    assert isinstance(result, Index)
+    assert select(result, target, "x").size == position
 
 
 @pytest.mark.parametrize(
@@ -235,10 +233,10 @@ def test_the_best_entry_of_an_index_is_chosen(entries: list[object], wanted: Pla
         blob(MANIFEST, digest="md5:0"),
     ],
 )
-def test_an_entry_that_cannot_be_used_is_no_matter_of_the_others(other: dict[str, object]) -> None:
-    found = parse(index(other, entry("amd64", size=1)))
-    assert isinstance(found, Index)
-    assert select(found, AMD64, "x").size == 1
+def test_an_unusable_entry_does_not_affect_the_others(other: dict[str, object]) -> None:
+    result = parse(index(other, entry("amd64", size=1)))
+    assert isinstance(result, Index)
+    assert select(result, AMD64, "x").size == 1
 
 
 @pytest.mark.parametrize(
@@ -255,16 +253,15 @@ def test_an_entry_that_cannot_be_used_is_no_matter_of_the_others(other: dict[str
         ([blob(MANIFEST, platform={})], "no platform"),
         (
             [entry("arm64", "v8"), blob(MANIFEST, platform={"os": "\n"}), blob(MANIFEST, size=-1)],
-            "linux/arm64/v8, and 2 that cannot be used "
-            "(manifests[1].platform.os: got '\\n', expected printable characters)",
+            "linux/arm64/v8, and 2 unusable (manifests[1].platform.os: got '\\n', expected printable characters)",
         ),
     ],
 )
-def test_what_an_index_has_is_said_where_nothing_fits(entries: list[dict[str, object]], message: str) -> None:
-    found = parse(index(*entries))
-    assert isinstance(found, Index)
-    with pytest.raises(ValueError, match=exactly(f"x: {NOT_FOR_AMD64}; there are: {message}; {LIMIT}")):
-        select(found, AMD64, "x")
+def test_available_platforms_are_listed_if_none_fits(entries: list[dict[str, object]], message: str) -> None:
+    result = parse(index(*entries))
+    assert isinstance(result, Index)
+    with pytest.raises(ValueError, match=exactly(f"x: {NOT_FOR_AMD64}; available: {message}; {ADVICE}")):
+        select(result, AMD64, "x")
 
 
 @pytest.mark.parametrize(
@@ -281,7 +278,7 @@ def test_what_an_index_has_is_said_where_nothing_fits(entries: list[dict[str, ob
         ({"created": 7}, Platform("", ""), ""),
     ],
 )
-def test_a_configuration_says_platform_and_date(config: dict[str, object], platform: Platform, created: str) -> None:
+def test_a_configuration_has_a_platform_and_a_date(config: dict[str, object], platform: Platform, created: str) -> None:
     raw = json.dumps(config).encode()
     assert platform_of(raw, "x: config") == platform
     assert created_of(raw, "x: config") == created
@@ -297,13 +294,13 @@ def test_a_configuration_says_platform_and_date(config: dict[str, object], platf
         (b'{"variant": "\\u0000"}', "x: config.variant: got '\\x00', expected printable characters"),
     ],
 )
-def test_what_is_no_configuration_is_refused(config: bytes, message: str) -> None:
+def test_an_invalid_configuration_is_refused(config: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=exactly(message)):
         platform_of(config, "x: config")
 
 
 @given(st.dictionaries(st.sampled_from(["created", "os", "architecture", "variant"]), json_values).map(json.dumps))
-def test_any_configuration_is_read_or_an_error(config: str) -> None:
+def test_any_configuration_gives_values_or_an_error(config: str) -> None:
     try:
         str(platform_of(config.encode(), "x: config")).encode()
         created_of(config.encode(), "x: config").encode()

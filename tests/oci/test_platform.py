@@ -1,4 +1,4 @@
-"""Architectures of kiwi and variants of images come together as they do in kiwi's skopeo."""
+"""Architectures of kiwi are matched with variants of images in the same way as by skopeo, which kiwi uses."""
 
 import json
 import subprocess
@@ -32,21 +32,21 @@ def test_every_architecture_of_kiwi_has_a_platform() -> None:
 
 
 @pytest.mark.parametrize("names", [("x86_64", "amd64"), ("aarch64", "arm64"), ("armv7l", "armv7hl"), ("i586", "ix86")])
-def test_synonyms_are_one_platform(names: tuple[str, str]) -> None:
+def test_synonyms_have_the_same_platform(names: tuple[str, str]) -> None:
     first, second = map(platforms.of_architecture, names)
     assert first == second
 
 
 @pytest.mark.parametrize("arch", ["", "X86_64", "sparc", "x86_64 ", "a\n" * 99])
-def test_an_unknown_architecture_is_said(arch: str) -> None:
-    known = ", ".join(platforms.ARCHITECTURES)
-    with pytest.raises(ValueError, match=exactly(f"unknown architecture {arch[:80]!r}, expected one of {known}")):
+def test_an_unknown_architecture_is_an_error(arch: str) -> None:
+    names = ", ".join(platforms.ARCHITECTURES)
+    with pytest.raises(ValueError, match=exactly(f"unknown architecture {arch[:80]!r}, expected one of {names}")):
         platforms.of_architecture(arch)
 
 
-def takes(wanted: Platform) -> list[str]:
-    """Return the variants that are taken for a platform, best first."""
-    ranks = {variant: platforms.rank(wanted, Platform("linux", wanted.architecture, variant)) for variant in VARIANTS}
+def compatible_variants(target: Platform) -> list[str]:
+    """Return the variants that a platform can run, best first."""
+    ranks = {variant: platforms.rank(target, Platform("linux", target.architecture, variant)) for variant in VARIANTS}
     return [variant for _, variant in sorted((rank, variant) for variant, rank in ranks.items() if rank is not None)]
 
 
@@ -54,7 +54,7 @@ VARIANTS = ("", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "V8", "8")
 
 
 @pytest.mark.parametrize(
-    ("wanted", "variants"),
+    ("target", "variants"),
     [
         (V5, ["v5", ""]),
         (V6, ["v6", "v5", ""]),
@@ -65,45 +65,47 @@ VARIANTS = ("", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "V8", "8")
     ],
     ids=str,
 )
-def test_a_platform_takes_what_it_can_run(wanted: Platform, variants: list[str]) -> None:
-    assert takes(wanted) == variants
+def test_the_variants_of_a_platform_are_ranked(target: Platform, variants: list[str]) -> None:
+    assert compatible_variants(target) == variants
 
 
 @pytest.mark.parametrize(
-    "offered",
+    "candidate",
     [Platform("windows", "amd64"), Platform("", "amd64"), Platform("linux", "386"), Platform("linux", ""), ARM64],
     ids=str,
 )
-def test_another_system_or_architecture_is_never_taken(offered: Platform) -> None:
-    assert platforms.rank(AMD64, offered) is None
+def test_another_system_or_architecture_never_fits(candidate: Platform) -> None:
+    assert platforms.rank(AMD64, candidate) is None
 
 
 @pytest.mark.parametrize(
     ("platform", "text"),
     [(AMD64, "linux/amd64"), (V7, "linux/arm/v7"), (Platform("", "arm"), "arm"), (Platform("", ""), "no platform")],
 )
-def test_a_platform_is_written_as_engines_do(platform: Platform, text: str) -> None:
+def test_a_platform_is_formatted_as_by_engines(platform: Platform, text: str) -> None:
     assert str(platform) == text
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("wanted", [V5, V6, V7, ARM64], ids=str)
-def test_skopeo_takes_the_same_variants_in_the_same_order(tmp_path: Path, wanted: Platform) -> None:
-    left = [Platform("linux", wanted.architecture, variant) for variant in ("", "v5", "v6", "v7", "v8")]
+@pytest.mark.parametrize("target", [V5, V6, V7, ARM64], ids=str)
+def test_skopeo_has_the_same_order_of_variants(tmp_path: Path, target: Platform) -> None:
+    remaining = [Platform("linux", target.architecture, variant) for variant in ("", "v5", "v6", "v7", "v8")]
     order = []
-    while (chosen := skopeo_takes(wanted, left, tmp_path / str(len(left)))) is not None:
-        order.append(chosen)
-        left.remove(Platform("linux", wanted.architecture, chosen))
-    assert order == takes(wanted)
+    while (variant := skopeo_choice(target, remaining, tmp_path / str(len(remaining)))) is not None:
+        order.append(variant)
+        remaining.remove(Platform("linux", target.architecture, variant))
+    assert order == compatible_variants(target)
 
 
-def skopeo_takes(wanted: Platform, offered: list[Platform], directory: Path) -> str | None:
-    """Return the variant that skopeo chooses from an index, None where it finds none that fits."""
-    images.write_layout(images.index(*(images.small("x", platform=platform) for platform in offered)), directory, "x")
-    command = ["skopeo", "--override-os=linux", f"--override-arch={wanted.architecture}"]
-    command += [f"--override-variant={wanted.variant}", "inspect", "--config", "--raw", f"oci:{directory}:x"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        assert "no image found" in done.stderr
+def skopeo_choice(target: Platform, candidates: list[Platform], directory: Path) -> str | None:
+    """Return the variant that skopeo chooses from an index, or None if none fits."""
+    images.write_layout(
+        images.index(*(images.small("x", platform=platform) for platform in candidates)), directory, "x"
+    )
+    command = ["skopeo", "--override-os=linux", f"--override-arch={target.architecture}"]
+    command += [f"--override-variant={target.variant}", "inspect", "--config", "--raw", f"oci:{directory}:x"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        assert "no image found" in result.stderr
         return None
-    return str(json.loads(done.stdout).get("variant", ""))
+    return str(json.loads(result.stdout).get("variant", ""))

@@ -189,7 +189,7 @@ _CASES: list[tuple[Callable[[Case], None], str]] = [
     (_no_such_host, r"containers\.xml:5: registry\.invalid/bad/app:1\.0: .*there is no host 'registry\.invalid'.*"),
     (
         _no_such_platform,
-        r"containers\.xml:5: .*no image for linux/s390x .*; there are: linux/amd64, linux/arm64/v8; say by 'arch' .*",
+        r"containers\.xml:5: .*no image for linux/s390x .*; available: linux/amd64, linux/arm64/v8; .*",
     ),
     (_one_manifest_of_another_platform, r"containers\.xml:5: .*\(aarch64\); it is for linux/amd64 only"),
     (_helm_chart, r".*not an image but an artifact of type 'application/vnd\.cncf\.helm\.config\.v1\+json'.*"),

@@ -321,8 +321,8 @@ def test_an_image_is_had_for_every_architecture_or_it_is_said_which_there_are(tm
     with pytest.raises(RegistryError) as caught:
         run_prefetch(source, tmp_path, *want(APP, WEB, architectures=("s390x",)))
     assert str(caught.value).splitlines() == [
-        f"a.kiwi:7: {APP}: no image for linux/s390x (kiwi's s390x); there are: linux/amd64, linux/arm64/v8; "
-        "say by 'arch' which architectures the container is for",
+        f"a.kiwi:7: {APP}: no image for linux/s390x (in kiwi: s390x); available: linux/amd64, linux/arm64/v8; "
+        "list the container's architectures in its 'arch' attribute",
         f"a.kiwi:7: {WEB}: no image for linux/s390x (s390x); it is for linux/amd64 only",
     ]
     assert hashes(tmp_path) == {}
