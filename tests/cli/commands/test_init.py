@@ -301,7 +301,7 @@ def test_names_with_blanks_are_names(tmp_path: Path, capsys: pytest.CaptureFixtu
     named = ["--description", "my app.kiwi", "--arch", "x86_64"]
     for command in (["verify", *named], ["prefetch", "--locked", *named], ["inject", "--root", str(tmp_path), *named]):
         assert main([*command, "--profile", "My Profile", str(tmp_path)]) == 1
-        assert capsys.readouterr().err.startswith("osc-containers: containers.lock: not there")
+        assert capsys.readouterr().err.startswith("osc-containers: containers.lock: missing")
     assert main(["list", "--format", "json", "--arch", "x86_64", "--profile", "My Profile", str(tmp_path)]) == 0
     assert '"a.b/x:latest"' in capsys.readouterr().out
     assert main(["check", str(tmp_path)]) == 1
