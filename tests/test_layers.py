@@ -23,6 +23,7 @@ NEVER = {"prefetch": {"inject"}, "inject": {"registry", "sources"}}
 FOREIGN = {
     "requests": {f"registry.{name}" for name in ("connection", "errors", "response")},
     "urllib3": {f"registry.{name}" for name in ("connection", "errors", "config.proxy", "response")},
+    "lxml": {"formats.xml_reader"},
     "platformdirs": {"prefetch.cache"},
     "rich": {"cli.progress"},
     "argcomplete": {"cli.main"},

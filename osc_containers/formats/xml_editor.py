@@ -1,13 +1,15 @@
-"""XML files of a packager as text that can be edited so that every other byte stays."""
+"""Edits XML files of a packager so that every other byte stays."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+from osc_containers.formats import xml_reader, xml_tags
+from osc_containers.formats.xml_reader import Element
 
 _HEAD = re.compile(r"(\ufeff|\xef\xbb\xbf)?(<\?xml\s.*?\?>)?", re.DOTALL)
 _REST_OF_LINE = re.compile(r"[ \t]*\r?\n")
-_HIDDEN = re.compile(r"<!--.*?-->|<\?.*?\?>", re.DOTALL)
-
 
 _ESCAPES = str.maketrans(
     {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
@@ -23,37 +25,19 @@ def escape(text: str) -> str:
 
 
 class XmlText(NamedTuple):
-    """A file in letters that go back to the same bytes; those beyond ASCII may stand for something else.
+    """The text of a file as in `osc_containers.formats.xml_tags.decode`; only ASCII can be put into it."""
 
-    In every encoding that XML parsers read, markup is written in ASCII or in UTF-16. So the file is taken apart as
-    Latin-1, which has a letter for every byte, or as UTF-16, and what is put into it must be ASCII.
-    """
-
-    xml: bytes
-    codec: str
     text: str
+    codec: str
 
     @classmethod
-    def of(cls, xml: bytes, root: int) -> "XmlText":
-        """Take apart a file that has the `<` of its root element at byte `root`."""
-        codec = {b"<\0": "utf-16-le", b"\0<": "utf-16-be"}.get(xml[root : root + 2], "latin-1")
-        return cls(xml, codec, xml.decode(codec, "surrogatepass"))
-
-    def position(self, offset: int) -> int:
-        """Return the place in `text` of the letter that begins at byte `offset`."""
-        return next(self.positions([offset]))
-
-    def positions(self, offsets: Iterable[int]) -> Iterator[int]:
-        """Yield the places of several letters, which are in the order of the text."""
-        done = position = 0
-        for offset in offsets:
-            position += len(self.xml[done:offset].decode(self.codec, "surrogatepass"))
-            done = offset
-            yield position
+    def of(cls, xml: bytes) -> "XmlText":
+        """Take a file that was read without an error."""
+        return cls(*xml_tags.decode(xml))
 
     def encode(self, text: str) -> bytes:
         """Return the bytes of an edited text."""
-        return text.encode(self.codec, "surrogatepass")
+        return text.encode(self.codec)
 
     @property
     def newline(self) -> str:
@@ -67,22 +51,60 @@ class XmlText(NamedTuple):
         encoding = "utf-8" if self.codec == "latin-1" else "utf-16"
         return mark + (declaration or f'<?xml version="1.0" encoding="{encoding}"?>')
 
-    def has_doctype(self, root: int) -> bool:
-        """Tell whether a DTD stands before the root element, which begins at `root` in the text."""
-        return "<!DOCTYPE" in _HIDDEN.sub("", self.text[:root])
-
     def begins_line(self, position: int) -> bool:
         """Tell whether only blanks are before `position` on its line."""
-        return not self.text[self._newline_before(position) : position].strip(" \t")
+        start = self._before_blanks(position)
+        return start == 0 or self.text[start - 1] == "\n"
 
     def line_start(self, position: int) -> int:
         """Return where the line begins, if only blanks are before `position` on it, else `position`."""
-        return self._newline_before(position) if self.begins_line(position) else position
+        return self._before_blanks(position) if self.begins_line(position) else position
 
-    def _newline_before(self, position: int) -> int:
-        return self.text.rfind("\n", 0, position) + 1
+    def _before_blanks(self, position: int) -> int:
+        # Looking for the newline instead would take forever in a file of a single long line.
+        while position and self.text[position - 1] in " \t":
+            position -= 1
+        return position
 
     def whole_line(self, start: int, end: int) -> tuple[int, int]:
         """Widen a place to all of its lines where only blanks are beside it."""
         rest = _REST_OF_LINE.match(self.text, end)
         return (self.line_start(start), rest.end()) if rest and self.begins_line(start) else (start, end)
+
+
+def spans(
+    xml: bytes, name: str, matches: Callable[[Element], bool] = lambda element: True
+) -> tuple[tuple[int, int], ...]:
+    """Return where each child `name` of the root begins and ends in the text of the file.
+
+    :raises ValueError: as `osc_containers.formats.xml_reader.parse`.
+    """
+    root = xml_reader.parse(xml, "XML file", (name,))
+    return tuple((each.tag.start, each.tag.end) for each in root.children if each.name == name and matches(each))
+
+
+def without(xml: bytes, name: str, matches: Callable[[Element], bool] = lambda element: True) -> bytes:
+    """Return the file without the children `name` of the root that match, every other byte as it was.
+
+    The lines they stood on go too where nothing else is on them.
+
+    :raises ValueError: as `osc_containers.formats.xml_reader.parse`.
+    """
+    source = XmlText.of(xml)
+    kept, done = [], 0
+    for start, end in _whole_lines(source, spans(xml, name, matches)):
+        kept.append(source.text[done:start])
+        done = end
+    return source.encode("".join([*kept, source.text[done:]]))
+
+
+def _whole_lines(source: XmlText, elements: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, int]]:
+    """Widen each element to its line where only blanks and other ones of `elements` are on it."""
+    remaining = deque(elements)
+    while remaining:
+        on_line = [remaining.popleft()]
+        while remaining and not source.text[on_line[-1][1] : remaining[0][0]].strip(" \t\r"):
+            on_line.append(remaining.popleft())
+        start, end = on_line[0][0], on_line[-1][1]
+        lines = source.whole_line(start, end)
+        yield from on_line if lines == (start, end) else [lines]

@@ -7,7 +7,7 @@ The meaning is kiwi's (10.3 and 11: its schema, `kiwi/xml_state.py` and `kiwi/xs
 - kiwi ignores an include in an included file. It is followed here, and `Include.is_nested` tells.
 - kiwi's schema allows blanks around a boolean, on which its parser then fails. Here they are taken off.
 - What no registry could be asked for is refused with its line (`osc_containers.origin`), as is what could not be cut
-  out of the file again (`osc_containers.markup`) and an include that leaves the package.
+  out of the file again (`osc_containers.formats.xml_tags`) and an include that leaves the package.
 
 Descriptions in YAML or JSON are not read.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from osc_containers.errors import DescriptionError
-from osc_containers.formats import xml_reader
+from osc_containers.formats import xml_editor, xml_reader
 from osc_containers.formats.xml_reader import Element, Problems
 from osc_containers.kiwi import profiles
 from osc_containers.kiwi.containers import Container, containers_of, is_in
@@ -204,8 +204,8 @@ class _Reader:
         for element in root.children:
             if element.name == "include":
                 yield from self.included(file, element)
-            elif " " in element.name:
-                namespace, _, name = element.name.rpartition(" ")
+            elif element.name.startswith("{"):
+                namespace, _, name = element.name[1:].rpartition("}")
                 problem = f"{name!r} has the namespace {namespace[:80]!r}, expected none"
                 self.problems.found.append(f"{file}:{element.line}: {problem}")
             else:
@@ -244,7 +244,7 @@ def _included_name(element: Element) -> str:
     if element.children or element.has_text:
         raise ValueError("include: has content, expected none; put it beside")
     name = element.required("from")
-    if any(attribute.endswith(" base") for attribute in element.attributes):
+    if any(attribute.endswith("}base") for attribute in element.attributes):
         raise ValueError(f"include {name[:160]!r}: has an 'xml:base', expected the whole path in 'from'")
     match = _INCLUDED.fullmatch(name)
     parts = [part for part in match[1].split("/") if part not in ("", ".")] if match else []
@@ -254,11 +254,11 @@ def _included_name(element: Element) -> str:
 
 
 def containers_spans(xml: bytes) -> tuple[tuple[int, int], ...]:
-    """Return the first byte of each `<containers>` of a description file and the byte after it.
+    """Return where each `<containers>` begins and ends in the text of a description file.
 
-    :raises ValueError: as `osc_containers.markup.parse`.
+    :raises ValueError: as `osc_containers.formats.xml_reader.parse`.
     """
-    return xml_reader.spans(xml, "containers")
+    return xml_editor.spans(xml, "containers")
 
 
 def without_containers(xml: bytes, used: Collection[str] | None = None) -> bytes:
@@ -267,8 +267,8 @@ def without_containers(xml: bytes, used: Collection[str] | None = None) -> bytes
     The lines they stood on go too where nothing else is on them. Those that no image has with the profiles `used`, if
     these are given, stay.
 
-    :raises ValueError: as `osc_containers.markup.parse`.
+    :raises ValueError: as `osc_containers.formats.xml_reader.parse`.
     """
-    return xml_reader.without(
+    return xml_editor.without(
         xml, "containers", lambda section: used is None or is_in(section.attributes.get("profiles"), used)
     )

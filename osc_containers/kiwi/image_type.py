@@ -91,7 +91,7 @@ def read(found: Description) -> Appliance:
     for name in names:
         try:
             xml = load(found.path.parent, name)
-            root = xml_reader.parse(xml, name, ("packages", "preferences"), xml_reader.PACKAGE_LIMIT)
+            root = xml_reader.parse(xml, name, ("packages", "preferences"))
         except ValueError as error:
             raise DescriptionError(str(error)) from None
         for element in root.children:

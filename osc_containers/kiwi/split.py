@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from osc_containers.errors import DescriptionError
-from osc_containers.formats import xml_reader
+from osc_containers.formats import xml_editor, xml_reader
 from osc_containers.formats.xml_editor import XmlText, escape
 from osc_containers.formats.xml_reader import Element
 from osc_containers.fs import atomic
@@ -112,12 +112,12 @@ def detached(found: Description, splits: Sequence[Split] = ()) -> tuple[bytes, t
                 )
     if problems:
         raise DescriptionError(*problems)
-    source = XmlText.of(xml, xml_reader.parse(xml, found.path.name).start)
+    source = XmlText.of(xml)
     own = (include for include in found.includes if not include.is_nested)
     pieces, done = [], 0
-    for include, (start, end) in zip(own, xml_reader.spans(xml, "include"), strict=True):
+    for include, (start, end) in zip(own, xml_editor.spans(xml, "include"), strict=True):
         if include.name in holding:
-            first, last = source.whole_line(source.position(start), source.position(end))
+            first, last = source.whole_line(start, end)
             pieces.append(source.text[done:first])
             done = last
     return source.encode("".join([*pieces, source.text[done:]])), holding
@@ -126,13 +126,13 @@ def detached(found: Description, splits: Sequence[Split] = ()) -> tuple[bytes, t
 def _obstacle(include: Include, load: Callable[[str], bytes]) -> str:
     """Return why an included file with `<containers>` cannot be the service's own; nothing where it can.
 
-    :raises ValueError: as `osc_containers.markup.parse`.
+    :raises ValueError: as `osc_containers.formats.xml_reader.parse`.
     """
     if include.is_nested:
         return "is included by another file"
     if "/" in include.name:
         return "is in a directory, where the service does not look"
-    others = xml_reader.parse(load(include.name), include.name, _SECTIONS, xml_reader.PACKAGE_LIMIT).children
+    others = xml_reader.parse(load(include.name), include.name, _SECTIONS).children
     return f"has {others[0].name!r}, too" if others else ""
 
 
@@ -145,11 +145,8 @@ def _split(found: Description, descriptions: Sequence[Description], *, alone: bo
             )
     xml = description.load(found.path.parent, found.path.name)
     root = xml_reader.parse(xml, found.path.name)
-    source = XmlText.of(xml, root.start)
-    if source.has_doctype(source.position(root.start)):
-        raise ValueError("<containers> may use what the DTD of the file declares; take the <!DOCTYPE> out first")
-    places = source.positions(offset for span in description.containers_spans(xml) for offset in span)
-    spans = [(_with_comments(source, start), end) for start, end in zip(places, places, strict=True)]
+    source = XmlText.of(xml)
+    spans = [(_with_comments(source, start), end) for start, end in description.containers_spans(xml)]
     moved = source.encode(_included_text(source, root, spans))
     included = _free_name(found, moved, descriptions, alone=alone)
     edited = source.encode(_edited_text(source, spans, included.name))

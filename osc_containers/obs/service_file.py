@@ -163,8 +163,8 @@ def extended(xml: bytes, new: Sequence[Entry]) -> bytes:
     :raises DescriptionError: as `entries`.
     """
     root = _root(xml)
-    source = XmlText.of(xml, root.start)
-    end = source.position(root.stop)
+    source = XmlText.of(xml)
+    end = root.tag.stop
     indent = _indent(source, root)
     added = source.newline.join(_written(entry, indent, source.newline) for entry in new)
     if not source.text.startswith("</", end):  # <services/>
@@ -179,7 +179,7 @@ def extended(xml: bytes, new: Sequence[Entry]) -> bytes:
 def _indent(source: XmlText, root: Element) -> str:
     """Return the blanks before the last entry on its line, or two."""
     for child in reversed(root.children):
-        position = source.position(child.start)
+        position = child.tag.start
         if source.begins_line(position):
             return source.text[source.line_start(position) : position]
     return "  "

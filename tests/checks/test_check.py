@@ -375,7 +375,8 @@ def test_nothing_is_unwanted_where_a_description_cannot_be_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path, {"a.kiwi": "<image"}, APP)
-    assert check(tmp_path, capsys) == (1, "a.kiwi:1: error: not XML; unclosed token\n")
+    said = "a.kiwi:1: error: not XML; '<' begins no complete tag; write '&lt;' for the character itself\n"
+    assert check(tmp_path, capsys) == (1, said)
 
 
 def test_of_many_profiles_that_are_not_declared_some_are_named(
@@ -483,6 +484,7 @@ def test_more_elements_than_anybody_writes_are_said(tmp_path: Path, capsys: pyte
     many = "<x/>" * 100_000
     write(tmp_path, {"a.kiwi": KIWI.replace("<package ", f"{many}<package ", 1)}, APP)
     assert check(tmp_path, capsys) == (1, "a.kiwi:7: error: more than 100000 elements\n")
+    (tmp_path / "a.kiwi").write_text(KIWI)
     (tmp_path / "containers.xml").write_text(CONTAINERS.replace("</image>", f"<packages>{many}</packages></image>"))
     (tmp_path / "_service").unlink()
     assert main(["init", "--inject", "source", "--no-prefetch", str(tmp_path)]) == 1

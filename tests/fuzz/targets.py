@@ -10,11 +10,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from lxml import etree
+
 from osc_containers.archive import find
 from osc_containers.archive.layout import lay_out
 from osc_containers.archive.verify import check_archive
 from osc_containers.errors import DescriptionError, LockError, RegistryError
-from osc_containers.formats import cpio
+from osc_containers.formats import cpio, xml_reader, xml_tags
 from osc_containers.fs import ranges
 from osc_containers.kiwi import description
 from osc_containers.kiwi.image_source import Source, interpret
@@ -261,6 +263,29 @@ def parse_token(data: bytes) -> None:
     assert " " not in token.value
 
 
+def parse_xml(data: bytes) -> None:
+    """Read XML with lxml as kiwi does; what differs must be refused for a reason of ours."""
+    try:
+        root = etree.fromstring(data, etree.XMLParser(resolve_entities=False, no_network=True))
+        names = [str(element.tag) for element in root.iter(etree.Element)]
+    except etree.XMLSyntaxError:
+        names = []
+    try:
+        xml_reader.parse(data, "file", [name.rpartition("}")[2] for name in names])
+    except ValueError as error:
+        _expect_printable(str(error))
+        if names and "not XML" in str(error):
+            raise AssertionError("kiwi reads it") from error
+        return
+    text, codec = xml_tags.decode(data)
+    assert text.encode(codec) == data
+    tags = xml_tags.find(text)
+    assert len(tags) == len(names)
+    for tag in tags:
+        assert text.startswith(f"<{tag.name}", tag.start)
+        assert text[tag.end - 1] == ">"
+
+
 def parse_services(data: bytes) -> None:
     """Read a `_service` file."""
     try:
@@ -293,4 +318,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "tar": read_tar,
     "token": parse_token,
     "verify": verify_archive,
+    "xml": parse_xml,
 }

@@ -37,11 +37,10 @@ class File:
 
     items: tuple[Item, ...]
     encoding: Encoding
-    dtd: str = ""
 
     def content(self, head: str, tail: str) -> bytes:
         """Return the bytes of the file, with `head` and `tail` around its items."""
-        text = f'<?xml version="1.0" encoding="{self.encoding.declared}"?>\n{self.dtd}{head}\n'
+        text = f'<?xml version="1.0" encoding="{self.encoding.declared}"?>\n{head}\n'
         text += "".join(f"{item.xml}\n" for item in self.items) + tail
         return self.encoding.mark + text.replace("\n", self.encoding.newline).encode(self.encoding.codec)
 
@@ -78,17 +77,6 @@ BASE = """
   <repository type="rpm-md"><source path="obs://a/b"/></repository>
   <packages type="image"><package name="p"/></packages>
   <packages type="bootstrap"><package name="p"/></packages>"""
-
-
-DTD = """<!DOCTYPE image [
-  <!ENTITY registry "registry.example.com">
-  <!ENTITY place "&registry;/team">
-  <!ENTITY one "&#49;">
-  <!ATTLIST container tag CDATA "default">
-  <!ATTLIST profile import NMTOKEN #IMPLIED>
-]>
-"""
-
 
 HEX = "0123456789abcdef" * 4
 
@@ -314,23 +302,23 @@ narrow_encodings = st.builds(
     st.sampled_from(["iso-8859-1", "windows-1252", "iso-8859-15"]),
     newlines,
 )
-
-
-DTD_SECTION = Item(
-    '<containers source="&place;/&one;" backend="docker"><container name="a&#46;b&one;"/>'
-    '<container name="&one;" path="p&#x2d;q"/></containers>'
-)
+# Letters whose second byte is an ASCII character, where the encoding has such.
+WIDE = {"shift_jis": "ソ表", "gb18030": "\U0001f600", "euc-jp": "日", "big5": "功"}
 
 
 @st.composite
 def files(draw: st.DrawFn, items: st.SearchStrategy[Item], includes: tuple[str, ...] = ()) -> File:
     chosen = draw(st.lists(items, max_size=4))
     chosen += [Item(f"<include from={quoteattr(draw(spellings) % name)}/>") for name in includes]
-    has_dtd = draw(st.integers(0, 5)) == 0
-    chosen = draw(st.permutations([*chosen, DTD_SECTION] if has_dtd else chosen))
-    narrow = all(ord(c) < 256 and not 0x80 <= ord(c) < 0xC0 for item in chosen for c in item.xml)
-    encoding = draw(encodings | narrow_encodings if narrow else encodings)
-    return File(tuple(chosen), encoding, DTD if has_dtd else "")
+    text = "".join(item.xml for item in chosen)
+    if text.isascii() and draw(st.integers(0, 3)) == 0:
+        name = draw(st.sampled_from(list(WIDE)))
+        chosen.append(Item(f"<!-- {WIDE[name]} --><users><user name='u' password='{WIDE[name]}'/></users>"))
+        encoding = Encoding(name, name, newline=draw(newlines))
+    else:
+        narrow = all(ord(character) < 256 and not 0x80 <= ord(character) < 0xC0 for character in text)
+        encoding = draw(encodings | narrow_encodings if narrow else encodings)
+    return File(tuple(draw(st.permutations(chosen))), encoding)
 
 
 spellings = st.sampled_from(["this://./%s", "this://%s", "%s", "./%s", "this://.//%s", ".//./%s"])
