@@ -117,7 +117,7 @@ install:
 	chmod 644 "$(MANUAL)/osc-containers.1"
 	install -D -m 644 plugin/osc-containers.bash "$(DESTDIR)$(SYSCONFDIR)/bash_completion.d/osc-containers"
 	sed -i "1s|^#!.*|#!$$($(PYTHON) -c 'import sys; print(sys.executable)') -I|" $(INSTALLED_SCRIPTS)
-	@[ -n "$(DESTDIR)" ] || $(PYTHON) -I scripts/say-missing requests urllib3 platformdirs rich
+	@[ -n "$(DESTDIR)" ] || $(PYTHON) -I scripts/say-missing lxml requests urllib3 platformdirs rich
 
 uninstall:
 	rm -rf "$(HOME_OF_LIBRARY)"

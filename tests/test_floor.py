@@ -21,7 +21,11 @@ pytestmark = [
     ),
 ]
 
-_TESTS = ("registry/test_connection.py", "registry/test_client.py", "registry/test_reach.py")
+_TESTS = (
+    *("registry/test_connection.py", "registry/test_client.py", "registry/test_reach.py"),
+    *("formats/test_xml_reader.py", "kiwi/test_description.py", "kiwi/test_split.py", "obs/test_service_file.py"),
+    "test_hostile.py",
+)
 
 
 @pytest.fixture(scope="session")

@@ -93,7 +93,7 @@ def test_a_python_that_lacks_something_is_said(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     python, prefix = f"PYTHON={venv}/bin/python", f"PREFIX={tmp_path}/prefix"
     done = make_install(python, prefix, "DESTDIR=")
-    missing = "requests, urllib3, platformdirs, rich"
+    missing = "lxml, requests, urllib3, platformdirs, rich"
     said = f"warning: {venv}/bin/python lacks {missing}; install what is missing, or set PYTHON=…\n"
     assert (done.returncode, done.stderr) == (0, said)
     assert make_install(python, prefix, f"DESTDIR={tmp_path}/stage").stderr == ""

@@ -26,17 +26,17 @@ TAG_LIMIT = 1 << 16
 
 _MARKUP = re.compile(
     r"""
-      <!--(?:[^-]++|-(?!-))*+-->
+      (?P<comment><!--.*?-->)
     | <!\[CDATA\[.*?\]\]>
     | <\?.*?\?>
-    | </(?P<end>[^ \t\r\n<>]*+)[ \t\r\n]*+>
-    | <(?P<name>[^ \t\r\n<>/!?"']++)(?P<attributes>(?:[^<>"']++|"[^"<]*+"|'[^'<]*+')*+)>
+    | </(?P<end>[^ \t\r\n<>]*)[ \t\r\n]*>
+    | <(?P<name>[^ \t\r\n<>/!?"']+)(?P<attributes>[^<>"']*(?:(?:"[^"<]*"|'[^'<]*')[^<>"']*){0,1000})>
     | (?P<doctype><!DOCTYPE)
     | (?P<broken><)
     """,
     re.DOTALL | re.VERBOSE,
 )
-_VALUE = re.compile(r"""=[ \t\r\n]*+(?:"[^"]*+"|'[^']*+')""")
+_VALUE = re.compile(r"""=[ \t\r\n]*(?:"[^"]*"|'[^']*')""")
 _DECLARATION = re.compile(r"(?:\xef\xbb\xbf)?<\?xml\s.*?\?>", re.DOTALL)
 _ENCODING = re.compile(r"""encoding\s*=\s*["']([A-Za-z0-9._-]*)""")
 # By Python's names. In UTF-7, EBCDIC, ISO 2022 and a few others, other bytes than `<` can begin a tag, or a letter can
@@ -110,15 +110,19 @@ def find(text: str) -> list[Tag]:
         line += text.count("\n", 0, text.index("\0"))
         raise ValueError(f"{line}: not XML; got a null character")
     for match in _MARKUP.finditer(text):
-        if match.lastgroup is None:  # a comment, a processing instruction or a CDATA section
+        if match.lastgroup is None:  # a processing instruction or a CDATA section
             continue
         line += text.count("\n", position, match.start())
         position = match.start()
         if match.lastgroup == "doctype":
             raise ValueError(f"{line}: DOCTYPE is not supported; remove it, and replace the entities that it defines")
+        if match.lastgroup == "comment":
+            if "--" in match[0][4:-2]:
+                raise ValueError(f"{line}: not XML; a comment has '--' in it")
+            continue
         if match.lastgroup == "broken":
-            if text.startswith("<!--", position):
-                raise ValueError(f"{line}: not XML; the comment has no end, or '--' in it")
+            if len(_VALUE.findall(text[position : text.find("<", position + 1)])) > ATTRIBUTE_LIMIT:
+                raise ValueError(f"{line}: more than {ATTRIBUTE_LIMIT} attributes in an element")
             raise ValueError(f"{line}: not XML; '<' begins no complete tag; write '&lt;' for the character itself")
         if match.lastgroup == "end":
             if not open_tags or tags[open_tags[-1]].name != match["end"]:

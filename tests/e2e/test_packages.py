@@ -72,7 +72,7 @@ def test_the_debian_services_run_in_a_clean_root(clean_root: CleanRoot, package:
     assert (package / "root/var/tmp/kiwi_containers/app_1.0").exists()
     brought = {name for name in injected.stdout.split() if name.startswith("python3")}
     versioned = {name for name in brought if name.startswith("python3.")}
-    assert brought - versioned == {"python3", "python3-minimal", "python3-osc-containers"}, "nothing but Python itself"
+    assert brought - versioned == {"python3", "python3-minimal", "python3-lxml", "python3-osc-containers"}
 
 
 def test_the_debian_command_and_its_plugin_are_installed_together(clean_root: CleanRoot) -> None:
@@ -111,6 +111,7 @@ def test_rpm_packages_can_be_for_another_python_than_python3(tmp_path: Path) -> 
     found = {line.split()[0] for line in output("rpm", "--query", "--requires", "--package", inject)}
     assert {need for need in found if not need.startswith("rpmlib(")} == {
         "/usr/bin/python3.11",
+        "python311-lxml",
         "python311-osc-containers",
     }
 
@@ -118,8 +119,8 @@ def test_rpm_packages_can_be_for_another_python_than_python3(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "needs"),
     [
-        ("python3-osc-containers", {"python3"}),
-        ("obs-service-kiwi_containers_inject", {"python3-osc-containers"}),
+        ("python3-osc-containers", {"python3", "python3-lxml"}),
+        ("obs-service-kiwi_containers_inject", {"python3-lxml", "python3-osc-containers"}),
         ("obs-service-kiwi_containers", {"python3-osc-containers", *_FOR_THE_NETWORK}),
         ("osc-containers", {"python3-osc-containers", *_FOR_THE_NETWORK}),
     ],
@@ -135,7 +136,7 @@ def test_the_rpm_services_run_in_a_clean_root(
     files = tmp_path / "files"
     for rpm in rpms.values():
         run("rpm", "--install", "--nodeps", "--root", files, rpm)
-    lines = [install(*_FOR_THE_NETWORK), "cp -a /rpms/usr /", _PREFETCH, _INJECT]
+    lines = [install("python3-lxml", *_FOR_THE_NETWORK), "cp -a /rpms/usr /", _PREFETCH, _INJECT]
     done = clean_root("\n".join(lines), {"/package": package, "/rpms": files})
     assert done.returncode == 0, done.stderr
     assert (package / "root/var/tmp/kiwi_containers/app_1.0").exists()
