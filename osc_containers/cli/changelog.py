@@ -28,8 +28,8 @@ def as_text(changes: Sequence[Change]) -> str:
 
 def _row(image: ImageChange) -> tuple[str, ...]:
     layers = f"{len(image.kept)} kept, +{len(image.added)}, -{len(image.dropped)}"
-    fetched = human.size(image.fetched) if image.new else "-"
-    return (f"  {image.arch}", *_side(image.old), *_side(image.new), layers, fetched)
+    fetch_size = human.size(image.fetch_size) if image.new else "-"
+    return (f"  {image.arch}", *_side(image.old), *_side(image.new), layers, fetch_size)
 
 
 def _side(version: Version | None) -> tuple[str, str]:

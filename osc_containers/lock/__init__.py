@@ -1,1 +1,1 @@
-"""The lock file: what was pinned."""
+"""The lock file: the exact content of every container of a package."""

@@ -1,7 +1,7 @@
-"""File names made from references: of archives in the package, of archives and units in the image.
+"""File names for references: of archives in the package, and of archives and units in the image.
 
-A name is made of the reference alone, so that it does not change with the company it is in; only where two references
-of one package would get the same name does each of them get a short hash as well.
+A name depends on its reference only, so adding another container does not change it. The exception is that two
+references of a package would get the same name: then a short hash is appended to both.
 """
 
 import re
@@ -13,23 +13,22 @@ from osc_containers.oci.reference import Reference
 
 ARCHIVE_SUFFIX = ".ociarchive"
 _LENGTH = 160
-"""Characters of a flattened reference at most, without its hash; with architecture, backend and suffixes it then fits
-NAME_MAX (255)."""
-_HASHES = (0, 8, 32)
-"""Characters of the hash: most names need none, and no two references share the longest."""
+"""Characters of a flattened reference; a hash, architecture, backend and suffixes then fit in NAME_MAX (255)."""
+_HASH_LENGTHS = (0, 8, 32)
+"""Characters of the hash: none usually, more if names clash. Hashes of the last length never clash in practice."""
 
 
 def flatten(references: Iterable[Reference]) -> Mapping[Reference, str]:
     """Map each reference to a distinct name of letters, digits, `.`, `-` and `_`, not beginning with a dot.
 
-    Names that differ in nothing but case count as one: a package may be checked out where they are one file.
+    Names are distinct even if case is ignored, because a package may be checked out on such a file system.
     """
     levels = {reference: int(len(str(reference)) > _LENGTH) for reference in sorted(set(references), key=str)}
     while True:
-        flat = {reference: _name(reference, _HASHES[level]) for reference, level in levels.items()}
-        count = Counter(name.lower() for name in flat.values())
-        # A hash may clash too, by chance or because somebody tags an image like the hashed name of another.
-        clashing = [r for r, name in flat.items() if count[name.lower()] > 1 and levels[r] < len(_HASHES) - 1]
+        flat = {reference: _name(reference, _HASH_LENGTHS[level]) for reference, level in levels.items()}
+        counts = Counter(name.lower() for name in flat.values())
+        # Names with a hash may clash, too: by chance, or because the tag of one image looks like the hash of another.
+        clashing = [r for r, name in flat.items() if counts[name.lower()] > 1 and levels[r] < len(_HASH_LENGTHS) - 1]
         if not clashing:
             return flat
         for reference in clashing:
@@ -42,5 +41,5 @@ def _name(reference: Reference, digits: int) -> str:
 
 
 def archive(flat: str, arch: str) -> str:
-    """Return the file name of the archive of a flattened reference for a kiwi architecture."""
+    """Return the file name of an archive, by the flattened reference and the kiwi architecture."""
     return f"{flat}.{arch}{ARCHIVE_SUFFIX}"

@@ -1,14 +1,18 @@
-"""The lock file: what every reference of a package was pinned to.
+"""The lock file: the exact content that each reference of a package resolved to.
 
-JSON that diffs well: sorted keys, two spaces, a final newline. Architectures are kiwi's names; sizes are in bytes.
+It is JSON, formatted for small diffs: sorted keys, an indentation of two spaces, a final newline. Architectures have
+kiwi's names; sizes are in bytes.
 
     {"version": "1.0",
      "containers": {REFERENCE: {
-        "digest", "mediaType"                             of what the reference named: an index, or the manifest itself
+        "digest", "mediaType"                             of the index, or of the manifest if there is no index
         "architectures": {ARCH: {
-            "manifest", "config": {"digest", "mediaType", "size"}, "layers": [the same, …],
-            "created"                                     as the image's configuration says, where it does
+            "manifest", "config": {"digest", "mediaType", "size"}, "layers": [likewise, …],
+            "created"                                     creation date in the image's configuration, optional
             "archive": {"name", "sha256", "size"}}}}}}
+
+A release reads all files with its own major version. A new property that older releases can ignore needs a new minor
+version.
 """
 
 import io
@@ -29,16 +33,16 @@ from osc_containers.oci.reference import Reference
 
 FILE_NAME = "containers.lock"
 LIMIT = 64 << 20
-"""Bytes of a lock file; a thousand containers for eight architectures stay below."""
+"""Bytes of a lock file; a thousand containers for eight architectures need less."""
 PROBLEM_LIMIT = 50
-"""Problems of one file that are named; whoever reads that far does not read on."""
+"""Problems of one file that are reported; the rest is only counted."""
 
 _MAJOR, _MINOR = 1, 0
 _ARCHIVE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 
 
 class ArchiveFile(NamedTuple):
-    """An archive as a file in the package; `size` in bytes, `sha256` in hexadecimal, both of the whole file."""
+    """An archive in the package; `size` in bytes and `sha256` in hexadecimal are those of the whole file."""
 
     name: str
     size: int
@@ -50,43 +54,41 @@ class LockedImage(NamedTuple):
 
     image: Image
     created: str
-    """The creation date in the image's configuration, RFC 3339; empty where there is none."""
+    """The creation date in the image's configuration (RFC 3339), possibly empty."""
     archive: ArchiveFile
 
 
 class LockedReference(NamedTuple):
-    """What a reference named when it was pinned, and its image for each architecture."""
+    """The digest and media type that a reference resolved to, and its images by architecture."""
 
     digest: Digest
     media_type: str
     images: Mapping[str, LockedImage]
 
-    def image_for(self, arch: str) -> LockedImage | None:
-        """Return the image for a kiwi architecture, by its name or by another name of the same platform."""
-        if arch in self.images:
-            return self.images[arch]
-        wanted = platform.of_architecture(arch)
-        return next((self.images[a] for a in sorted(self.images) if platform.of_architecture(a) == wanted), None)
-
 
 class Lock(NamedTuple):
-    """Everything that is pinned."""
+    """The content of a lock file."""
 
     references: Mapping[Reference, LockedReference]
-    newer: bool = False
-    """Whether the file was of a later minor version: it may say more than was read."""
+    is_newer: bool = False
+    """Whether the file has a later minor version, and possibly properties that were not read."""
 
     def image_for(self, reference: Reference, arch: str) -> LockedImage | None:
-        """Return the image of a reference for a kiwi architecture, or None where it is not pinned."""
-        locked = self.references.get(reference)
-        return locked.image_for(arch) if locked else None
+        """Return the image of a reference for a kiwi architecture, or None if it is not locked.
 
-    def architectures(self) -> tuple[str, ...]:
-        """Return the architectures for which anything is pinned."""
-        return tuple(dict.fromkeys(arch for _, arch, _ in self.images()))
+        The architecture may have another name for the same platform in the lock: `arm64` finds `aarch64`.
+        """
+        locked = self.references.get(reference)
+        if locked is None:
+            return None
+        if arch in locked.images:
+            return locked.images[arch]
+        target = platform.of_architecture(arch)
+        synonyms = (name for name in sorted(locked.images) if platform.of_architecture(name) == target)
+        return next((locked.images[name] for name in synonyms), None)
 
     def images(self) -> Iterator[tuple[Reference, str, LockedImage]]:
-        """Yield each image with its reference and architecture, sorted."""
+        """Yield each image with its reference and architecture, sorted by both."""
         for reference in sorted(self.references, key=str):
             for arch in sorted(self.references[reference].images):
                 yield reference, arch, self.references[reference].images[arch]
@@ -96,10 +98,11 @@ EMPTY = Lock(references={})
 
 
 def dumps(lock: Lock) -> str:
-    """Return the text of the lock file."""
+    """Return the text of a lock file."""
     containers = {str(reference): _dump_reference(locked) for reference, locked in lock.references.items()}
     document = {"version": f"{_MAJOR}.{_MINOR}", "containers": containers}
-    text = io.StringIO()  # `json.dumps` has all of its pieces in memory before it joins them
+    # For large locks, `json.dumps` needs several times as much memory: it keeps a list of all pieces of the text.
+    text = io.StringIO()
     json.dump(document, text, indent=2, sort_keys=True, ensure_ascii=False)
     return text.getvalue() + "\n"
 
@@ -128,15 +131,16 @@ def _dump_descriptor(blob: Descriptor) -> dict[str, object]:
 
 
 def loads(text: str, where: str = FILE_NAME) -> Lock:
-    """Read the text of a lock file.
+    """Parse the text of a lock file. Error messages start with `where`.
 
-    :raises LockError: it is not one, or one of an unknown major version; the first problem of each reference is named.
+    :raises LockError: the text is not a lock file, or has another major version. The error has the first problem of
+        each reference.
     """
     if re.search(r"^(<{7}|>{7}) ", text, re.MULTILINE):
-        raise LockError(f"{where}: has merge-conflict markers; take either side, then run the prefetch again")
+        raise LockError(f"{where}: has merge conflict markers; keep either side, then run the prefetch again")
     try:
         document = strict_json.load(text, where)
-        newer = _is_newer(document)
+        is_newer = _is_newer(document)
         containers = document.member("containers")
     except ValueError as error:
         raise LockError(_with_advice(str(error), where)) from None
@@ -147,17 +151,18 @@ def loads(text: str, where: str = FILE_NAME) -> Lock:
             references[_reference(name, containers.path(name))] = _load_reference(containers.member(name))
         except ValueError as error:
             problems.append(_with_advice(str(error), where))
-    problems += _clashes(references, where)
+    problems += _find_clashes(references, where)
     if len(problems) > PROBLEM_LIMIT:
         problems[PROBLEM_LIMIT:] = [f"{where}: {len(problems) - PROBLEM_LIMIT} more problems"]
     if problems:
         raise LockError(*problems)
-    return Lock(references=references, newer=newer)
+    return Lock(references=references, is_newer=is_newer)
 
 
 def _with_advice(problem: str, where: str) -> str:
-    is_own = where == FILE_NAME  # else it is a file that `diff` was given, or one of another revision
-    return f"{problem}; {'remove the lock and run the prefetch again' if is_own else 'expected a lock'}"
+    # Any other file was an argument of `diff`, or is from another revision; removing it would not help.
+    advice = "remove the lock and run the prefetch again" if where == FILE_NAME else "expected a lock file"
+    return f"{problem}; {advice}"
 
 
 def _is_newer(document: Fields) -> bool:
@@ -166,7 +171,7 @@ def _is_newer(document: Fields) -> bool:
     if match is None:
         raise ValueError(f"{document.path('version')}: got {version[:40]!r}, expected '{_MAJOR}.{_MINOR}'")
     if int(match[1]) != _MAJOR:
-        raise LockError(f"{document.where}: got version {version}, expected {_MAJOR}.x; use a release that knows it")
+        raise LockError(f"{document.where}: got version {version}, expected {_MAJOR}.x; use a release that supports it")
     return int(match[2]) > _MINOR
 
 
@@ -199,13 +204,13 @@ def _load_image(item: Fields) -> LockedImage:
     )
     created = item.line("created", "")
     if created and not is_date(created):
-        raise ValueError(f"{item.path('created')}: got {created[:80]!r}, expected a date of RFC 3339")
+        raise ValueError(f"{item.path('created')}: got {created[:80]!r}, expected an RFC 3339 date")
     return LockedImage(image=image, created=created, archive=_load_archive(item.member("archive")))
 
 
 def _load_archive(item: Fields) -> ArchiveFile:
     name, sha256 = item.text("name"), item.text("sha256")
-    # The name becomes a path: it must stay in the package, and be no other kind of file there.
+    # The name becomes a path, so it must not leave the package or be the name of a file of another kind.
     if not _ARCHIVE_NAME.fullmatch(name) or not name.endswith(ARCHIVE_SUFFIX):
         raise ValueError(
             f"{item.path('name')}: got {name[:300]!r}, expected a plain file name that ends in {ARCHIVE_SUFFIX!r}"
@@ -215,10 +220,11 @@ def _load_archive(item: Fields) -> ArchiveFile:
     return ArchiveFile(name=name, size=item.size("size"), sha256=sha256)
 
 
-def _clashes(references: Mapping[Reference, LockedReference], where: str) -> Iterator[str]:
+def _find_clashes(references: Mapping[Reference, LockedReference], where: str) -> Iterator[str]:
+    """Yield a problem for each archive that belongs to two images."""
     owners: dict[str, str] = {}
     for reference, arch, locked in Lock(references=references).images():
         owner = f"{str(reference)[:300]} ({arch})"
         other = owners.setdefault(locked.archive.name, owner)
         if other != owner:
-            yield _with_advice(f"{where}: {locked.archive.name} stands for {other} and for {owner}", where)
+            yield _with_advice(f"{where}: {locked.archive.name} is the archive of both {other} and {owner}", where)

@@ -94,7 +94,7 @@ class Package:
         except UnicodeDecodeError:
             raise LockError(f"{path.name}: not UTF-8 text; remove it and run the prefetch again") from None
         found = lockfile.loads(text, lockfile.FILE_NAME)
-        if found.newer:
+        if found.is_newer:
             _warn_of_newer(path)
         return found
 

@@ -190,7 +190,7 @@ def test_results_that_cannot_be_written_are_said(installed: Path, package: Path)
         (["prefetch", "--connections=0"], 2, "argument --connections: got '0', expected a number from 1 to 64"),
         (["prefetch", "--connections=²"], 2, "argument --connections: got '²', expected a number from 1 to 64"),
         (["list", "--foo"], 2, "osc-containers list: error: unrecognized arguments: --foo"),
-        (["diff", "containers.xml"], 1, "column 1 (char 0); expected a lock"),
+        (["diff", "containers.xml"], 1, "column 1 (char 0); expected a lock file"),
         (["list", "nothing.kiwi"], 1, "nothing.kiwi: No such file or directory"),
         (["list", "--arch=pdp11"], 1, "unknown architecture 'pdp11'"),
         (["list", "--profile=huge"], 1, "profile 'huge' is not declared"),

@@ -132,7 +132,7 @@ def parse_lock(data: bytes) -> None:
     except LockError as error:
         _expect_printable(*error.problems)
         return
-    if not found.newer:
+    if not found.is_newer:
         assert lockfile.loads(lockfile.dumps(found)) == found
 
 

@@ -1,4 +1,4 @@
-"""File names made from references are distinct and safe, whatever the references are."""
+"""File names for references are distinct and valid, whatever the references are."""
 
 import re
 
@@ -21,29 +21,31 @@ def flatten(*texts: str) -> list[str]:
     return [flat[reference] for reference in parsed]
 
 
-def check(found: list[Reference]) -> None:
-    flat = archive_names.flatten(found)
-    assert set(flat) == set(found)
-    assert len({name.lower() for name in flat.values()}) == len(set(found))
-    assert archive_names.flatten(reversed(found)) == flat
+def assert_valid(references: list[Reference]) -> None:
+    flat = archive_names.flatten(references)
+    assert set(flat) == set(references)
+    assert len({name.lower() for name in flat.values()}) == len(set(references))
+    assert archive_names.flatten(reversed(references)) == flat
     for name in flat.values():
         assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name)
         assert len(f"kiwi_containers-container-snap-{name}.service") <= _NAME_MAX
         assert max(len(archive_names.archive(name, arch)) for arch in platform.ARCHITECTURES) <= _NAME_MAX
 
 
-def with_imitations(found: list[Reference]) -> list[Reference]:
-    """Add references whose plain names are the names with a hash of others."""
-    suffixes = [f"{Digest.of(str(reference).encode()).hex[:digits]}" for reference in found for digits in (8, 32, 64)]
-    forged = [f"{reference.name}:{(reference.tag or 'x')[:60]}-{suffix}" for reference in found for suffix in suffixes]
-    return found + [Reference.parse(text) for text in forged]
+def with_imitations(originals: list[Reference]) -> list[Reference]:
+    """Add references whose names without a hash equal the names with a hash of others."""
+    suffixes = [Digest.of(str(reference).encode()).hex[:digits] for reference in originals for digits in (8, 32, 64)]
+    forged = [
+        f"{reference.name}:{(reference.tag or 'x')[:60]}-{suffix}" for reference in originals for suffix in suffixes
+    ]
+    return originals + [Reference.parse(text) for text in forged]
 
 
 @given(
     st.lists(references, max_size=8, unique=True) | st.lists(references, max_size=3, unique=True).map(with_imitations)
 )
-def test_names_are_distinct_and_safe(found: list[Reference]) -> None:
-    check(found)
+def test_names_are_distinct_and_valid(parsed: list[Reference]) -> None:
+    assert_valid(parsed)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ def test_names_are_distinct_and_safe(found: list[Reference]) -> None:
         (f"r.io/a@sha512:{'0' * 128}", f"r.io_a_sha512_{'0' * 128}"),
     ],
 )
-def test_a_name_is_made_of_its_reference(reference: str, name: str) -> None:
+def test_a_name_depends_on_its_reference_only(reference: str, name: str) -> None:
     assert flatten(reference) == [name]
     assert flatten(reference, "r.io/other") == [name, "r.io_other_latest"]
 
@@ -78,14 +80,14 @@ HASH_OF_A_B = Digest.of(A_B.encode()).hex
         (f"r.io/{'a' * 200}:77415", f"r.io/{'a' * 200}:83536"),
     ],
 )
-def test_references_that_would_have_one_name_get_hashes(texts: tuple[str, ...]) -> None:
-    check([Reference.parse(text) for text in texts])
+def test_references_with_the_same_name_get_hashes(texts: tuple[str, ...]) -> None:
+    assert_valid([Reference.parse(text) for text in texts])
     assert all(re.search(r"-[0-9a-f]{8,}\Z", name) for name in flatten(*texts))
 
 
-def test_a_hash_is_short_where_that_is_enough() -> None:
+def test_a_hash_is_short_if_that_is_enough() -> None:
     assert flatten(A_B, A_C) == [f"r.io_a_b_1-{HASH_OF_A_B[:8]}", f"r.io_a_b_1-{Digest.of(A_C.encode()).hex[:8]}"]
 
 
-def test_an_archive_is_named_for_its_architecture() -> None:
+def test_an_archive_name_ends_with_its_architecture() -> None:
     assert archive_names.archive("r.io_a_1", "x86_64") == "r.io_a_1.x86_64.ociarchive"

@@ -1,4 +1,4 @@
-"""The lock is stable text, and whatever text stands in its place is read exactly or refused with every reason."""
+"""The text of a lock file is stable; any text is either parsed exactly or refused with all of its problems."""
 
 import copy
 import json
@@ -143,16 +143,16 @@ def test_the_text_is_stable_and_sorted() -> None:
     assert lockfile.dumps(LOCK) == GOLDEN
 
 
-def test_an_empty_lock_has_a_text_too() -> None:
+def test_an_empty_lock_survives_a_round_trip() -> None:
     assert lockfile.dumps(lockfile.EMPTY) == '{\n  "containers": {},\n  "version": "1.0"\n}\n'
     assert lockfile.loads(lockfile.dumps(lockfile.EMPTY)) == lockfile.EMPTY
 
 
 @settings(max_examples=30)
 @given(locks)
-def test_what_is_written_is_read_again(written: Lock) -> None:
-    text = lockfile.dumps(written)
-    assert lockfile.loads(text.encode().decode()) == written
+def test_any_lock_survives_a_round_trip(lock: Lock) -> None:
+    text = lockfile.dumps(lock)
+    assert lockfile.loads(text.encode().decode()) == lock
     assert lockfile.dumps(lockfile.loads(text)) == text
 
 
@@ -160,23 +160,23 @@ DOCUMENT: dict[str, Any] = json.loads(GOLDEN)
 
 
 @given(mutated(DOCUMENT).map(json.dumps) | st.text())
-def test_any_text_is_a_lock_or_an_error(text: str) -> None:
+def test_any_text_gives_a_lock_or_an_error(text: str) -> None:
     try:
-        found = lockfile.loads(text)
+        lock = lockfile.loads(text)
     except LockError as error:
         assert_bounded(error)
         return
-    assert lockfile.loads(lockfile.dumps(found).encode().decode()).references == found.references
+    assert lockfile.loads(lockfile.dumps(lock).encode().decode()).references == lock.references
 
 
-@pytest.mark.parametrize(("version", "newer"), [("1.0", False), ("1.1", True), ("1.9999", True), ("01.00", False)])
-def test_a_later_minor_version_is_read_and_said(version: str, newer: bool) -> None:
-    found = lockfile.loads(json.dumps(DOCUMENT | {"version": version, "more": [1]}))
-    assert found.references == LOCK.references
-    assert found.newer is newer
+@pytest.mark.parametrize(("version", "is_newer"), [("1.0", False), ("1.1", True), ("1.9999", True), ("01.00", False)])
+def test_a_later_minor_version_is_parsed_and_marked(version: str, is_newer: bool) -> None:
+    lock = lockfile.loads(json.dumps(DOCUMENT | {"version": version, "more": [1]}))
+    assert lock.references == LOCK.references
+    assert lock.is_newer is is_newer
 
 
-VERSION = "; use a release that knows it"
+VERSION = "; use a release that supports it"
 
 
 @pytest.mark.parametrize(
@@ -205,16 +205,16 @@ VERSION = "; use a release that knows it"
         ('{"a": ' * 100_000, f"nested too deeply, expected at most 256 levels{ADVICE}"),
     ],
 )
-def test_what_is_no_lock_is_refused(text: str, message: str) -> None:
+def test_text_that_is_not_a_lock_is_refused(text: str, message: str) -> None:
     with pytest.raises(LockError, match=exactly(f"containers.lock: {message}")):
         lockfile.loads(text)
 
 
 @pytest.mark.parametrize("marker", ["<<<<<<< HEAD", ">>>>>>> 1.2.3 (update)", "<<<<<<< .mine\r"])
-def test_merge_conflicts_are_called_so(marker: str) -> None:
+def test_merge_conflict_markers_are_recognized(marker: str) -> None:
     lines = GOLDEN.splitlines()
     text = "\n".join([*lines[:9], marker, *lines[9:]])
-    message = "x.lock: has merge-conflict markers; take either side, then run the prefetch again"
+    message = "x.lock: has merge conflict markers; keep either side, then run the prefetch again"
     with pytest.raises(LockError, match=exactly(message)):
         lockfile.loads(text, "x.lock")
 
@@ -227,15 +227,15 @@ ABSENT = object()
 
 
 def changed(path: tuple[str | int, ...], value: object) -> str:
-    """Return the text of the lock with another value, or none, for the second reference."""
+    """Return the text of a lock whose second reference has another value, or no value, at a path."""
     document = copy.deepcopy(DOCUMENT)
-    place = document["containers"][WEB]
+    parent = document["containers"][WEB]
     for key in path[:-1]:
-        place = place[key]
+        parent = parent[key]
     if value is ABSENT:
-        del place[path[-1]]
+        del parent[path[-1]]
     else:
-        place[path[-1]] = value
+        parent[path[-1]] = value
     return json.dumps(document)
 
 
@@ -280,7 +280,7 @@ def changed(path: tuple[str | int, ...], value: object) -> str:
             ".architectures.x86_64.layers[0].size: got 9223372036854775808, expected a size in bytes",
         ),
         ((*IMAGE, "created"), 7, ".architectures.x86_64.created: got a number, expected a string"),
-        ((*IMAGE, "created"), "now", ".architectures.x86_64.created: got 'now', expected a date of RFC 3339"),
+        ((*IMAGE, "created"), "now", ".architectures.x86_64.created: got 'now', expected an RFC 3339 date"),
         (ARCHIVE, ABSENT, ".architectures.x86_64.archive: missing"),
         ((*ARCHIVE, "size"), 1e4, ".architectures.x86_64.archive.size: got a number, expected a whole number"),
         ((*ARCHIVE, "size"), "1", ".architectures.x86_64.archive.size: got a string, expected a whole number"),
@@ -318,7 +318,7 @@ def changed(path: tuple[str | int, ...], value: object) -> str:
         ),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(path: tuple[str | int, ...], value: object, message: str) -> None:
+def test_an_error_names_the_invalid_property(path: tuple[str | int, ...], value: object, message: str) -> None:
     with pytest.raises(LockError, match=exactly(f"containers.lock: containers['{WEB}']{message}{ADVICE}")):
         lockfile.loads(changed(path, value))
 
@@ -332,7 +332,7 @@ def test_what_is_wrong_is_said_with_its_place(path: tuple[str | int, ...], value
         ("r.io/a@md5:0", "got digest algorithm 'md5', expected one of sha256, sha384, sha512"),
     ],
 )
-def test_a_reference_is_complete(name: str, message: str) -> None:
+def test_an_incomplete_reference_is_refused(name: str, message: str) -> None:
     document = {"version": "1.0", "containers": {name: DOCUMENT["containers"][APP]}}
     step = name if name == "app" else f"['{name}']"
     where = f"containers.lock: containers{'.' if step == name else ''}{step}"
@@ -340,7 +340,7 @@ def test_a_reference_is_complete(name: str, message: str) -> None:
         lockfile.loads(json.dumps(document))
 
 
-def test_every_broken_reference_is_named_up_to_a_limit() -> None:
+def test_all_invalid_references_are_reported_up_to_a_limit() -> None:
     document = {"version": "1.0", "containers": {f"r.io/a:{number}": number for number in range(1000)}}
     with pytest.raises(LockError) as caught:
         lockfile.loads(json.dumps(document))
@@ -351,16 +351,17 @@ def test_every_broken_reference_is_named_up_to_a_limit() -> None:
     assert list(caught.value.problems) == [*problems, "containers.lock: 950 more problems"]
 
 
-def test_an_archive_belongs_to_one_image() -> None:
+def test_an_archive_of_two_images_is_refused() -> None:
     name = "web.aarch64.ociarchive"
     with pytest.raises(
         LockError,
-        match=exactly(f"containers.lock: {name} stands for {WEB} (aarch64) and for {WEB} (x86_64){ADVICE}"),
+        match=exactly(f"containers.lock: {name} is the archive of both {WEB} (aarch64) and {WEB} (x86_64){ADVICE}"),
     ):
         lockfile.loads(changed(NAME, name))
     name = "app.s390x.ociarchive"
     with pytest.raises(
-        LockError, match=exactly(f"containers.lock: {name} stands for {APP} (s390x) and for {WEB} (x86_64){ADVICE}")
+        LockError,
+        match=exactly(f"containers.lock: {name} is the archive of both {APP} (s390x) and {WEB} (x86_64){ADVICE}"),
     ):
         lockfile.loads(changed(NAME, name))
 
@@ -377,11 +378,11 @@ def test_an_archive_belongs_to_one_image() -> None:
     ],
 )
 def test_an_image_is_found_by_any_name_of_its_platform(reference: str, arch: str, archive: str | None) -> None:
-    found = LOCK.image_for(Reference.parse(reference), arch)
-    assert (found.archive.name if found else None) == archive
+    image = LOCK.image_for(Reference.parse(reference), arch)
+    assert (image.archive.name if image else None) == archive
 
 
-def test_images_come_sorted() -> None:
+def test_images_are_sorted() -> None:
     assert [(str(reference), arch) for reference, arch, _ in LOCK.images()] == [
         (APP, "s390x"),
         (WEB, "aarch64"),

@@ -201,7 +201,7 @@ _CASES: list[tuple[Callable[[Case], None], str]] = [
     (_locked_without_a_lock, r"containers\.lock: not there, but this run is locked; .*"),
     (_locked_with_a_lock_of_something_else, r"containers\.xml:5: HOST/bad/app:1\.0 for x86_64 is not in the lock; .*"),
     (_broken_lock, r"containers\.lock: not valid JSON; .*remove the lock and run the prefetch again"),
-    (_lock_in_conflict, r"containers\.lock: has merge-conflict markers; .*"),
+    (_lock_in_conflict, r"containers\.lock: has merge conflict markers; .*"),
     (_lock_of_the_future, r"containers\.lock: got version 2\.0, expected 1\.x; .*"),
 ]
 

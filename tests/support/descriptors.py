@@ -1,4 +1,4 @@
-"""What a test leaves open, and nobody else does."""
+"""Checks for leaked file descriptors."""
 
 import gc
 import os
@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def all_closed() -> Iterator[None]:
-    """Check that no descriptor is open after the block that was not before; what earlier tests left may be closed."""
+    """Check that the block leaves no descriptor open. Descriptors of earlier tests may be closed in it."""
     gc.collect()
     before = _opened()
     yield
@@ -16,10 +16,10 @@ def all_closed() -> Iterator[None]:
 
 
 def _opened() -> set[tuple[int, int, int]]:
-    """Return descriptors with what they are open on: the number of one that is closed meanwhile may be used again."""
-    found = set()
+    """Return the open descriptors with device and inode, because the number of a closed one may be reused."""
+    descriptors = set()
     for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):  # that of the list itself
+        with suppress(OSError):  # the descriptor of this listing
             status = os.fstat(int(name))
-            found.add((int(name), status.st_dev, status.st_ino))
-    return found
+            descriptors.add((int(name), status.st_dev, status.st_ino))
+    return descriptors

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: values of the core, and JSON that is almost what a parser expects."""
+"""Hypothesis strategies for digests, references, images and locks, and for JSON that is almost valid."""
 
 import json
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ images = st.builds(
     st.lists(descriptors, max_size=3),
 )
 
-# Few letters and many separators, so that flattened names are often the same or nearly so.
+# Few letters and many separators, so that flattened names are often equal or almost equal.
 _words = st.text("ab", min_size=1, max_size=3) | st.sampled_from(["a" * 40, "a" * 39 + "b"])
 _paths = st.builds(
     lambda first, rest: first + "".join(separator + word for separator, word in rest),
@@ -68,9 +68,9 @@ _dates = st.just("") | st.datetimes().map(lambda date: f"{date.isoformat(timespe
 
 @st.composite
 def _locks(draw: st.DrawFn) -> Lock:
-    found = draw(st.lists(references, max_size=3, unique=True))
-    flat = archive_names.flatten(found)
-    return Lock(references={reference: draw(_locked_reference(flat[reference])) for reference in found})
+    names = draw(st.lists(references, max_size=3, unique=True))
+    flat = archive_names.flatten(names)
+    return Lock(references={reference: draw(_locked_reference(flat[reference])) for reference in names})
 
 
 @st.composite
@@ -89,7 +89,7 @@ def _locked_reference(draw: st.DrawFn, name: str) -> LockedReference:
 
 locks = _locks()
 
-# What breaks parsers: half characters, control characters, numbers that are none, too large or nearly right, long text.
+# Values that break parsers: lone surrogates, control characters, invalid, huge and borderline numbers, long text.
 _hostile = st.sampled_from(
     [
         "\ud800",
@@ -118,10 +118,10 @@ json_values = st.recursive(
 
 @st.composite
 def mutated(draw: st.DrawFn, document: Any) -> Any:
-    """Return a copy of a JSON document in which one or two places are replaced, removed or have another key."""
+    """Return a copy of a JSON document in which one or two values are replaced, removed or have another key."""
     copy = {"": json.loads(json.dumps(document))}
     for _ in range(draw(st.integers(1, 2))):
-        parent, key = draw(st.sampled_from(list(_places(copy))))
+        parent, key = draw(st.sampled_from(list(_items(copy))))
         action = draw(st.sampled_from(["replace", "remove", "rename"]))
         if action == "replace" or parent is copy:
             parent[key] = draw(json_values)
@@ -132,8 +132,8 @@ def mutated(draw: st.DrawFn, document: Any) -> Any:
     return copy[""]
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+def _items(value: Any) -> Iterator[tuple[Any, Any]]:
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, below in list(pairs):
         yield value, key
-        yield from _places(below)
+        yield from _items(below)

@@ -47,12 +47,12 @@ def run(options: argparse.Namespace) -> int:
     )
     with transports.Sources(package.directory) as sources:
         now = {pin.reference: pin for pin in pins.pin(wanted, sources.open, lock)}
-    moved = diff.moved(lock.references, now)
+    moved = diff.find_updates(lock.references, now)
     if options.format == "json":
         print(json.dumps(diff.as_objects(moved), indent=2))
     elif moved:
         print(terminal.paint_head(changelog.as_text(moved)))
-        print(f"\n{human.size(sum(change.fetched for change in moved))} to fetch")
+        print(f"\n{human.size(sum(change.fetch_size for change in moved))} to fetch")
     else:
         count = sum(len(item.architectures) for item in wanted)
         print("1 image is what its tag names" if count == 1 else f"{count} images are what their tags name")
