@@ -19,7 +19,7 @@ class ImageRequest(NamedTuple):
     """A reference, where to get it, and for which architectures; `where` is the place in the description."""
 
     reference: Reference
-    origin: str
+    location: str
     architectures: tuple[str, ...]
     where: str
 
@@ -229,7 +229,7 @@ def wanted(request: Request) -> tuple[ImageRequest, ...]:
     return tuple(
         ImageRequest(
             reference=reference,
-            origin=container.origin,
+            location=container.origin,
             architectures=tuple(dict.fromkeys(architectures[reference])),
             where=f"{container.file}:{container.line}",
         )

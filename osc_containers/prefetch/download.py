@@ -1,7 +1,8 @@
-"""Blobs on their way to their place in an archive: in segments, in any order, hashed from the start as they come.
+"""Concurrent, resumable blob downloads.
 
-A blob that comes in one piece is hashed as it is received. Of one that comes in several, each segment that is not the
-next to be hashed is read back when its turn comes, from memory as a rule: it was just written.
+A large blob comes in segments over several connections, in any order, and is hashed from its start. A segment that is
+the next to be hashed is hashed as it is received. Any other is read back when its turn comes; as a rule it is then still
+in the page cache.
 """
 
 import heapq
@@ -24,79 +25,81 @@ from osc_containers.sources.interface import ATTEMPTS, FetchContext, ImageSource
 from osc_containers.sources.progress import Progress
 
 _NEAR, _FAR = 4, 20
-"""Requests for blobs at a time, unless the user wants another number; near, more than there are cores only compete."""
-_ENDLESS = 1 << 63
-_DIRECT = 8
-"""Places that a blob is written to as it comes: more would keep its registry waiting for our disk."""
+"""Default numbers of parallel requests for blobs. Near a registry, more than one for each core only compete."""
+_UNLIMITED = 1 << 63
+_DIRECT_LIMIT = 8
+"""Slices that a blob is written to as it is received: with more, the registry would wait for our disk."""
 _SEGMENT = 4 << 20
-"""Bytes of a share at least: a request for less costs more than it brings."""
-_REQUEST = 1 << 20
-"""Bytes that would come in the time that a request costs: a share that ends in another blob is so much smaller."""
+"""Minimum bytes of a segment: a request for fewer costs more than it saves."""
+_REQUEST_COST = 1 << 20
+"""Bytes that could be received in the time that a request takes, about."""
 
 
 class BlobTask(NamedTuple):
-    """A blob, whom to ask for it, all the places it goes to, and where it may be already.
+    """A blob to download, its source, and the slices of files that it is written to.
 
-    `content` has its bytes if they are in memory, `old` a place where it seems to be; neither is verified.
+    `content` has its bytes if they are in memory; `old` is a slice of an existing file that seems to hold it. Neither
+    is verified.
     """
 
     blob: Descriptor
     is_manifest: bool
     reference: Reference
     source: ImageSource
-    places: tuple[FileSlice, ...]
+    slices: tuple[FileSlice, ...]
     content: bytes | None
     old: FileSlice | None
 
     @property
     def where(self) -> str:
-        """What begins a message about it."""
+        """The place that a message about it begins with."""
         return f"{self.reference}: blob {self.blob.digest}"
 
 
 class BlobObserver(Protocol):
-    """Who wants to know how far blobs have come; called from any thread."""
+    """Follows the progress of blobs; its methods are called from any thread."""
 
-    def written(self, place: FileSlice, count: int, /) -> None:
-        """Take note that the first `count` bytes of a blob are at `place`; they are not verified yet."""
+    def written(self, target: FileSlice, count: int, /) -> None:
+        """Note that the first `count` bytes of a blob are written to `target`; they are not verified yet."""
 
     def restarted(self) -> None:
-        """Take note that a blob which came was not what it must be, and comes anew."""
+        """Note that a blob did not match its digest and is downloaded again."""
 
 
-def receive(tasks: Sequence[BlobTask], network: FetchContext, observer: BlobObserver) -> None:
-    """Bring all tasks to their places and verify them; the first error ends all of it.
+def receive(tasks: Sequence[BlobTask], context: FetchContext, observer: BlobObserver) -> None:
+    """Download all blobs to their slices and verify them; the first error ends everything.
 
-    When it returns, `observer` was told of every blob at every place.
+    When it returns, `observer` was notified of every whole blob in every slice.
 
-    :raises RegistryError: a blob could not be had.
-    :raises VerificationError: a blob is not what its digest says.
+    :raises RegistryError: a blob could not be downloaded.
+    :raises VerificationError: a blob does not match its digest.
     """
-    network.progress.expect(sum(task.blob.size for task in tasks))
-    is_split = network.connections is not None or any(task.source.is_high_latency for task in tasks)
-    width = network.connections or (_FAR if is_split else min(_NEAR, len(os.sched_getaffinity(0))))
-    work = DownloadQueue(tasks, observer, shares=width if is_split else 0)
+    context.progress.expect(sum(task.blob.size for task in tasks))
+    is_split = context.connections is not None or any(task.source.is_high_latency for task in tasks)
+    width = context.connections or (_FAR if is_split else min(_NEAR, len(os.sched_getaffinity(0))))
+    queue = DownloadQueue(tasks, observer, shares=width if is_split else 0)
     pool = ThreadPoolExecutor(width)
     is_interrupted = False
     try:
-        workers = [pool.submit(work.run, network.progress) for _ in range(width)]
+        workers = [pool.submit(queue.run, context.progress) for _ in range(width)]
         for worker in as_completed(workers):
             worker.result()
     except BaseException as error:
         is_interrupted = isinstance(error, KeyboardInterrupt)
-        work.stop()
-        network.cancel()
+        queue.stop()
+        context.cancel()
         raise
     finally:
-        pool.shutdown(wait=not is_interrupted)  # who interrupts does not wait for a server that is silent
+        # After Ctrl-C nobody should have to wait for a server that does not answer.
+        pool.shutdown(wait=not is_interrupted)
 
 
 class DownloadQueue:
-    """What is left to do, for workers that each take the next piece of it.
+    """The blobs and segments that are still to be downloaded, for workers that each take the next one.
 
-    All large blobs, one behind the other, make so many equal `shares`, one for each worker; a piece ends where a share
-    or a blob does. With none a piece is a whole blob. The largest is next, so that all workers end at about the same
-    time. A registry that turns out not to give parts is asked for whole blobs from then on.
+    All large blobs together are divided into `shares` of equal size, one for each worker; a segment ends where a share
+    or a blob ends. With 0 shares, a segment is a whole blob. The largest segment comes first, so that all workers
+    finish at about the same time. A registry that turns out to ignore ranges is asked for whole blobs from then on.
     """
 
     def __init__(self, tasks: Sequence[BlobTask], observer: BlobObserver, *, shares: int) -> None:
@@ -106,53 +109,54 @@ class DownloadQueue:
         position = 0
         for task in tasks:
             self._waiting.append((task, position))
-            position += task.blob.size + _REQUEST if task.blob.size > _SEGMENT else 0
-        self._share = max(_SEGMENT, -(-position // shares)) if shares else _ENDLESS
+            position += task.blob.size + _REQUEST_COST if task.blob.size > _SEGMENT else 0
+        self._share = max(_SEGMENT, -(-position // shares)) if shares else _UNLIMITED
         self._segments: list[tuple[int, int, BlobDownload, Range]] = []
         self._number = 0
-        self._beginning = 0
+        self._starting = 0
         self._is_stopped = False
         self._changed = threading.Condition()
 
     def stop(self) -> None:
-        """Let workers end at the next chunk."""
+        """Let the workers end after their current chunk."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
 
     def run(self, progress: Progress) -> None:
         """Work until nothing is left."""
-        while piece := self._next():
-            if isinstance(piece[0], BlobTask):
-                task, position = piece
-                blob_download = BlobDownload(task, progress, self._observer, self._undivided)
-                segments = blob_download.begin(position, self._share)
+        while item := self._next():
+            if isinstance(item[0], BlobTask):
+                task, position = item
+                download = BlobDownload(task, progress, self._observer, self._undivided)
+                segments = download.start(position, self._share)
             else:
-                blob_download, segment = piece
-                segments = blob_download.fetch(segment, lambda: self._is_stopped)
+                download, segment = item
+                segments = download.fetch(segment, lambda: self._is_stopped)
             with self._changed:
-                self._beginning -= isinstance(piece[0], BlobTask)
+                self._starting -= isinstance(item[0], BlobTask)
                 for segment in segments:
+                    # The running number keeps the heap from comparing downloads.
                     self._number += 1
-                    heapq.heappush(self._segments, (segment[0] - segment[1], self._number, blob_download, segment))
+                    heapq.heappush(self._segments, (segment[0] - segment[1], self._number, download, segment))
                 self._changed.notify_all()
 
     def _next(self) -> "tuple[BlobTask, int] | tuple[BlobDownload, Range] | None":
         with self._changed:
             while not self._is_stopped:
                 if self._waiting:
-                    self._beginning += 1
+                    self._starting += 1
                     return self._waiting.popleft()
                 if self._segments:
                     return heapq.heappop(self._segments)[2:]
-                if not self._beginning:
+                if not self._starting:
                     break
                 self._changed.wait()
         return None
 
 
 class BlobDownload:
-    """One blob while it arrives; `undivided` has the registries that do not give parts, as far as is known by now."""
+    """One blob while it is downloaded; `undivided` has the registries that are known to ignore ranges."""
 
     def __init__(self, task: BlobTask, progress: Progress, observer: BlobObserver, undivided: set[str]) -> None:
         self._observer = observer
@@ -160,69 +164,70 @@ class BlobDownload:
         self._is_divided = True
         self._task = task
         self._size = task.blob.size
-        self._place = task.places[0]
-        self._direct = task.places[:1]
+        self._target = task.slices[0]
+        self._direct = task.slices[:1]
         self._position = 0
-        self._share = _ENDLESS
+        self._share = _UNLIMITED
         self._lock = threading.Lock()
         self._hasher = task.blob.digest.hasher()
         self._hashed = 0
-        self._filled: list[Range] = []
+        self._written: list[Range] = []
         self._pending = 0
         self._attempts = 0
         self._progress = progress
-        self._shown = ExitStack()
-        self._tell: Callable[[int], None] | None = None
+        self._display = ExitStack()
+        self._show: Callable[[int], None] | None = None
 
-    def begin(self, position: int, share: int) -> Sequence[Range]:
-        """Take what is here already, and return the segments that have to be fetched.
+    def start(self, position: int, share: int) -> Sequence[Range]:
+        """Use what is already on the disk, and return the segments that have to be fetched.
 
-        `position` is where the blob lies among all large ones, of which each worker gets `share` bytes.
+        `position` is the offset of the blob among all large ones, of which each worker gets `share` bytes.
         """
         self._position, self._share = position, share
         content, old = self._content(), self._task.old
         if content is not None:
             if len(content) != self._size:
                 raise VerificationError(f"{self._task.where}: got {len(content)} bytes, expected {self._size}")
-            self._place.write(content)
-            self._fill((0, len(content)))
+            self._target.write(content)
+            self._record((0, len(content)))
         elif old:
+            # If the old file cannot be read, the blob is downloaded.
             with suppress(OSError):
-                old.copy(self._place, self._size)
-                self._fill((0, self._size))
-        elif self._is_here():
-            self._filled = [(0, self._size)]
+                old.copy(self._target, self._size)
+                self._record((0, self._size))
+        elif self._is_complete():
+            self._written = [(0, self._size)]
         if self._hashed < self._size:
-            self._fill(*self._ranges_on_disk())
-        self._advance(sum(stop - first for first, stop in self._filled))
+            self._record(*self._ranges_on_disk())
+        self._advance(sum(stop - first for first, stop in self._written))
         if self._hashed == self._size and self._deliver():
             return ()
-        self._attempts = 0  # nothing was asked for
-        if not self._filled:
+        self._attempts = 0  # No request was made yet.
+        if not self._written:
             self._direct = self._choose_direct()
-        return self._plan()
+        return self._missing_segments()
 
     def _choose_direct(self) -> tuple[FileSlice, ...]:
-        """Return the places that bytes are written to as they come, while the processor has them at hand.
+        """Return the slices that bytes are written to while they are in the processor's cache.
 
-        The others get theirs from the first, which costs more, but nothing where blocks are shared.
+        The others are copied from the first one. That costs more, but nothing where the file system shares blocks.
         """
-        places = self._task.places
-        is_one = len(places) > _DIRECT or partial_file.supports_reflink(self._place.descriptor)
-        return places[:1] if is_one else places
+        slices = self._task.slices
+        is_one = len(slices) > _DIRECT_LIMIT or partial_file.supports_reflink(self._target.descriptor)
+        return slices[:1] if is_one else slices
 
     def _content(self) -> bytes | None:
         if self._task.is_manifest and self._task.content is None:
             return self._task.source.manifest(self._task.reference, self._task.blob.digest).raw
         return self._task.content
 
-    def _is_here(self) -> bool:
-        """Hash what an earlier run may have left of all of it; what is not right counts for nothing."""
-        start = self._place.offset
-        if not self._size or not partial_file.is_full(self._place.descriptor, start, start + self._size):
+    def _is_complete(self) -> bool:
+        """Tell whether an earlier run wrote the whole blob; its digest is checked."""
+        start = self._target.offset
+        if not self._size or not partial_file.is_full(self._target.descriptor, start, start + self._size):
             return False
         hasher = self._task.blob.digest.hasher()
-        for chunk in self._place.chunks(0, self._size):
+        for chunk in self._target.chunks(0, self._size):
             hasher.update(chunk)
         if hasher.hexdigest() != self._task.blob.digest.hex:
             return False
@@ -230,19 +235,19 @@ class BlobDownload:
         return True
 
     def _ranges_on_disk(self) -> list[Range]:
-        start = self._place.offset
-        found = partial_file.written_ranges(self._place.descriptor, start, start + self._size)
-        return [(first - start, stop - start) for first, stop in found]
+        start = self._target.offset
+        ranges = partial_file.written_ranges(self._target.descriptor, start, start + self._size)
+        return [(first - start, stop - start) for first, stop in ranges]
 
-    def _plan(self) -> list[Range]:
-        """Split what is missing into segments; of an undivided blob, all after the first gap is one."""
+    def _missing_segments(self) -> list[Range]:
+        """Split what is missing into segments; if the registry ignores ranges, all after the first gap is one."""
         self._is_divided = self._registry not in self._undivided
         if not self._is_divided:
             self._pending = 1
             return [(self._hashed, self._size)]
         segments = []
         position = 0
-        for first, stop in (*sorted(self._filled), (self._size, self._size)):
+        for first, stop in (*sorted(self._written), (self._size, self._size)):
             while position < first:
                 end = min(position + self._share - (self._position + position) % self._share, first)
                 segments.append((position, end))
@@ -256,78 +261,81 @@ class BlobDownload:
         return self._task.reference.registry
 
     def fetch(self, segment: Range, is_stopped: Callable[[], bool]) -> Sequence[Range]:
-        """Receive a segment; return what to fetch then, if that was the last and the blob is not whole or not right."""
+        """Receive a segment.
+
+        Return what to fetch next, if this was the last segment and the blob is still incomplete or damaged.
+        """
         position = segment[0]
         if not self._is_divided or self._registry not in self._undivided:
             position = self._receive(segment, is_stopped)
         if position > segment[0]:
-            self._fill((segment[0], position))
+            self._record((segment[0], position))
         with self._lock:
             self._pending -= 1
             is_last = self._pending == 0
         if not is_last or is_stopped() or (self._hashed == self._size and self._deliver()):
             return ()
-        return self._plan()
+        return self._missing_segments()
 
     def _receive(self, segment: Range, is_stopped: Callable[[], bool]) -> int:
-        """Return how far the bytes of a segment came; not at all, if its registry turns out not to give parts."""
+        """Return the offset up to which the segment was received: its start, if the registry ignores ranges."""
         position, stop = segment
         buffer = memoryview(bytearray(min(stop - position, ranges.CHUNK)))
-        task = self._task
-        is_retry = self._attempts > 0
+        task, is_retry = self._task, self._attempts > 0
         with task.source.blob(task.reference, task.blob, position, stop, is_retry=is_retry) as stream:
             if stream.ignores_range and self._is_divided:
                 self._undivided.add(self._registry)
                 return position
             while not is_stopped() and (count := stream.readinto(buffer[: stop - position])) and not is_stopped():
-                for place in self._direct:
-                    place.write(buffer[:count], position)
-                if self._hashed == position:  # then nobody else can hash before this chunk is
+                for target in self._direct:
+                    target.write(buffer[:count], position)
+                # Only one thread can be at this position, so no other hashes before this chunk is hashed.
+                if self._hashed == position:
                     self._hasher.update(buffer[:count])
                     self._hashed += count
-                    self._observer.written(self._place, self._hashed)
+                    self._observer.written(self._target, self._hashed)
                 position += count
                 self._advance(count)
         return position
 
     def _advance(self, count: int) -> None:
-        """Show that so many bytes more are here; there is a line for the blob from the first on."""
-        if count and self._tell is None:
+        """Show `count` bytes more as done; the blob gets its line with the first of them."""
+        if count and self._show is None:
             with self._lock:
-                if self._tell is None:
+                if self._show is None:
                     reference, digest = self._task.reference, self._task.blob.digest
                     name = f"{reference.repository.rpartition('/')[2]} {digest.short}"
-                    self._tell = self._shown.enter_context(self._progress.blob(name, self._size))
-        if self._tell is not None:
-            self._tell(count)
+                    self._show = self._display.enter_context(self._progress.blob(name, self._size))
+        if self._show is not None:
+            self._show(count)
 
-    def _fill(self, *ranges: Range) -> None:
-        """Take note that ranges are written, and hash on as far as there is no gap."""
+    def _record(self, *ranges: Range) -> None:
+        """Record that ranges are written, and hash up to the first gap."""
         with self._lock:
-            self._filled.extend(ranges)
-            while reached := [stop for first, stop in self._filled if first <= self._hashed < stop]:
-                self._observer.written(self._place, max(reached))
-                for chunk in self._place.chunks(self._hashed, max(reached)):
+            self._written.extend(ranges)
+            while ends := [stop for first, stop in self._written if first <= self._hashed < stop]:
+                self._observer.written(self._target, max(ends))
+                for chunk in self._target.chunks(self._hashed, max(ends)):
                     self._hasher.update(chunk)
-                self._hashed = max(reached)
+                self._hashed = max(ends)
 
     def _deliver(self) -> bool:
-        """Bring the whole blob to its other places if it is right, else forget it; False asks for another attempt."""
-        task, got = self._task, self._hasher.hexdigest()
-        if got == task.blob.digest.hex:
-            for other in task.places[len(self._direct) :]:
-                self._place.copy(other, self._size)
-            for place in task.places:
-                self._observer.written(place, self._size)
-            self._shown.close()
+        """Copy a blob that matches its digest to its other slices; otherwise discard it and return False."""
+        task, digest = self._task, self._hasher.hexdigest()
+        if digest == task.blob.digest.hex:
+            for other in task.slices[len(self._direct) :]:
+                self._target.copy(other, self._size)
+            for target in task.slices:
+                self._observer.written(target, self._size)
+            self._display.close()
             return True
         self._observer.restarted()
         self._advance(-self._size)
         self._attempts += 1
-        problem = f"{task.where}: got {self._size} bytes of {task.blob.digest.algorithm}:{got}"
-        if self._size == 0:  # there is nothing to ask for
+        problem = f"{task.where}: got {self._size} bytes of {task.blob.digest.algorithm}:{digest}"
+        if self._size == 0:  # There is nothing to request.
             raise VerificationError(f"{problem}; its manifest is wrong about its size")
         if self._attempts == ATTEMPTS:
-            raise VerificationError(f"{problem}, {ATTEMPTS} times; the registry or something before it damages it")
-        self._hasher, self._hashed, self._filled = task.blob.digest.hasher(), 0, []
+            raise VerificationError(f"{problem}, {ATTEMPTS} times; the registry or a proxy damages it")
+        self._hasher, self._hashed, self._written = task.blob.digest.hasher(), 0, []
         return False

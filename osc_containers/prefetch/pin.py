@@ -1,6 +1,6 @@
-"""Pinning: from references that may move to images that cannot.
+"""Resolving references, which can move, to images, which cannot.
 
-Nothing is fetched here but manifests, indexes and configurations.
+Only manifests, indexes and configurations are downloaded here.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,146 +15,150 @@ from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import Descriptor, Index, Manifest, created_of, platform_of, select
 from osc_containers.oci.reference import Reference
-from osc_containers.sources.interface import ATTEMPTS, ImageSource, Stream
+from osc_containers.sources.interface import ATTEMPTS, ImageSource
 
 _INDEX_DEPTH = 4
-_AT_ONCE = 4
+_PARALLEL_REQUESTS = 4
 
 
 class PinnedImage(NamedTuple):
-    """The image that a reference has for one architecture; `small` has the bytes of its manifest and configuration."""
+    """The image of a reference for one architecture; `documents` may have the bytes of its manifest and config."""
 
     image: Image
     created: str
-    small: Mapping[Digest, bytes]
+    documents: Mapping[Digest, bytes]
 
 
 class ResolvedReference(NamedTuple):
-    """What a reference named just now, with its image for each architecture."""
+    """The digest that a reference resolved to, with the image for each architecture.
+
+    `location` says where to get it (containers-transports(5)).
+    """
 
     reference: Reference
-    origin: str
+    location: str
     digest: Digest
     media_type: str
     images: Mapping[str, PinnedImage]
 
 
-def pin(
-    wanted: Sequence[ImageRequest], open_source: Callable[[str], ImageSource], lock: Lock
+def resolve(
+    requests: Sequence[ImageRequest], open_source: Callable[[str], ImageSource], lock: Lock
 ) -> tuple[ResolvedReference, ...]:
-    """Ask for every reference what it names now; what `lock` already says of the same digest is not asked again.
+    """Ask for the current digest of every reference, and for its image.
 
-    :raises Error: some could not be pinned; all of them are named, each with its place in the description.
+    If the digest is still the one in `lock`, the images are taken from there and not asked for.
+
+    :raises Error: some references could not be resolved; each is named with its place in the description.
     """
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        tasks = [pool.submit(_pin_one, item, open_source, lock.references.get(item.reference)) for item in wanted]
-    pins: list[ResolvedReference] = []
+    with ThreadPoolExecutor(_PARALLEL_REQUESTS) as pool:
+        tasks = [
+            pool.submit(_resolve_one, request, open_source, lock.references.get(request.reference))
+            for request in requests
+        ]
+    resolved: list[ResolvedReference] = []
     errors: list[tuple[str, Error]] = []
-    for item, task in zip(wanted, tasks, strict=True):
+    for request, task in zip(requests, tasks, strict=True):
         try:
-            pins.append(task.result())
+            resolved.append(task.result())
         except Error as error:
-            errors.append((item.where, error))
+            errors.append((request.where, error))
     if errors:
         kind = type(errors[0][1])
         raise kind(*(f"{where}: {problem}" for where, error in errors for problem in error.problems))
-    return tuple(pins)
+    return tuple(resolved)
 
 
-def _pin_one(
-    wanted: ImageRequest, open_source: Callable[[str], ImageSource], locked: LockedReference | None
+def resolved_from_lock(requests: Iterable[ImageRequest], lock: Lock) -> tuple[ResolvedReference, ...]:
+    """Return what the lock says of the requests.
+
+    :raises LockError: it does not cover them all; each missing image is named.
+    """
+    entries = [(request, lock.references.get(request.reference)) for request in requests]
+    problems = [
+        f"{request.where}: {request.reference} for {arch} is not in the lock; run the prefetch without 'locked'"
+        for request, entry in entries
+        for arch in request.architectures
+        if entry is None or arch not in entry.images
+    ]
+    if problems:
+        raise LockError(*problems)
+    return tuple(_from_lock(request, entry) for request, entry in entries if entry)
+
+
+def _resolve_one(
+    request: ImageRequest, open_source: Callable[[str], ImageSource], entry: LockedReference | None
 ) -> ResolvedReference:
-    source = open_source(wanted.origin)
-    digest = wanted.reference.digest
-    if locked:
-        digest = digest or source.resolve(wanted.reference)
-        if locked.digest == digest and (known := _from_lock(wanted, locked)):
-            return known
-    top = source.manifest(wanted.reference, digest)
+    source = open_source(request.location)
+    digest = request.reference.digest
+    if entry:
+        digest = digest or source.resolve(request.reference)
+        if entry.digest == digest and all(arch in entry.images for arch in request.architectures):
+            return _from_lock(request, entry)
+    document = source.manifest(request.reference, digest)
     try:
-        images = {arch: _pin_image(wanted.reference, top, arch, source) for arch in wanted.architectures}
+        images = {arch: _pin_image(request.reference, document, arch, source) for arch in request.architectures}
     except ValueError as error:
         raise RegistryError(str(error)) from None
     return ResolvedReference(
-        reference=wanted.reference,
-        origin=wanted.origin,
-        digest=digest or top.digest,
-        media_type=top.media_type,
+        reference=request.reference,
+        location=request.location,
+        digest=digest or document.digest,
+        media_type=document.media_type,
         images=images,
     )
 
 
-def _from_lock(wanted: ImageRequest, locked: LockedReference) -> ResolvedReference | None:
-    if any(arch not in locked.images for arch in wanted.architectures):
-        return None
-    known = {arch: locked.images[arch] for arch in wanted.architectures}
+def _from_lock(request: ImageRequest, entry: LockedReference) -> ResolvedReference:
+    images = {arch: entry.images[arch] for arch in request.architectures}
     return ResolvedReference(
-        reference=wanted.reference,
-        origin=wanted.origin,
-        digest=locked.digest,
-        media_type=locked.media_type,
-        images={arch: PinnedImage(image=item.image, created=item.created, small={}) for arch, item in known.items()},
+        reference=request.reference,
+        location=request.location,
+        digest=entry.digest,
+        media_type=entry.media_type,
+        images={
+            arch: PinnedImage(image=item.image, created=item.created, documents={}) for arch, item in images.items()
+        },
     )
 
 
-def _pin_image(reference: Reference, top: Manifest | Index, arch: str, source: ImageSource) -> PinnedImage:
-    wanted = platform.of_architecture(arch)
-    current = top
+def _pin_image(reference: Reference, document: Manifest | Index, arch: str, source: ImageSource) -> PinnedImage:
+    target = platform.of_architecture(arch)
     for _ in range(_INDEX_DEPTH):
-        if isinstance(current, Manifest):
+        if isinstance(document, Manifest):
             break
-        entry = select(current, wanted, str(reference))
-        current = source.manifest(reference, entry.digest)
+        # An index may list other indexes (image-spec, image-index.md), as deep as its author likes.
+        entry = select(document, target, str(reference))
+        document = source.manifest(reference, entry.digest)
     else:
         raise ValueError(f"{reference}: got an index inside {_INDEX_DEPTH - 1} others, expected a manifest")
-    config = read_blob(source, reference, current.config)
+    config = read_blob(source, reference, document.config)
     offered = platform_of(config, f"{reference}: config")
-    if platform.rank(wanted, offered) is None:
-        raise ValueError(f"{reference}: no image for {wanted} ({arch}); it is for {offered} only")
+    if platform.rank(target, offered) is None:
+        raise ValueError(f"{reference}: no image for {target} ({arch}); it is for {offered} only")
     return PinnedImage(
-        image=Image.from_manifest(current),
+        image=Image.from_manifest(document),
         created=created_of(config, f"{reference}: config"),
-        small={current.digest: current.raw, current.config.digest: config},
+        documents={document.digest: document.raw, document.config.digest: config},
     )
 
 
 def read_blob(source: ImageSource, reference: Reference, blob: Descriptor) -> bytes:
-    """Read a small blob whole and verify it; one that arrives damaged is asked for again.
+    """Download a small blob and verify it; one that arrives damaged is requested again.
 
-    :raises VerificationError: its bytes are not those of the descriptor.
+    :raises VerificationError: its bytes do not match the descriptor.
     """
+    # One byte of room more than expected shows a blob that is too long.
     buffer = memoryview(bytearray(blob.size + 1))
     for attempt in range(ATTEMPTS):
+        length = 0
         with source.blob(reference, blob, is_retry=attempt > 0) as stream:
-            length = _fill(stream, buffer)
+            while length < len(buffer) and (count := stream.readinto(buffer[length:])):
+                length += count
         content = bytes(buffer[:length])
         if length == blob.size and blob.digest.matches(content):
             return content
     raise VerificationError(
         f"{reference}: blob {blob.digest}: got {length} bytes of {Digest.of(content, blob.digest.algorithm)}, "
-        f"expected {blob.size}, {ATTEMPTS} times; the registry or something before it damages it"
+        f"expected {blob.size}, {ATTEMPTS} times; the registry or a proxy damages it"
     )
-
-
-def _fill(stream: Stream, buffer: memoryview) -> int:
-    length = 0
-    while length < len(buffer) and (count := stream.readinto(buffer[length:])):
-        length += count
-    return length
-
-
-def from_lock(wanted: Iterable[ImageRequest], lock: Lock) -> tuple[ResolvedReference, ...]:
-    """Return the pins that the lock has for what is wanted.
-
-    :raises LockError: it does not have all; each that is missing is named.
-    """
-    items = list(wanted)
-    problems = [
-        f"{item.where}: {item.reference} for {arch} is not in the lock; run the prefetch without 'locked'"
-        for item in items
-        for arch in item.architectures
-        if item.reference not in lock.references or arch not in lock.references[item.reference].images
-    ]
-    if problems:
-        raise LockError(*problems)
-    return tuple(pin for item in items if (pin := _from_lock(item, lock.references[item.reference])))

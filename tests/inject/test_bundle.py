@@ -18,6 +18,7 @@ from osc_containers.lock import lockfile
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import ImageRequest
 from osc_containers.oci.digest import Digest
+from osc_containers.prefetch.output import ArchiveFiles, BundleFile
 from osc_containers.prefetch.prefetch import prefetch
 from osc_containers.sources.interface import FetchContext
 from tests.support import images
@@ -47,7 +48,7 @@ def run_prefetch(
     containers = description.read(directory / "containers.xml").of_architecture("x86_64")
     wanted = {
         container.reference: ImageRequest(
-            reference=container.reference, origin=container.origin, architectures=("x86_64",), where="x:1"
+            reference=container.reference, location=container.origin, architectures=("x86_64",), where="x:1"
         )
         for container in containers
     }
@@ -58,9 +59,9 @@ def run_prefetch(
 
     network = FetchContext(open_source=source.open)
     package = Package(directory)
-    pack_or_not = pack if bundled else None
+    output = BundleFile(pack) if bundled else ArchiveFiles()
     asked = tuple(wanted.values())
-    prefetch(package, asked[part], network, outdir=directory, locked=locked, pack=pack_or_not, asked=asked)
+    prefetch(package, asked[part], network, outdir=directory, locked=locked, output=output, all_requests=asked)
 
 
 @pytest.fixture

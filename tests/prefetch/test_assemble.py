@@ -138,7 +138,7 @@ def test_a_blob_that_is_damaged_in_all_attempts_is_refused(tmp_path: Path) -> No
     damaged = bytearray(BIG.blobs[1])
     damaged[15_000_000] ^= 1
     source = RecordingSource({APP: BIG}, damaged={LAYER: bytes(damaged)})
-    with pytest.raises(VerificationError, match="3 times; the registry or something before it damages it"):
+    with pytest.raises(VerificationError, match="3 times; the registry or a proxy damages it"):
         transfer(source, tmp_path)
     assert hashes(tmp_path) == {}
 

@@ -251,7 +251,7 @@ exit $status
         (_FEW_FILES, r"OUT/containers\.lock: No space left on device"),
         (_FULL_AT_THE_LOCK, r"OUT/containers\.lock: No space left on device"),
         (_READ_ONLY, r"OUT: Read-only file system"),
-        (_NOT_OURS, r"OUT: no files can be made there"),
+        (_NOT_OURS, r"OUT: no files can be created there"),
         (_GONE, r"OUT: No such file or directory"),
         (_A_FILE, r"OUT: Not a directory"),
     ],

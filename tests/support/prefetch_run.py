@@ -22,7 +22,7 @@ def want(*references: str, architectures: Sequence[str] = ("x86_64",)) -> tuple[
     return tuple(
         ImageRequest(
             reference=Reference.parse(reference),
-            origin=f"docker://{reference}",
+            location=f"docker://{reference}",
             architectures=tuple(architectures),
             where="a.kiwi:7",
         )
@@ -39,7 +39,7 @@ def run_prefetch(
     asked: Sequence[ImageRequest] = (),
 ) -> None:
     network = FetchContext(open_source=source.open)
-    prefetch.prefetch(Package(directory), wanted, network, outdir=outdir or directory, locked=locked, asked=asked)
+    prefetch.prefetch(Package(directory), wanted, network, outdir=outdir or directory, locked=locked, all_requests=asked)
 
 
 def hashes(directory: Path) -> dict[str, str]:

@@ -88,7 +88,7 @@ def contents(version: str) -> Mapping[str, images.Image]:
 WANTED = tuple(
     ImageRequest(
         reference=Reference.parse(f"{HOST}/{name}"),
-        origin=f"docker://{HOST}/{name}",
+        location=f"docker://{HOST}/{name}",
         architectures=("x86_64", "aarch64") if name.startswith("team/app") else ("x86_64",),
         where=f"appliance.kiwi:{line}",
     )

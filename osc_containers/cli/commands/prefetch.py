@@ -15,7 +15,7 @@ from osc_containers.formats import cpio
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import selection, service_file
 from osc_containers.obs.package import Package
-from osc_containers.obs.selection import Request
+from osc_containers.obs.selection import ImageRequest, Request
 from osc_containers.sources.interface import FetchContext
 from osc_containers.sources.progress import NullProgress, Progress
 
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
 
 def prefetch_all(
     package: Package,
-    found: Request,
+    request: Request,
     *,
     outdir: Path,
     locked: bool,
@@ -87,38 +87,55 @@ def prefetch_all(
     connections: int | None = None,
     watcher: Progress | None = None,
 ) -> None:
-    """Pin and fetch what is requested, and write it to `outdir`."""
+    """Pin and download what is requested, and write it to `outdir`."""
+    # These imports take time, and a build root has no network libraries. Meanwhile a thread reads the system's
+    # certificate authorities, which takes as long.
     from concurrent.futures import ThreadPoolExecutor
 
     from osc_containers.registry.config import certs_d
 
-    with ThreadPoolExecutor(1) as pool:  # the system's authorities are read while Python loads the rest
-        context = pool.submit(certs_d.system_context)
+    with ThreadPoolExecutor(1) as pool:
+        tls_context = pool.submit(certs_d.system_context)
         from osc_containers.prefetch import prefetch
+        from osc_containers.prefetch.output import ArchiveFiles, BundleFile
         from osc_containers.registry.retry import Policy
-        from osc_containers.sources import transports  # slow to load, and not in build roots
+        from osc_containers.sources import transports
 
     if not bundled:
-        _warn_of_visible(found)
-    wanted = selection.wanted(found)
-    if not wanted:
+        _warn_of_visible(request)
+    image_requests = selection.wanted(request)
+    if not image_requests:
         logger.warning("nothing to do: no <containers> for these architectures and profiles")
-    pack = _pack_for(found) if bundled and wanted else None
-    told = selection.of_package(package)
-    # What no entry of _service is told may be an option's: then it stands for what those without any ask for.
-    known = {arch for part in told.with_explicit_arch.parts for arch in part.explicit_architectures}
-    options = dict.fromkeys(arch for part in found.parts for arch in part.architectures if arch not in known)
-    asked = selection.wanted(told.with_default_architectures(tuple(options)))
+    output = BundleFile(_pack_for(request)) if bundled and image_requests else ArchiveFiles()
     with transports.Sources(
-        package.directory, policy=Policy(connections=connections or _MOST), system_context=context.result
+        package.directory, policy=Policy(connections=connections or _MOST), system_context=tls_context.result
     ) as sources:
-        network = FetchContext(
+        context = FetchContext(
             open_source=sources.open,
             cancel=sources.cancel,
             connections=connections,
             progress=watcher or NullProgress(),
         )
-        prefetch.prefetch(package, wanted, network, outdir=outdir, locked=locked, pack=pack, asked=asked)
+        prefetch.prefetch(
+            package,
+            image_requests,
+            context,
+            outdir=outdir,
+            locked=locked,
+            output=output,
+            all_requests=_all_requests(package, request),
+        )
+
+
+def _all_requests(package: Package, request: Request) -> tuple[ImageRequest, ...]:
+    """Return everything that the package requests by itself.
+
+    Where `_service` names no architecture, those of this run count as its default: they may come from an option.
+    """
+    configured = selection.of_package(package)
+    explicit = {arch for part in configured.with_explicit_arch.parts for arch in part.explicit_architectures}
+    default = dict.fromkeys(arch for part in request.parts for arch in part.architectures if arch not in explicit)
+    return selection.wanted(configured.with_default_architectures(tuple(default)))
 
 
 def _pack_for(found: Request) -> "Callable[[Lock], Bundle]":
