@@ -1,8 +1,8 @@
 """Concurrent, resumable blob downloads.
 
 A large blob comes in segments over several connections, in any order, and is hashed from its start. A segment that is
-the next to be hashed is hashed as it is received. Any other is read back when its turn comes; as a rule it is then still
-in the page cache.
+the next to be hashed is hashed as it is received. Any other is read back when its turn comes, as a rule from the page
+cache.
 """
 
 import heapq

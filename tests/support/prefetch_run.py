@@ -39,7 +39,9 @@ def run_prefetch(
     asked: Sequence[ImageRequest] = (),
 ) -> None:
     network = FetchContext(open_source=source.open)
-    prefetch.prefetch(Package(directory), wanted, network, outdir=outdir or directory, locked=locked, all_requests=asked)
+    prefetch.prefetch(
+        Package(directory), wanted, network, outdir=outdir or directory, locked=locked, all_requests=asked
+    )
 
 
 def hashes(directory: Path) -> dict[str, str]:
