@@ -9,12 +9,14 @@ import os
 from typing import Any
 from urllib.parse import unquote
 
+import urllib3
 from urllib3 import PoolManager, ProxyManager
 from urllib3.exceptions import HTTPError
 from urllib3.util import parse_url
 
 from osc_containers.registry import url_policy
 from osc_containers.registry.challenge import Login
+from osc_containers.registry.config import certs_d
 from osc_containers.registry.errors import Failure
 
 
@@ -59,7 +61,11 @@ def manager(proxy: str, **settings: Any) -> PoolManager:
         user, _, password = (parse_url(proxy).auth or "").partition(":")
         login = Login(username=unquote(user), password=unquote(password))  # urllib3 would send it in latin-1
         headers = {"Proxy-Authorization": login.basic} if user else None
-        return ProxyManager(proxy, proxy_headers=headers, **settings)
+        # Without a context of ours, Python 3.13 refuses authorities here that we accept for a registry. With one,
+        # urllib3 1 does not compare the proxy's name with the certificate.
+        needs_context = proxy.lower().startswith("https:") and hasattr(urllib3, "BaseHTTPResponse")
+        context = certs_d.system_context() if needs_context else None
+        return ProxyManager(proxy, proxy_headers=headers, proxy_ssl_context=context, **settings)
     except (HTTPError, ValueError) as error:
         shown = url_policy.shown(proxy)
         raise Failure(
