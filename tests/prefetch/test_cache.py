@@ -93,9 +93,9 @@ def test_what_is_cleared_meanwhile_is_not_lost(tmp_path: Path, is_made_anew: boo
 def test_a_part_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `sudo` leaves one: root's, in the user's cache."""
     script = (
-        "import os, sys; from pathlib import Path; from osc_containers import parts\n"
+        "import os, sys; from pathlib import Path; from osc_containers.prefetch import partial_file\n"
         "os.setresuid(4711, 4711, 4711)\n"
-        "with parts.part(Path('x.ociarchive'), sys.argv[1], 10): pass\n"
+        "with partial_file.part(Path('x.ociarchive'), sys.argv[1], 10): pass\n"
     )
     with tempfile.TemporaryDirectory() as home:  # where that user gets to, unlike `tmp_path`
         monkeypatch.setenv("HOME", home)
@@ -112,7 +112,10 @@ def test_a_part_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.integration
 def test_a_cache_in_another_mount_of_the_same_file_system_is_not_used(tmp_path: Path) -> None:
     """As a container has it that gets the package from outside: nothing is moved from one mount to another."""
-    script = "from pathlib import Path; from osc_containers import parts\nwith parts.part(Path('x'), 'key', 10): pass"
+    script = (
+        "from pathlib import Path; from osc_containers.prefetch import partial_file\n"
+        "with partial_file.part(Path('x'), 'key', 10): pass\n"
+    )
     command = 'mount --bind . . && cd "$PWD" && exec "$0" -c "$1"'
     assert cache().stat().st_dev == tmp_path.stat().st_dev
     subprocess.run(["unshare", "--mount", "sh", "-c", command, sys.executable, script], cwd=tmp_path, check=True)

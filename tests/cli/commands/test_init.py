@@ -429,7 +429,7 @@ def test_entries_of_the_prefetch_do_not_undo_each_other(
 def test_an_entry_without_architecture_stands_beside_one_for_another(
     package: Path, docker_registry: DockerRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("osc_containers.oci.manifest.platform.of_this_machine", lambda: "x86_64")
+    monkeypatch.setattr("osc_containers.oci.platform.of_this_machine", lambda: "x86_64")
     docker_registry.push(images.multi_platform("some"), "some:latest")
     image = DOCUMENTED.replace("REGISTRY", docker_registry.host).replace("OBS-ExclusiveArch", "For")
     (package / "appliance.kiwi").write_text(image)
