@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from osc_containers.archive.layout import lay_out
 from osc_containers.lock import lockfile
+from osc_containers.registry.retry import Policy
 from tests.support import fault_registry, faults, images, packages
 from tests.support.docker_registry import DockerRegistry
 from tests.support.fault_registry import Request
@@ -267,7 +269,7 @@ def test_an_interrupt_ends_it_at_once_and_quietly(
                 time.sleep(0.05)
             time.sleep(0.2)
             process.send_signal(number)
-            _, said = process.communicate(timeout=5)
+            _, said = process.communicate(timeout=Policy().read_timeout / 2)
     assert (process.returncode, said) == (130, "osc-containers: interrupted\n")
     assert snapshot(package) == before
 
@@ -305,13 +307,16 @@ def opened_by(process: "subprocess.Popen[str]") -> Iterator[str]:
 def test_an_interrupt_waits_for_no_large_archive_to_be_read(installed: Path, large_package: Path, command: str) -> None:
     program = ["env", "--default-signal=INT", str(installed / "bin/osc-containers"), *command.split()]
     (archive,) = large_package.glob("*.ociarchive")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     with subprocess.Popen(program, cwd=large_package, stderr=subprocess.PIPE, text=True) as process:
         while archive.name not in opened_by(process):
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=5)
+        _, said = process.communicate()
     assert (process.returncode, said) == (130, "osc-containers: interrupted\n")
+    took = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    assert took < 4, "seconds of processor time; to hash the archive takes longer"
 
 
 def test_nohup_keeps_it_at_work(installed: Path, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from tests.support.fake_source import FakeSource
 from tests.support.fault_registry import serve
 from tests.support.prefetch_run import APP, hashes, run_prefetch, want
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @pytest.mark.integration
 def test_a_thousand_containers_go_all_the_way(tmp_path: Path) -> None:
@@ -76,9 +78,12 @@ def test_a_thousand_images_take_no_more_memory_than_one_may(tmp_path: Path) -> N
         f'<image schemaversion="8.0" name="x"><containers source="oci:{tmp_path}" backend="podman">{containers}'
         "</containers></image>"
     )
-    script = "import large, sys; sys.exit(not large.run(sys.argv[1], ('prefetch', '-q', '--arch=x86_64')))"
+    script = (
+        "import sys; from tests.support import large\n"
+        "sys.exit(not large.run(sys.argv[1], ('prefetch', '-q', '--arch=x86_64')))\n"
+    )
     command = [sys.executable, "-c", script, str(package)]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(hashes(package)) == 1002
 
@@ -111,7 +116,8 @@ def test_an_image_of_five_hundred_layers_is_had(tmp_path: Path) -> None:
 @pytest.mark.integration
 def test_a_large_layer_takes_no_more_memory_than_another() -> None:
     """As large as a test has time for; `make large` has more."""
-    done = subprocess.run([sys.executable, large.__file__, str(300 << 20)], capture_output=True, text=True)
+    command = [sys.executable, "-m", large.__name__, str(300 << 20)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
