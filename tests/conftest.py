@@ -12,7 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.support import fault_registry
+from tests.support import fault_registry, releases
 from tests.support.docker_registry import DockerRegistry, StartRegistry, serve
 from tests.support.fault_registry import FaultRegistry
 
@@ -24,6 +24,13 @@ _FOREIGN = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "REGISTRY_AU
 # No test is timed: a busy machine is no bug. The same examples every time: a failure can be had again.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("steady")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what only another release of Debian can run."""
+    for item in items:
+        if reason := releases.reason_to_skip(item.nodeid):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)

@@ -205,7 +205,7 @@ def test_a_certificate_for_another_name_is_refused(
 
 def test_a_certificate_that_has_expired_is_said(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate, key = certificates.sign("server", ".crt", "subjectAltName=IP:127.0.0.1")
-    run("openssl", "x509", "-in", certificate, "-signkey", key, "-days", "-1", "-out", certificate)
+    run("openssl", "x509", "-in", certificate, "-signkey", key, "-days", "0", "-out", certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))

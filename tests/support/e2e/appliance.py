@@ -142,6 +142,8 @@ def busybox(debs: Path) -> bytes:
         ["dpkg-deb", "--fsys-tarfile", *debs.glob("busybox-static_*.deb")], capture_output=True, check=True
     )
     with tarfile.open(fileobj=io.BytesIO(unpacked.stdout)) as tar:
-        file = tar.extractfile("./bin/busybox")
+        # Debian 13 has moved what was in /bin to /usr/bin.
+        (name,) = {"./bin/busybox", "./usr/bin/busybox"} & set(tar.getnames())
+        file = tar.extractfile(name)
         assert file
         return file.read()

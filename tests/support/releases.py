@@ -1,0 +1,22 @@
+"""The tests that only one release of Debian can run: the only list of tests that are skipped."""
+
+import platform
+
+ONLY_ON = {
+    f"tests/e2e/test_bs_service.py::{name}": ("bookworm", "Debian 13 has no obs-server")
+    for name in (
+        "test_a_run_on_the_server_brings_lock_and_archive",
+        "test_without_a_network_the_last_line_says_what_is_wrong",
+        "test_a_service_of_the_build_is_not_run",
+        "test_no_parameter_of_ours_is_unknown_to_the_server",
+    )
+}
+"""The code name of the release and the reason, by the test's name without parameters."""
+
+
+def reason_to_skip(test: str) -> str | None:
+    """Return why a test is not run on this release; None where it is."""
+    release, reason = ONLY_ON.get(test.partition("[")[0], ("", ""))
+    if not release or platform.freedesktop_os_release().get("VERSION_CODENAME") == release:
+        return None
+    return f"{reason}; it runs on {release}"
