@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 _TESTS = (
-    *("registry/test_connection.py", "registry/test_client.py", "registry/test_reach.py"),
+    *("registry/test_session.py", "registry/test_client.py", "registry/test_reach.py"),
     *("formats/test_xml_reader.py", "kiwi/test_description.py", "kiwi/test_split.py", "obs/test_service_file.py"),
     "test_hostile.py",
 )

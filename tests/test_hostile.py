@@ -203,7 +203,7 @@ def test_the_first_error_does_not_wait_for_what_others_wait_for(
     began = time.monotonic()
     with Sources(tmp_path, policy=Policy()) as sources:
         network = FetchContext(open_source=sources.open, cancel=sources.cancel, connections=2)
-        with pytest.raises(RegistryError, match=r"not in .*, though its manifest is: HTTP 404"):
+        with pytest.raises(RegistryError, match=r"not in .*, although its manifest is: HTTP 404"):
             prefetch.prefetch(Package(tmp_path), want(name), network, outdir=tmp_path, locked=False)
     assert time.monotonic() - began < 20
     assert hashes(tmp_path) == {}

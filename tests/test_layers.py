@@ -21,8 +21,8 @@ NEVER = {"prefetch": {"inject"}, "inject": {"registry", "sources"}}
 """What a folder does not import although it stands before it: the two halves meet in the lock and the archives."""
 
 FOREIGN = {
-    "requests": {f"registry.{name}" for name in ("connection", "errors", "response")},
-    "urllib3": {f"registry.{name}" for name in ("connection", "errors", "config.proxy", "response")},
+    "requests": {f"registry.{name}" for name in ("errors", "response", "session")},
+    "urllib3": {f"registry.{name}" for name in ("config.proxy", "connection", "errors", "response", "session")},
     "lxml": {"formats.xml_reader"},
     "platformdirs": {"prefetch.cache"},
     "rich": {"cli.progress"},

@@ -1,6 +1,6 @@
-"""How to prove to a registry who we are: challenges, logins and tokens, without any HTTP.
+"""Authentication at a registry without any HTTP: challenges, logins and tokens.
 
-Spec: RFC 9110, 11 (challenges); RFC 6750, 3 (Bearer); distribution's "Token Authentication Specification".
+Sources: RFC 9110, 11 (challenges); RFC 6750, 3 (Bearer); distribution's "Token Authentication Specification".
 """
 
 import base64
@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 from osc_containers.formats import strict_json
 
-REPLY_LIMIT = 1 << 20
-"""Bytes of a token server's reply."""
+TOKEN_RESPONSE_LIMIT = 1 << 20
+"""Bytes of a token server's response."""
 _HEADER_LIMIT = 16 << 10
 _TOKEN_LIMIT = 64 << 10
 _DEFAULT_LIFETIME = 60  # "If omitted, this defaults to 60 seconds."
@@ -28,21 +28,21 @@ _PULL = re.compile(r"repository:[A-Za-z0-9._/:-]{1,300}:pull")
 
 
 class Challenge(NamedTuple):
-    """One way in that a server offers; scheme and names of parameters are in lower case."""
+    """One kind of authentication that a server offers; scheme and parameter names are in lower case."""
 
     scheme: str
     parameters: dict[str, str]
 
     def without_scope(self) -> "Challenge":
-        """Return what of it is good for other repositories too."""
-        kept = {name: value for name, value in self.parameters.items() if name != "scope"}
-        return Challenge(scheme=self.scheme, parameters=kept)
+        """Return the challenge as it applies to other repositories of the registry."""
+        parameters = {name: value for name, value in self.parameters.items() if name != "scope"}
+        return Challenge(scheme=self.scheme, parameters=parameters)
 
 
 def parse_challenges(header: str) -> tuple[Challenge, ...]:
-    """Read `WWW-Authenticate`, perhaps several of them joined by commas; what cannot be read is left out."""
+    """Parse `WWW-Authenticate`, or several of these headers joined by commas; malformed parts are skipped."""
     header = header[:_HEADER_LIMIT]
-    found = []
+    challenges = []
     position = 0
     while match := _SCHEME.match(header, position):
         position = match.end()
@@ -55,12 +55,12 @@ def parse_challenges(header: str) -> tuple[Challenge, ...]:
             position = parameter.end()
         if not parameters and (token := _TOKEN68.match(header, position)):
             position = token.end()
-        found.append(Challenge(scheme=match[1].lower(), parameters=parameters))
-    return tuple(found)
+        challenges.append(Challenge(scheme=match[1].lower(), parameters=parameters))
+    return tuple(challenges)
 
 
 class Login(NamedTuple):
-    """A name and a password, or an identity token; neither is ever shown."""
+    """A user name and password, or an identity token. Its representation shows neither secret."""
 
     username: str = ""
     password: str = ""
@@ -71,12 +71,12 @@ class Login(NamedTuple):
 
     @property
     def basic(self) -> str:
-        """The value of a Basic `Authorization` header (RFC 7617)."""
+        """The value of `Authorization` for the scheme Basic (RFC 7617)."""
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
 class TokenRequest(NamedTuple):
-    """What to send to a token server; `form` makes it a POST."""
+    """A request to a token server: a POST if there is a `form`, otherwise a GET."""
 
     url: str
     authorization: str | None = None
@@ -87,16 +87,16 @@ class TokenRequest(NamedTuple):
 
 
 def scope_of(challenge: Challenge, repository: str) -> str:
-    """Return the scope to ask for: to pull, under the name that the registry uses for the repository.
+    """Return the scope to request: to pull, under the name that the registry uses for the repository.
 
-    A registry that asks for more than that does not get it.
+    A registry that asks for a wider scope does not get it.
     """
-    offered = challenge.parameters.get("scope", "")
-    return offered if _PULL.fullmatch(offered) else f"repository:{repository}:pull"
+    scope = challenge.parameters.get("scope", "")
+    return scope if _PULL.fullmatch(scope) else f"repository:{repository}:pull"
 
 
 def token_request(challenge: Challenge, realm: str, scope: str, login: Login | None) -> TokenRequest:
-    """Compose the request for a token; `realm` is the challenge's, already found to be a place to go to."""
+    """Return the request for a token. `realm` is the challenge's URL, already checked."""
     query = {"service": challenge.parameters.get("service", ""), "scope": scope}
     query = {name: value for name, value in query.items() if value}
     if login and login.identity_token:
@@ -113,7 +113,7 @@ def token_request(challenge: Challenge, realm: str, scope: str, login: Login | N
 
 
 class Token(NamedTuple):
-    """A bearer token and how many seconds it is good for."""
+    """A bearer token and its lifetime in seconds."""
 
     value: str
     lifetime: int
@@ -122,18 +122,20 @@ class Token(NamedTuple):
         return f"Token(lifetime={self.lifetime!r})"
 
 
-def parse_token(reply: bytes, where: str) -> Token:
-    """Read a token server's reply.
+def parse_token(response: bytes, where: str) -> Token:
+    """Parse a token server's response.
 
-    :raises ValueError: it holds no usable token.
+    :raises ValueError: there is no usable token in it.
     """
-    document = strict_json.load(reply, where)
+    document = strict_json.load(response, where)
     value = document.text("token", "") or document.text("access_token", "")
     if not value:
         raise ValueError(f"{where}: got no token")
+    # The token becomes part of a header, so it must not be able to add another one.
     if len(value) > _TOKEN_LIMIT or not re.fullmatch(r"[!-~]+", value):
         raise ValueError(f"{where}: got {len(value)} characters, expected a token of printable ASCII")
     lifetime = 0
-    with suppress(ValueError):  # the token is good even if what is said of its life is not
+    # A token is usable even if its lifetime is malformed.
+    with suppress(ValueError):
         lifetime = document.size("expires_in")
     return Token(value=value, lifetime=max(lifetime, _DEFAULT_LIFETIME))

@@ -1,7 +1,7 @@
-"""Requests to one registry: where it is, who we are to it, and what to do when it does not answer well.
+"""Requests to one registry: its address, authentication, redirects and retries.
 
-Redirects are followed here and not by the HTTP library: they are bounded, and what proves who we are goes to no other
-origin. Spec: OCI distribution-spec v1.1; distribution's "Token Authentication Specification".
+Redirects are followed here and not by the HTTP library, so that their number is limited and credentials stay with
+their origin. Sources: OCI distribution-spec v1.1; distribution's "Token Authentication Specification".
 """
 
 import logging
@@ -16,11 +16,11 @@ from osc_containers import __version__
 from osc_containers.errors import RegistryError
 from osc_containers.registry import errors, retry, url_policy
 from osc_containers.registry.challenge import Login, TokenRequest
-from osc_containers.registry.config import proxy as proxies
-from osc_containers.registry.connection import Connections
-from osc_containers.registry.errors import Failure, Way
-from osc_containers.registry.response import Reply
+from osc_containers.registry.config import proxy as proxy_settings
+from osc_containers.registry.errors import Failure, Route
+from osc_containers.registry.response import Response
 from osc_containers.registry.retry import Attempts, Policy
+from osc_containers.registry.session import Transport
 from osc_containers.registry.tokens import Tokens
 
 logger = logging.getLogger(__name__)
@@ -28,17 +28,19 @@ logger = logging.getLogger(__name__)
 _USER_AGENT = f"osc-containers/{__version__}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECT_LIMIT = 10
-_UNDECIDED_TIMEOUT = 10.0  # seconds to connect with TLS where plain HTTP may be spoken; skopeo has as many
-_PROOFS = 2  # once because we did not know, and once because a token can expire on its way
-_Result = TypeVar("_Result")
+_UNDECIDED_TIMEOUT = 10.0
+"""Seconds to connect with TLS to a registry that may use plain HTTP; the same as in skopeo."""
+_AUTH_ATTEMPTS = 2
+"""The first time we do not know what the registry asks for; the second time a token may have expired on its way."""
 _API_HOSTS = {"docker.io": "registry-1.docker.io"}
+_Result = TypeVar("_Result")
 
 
 class Registry:
-    """The registry at `host`, which may be used from several threads.
+    """A client for the registry at `host`; may be used from several threads.
 
-    `login` finds the login for a repository, and `certificates` is where certificates for the registry would be. Plain
-    HTTP is only for loopback and for `insecure` registries, where it is tried when HTTPS does not answer.
+    `login` returns the login for a repository, and `certificates` is the directory that certificates for the registry
+    belong into. Plain HTTP is used only for loopback addresses and `insecure` registries, if HTTPS fails there.
     """
 
     def __init__(
@@ -57,14 +59,15 @@ class Registry:
         self._policy = policy
         self._cancelled = threading.Event()
         self._tokens = Tokens(host, self._home, login, self._fetch_token)
-        self._connections = Connections(context, policy.connections)
-        self._outside = Connections(context, policy.connections, outside=True)
+        self._transport = Transport(context, policy.connections)
+        self._untrusted_transport = Transport(context, policy.connections, untrusted=True)
         schemes = ("https", "http") if insecure or url_policy.is_loopback(host) else ("https",)
+        # The possible addresses; reduced to one as soon as one of them answers.
         self._bases = tuple(f"{scheme}://{self._home}" for scheme in schemes)
         self.is_down = False
-        """Whether it has failed to answer in all attempts at some request."""
+        """Whether all attempts at some request have failed."""
         self.latency: float | None = None
-        """The seconds of its quickest reply so far, connecting not counted; None: there was none."""
+        """Seconds until the quickest response so far, without connecting; None before the first."""
 
     def request(
         self,
@@ -75,129 +78,133 @@ class Registry:
         where: str,
         headers: Mapping[str, str],
         expected: frozenset[int],
-        consume: Callable[[Reply], _Result],
+        consume: Callable[[Response], _Result],
         attempts: Attempts | None = None,
     ) -> _Result:
-        """Return what `consume` makes of the reply to a request for `path` (below `/v2/`).
+        """Send a request for `path` (below `/v2/`) and return what `consume` makes of the response.
 
-        A status that is not in `expected` is a failure. `consume` is a part of the attempt: it raises `Failure` for a
-        reply that is no good, and closes one that it does not keep. `where` begins the messages; failures count in
-        `attempts` where it is given.
+        A status that is not in `expected` is a failure. `consume` is part of an attempt: it raises `Failure` if the
+        response is unusable, and closes a response that it does not keep. Messages begin with `where`. Failures count
+        towards `attempts` if it is passed.
 
-        :raises RegistryError: the registry refuses, or does not answer in the attempts that its policy allows.
+        :raises RegistryError: the registry refuses, or all attempts that the policy allows have failed.
         """
         attempts = attempts or self.attempts(where)
         while True:
             try:
-                reply = self._try(method, f"/v2/{path}", repository, headers, expected)
+                response = self._try(method, f"/v2/{path}", repository, headers, expected)
                 try:
-                    return consume(reply)
+                    return consume(response)
                 except BaseException:
-                    reply.close()
+                    response.close()
                     raise
             except Failure as failure:
-                self._count(failure, attempts, where)
-
-    def _count(self, failure: Failure, attempts: Attempts, where: str) -> None:
-        if failure.is_final:
-            raise RegistryError(f"{where}: {failure}") from None
-        try:
-            attempts.failed(str(failure), wait=failure.wait, most=failure.most)
-        except RegistryError:
-            self.is_down = True
-            raise
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._connections.close()
-        self._outside.close()
-
-    def cancel(self) -> None:
-        """Let every request fail soon, those under way too: at most a connection that is being made is waited for."""
-        self._cancelled.set()
-        self._connections.cancel()
-        self._outside.cancel()
+                if failure.is_final:
+                    raise RegistryError(f"{where}: {failure}") from None
+                try:
+                    attempts.back_off(str(failure), wait=failure.wait, max_attempts=failure.max_attempts)
+                except RegistryError:
+                    self.is_down = True
+                    raise
 
     def attempts(self, where: str) -> Attempts:
-        """Begin to count attempts."""
+        """Return a new count of attempts, whose messages begin with `where`."""
         return Attempts(self._policy, where, self._cancelled)
 
-    def fetch(self, url: str) -> Reply:
-        """Return the reply to an anonymous GET of a URL that a manifest names.
+    def fetch(self, url: str) -> Response:
+        """Return the response to an anonymous GET of a URL from a manifest.
 
-        :raises Failure: it may not be fetched, or is not there.
+        :raises Failure: the URL is not allowed, or nothing is there.
         """
-        shown = url_policy.shown(url)
+        where = url_policy.redact(url)
         try:
             target = url_policy.follow(self._bases[0], url, home=self._home)
         except ValueError as error:
-            raise Failure(f"{shown}: {error}", is_final=True) from None
-        reply = self._follow("GET", target, {}, None)
-        if reply.status != 200:
-            raise _refused(reply, shown)
-        return reply
+            raise Failure(f"{where}: {error}", is_final=True) from None
+        response = self._follow("GET", target, {}, None)
+        if response.status != 200:
+            raise _refusal(response, where)
+        return response
+
+    def cancel(self) -> None:
+        """Interrupt every request, except that a connection which is being opened is waited for."""
+        self._cancelled.set()
+        self._transport.cancel()
+        self._untrusted_transport.cancel()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._transport.close()
+        self._untrusted_transport.close()
 
     def _try(
         self, method: str, path: str, repository: str, headers: Mapping[str, str], expected: frozenset[int]
-    ) -> Reply:
-        reply = self._authorized(method, path, repository, headers)
-        if reply.status in expected:
-            return reply
-        where = url_policy.shown(reply.url)
-        if reply.status not in (401, 403):
-            raise _refused(reply, where)
-        if self._is_here(reply):
-            raise self._tokens.denial(repository, f"{where}: {reply.refusal()}")
-        raise Failure(f"{where}: {reply.refusal()}; {self.host} redirects there, where no login is sent", most=3)
+    ) -> Response:
+        response = self._authorized(method, path, repository, headers)
+        if response.status in expected:
+            return response
+        where = url_policy.redact(response.url)
+        if response.status not in (401, 403):
+            raise _refusal(response, where)
+        if self._is_home(response):
+            raise self._tokens.denial(repository, f"{where}: {response.refusal()}")
+        problem = f"{response.refusal()}; {self.host} redirected there, credentials are not forwarded"
+        # Such stores sign their URLs, and every new redirect has a new signature.
+        raise Failure(f"{where}: {problem}", max_attempts=3)
 
-    def _authorized(self, method: str, path: str, repository: str, headers: Mapping[str, str]) -> Reply:
-        """Send a request; where the registry wants to know who we are, tell it and send again."""
+    def _authorized(self, method: str, path: str, repository: str, headers: Mapping[str, str]) -> Response:
+        """Send a request, and send it again with credentials if the registry asks for them."""
         authorization = self._tokens.authorization(repository, self._bases[0])
-        reply = self._reach(method, path, headers, authorization)
-        for _ in range(_PROOFS):
-            if reply.status != 401 or not self._is_here(reply):
+        response = self._send_with_http_fallback(method, path, headers, authorization)
+        for _ in range(_AUTH_ATTEMPTS):
+            if response.status != 401 or not self._is_home(response):
                 break
-            header = reply.headers.get("WWW-Authenticate", "")
-            refusal = f"{url_policy.shown(reply.url)}: {reply.refusal()}"
+            challenge = response.headers.get("WWW-Authenticate", "")
+            refusal = f"{url_policy.redact(response.url)}: {response.refusal()}"
             rejected = authorization
-            self._tokens.learn(header, repository, rejected=rejected)
+            self._tokens.learn(challenge, repository, rejected=rejected)
             authorization = self._tokens.authorization(repository, self._bases[0])
-            if authorization in (None, rejected):  # the same password again would only lock the account
+            # To send the same password again would achieve nothing, and could lock the account.
+            if authorization in (None, rejected):
                 raise self._tokens.denial(repository, refusal)
-            reply = self._reach(method, path, headers, authorization)
-        return reply
+            response = self._send_with_http_fallback(method, path, headers, authorization)
+        return response
 
-    def _is_here(self, reply: Reply) -> bool:
-        """Tell whether the registry itself replied, and not another to whom it redirected us."""
-        return url_policy.origin(reply.url) == url_policy.origin(self._bases[0])
+    def _is_home(self, response: Response) -> bool:
+        """Tell whether the response comes from the registry itself, and not from the target of a redirect."""
+        return url_policy.origin(response.url) == url_policy.origin(self._bases[0])
 
-    def _fetch_token(self, request: TokenRequest) -> Reply:
+    def _fetch_token(self, request: TokenRequest) -> Response:
         method = "POST" if request.form else "GET"
         return self._follow(method, request.url, {"Accept": "application/json"}, request.authorization, request.form)
 
-    def _reach(self, method: str, path: str, headers: Mapping[str, str], authorization: str | None) -> Reply:
-        """Send a request to the first of the possible addresses that speaks HTTP, and stay with that."""
+    def _send_with_http_fallback(
+        self, method: str, path: str, headers: Mapping[str, str], authorization: str | None
+    ) -> Response:
+        """Send a request by HTTPS, then by plain HTTP if that is allowed; remember which of them works."""
         bases = self._bases
         try:
-            reply = self._follow(method, bases[0] + path, headers, authorization)
+            response = self._follow(method, bases[0] + path, headers, authorization)
         except Failure as failure:
             if len(bases) == 1 or not failure.may_be_plain_http:
                 raise
-            first = failure
+            https_failure = failure
         else:
             self._bases = bases[:1]
-            return reply
-        if first.is_plain_http:
+            return response
+        if https_failure.is_plain_http:
             self._bases = bases[1:]
         try:
-            reply = self._follow(method, bases[1] + path, headers, authorization)
-        except Failure as second:
-            raise (second if first.is_plain_http or second.is_final else first) from None
-        if reply.status == 400 and not first.is_plain_http:  # what a server of HTTPS says to plain HTTP
-            reply.close()
-            raise first
+            response = self._follow(method, bases[1] + path, headers, authorization)
+        except Failure as failure:
+            # The failure of HTTPS says more, unless the registry certainly uses plain HTTP.
+            raise (failure if https_failure.is_plain_http or failure.is_final else https_failure) from None
+        # An HTTPS server answers 400 to plain HTTP.
+        if response.status == 400 and not https_failure.is_plain_http:
+            response.close()
+            raise https_failure
         self._bases = bases[1:]
-        return reply
+        return response
 
     def _follow(
         self,
@@ -206,57 +213,59 @@ class Registry:
         headers: Mapping[str, str],
         authorization: str | None,
         form: dict[str, str] | None = None,
-    ) -> Reply:
+    ) -> Response:
+        """Send a request and follow redirects; only the original origin receives `authorization`."""
         for _ in range(_REDIRECT_LIMIT):
-            sent = dict(headers, Authorization=authorization) if authorization else headers
-            reply = self._send(method, url, sent, form)
-            target = reply.headers.get("Location")
-            if reply.status not in _REDIRECTS or target is None or form is not None:
-                return reply
-            reply.discard()
+            all_headers = dict(headers, Authorization=authorization) if authorization else headers
+            response = self._send(method, url, all_headers, form)
+            target = response.headers.get("Location")
+            if response.status not in _REDIRECTS or target is None or form is not None:
+                return response
+            response.discard()
             try:
-                following = url_policy.follow(url, target, home=self._home)
+                next_url = url_policy.follow(url, target, home=self._home)
             except ValueError as error:
-                raise Failure(f"{url_policy.shown(url)}: redirect: {error}", is_final=True) from None
-            if url_policy.origin(following) != url_policy.origin(url):
+                raise Failure(f"{url_policy.redact(url)}: redirect: {error}", is_final=True) from None
+            if url_policy.origin(next_url) != url_policy.origin(url):
                 authorization = None
-            url = following
-        raise Failure(f"{url_policy.shown(url)}: more than {_REDIRECT_LIMIT} redirects")
+            url = next_url
+        raise Failure(f"{url_policy.redact(url)}: more than {_REDIRECT_LIMIT} redirects")
 
-    def _send(self, method: str, url: str, headers: Mapping[str, str], form: dict[str, str] | None) -> Reply:
-        sent = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", **headers}
+    def _send(self, method: str, url: str, headers: Mapping[str, str], form: dict[str, str] | None) -> Response:
+        # Blobs are verified and stored as they are, so compression for the transfer would only cost time.
+        all_headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", **headers}
         if form is not None:
-            sent["Content-Type"] = "application/x-www-form-urlencoded"
-        host = url_policy.origin(url)[1]
-        proxy = proxies.of_environment(url)
-        shown_proxy = url_policy.shown(proxy) if proxy else ""
-        way = Way(url=url_policy.shown(url), proxy=shown_proxy, certificates=self._certificates)
-        is_home = host == url_policy.origin(self._bases[0])[1] or url_policy.is_internal(self._home)
+            all_headers["Content-Type"] = "application/x-www-form-urlencoded"
+        proxy = proxy_settings.of_environment(url)
+        redacted_proxy = url_policy.redact(proxy) if proxy else ""
+        route = Route(url=url_policy.redact(url), proxy=redacted_proxy, certificates=self._certificates)
+        # A registry inside this machine or its link may send us to its neighbours.
+        is_home = url_policy.origin(url)[1] == url_policy.origin(self._bases[0])[1]
+        is_trusted = is_home or url_policy.is_internal(self._home)
         connect_timeout = self._policy.connect_timeout
         if len(self._bases) > 1:
             connect_timeout = min(connect_timeout, _UNDECIDED_TIMEOUT)
-        connections = self._connections if is_home else self._outside
-        response = connections.send(
+        raw = (self._transport if is_trusted else self._untrusted_transport).send(
             method,
             url,
-            headers=sent,
+            headers=all_headers,
             body=None if form is None else urlencode(form).encode(),
             timeout=(connect_timeout, self._policy.read_timeout),
             proxy=proxy,
-            way=way,
+            route=route,
         )
-        logger.debug("%s %s: %s", method, way.url, response.status_code)
-        reply = Reply(response, url, way)
-        if proxy and reply.status == 407:
-            reply.close()
-            raise errors.refused_by_proxy(reply.status, way)
-        if is_home:
-            self.latency = min(self.latency or reply.latency, reply.latency)
-        return reply
+        response = Response(raw, url, route)
+        logger.debug("%s %s: %s", method, route.url, response.status)
+        if proxy and response.status == 407:
+            response.close()
+            raise errors.from_proxy_status(response.status, route)
+        if is_trusted:
+            self.latency = min(self.latency or response.latency, response.latency)
+        return response
 
 
-def _refused(reply: Reply, where: str) -> Failure:
-    if not retry.is_transient(reply.status):
-        return Failure(f"{where}: {reply.refusal()}", is_final=True)
-    wait = retry.parse_retry_after(reply.headers.get("Retry-After"))
-    return Failure(f"{where}: {reply.refusal()}", wait=wait)
+def _refusal(response: Response, where: str) -> Failure:
+    problem = f"{where}: {response.refusal()}"
+    if not retry.is_transient(response.status):
+        return Failure(problem, is_final=True)
+    return Failure(problem, wait=retry.parse_retry_after(response.headers.get("Retry-After")))

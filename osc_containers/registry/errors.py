@@ -1,13 +1,13 @@
-"""What went wrong on the way to a server, in words that say what to do and hold no secrets.
+"""Failures of single attempts, described in our own words.
 
-The texts of HTTP libraries are not used: they hold whole URLs, and those may hold signatures.
+The messages of the HTTP libraries are not used: they contain whole URLs, and a URL may contain a signature.
 """
 
 import http.client
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import requests
@@ -16,15 +16,19 @@ from urllib3.util.ssl_match_hostname import CertificateError
 
 _CAUSES_LIMIT = 20
 _WRONG_TIMES = frozenset({9, 10})
-"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED, of OpenSSL's x509_vfy.h."""
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED in OpenSSL's x509_vfy.h."""
 _WRONG_NAMES = frozenset({None, 62, 64})
 """X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH; urllib3 1 gives no code."""
 _TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: ([0-9]{3})\b")
-"""What http.client and urllib3 say of a proxy that opens no tunnel; they have it in no other form."""
+"""The message of http.client and urllib3 when a proxy refuses a tunnel; the status is available in no other form."""
 
 
 class Failure(Exception):
-    """One attempt failed. `wait`: seconds the server asks for; `most`: as many attempts are enough for this kind."""
+    """One attempt failed.
+
+    `wait` is the number of seconds that the server asks to wait; `max_attempts` limits the attempts for failures that
+    rarely go away. A final failure is not retried at all.
+    """
 
     def __init__(
         self,
@@ -32,20 +36,23 @@ class Failure(Exception):
         *,
         is_final: bool = False,
         wait: float | None = None,
-        most: int | None = None,
+        max_attempts: int | None = None,
         may_be_plain_http: bool = False,
         is_plain_http: bool = False,
     ) -> None:
         super().__init__(problem)
         self.is_final = is_final
         self.wait = wait
-        self.most = most
+        self.max_attempts = max_attempts
         self.may_be_plain_http = may_be_plain_http or is_plain_http
         self.is_plain_http = is_plain_http
 
 
-class Way(NamedTuple):
-    """The way to a server: the URLs of it and of the proxy, fit to be shown, and the directory of its certificates."""
+class Route(NamedTuple):
+    """How a server is reached: its URL, the URL of the proxy, and the directory for the server's certificates.
+
+    Both URLs are redacted; the proxy's is empty if there is none.
+    """
 
     url: str
     proxy: str
@@ -53,51 +60,54 @@ class Way(NamedTuple):
 
     @property
     def host(self) -> str:
-        """The host, perhaps with a port."""
+        """The host, with its port if the URL has one."""
         return self.url.partition("://")[2]
 
 
-def of(error: BaseException, way: Way) -> Failure:
-    """Describe an exception of the HTTP library."""
-    # An exception of requests is an OSError that says nothing by itself; what it holds does.
+def from_exception(error: BaseException, route: Route) -> Failure:
+    """Describe an exception of the HTTP libraries."""
+    # An exception of requests is always an OSError, but only the exceptions that it wraps say what happened.
     causes = [cause for cause in _causes(error) if not isinstance(cause, requests.RequestException)]
     for cause in causes:
-        if refusal := _TUNNEL_REFUSED.match(str(cause)):
-            return refused_by_proxy(int(refusal[1]), way)
+        if match := _TUNNEL_REFUSED.match(str(cause)):
+            return from_proxy_status(int(match[1]), route)
     for kind, describe in _KINDS:
         for cause in causes:
             if isinstance(cause, kind):
-                return describe(cause, way)
-    return Failure(f"{way.url}: {type(error).__name__}")
+                return describe(cause, route)
+    return Failure(f"{route.url}: {type(error).__name__}")
 
 
-def refused_by_proxy(status: int, way: Way) -> Failure:
-    """Describe a proxy's own reply."""
+def from_proxy_status(status: int, route: Route) -> Failure:
+    """Describe a response that comes from the proxy itself."""
     if status == 407:
-        hint = "; it wants a login that it knows, as http://USER:PASSWORD@HOST:PORT in https_proxy and its like"
+        hint = "it requires a login: use http://USER:PASSWORD@HOST:PORT in https_proxy (or http_proxy)"
     elif status < 500:
-        hint = f"; ask whoever runs it to let {way.host} through, or put that into no_proxy"
+        hint = f"ask its administrator to allow {route.host}, or add that to no_proxy"
     else:
-        hint = f"; it does not reach {way.host}"
+        hint = f"it cannot reach {route.host}"
     return Failure(
-        f"{way.url}: the proxy {way.proxy} answers HTTP {status}{hint}",
+        f"{route.url}: the proxy {route.proxy} answers HTTP {status}; {hint}",
         is_final=status < 500,
-        most=3,
+        max_attempts=3,
         may_be_plain_http=True,
     )
 
 
-def of_proxy(error: BaseException, proxy: str) -> Failure:
-    """Describe why there is no TLS with the proxy itself, whose URL is fit to be shown."""
+def from_proxy_exception(error: BaseException, proxy: str) -> Failure:
+    """Describe why TLS with the proxy itself failed. `proxy` is its redacted URL."""
     if isinstance(error, (ssl.SSLCertVerificationError, CertificateError)):
-        hint = "put its authority among those of the system, or correct https_proxy and its like"
+        hint = "add its authority to those of the system, or correct https_proxy (or http_proxy)"
         return Failure(
             f"{proxy}: the certificate of this proxy is not accepted: {_reason(error)}; {hint}", is_final=True
         )
-    return Failure(f"{proxy}: no TLS with this proxy; write http:// in https_proxy if it speaks plain HTTP", most=3)
+    return Failure(
+        f"{proxy}: TLS with this proxy failed; use http:// in https_proxy if it expects plain HTTP", max_attempts=3
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those that led to it, wherever the libraries put them; the nearest first."""
     waiting = [error]
     seen: list[BaseException] = []
     while waiting and len(seen) < _CAUSES_LIMIT:
@@ -110,93 +120,89 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         waiting.extend(item for item in related if isinstance(item, BaseException))
 
 
-def _certificate(error: BaseException, way: Way) -> Failure:
+def _certificate(error: BaseException, route: Route) -> Failure:
     code = getattr(error, "verify_code", None)
     if code in _WRONG_TIMES:
-        hint = "whoever runs it must renew it, or the clock of this machine is wrong"
+        hint = "its administrator must renew it, or the clock of this machine is wrong"
     elif code in _WRONG_NAMES:
-        hint = "ask for it by a name that it is for"
+        hint = "use a name that the certificate is valid for"
     else:
-        hint = f"put the certificate of its authority into {way.certificates}/ca.crt"
-    return Failure(f"{way.url}: the certificate is not accepted: {_reason(error)}; {hint}", is_final=True)
+        hint = f"put the certificate of its authority into {route.certificates}/ca.crt"
+    return Failure(f"{route.url}: the certificate is not accepted: {_reason(error)}; {hint}", is_final=True)
 
 
 def _reason(error: BaseException) -> str:
     return str(getattr(error, "verify_message", "") or "it is for another name")[:200]
 
 
-def _tls(error: BaseException, way: Way) -> Failure:
+def _tls(error: BaseException, route: Route) -> Failure:
     reason = getattr(error, "reason", None)
-    text = reason if isinstance(reason, str) and reason else "the connection broke off"
+    text = reason if isinstance(reason, str) and reason else "the connection was interrupted"
     if "ALERT" in text and "CERTIFICATE" in text:
-        hint = f"it wants a client certificate, to be put into {way.certificates} as client.cert and client.key"
-        return Failure(f"{way.url}: TLS: {text[:100]}; {hint}", is_final=True)
+        hint = f"it requires a client certificate: put client.cert and client.key into {route.certificates}"
+        return Failure(f"{route.url}: TLS: {text[:100]}; {hint}", is_final=True)
     is_plain_http = text in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
-    return Failure(f"{way.url}: TLS: {text[:100]}", may_be_plain_http=True, is_plain_http=is_plain_http, most=3)
-
-
-def _name(error: BaseException, way: Way) -> Failure:
-    is_final = isinstance(error, socket.gaierror) and error.errno in (
-        socket.EAI_NONAME,
-        getattr(socket, "EAI_NODATA", -5),
-    )
     return Failure(
-        f"{way.url}: there is no host {way.host!r}; correct the name, or check the network", is_final=is_final
+        f"{route.url}: TLS: {text[:100]}", may_be_plain_http=True, is_plain_http=is_plain_http, max_attempts=3
     )
 
 
-def _refused(_error: BaseException, way: Way) -> Failure:
-    return Failure(f"{way.url}: connection refused; nothing listens there", most=3, may_be_plain_http=True)
+def _proxy(_error: BaseException, route: Route) -> Failure:
+    problem = f"the proxy {route.proxy} does not answer; check https_proxy (or http_proxy)"
+    return Failure(f"{route.url}: {problem}", max_attempts=3, may_be_plain_http=True)
 
 
-def _timeout(_error: BaseException, way: Way) -> Failure:
-    # What speaks plain HTTP may wait for the end of a line while TLS waits for an answer.
-    return Failure(f"{way.url}: no answer in time", may_be_plain_http=True)
+def _resolver(error: BaseException, route: Route) -> Failure:
+    # Other errors of the resolver, as of a name server that does not answer, may go away.
+    missing = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", -5))
+    return Failure(
+        f"{route.url}: cannot resolve {route.host!r}; correct the name, or check the network",
+        is_final=isinstance(error, socket.gaierror) and error.errno in missing,
+    )
 
 
-def _forbidden(error: BaseException, way: Way) -> Failure:
+def _permission(error: BaseException, route: Route) -> Failure:
+    # Without an error number it is our own refusal of a peer, and has our own words.
     text = str(error) if type(error) is PermissionError and error.errno is None else "not permitted"
-    return Failure(f"{way.url}: {text[:200]}", is_final=True)
+    return Failure(f"{route.url}: {text[:200]}", is_final=True)
 
 
-def _system(error: BaseException, way: Way) -> Failure:
+def _system(error: BaseException, route: Route) -> Failure:
     text = error.strerror if isinstance(error, OSError) and error.strerror else "connection broken"
-    return Failure(f"{way.url}: {text[:200].lower()}", may_be_plain_http=isinstance(error, ConnectionError))
+    return Failure(f"{route.url}: {text[:200].lower()}", may_be_plain_http=isinstance(error, ConnectionError))
 
 
-def _disconnected(_error: BaseException, way: Way) -> Failure:
-    return Failure(f"{way.url}: the connection was closed without a reply", may_be_plain_http=True)
+def _plain(problem: str, *, max_attempts: int | None = None, may_be_plain_http: bool = False) -> "_Describe":
+    """Describe every exception of a kind by the same words."""
+    return lambda _error, route: Failure(
+        f"{route.url}: {problem}", max_attempts=max_attempts, may_be_plain_http=may_be_plain_http
+    )
 
 
-def _broken_off(_error: BaseException, way: Way) -> Failure:
-    return Failure(f"{way.url}: broken off")
-
-
-def _not_http(_error: BaseException, way: Way) -> Failure:
-    return Failure(f"{way.url}: the reply is not HTTP")
-
-
-def _proxy(_error: BaseException, way: Way) -> Failure:
-    problem = f"the proxy {way.proxy} does not answer; check https_proxy and its like"
-    return Failure(f"{way.url}: {problem}", most=3, may_be_plain_http=True)
-
-
-# The most telling first: an exception of the HTTP library holds those of the system as causes.
-_KINDS = (
+_Describe = Callable[[BaseException, Route], Failure]
+# The most specific first: an exception of an HTTP library has the system's exceptions among its causes.
+_KINDS: tuple[tuple[type[BaseException], _Describe], ...] = (
     (ssl.SSLCertVerificationError, _certificate),
     (CertificateError, _certificate),
     (ssl.SSLError, _tls),
     (urllib3_exceptions.ProxyError, _proxy),
-    (socket.gaierror, _name),
-    (ConnectionRefusedError, _refused),
-    (TimeoutError, _timeout),
-    (urllib3_exceptions.TimeoutError, _timeout),
-    (PermissionError, _forbidden),
-    (http.client.RemoteDisconnected, _disconnected),
+    (socket.gaierror, _resolver),
+    (
+        ConnectionRefusedError,
+        _plain("connection refused; nothing listens there", max_attempts=3, may_be_plain_http=True),
+    ),
+    # A server of plain HTTP may wait for the end of a line while TLS waits for its answer.
+    (TimeoutError, _plain("no answer in time", may_be_plain_http=True)),
+    (urllib3_exceptions.TimeoutError, _plain("no answer in time", may_be_plain_http=True)),
+    (PermissionError, _permission),
+    (
+        http.client.RemoteDisconnected,
+        _plain("the connection was closed without a response", may_be_plain_http=True),
+    ),
     (ConnectionError, _system),
-    (http.client.IncompleteRead, _broken_off),
+    (http.client.IncompleteRead, _plain("the transfer was interrupted")),
     (urllib3_exceptions.SSLError, _tls),
-    (http.client.HTTPException, _not_http),
-    (urllib3_exceptions.ProtocolError, _not_http),
+    (http.client.HTTPException, _plain("the response is not HTTP")),
+    (urllib3_exceptions.ProtocolError, _plain("the response is not HTTP")),
     (OSError, _system),
 )

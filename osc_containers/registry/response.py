@@ -1,6 +1,5 @@
-"""A reply on its way in: bounded, its length checked, its refusal in words."""
+"""Responses of a registry: bodies with limits, and refusals in words."""
 
-import math
 import zlib
 from collections.abc import Mapping
 from http.client import HTTPException
@@ -10,39 +9,36 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from osc_containers.formats import strict_json
-from osc_containers.registry import connection
-from osc_containers.registry import errors as failures
-from osc_containers.registry.errors import Failure, Way
+from osc_containers.registry import errors
+from osc_containers.registry.errors import Failure, Route
 
 _ERROR_LIMIT = 64 << 10
 _DISCARD_LIMIT = 64 << 10
 _CHUNK = 64 << 10
-_PACKINGS = frozenset({"br", "compress", "deflate", "gzip", "x-compress", "x-gzip", "zstd"})
-"""Other encodings say nothing of the bytes: stores keep 'aws-chunked' of an upload, or have the name of a charset."""
+_COMPRESSIONS = frozenset({"br", "compress", "deflate", "gzip", "x-compress", "x-gzip", "zstd"})
+"""Other encodings leave the body as it is: stores keep the 'aws-chunked' of an upload, or name a character set."""
 
 
-class Reply:
-    """The reply that `response` brings from `url` by a way; whoever has it must close it.
+class Response:
+    """The response to a request for `url`, which must be closed.
 
-    Its body is read below requests, which would decode it, without a limit, and lose what came before a break.
+    The body is read directly from the connection. requests and urllib3 would decompress it, read it without a limit,
+    and lose the bytes that came before an interruption.
     """
 
-    def __init__(self, response: requests.Response, url: str, way: Way) -> None:
+    def __init__(self, response: requests.Response, url: str, route: Route) -> None:
         self._raw: Any = response.raw
-        self._way = way
-        self._body = connection.reply_on(self._raw.connection)
+        self._incoming = self._raw.connection.incoming
+        self._route = route
         self.url = url
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
-
-    @property
-    def latency(self) -> float:
-        """The seconds from the request to the end of the headers."""
-        return self._body.latency if self._body else math.inf
+        self.latency: float = self._incoming.latency
+        """Seconds from the start of the request to the end of the headers."""
 
     @property
     def length(self) -> int | None:
-        """How many bytes of body the headers announce, as they come over the wire; None where they do not."""
+        """The length of the body on the wire according to the headers; None if they do not say."""
         text = self.headers.get("Content-Length", "")
         if not (text.isascii() and text.isdigit()) or "Transfer-Encoding" in self.headers:
             return None
@@ -50,95 +46,114 @@ class Reply:
 
     @property
     def encoding(self) -> str:
-        """The encodings that packed the body for transport; empty for none."""
+        """The compression of the body according to the headers; empty if it is not compressed."""
         names = self.headers.get("Content-Encoding", "").lower().split(",")
-        return ", ".join(name.strip() for name in names if name.strip() in _PACKINGS)
+        return ", ".join(name.strip() for name in names if name.strip() in _COMPRESSIONS)
 
     def read(self, limit: int) -> bytes:
-        """Return the whole body, decoded, and close.
+        """Return the whole body, decompressed, and close the response.
 
-        :raises Failure: it is larger than `limit` bytes, encoded in an unknown way, or broken off.
+        :raises Failure: the body is larger than `limit` bytes, compressed in an unknown way, or incomplete.
         """
         try:
-            body = self._read_up_to(limit + 1)
+            body = _read(self.decompressed() if self.encoding else self, limit + 1)
         finally:
             self.close()
         if len(body) > limit:
-            raise Failure(f"{self._where}: got more than {limit} bytes", is_final=True)
-        if self.length is not None and len(body) < self.length:
-            raise Failure(f"{self._where}: broken off after {len(body)} of {self.length} bytes")
-        return self._decode(body, limit) if self.encoding else body
+            raise Failure(f"{self._route.url}: got more than {limit} bytes", is_final=True)
+        if not self.encoding and self.length is not None and len(body) < self.length:
+            raise Failure(f"{self._route.url}: interrupted after {len(body)} of {self.length} bytes")
+        return body
 
-    def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with bytes as they come over the wire, or with those that are left.
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill `buffer` with bytes as they are on the wire, or with those that are left; 0 is the end.
 
-        :raises Failure: the connection broke, and all that came before was given.
+        :raises Failure: the connection broke, and everything that came before has been returned.
         """
         try:
-            return int((self._body or self._raw).readinto(buffer))
+            return int(self._incoming.readinto(buffer))
         except (HTTPException, HTTPError, OSError, ValueError) as error:
-            raise failures.of(error, self._way) from None
+            raise errors.from_exception(error, self._route) from None
+
+    def decompressed(self) -> "Decompressed":
+        """Return the decompressed body. Some servers compress although they were asked not to.
+
+        :raises Failure: the compression is not gzip.
+        """
+        if self.encoding not in ("gzip", "x-gzip"):
+            problem = f"got encoding {self.encoding[:40]!r}, expected none or gzip"
+            raise Failure(f"{self._route.url}: {problem}", is_final=True)
+        return Decompressed(self, self._route.url)
 
     def discard(self) -> None:
-        """Read what little may be left, so that the connection can be used again, and close."""
+        """Read a body that is short, so that the connection can be used again, and close the response."""
         try:
-            self._read_up_to(_DISCARD_LIMIT)
+            _read(self, _DISCARD_LIMIT)
         except Failure:
             pass
         finally:
             self.close()
 
     def refusal(self) -> str:
-        """Say what the status means, with the registry's own error where there is one, and close.
+        """Return the status, with the registry's own message if it sent one, and close the response.
 
-        Form: distribution-spec v1.1, "Error Codes".
+        Source: distribution-spec v1.1, "Error Codes".
         """
         try:
-            return f"HTTP {self.status}{self._error()}"
+            return f"HTTP {self.status}{self._message()}"
         finally:
             self.close()
 
     def close(self) -> None:
-        """Give the connection back if all was read from it, else close it."""
-        if self._body and self._body.isclosed():  # which it is when all was read
+        """Return the connection to its pool if the whole body was read, else close it."""
+        if self._incoming.isclosed():  # the whole body was read
             self._raw.release_conn()
         self._raw.close()
         self._raw.release_conn()
 
-    @property
-    def _where(self) -> str:
-        return self._way.url
-
-    def _error(self) -> str:
+    def _message(self) -> str:
         try:
-            errors = strict_json.load(self.read(_ERROR_LIMIT), "").members("errors")
-            first = errors[0]
-            texts = [text for key in ("code", "message") if (text := first.text(key, ""))]
+            entries = strict_json.load(self.read(_ERROR_LIMIT), "").members("errors")
+            texts = [text for key in ("code", "message") if (text := entries[0].text(key, ""))]
         except (Failure, ValueError, IndexError):
             return ""
         return f" ({', '.join(repr(text[:200]) for text in texts)})" if texts else ""
 
-    def _read_up_to(self, limit: int) -> bytes:
-        found = bytearray()
-        try:
-            while len(found) < limit and (
-                chunk := self._raw.read(min(_CHUNK, limit - len(found)), decode_content=False)
-            ):
-                found += chunk
-        except (HTTPError, OSError, ValueError) as error:
-            raise failures.of(error, self._way) from None
-        return bytes(found)
 
-    def _decode(self, body: bytes, limit: int) -> bytes:
-        if self.encoding not in ("gzip", "x-gzip"):
-            raise Failure(f"{self._where}: got encoding {self.encoding[:40]!r}, expected none or gzip", is_final=True)
-        decoder = zlib.decompressobj(wbits=31)
-        try:
-            decoded = decoder.decompress(body, limit + 1)
-        except zlib.error:
-            raise Failure(f"{self._where}: got broken gzip") from None
-        if len(decoded) > limit:
-            raise Failure(f"{self._where}: got more than {limit} bytes when unpacked", is_final=True)
-        if not decoder.eof:
-            raise Failure(f"{self._where}: got broken gzip")
-        return decoded
+class Decompressed:
+    """The body of a response that was compressed with gzip."""
+
+    def __init__(self, response: Response, where: str) -> None:
+        self._response = response
+        self._where = where
+        self._decoder = zlib.decompressobj(wbits=31)
+        self._compressed = memoryview(bytearray(_CHUNK))
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the start of `buffer`; 0 is the end.
+
+        :raises Failure: the body is not gzip, or incomplete.
+        """
+        while not self._decoder.eof:
+            compressed = self._decoder.unconsumed_tail
+            if not compressed:
+                compressed = bytes(self._compressed[: self._response.readinto(self._compressed)])
+            try:
+                content = self._decoder.decompress(compressed, len(buffer))
+            except zlib.error:
+                raise Failure(f"{self._where}: got invalid gzip data") from None
+            if content:
+                buffer[: len(content)] = content
+                return len(content)
+            if not compressed:
+                raise Failure(f"{self._where}: got incomplete gzip data")
+        return 0
+
+
+def _read(body: Response | Decompressed, limit: int) -> bytes:
+    """Read a body, but no more than `limit` bytes of it."""
+    content = bytearray()
+    buffer = memoryview(bytearray(min(_CHUNK, limit)))
+    while len(content) < limit and (count := body.readinto(buffer[: limit - len(content)])):
+        content += buffer[:count]
+    return bytes(content)

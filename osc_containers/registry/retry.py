@@ -1,7 +1,7 @@
-"""How long to wait for a server, which failures to try again, and what to say in the end.
+"""Timeouts and retry limits per host.
 
-Back-off is exponential with full jitter, so that clients that failed together do not come back together; a server's
-`Retry-After` (RFC 9110, 10.2.3) is obeyed instead where it is within the deadline.
+The delay between attempts grows exponentially, with jitter, so that clients that failed together do not come back
+together. A server's `Retry-After` (RFC 9110, 10.2.3) takes precedence if it is within the deadline.
 """
 
 import email.utils
@@ -14,62 +14,62 @@ from typing import NamedTuple
 from osc_containers.errors import RegistryError
 
 _FINAL = frozenset({501, 505})
-
-_PROGRESS = 1 << 20  # bytes that count as progress: a server that breaks off after each few is not worth the while
+_PROGRESS = 1 << 20
+"""Bytes that count as progress. A server that interrupts every transfer after fewer is not worth new attempts."""
 
 
 class Policy(NamedTuple):
-    """Patience with one server; all times are in seconds."""
+    """Timeouts and limits for one host; all times are in seconds."""
 
     connect_timeout: float = 30
     read_timeout: float = 60
-    """Longest silence; also the time in which a trickle must amount to something (`connection.SLOWEST`)."""
+    """Longest silence; also the time in which at least `connection.MINIMUM` bytes must arrive."""
     deadline: float = 300
-    """Time from the first attempt, or the last progress, after which none is begun."""
+    """No attempt starts later than this after the first attempt or the last progress."""
     attempts: int = 6
     first_delay: float = 1
     longest_delay: float = 30
     connections: int = 8
-    """Idle connections that are kept per host."""
+    """Idle connections to keep for each host."""
 
 
 def is_transient(status: int) -> bool:
-    """Tell whether a reply may be another one the next time."""
+    """Tell whether another attempt may get another status."""
     return status in (408, 429) or (500 <= status < 600 and status not in _FINAL)
 
 
 class Attempts:
-    """The attempts at one request; `what` begins the message of their failure, and `cancelled` ends their waiting."""
+    """The attempts at one request. Messages begin with `where`; `cancelled` ends all waiting."""
 
-    def __init__(self, policy: Policy, what: str, cancelled: threading.Event) -> None:
+    def __init__(self, policy: Policy, where: str, cancelled: threading.Event) -> None:
         self._policy = policy
-        self._what = what
+        self._where = where
         self._cancelled = cancelled
         self._problems: list[str] = []
         self._count = 0
         self._started = time.monotonic()
         self._progress = 0
 
-    def failed(self, problem: str, *, wait: float | None = None, most: int | None = None) -> None:
-        """Note a failure and sleep until the next attempt: `wait` seconds where the server said so.
+    def back_off(self, problem: str, *, wait: float | None = None, max_attempts: int | None = None) -> None:
+        """Record a failure and sleep until the next attempt, for `wait` seconds if the server asked for that.
 
-        :raises RegistryError: there is no next attempt, by number (`most` or the policy's), by deadline, or because
-            nobody waits for it any more.
+        :raises RegistryError: there is no next attempt, because of their number (`max_attempts` or the policy's),
+            because of the deadline, or because the run was cancelled.
         """
         self._count += 1
-        self._problems = [*(known for known in self._problems if known != problem), problem]
+        self._problems = [*(each for each in self._problems if each != problem), problem]
         elapsed = time.monotonic() - self._started
-        delay = wait or self._delay()  # "0", or a date that is past by our clock, leaves it to us
-        if self._count >= min(most or self._policy.attempts, self._policy.attempts):
-            raise RegistryError(self._message(elapsed, ""))
+        # "0", and a date that our clock has passed, leave the delay to us.
+        delay = wait or self._delay()
+        if self._count >= min(max_attempts or self._policy.attempts, self._policy.attempts):
+            raise RegistryError(self._message(elapsed))
         if elapsed + delay > self._policy.deadline:
-            asked = f", and it asks to wait {delay:.0f} s" if wait else ""
-            raise RegistryError(self._message(elapsed, asked))
+            raise RegistryError(self._message(elapsed) + (f", and it asks to wait {delay:.0f} s" if wait else ""))
         if self._cancelled.wait(delay):
-            raise RegistryError(f"{self._what}: given up")
+            raise RegistryError(f"{self._where}: cancelled")
 
     def received(self, count: int) -> None:
-        """Note bytes that came; enough of them begin the count of attempts anew."""
+        """Record `count` bytes received; enough of them start the count of attempts from the beginning."""
         self._progress += count
         if self._progress >= _PROGRESS:
             self._progress = 0
@@ -81,14 +81,17 @@ class Attempts:
         longest = min(self._policy.first_delay * 2 ** (self._count - 1), self._policy.longest_delay)
         return random.uniform(longest / 2, longest)  # noqa: S311 - jitter needs no secrecy
 
-    def _message(self, elapsed: float, asked: str) -> str:
-        tried = "once" if self._count == 1 else f"{self._count} times in {elapsed:.0f} s"
+    def _message(self, elapsed: float) -> str:
+        number = "once" if self._count == 1 else f"{self._count} times in {elapsed:.0f} s"
         problems = "; before: ".join(reversed(self._problems[-3:]))
-        return f"{self._what}: {problems}; tried {tried}{asked}"
+        return f"{self._where}: {problems}; tried {number}"
 
 
 def parse_retry_after(text: str | None, now: float | None = None) -> float | None:
-    """Read `Retry-After`, seconds or a date, into seconds from `now` (Unix time); None where it says nothing."""
+    """Parse `Retry-After`, which is a number of seconds or a date, into seconds from `now` (Unix time).
+
+    None if there is no such header, or it is malformed.
+    """
     if text is None:
         return None
     text = text.strip()[:64]
@@ -96,7 +99,8 @@ def parse_retry_after(text: str | None, now: float | None = None) -> float | Non
         return float(min(int(text), 1 << 31))
     try:
         date = email.utils.parsedate_to_datetime(text)
-        then = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()  # asctime's form has no zone
+        # The format of asctime, which is allowed, has no time zone.
+        then = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
     return max(then - (time.time() if now is None else now), 0)

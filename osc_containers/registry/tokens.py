@@ -1,43 +1,46 @@
-"""Who we are to one registry: its challenge, the tokens it wants, and what to say when they do not suffice.
+"""Credentials for one registry: its challenges, its tokens, and advice if they do not suffice.
 
-Spec: distribution's "Token Authentication Specification" and "OAuth2 Token Authentication".
+Sources: distribution's "Token Authentication Specification" and "OAuth2 Token Authentication".
 """
 
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
 
-from osc_containers.registry import challenge as auth
+from osc_containers.registry import challenge as challenges
 from osc_containers.registry import retry, url_policy
 from osc_containers.registry.challenge import Challenge, Login, Token, TokenRequest
 from osc_containers.registry.errors import Failure
-from osc_containers.registry.response import Reply
+from osc_containers.registry.response import Response
 
-_USED = 0.9  # of a token's life: it must still be good when the request arrives
-
-
-class Fetch(Protocol):
-    """The way to a token server."""
-
-    def __call__(self, request: TokenRequest) -> Reply:
-        """Send a request, once."""
+_USABLE = 0.9
+"""The part of a token's lifetime in which it is used: it must still be valid when the request arrives."""
 
 
 class _Access:
-    """What was learnt about one repository; threads that need its token at once wait for the one that asks."""
+    """What is known about one repository. Threads that need a token wait for the one that fetches it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.challenge: Challenge | None = None
         self.token: Token | None = None
-        self.until = 0.0
+        self.expires = 0.0
 
 
 class Tokens:
-    """The proofs of who we are, by repository; `host` is the registry's name for people, `home` where it really is."""
+    """The credentials for each repository of a registry.
 
-    def __init__(self, host: str, home: str, login: Callable[[str], Login | None], fetch: Fetch) -> None:
+    `host` is the registry's name in messages, `home` the host that it is really at; `fetch` sends one request to a
+    token server.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        home: str,
+        login: Callable[[str], Login | None],
+        fetch: Callable[[TokenRequest], Response],
+    ) -> None:
         self._host = host
         self._home = home
         self._login = login
@@ -46,11 +49,11 @@ class Tokens:
         self._accesses: dict[str, _Access] = {}
 
     def authorization(self, repository: str, base: str) -> str | None:
-        """Return the value of `Authorization`, with a new token where there is none that is good.
+        """Return a value for `Authorization`, with a new token if there is no valid one. `base` is the registry's URL.
 
-        None as long as the registry, whose URL is `base`, has not asked for it, and where we have no answer.
+        None if the registry has not asked for credentials yet, or there are none.
 
-        :raises Failure: the token server does not give one.
+        :raises Failure: the token server refuses a token.
         """
         access = self._access(repository)
         challenge = access.challenge or self._challenge
@@ -60,18 +63,18 @@ class Tokens:
             login = self._login(repository)
             return login.basic if login and not login.identity_token else None
         with access.lock:
-            if access.token is None or time.monotonic() >= access.until:
+            if access.token is None or time.monotonic() >= access.expires:
                 began = time.monotonic()
                 access.token = self._new_token(challenge, repository, base)
-                access.until = began + access.token.lifetime * _USED
+                access.expires = began + access.token.lifetime * _USABLE
             return f"Bearer {access.token.value}"
 
     def learn(self, header: str, repository: str, *, rejected: str | None) -> None:
-        """Note what a `WWW-Authenticate` header asks for, and that `rejected` is no longer good.
+        """Remember the challenge in a `WWW-Authenticate` header, and forget the token that was `rejected`.
 
-        :raises Failure: it asks for nothing that we know.
+        :raises Failure: the header has no challenge that we can answer.
         """
-        offers = {challenge.scheme: challenge for challenge in auth.parse_challenges(header)}
+        offers = {challenge.scheme: challenge for challenge in challenges.parse_challenges(header)}
         challenge = offers.get("bearer") or offers.get("basic")
         if challenge is None:
             raise Failure(f"{self._host}: asks for an unknown kind of login: {header[:200]!r}", is_final=True)
@@ -83,30 +86,31 @@ class Tokens:
                 access.token = None
 
     def denial(self, repository: str, refusal: str) -> Failure:
-        """Say that access was refused, and what to do."""
-        ways = f"`podman login {self._host}` or `skopeo login {self._host}`"
+        """Return the failure for a denied access, with advice."""
+        commands = f"`podman login {self._host}` or `skopeo login {self._host}`"
         if self._login(repository):
-            return Failure(f"{refusal}; the login for {self._host} is not enough, renew it with {ways}", is_final=True)
-        return Failure(f"{refusal}; it does not exist there or needs a login, by {ways}", is_final=True)
+            problem = f"the login for {self._host} is not sufficient, renew it with {commands}"
+        else:
+            problem = f"it does not exist, or requires a login: use {commands}"
+        return Failure(f"{refusal}; {problem}", is_final=True)
 
     def _access(self, repository: str) -> _Access:
         return self._accesses.setdefault(repository, _Access())
 
     def _new_token(self, challenge: Challenge, repository: str, base: str) -> Token:
-        named = challenge.parameters.get("realm", "")
         try:
-            realm = url_policy.follow(base, named, home=self._home)
+            realm = url_policy.follow(base, challenge.parameters.get("realm", ""), home=self._home)
         except ValueError as error:
-            raise Failure(f"{self._host}: names a token server: {error}", is_final=True) from None
-        scope = auth.scope_of(challenge, repository)
-        reply = self._fetch(auth.token_request(challenge, realm, scope, self._login(repository)))
-        where = f"token server {url_policy.shown(realm)}"
-        if retry.is_transient(reply.status):
-            wait = retry.parse_retry_after(reply.headers.get("Retry-After"))
-            raise Failure(f"{where}: {reply.refusal()}", wait=wait)
-        if reply.status != 200:
-            raise self.denial(repository, f"{where}: {reply.refusal()}")
+            raise Failure(f"{self._host}: token server: {error}", is_final=True) from None
+        scope = challenges.scope_of(challenge, repository)
+        response = self._fetch(challenges.token_request(challenge, realm, scope, self._login(repository)))
+        where = f"token server {url_policy.redact(realm)}"
+        if retry.is_transient(response.status):
+            wait = retry.parse_retry_after(response.headers.get("Retry-After"))
+            raise Failure(f"{where}: {response.refusal()}", wait=wait)
+        if response.status != 200:
+            raise self.denial(repository, f"{where}: {response.refusal()}")
         try:
-            return auth.parse_token(reply.read(auth.REPLY_LIMIT), where)
+            return challenges.parse_token(response.read(challenges.TOKEN_RESPONSE_LIMIT), where)
         except ValueError as error:
             raise Failure(str(error)) from None

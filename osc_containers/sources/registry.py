@@ -1,6 +1,7 @@
 """Images in registries, over the distribution API.
 
-Spec: OCI distribution-spec v1.1, "Pull". Digests are computed from what came; a header that says otherwise is an error.
+Source: OCI distribution-spec v1.1, "Pull". Digests are computed from the bytes received; a header that differs is an
+error.
 """
 
 import ssl
@@ -25,26 +26,29 @@ from osc_containers.oci.reference import Reference
 from osc_containers.registry.client import Registry
 from osc_containers.registry.config import certs_d, registries_conf
 from osc_containers.registry.config.auth_json import Logins
-from osc_containers.registry.config.registries_conf import Configuration, Place
+from osc_containers.registry.config.registries_conf import Configuration, PullEndpoint
 from osc_containers.registry.download import Download
 from osc_containers.registry.errors import Failure
-from osc_containers.registry.response import Reply
+from osc_containers.registry.response import Response
 from osc_containers.registry.retry import Policy
 
 _ACCEPT = {"Accept": ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))}
 _GET_STATUSES = frozenset({200, 404})
 _HEAD_STATUSES = frozenset(range(200, 600)) - {401, 408, 429, 502, 503, 504}
-"""Some registries, and stores that they redirect to, refuse HEAD and answer GET well; who asks to wait means both."""
-_KEPT = 64
-_FAR = 0.01
-"""Seconds: a registry is far if it answers nothing in less."""
-_MIRROR_ATTEMPTS = 2  # there is another place to ask
+"""Some registries, and stores that they redirect to, refuse HEAD but answer GET. The others mean both methods."""
+_MANIFEST_COUNT = 64
+_HIGH_LATENCY = 0.01
+"""Seconds. A registry that has answered some request in less is near."""
+_MIRROR_ATTEMPTS = 2
+"""Few, because there is another endpoint."""
 
+_Endpoint = tuple[Registry, str]
+"""A registry, and the name of the repository there."""
 _Answer = TypeVar("_Answer")
 
 
 class RegistryImages:
-    """Images of any registry: `sources.ImageSource` over as many registries as the references name."""
+    """Images in any registry: an `ImageSource` for the registries of all references."""
 
     def __init__(
         self, policy: Policy, environ: Mapping[str, str], system_context: Callable[[], ssl.SSLContext]
@@ -55,35 +59,35 @@ class RegistryImages:
 
     @property
     def is_high_latency(self) -> bool:
-        """Whether a registry answered slowly, or none at all yet."""
+        """Whether some registry answers slowly, or none has answered yet."""
         return self._registries.is_high_latency
 
     def resolve(self, reference: Reference) -> Digest:
-        """Return the digest that `reference` names now, by HEAD where the registry answers that with one."""
+        """Return the digest that `reference` names now, by HEAD if the response has a digest."""
         if reference.digest:
             return reference.digest
-        places = self._registries.places(reference, by_digest=False)
-        return _first(places, lambda registry, repository: self._head(registry, repository, reference))
+        endpoints = self._registries.endpoints(reference, by_digest=False)
+        return _first(endpoints, lambda registry, repository: self._head(registry, repository, reference))
 
     def manifest(self, reference: Reference, digest: Digest | None = None) -> Manifest | Index:
-        """Return the manifest or index, by `digest` where given, else by what `reference` names."""
+        """Return the manifest or index with `digest`, or without one, what `reference` names."""
         digest = digest or reference.digest
         if digest in self._manifests:
             return self._manifests[digest]
-        places = self._registries.places(reference, by_digest=digest is not None)
-        return _first(places, lambda registry, repository: self._get(registry, repository, reference, digest))
+        endpoints = self._registries.endpoints(reference, by_digest=digest is not None)
+        return _first(endpoints, lambda registry, repository: self._get(registry, repository, reference, digest))
 
     def blob(
         self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, is_retry: bool = False
     ) -> Download:
-        """Open a blob; see `sources.ImageSource`. One that came damaged comes from the registry before its mirrors."""
-        places = self._registries.places(reference, by_digest=True)
+        """Open a blob (see `ImageSource`). After a damaged download, the registry is tried before its mirrors."""
+        endpoints = self._registries.endpoints(reference, by_digest=True)
         if is_retry:
-            places = (places[-1], *places[:-1])
-        return Download(places, blob, start, stop, str(reference))
+            endpoints = (endpoints[-1], *endpoints[:-1])
+        return Download(endpoints, blob, start, stop, str(reference))
 
     def cancel(self) -> None:
-        """Let every request fail soon, those under way too."""
+        """Interrupt every request, those in progress and those to come."""
         self._registries.cancel()
 
     def close(self) -> None:
@@ -91,16 +95,20 @@ class RegistryImages:
         self._registries.close()
 
     def _head(self, registry: Registry, repository: str, reference: Reference) -> Digest:
-        claimed = registry.request(
+        def claimed_digest(response: Response) -> Digest | None:
+            response.discard()
+            return _claimed_digest(response) if response.status == 200 else None
+
+        digest = registry.request(
             "HEAD",
             f"{repository}/manifests/{reference.tag}",
             repository=repository,
             where=str(reference),
             headers=_ACCEPT,
             expected=_HEAD_STATUSES,
-            consume=_claim_of_head,
+            consume=claimed_digest,
         )
-        return claimed or self._get(registry, repository, reference, None).digest
+        return digest or self._get(registry, repository, reference, None).digest
 
     def _get(
         self, registry: Registry, repository: str, reference: Reference, digest: Digest | None
@@ -112,21 +120,18 @@ class RegistryImages:
             where=str(reference),
             headers=_ACCEPT,
             expected=_GET_STATUSES,
-            consume=lambda reply: _read_manifest(reply, registry.host, reference, digest),
+            consume=lambda response: _read_manifest(response, registry.host, reference, digest),
         )
-        self._keep(digest or manifest.digest, manifest)
-        return manifest
-
-    def _keep(self, digest: Digest, manifest: Manifest | Index) -> None:
-        """Keep a few manifests: one that was fetched for its digest is soon asked for by it."""
+        # A manifest that was fetched to learn its digest is soon requested by that digest.
         with self._lock:
-            while len(self._manifests) >= _KEPT:
+            while len(self._manifests) >= _MANIFEST_COUNT:
                 del self._manifests[next(iter(self._manifests))]
-            self._manifests[digest] = manifest
+            self._manifests[digest or manifest.digest] = manifest
+        return manifest
 
 
 class _Registries:
-    """Every registry once, with its connections and tokens; settings are read when they are first needed."""
+    """One client for each registry. The configuration is read when it is first needed."""
 
     def __init__(
         self, policy: Policy, environ: Mapping[str, str], system_context: Callable[[], ssl.SSLContext]
@@ -150,16 +155,16 @@ class _Registries:
     @property
     def is_high_latency(self) -> bool:
         with self._lock:
-            waits = [registry.latency for registry in self._open.values() if registry.latency is not None]
-        return max(waits, default=_FAR) >= _FAR
+            latencies = [registry.latency for registry in self._open.values() if registry.latency is not None]
+        return max(latencies, default=_HIGH_LATENCY) >= _HIGH_LATENCY
 
-    def places(self, reference: Reference, *, by_digest: bool) -> tuple[tuple[Registry, str], ...]:
-        """Return the registries that may have the image, and what it is called there; never none."""
+    def endpoints(self, reference: Reference, *, by_digest: bool) -> tuple[_Endpoint, ...]:
+        """Return the endpoints that may have the image, at least one."""
         with self._lock:
-            places = self._configuration.places(reference, by_digest=by_digest)
-            found = tuple((self._registry(place), place.repository) for place in places)
-        # A mirror that is down once is not waited for again, for each of perhaps a thousand images.
-        return (*(place for place in found[:-1] if not place[0].is_down), found[-1])
+            configured = self._configuration.endpoints(reference, by_digest=by_digest)
+            endpoints = tuple((self._registry(endpoint), endpoint.repository) for endpoint in configured)
+        # There may be a thousand images; only the first of them waits for a mirror that is down.
+        return (*(endpoint for endpoint in endpoints[:-1] if not endpoint[0].is_down), endpoints[-1])
 
     def cancel(self) -> None:
         with self._lock:
@@ -170,35 +175,35 @@ class _Registries:
         for registry in self._open.values():
             registry.close()
 
-    def _registry(self, place: Place) -> Registry:
-        key = (place.host, place.insecure, place.is_mirror)
+    def _registry(self, endpoint: PullEndpoint) -> Registry:
+        key = (endpoint.host, endpoint.insecure, endpoint.is_mirror)
         if key not in self._open:
             self._open[key] = Registry(
-                place.host,
-                policy=self._mirror_policy if place.is_mirror else self._policy,
-                login=partial(self._logins.find, place.host),
-                context=self._context(place),
-                certificates=certs_d.place_for(place.host, self._environ),
-                insecure=place.insecure,
+                endpoint.host,
+                policy=self._mirror_policy if endpoint.is_mirror else self._policy,
+                login=partial(self._logins.find, endpoint.host),
+                context=self._context(endpoint),
+                certificates=certs_d.directory_for(endpoint.host, self._environ),
+                insecure=endpoint.insecure,
             )
         return self._open[key]
 
-    def _context(self, place: Place) -> ssl.SSLContext:
-        """Return the TLS settings for a place; it takes long to read the system's authorities, so hosts share them."""
-        directory = certs_d.directory_of(place.host, self._environ)
-        key = (directory, place.insecure)
+    def _context(self, endpoint: PullEndpoint) -> ssl.SSLContext:
+        """Return the TLS settings for an endpoint, shared between hosts: the system's authorities take long to read."""
+        directory = certs_d.directory_of(endpoint.host, self._environ)
+        key = (directory, endpoint.insecure)
         if key not in self._contexts:
-            is_usual = directory is None and not place.insecure
+            is_default = directory is None and not endpoint.insecure
             self._contexts[key] = (
-                self._system_context() if is_usual else certs_d.context_for(directory, insecure=place.insecure)
+                self._system_context() if is_default else certs_d.context_for(directory, insecure=endpoint.insecure)
             )
         return self._contexts[key]
 
 
-def _first(places: Iterable[tuple[Registry, str]], ask: Callable[[Registry, str], _Answer]) -> _Answer:
-    """Ask one place after the other until one answers."""
+def _first(endpoints: Iterable[_Endpoint], ask: Callable[[Registry, str], _Answer]) -> _Answer:
+    """Ask one endpoint after the other until one answers."""
     problems: list[str] = []
-    for registry, repository in places:
+    for registry, repository in endpoints:
         try:
             return ask(registry, repository)
         except RegistryError as error:
@@ -206,32 +211,27 @@ def _first(places: Iterable[tuple[Registry, str]], ask: Callable[[Registry, str]
     raise RegistryError(*problems)
 
 
-def _claim_of_head(reply: Reply) -> Digest | None:
-    reply.discard()
-    return _claim(reply) if reply.status == 200 else None
-
-
-def _read_manifest(reply: Reply, host: str, reference: Reference, digest: Digest | None) -> Manifest | Index:
-    if reply.status == 404:
-        wanted = f"manifest {digest}" if digest else f"tag {reference.tag!r}"
-        hint = "it may have been removed" if digest else "the tag or the repository does not exist there"
-        raise Failure(f"no {wanted} at {host}: {reply.refusal()}; {hint}", is_final=True)
-    raw = reply.read(MANIFEST_LIMIT)
-    named = tuple(filter(None, (digest, _claim(reply))))
-    for expected in named:
+def _read_manifest(response: Response, host: str, reference: Reference, digest: Digest | None) -> Manifest | Index:
+    if response.status == 404:
+        name = f"manifest {digest}" if digest else f"tag {reference.tag!r}"
+        hint = "it may have been removed" if digest else "the tag or the repository does not exist"
+        raise Failure(f"no {name} at {host}: {response.refusal()}; {hint}", is_final=True)
+    raw = response.read(MANIFEST_LIMIT)
+    expected_digests = tuple(filter(None, (digest, _claimed_digest(response))))
+    for expected in expected_digests:
         if not expected.matches(raw):
-            got = Digest.of(raw, expected.algorithm)
-            raise Failure(f"manifest from {host}: got {got}, expected {expected}", most=3)
+            actual = Digest.of(raw, expected.algorithm)
+            raise Failure(f"manifest from {host}: got {actual}, expected {expected}", max_attempts=3)
     try:
-        return parse_document(raw, reply.headers.get("Content-Type", ""), str(reference))
+        return parse_document(raw, response.headers.get("Content-Type", ""), str(reference))
     except ValueError as error:
-        # What has its digest is malformed for good; the rest may come from something between the registry and us.
+        # With the right digest, it is malformed in the registry. Otherwise it may be the page of a proxy in between.
         problem = str(error).removeprefix(f"{reference}: ")
-        raise Failure(f"manifest from {host}: {problem}", most=3, is_final=bool(named)) from None
+        raise Failure(f"manifest from {host}: {problem}", max_attempts=3, is_final=bool(expected_digests)) from None
 
 
-def _claim(reply: Reply) -> Digest | None:
+def _claimed_digest(response: Response) -> Digest | None:
     try:
-        return Digest.parse(reply.headers.get("Docker-Content-Digest", ""))
+        return Digest.parse(response.headers.get("Docker-Content-Digest", ""))
     except ValueError:
         return None

@@ -239,7 +239,7 @@ def parse_registries(data: bytes) -> None:
         return
     for by_digest in (True, False):
         try:
-            found.places(_REFERENCE, by_digest=by_digest)
+            found.endpoints(_REFERENCE, by_digest=by_digest)
         except RegistryError:
             continue
 

@@ -186,7 +186,7 @@ _CASES: list[tuple[Callable[[Case], None], str]] = [
     (_no_such_tag, r"containers\.xml:5: HOST/bad/app:2\.0: no tag '2\.0' at HOST: HTTP 404 .*"),
     (_no_such_image, r"containers\.xml:5: HOST/bad/nothing:1\.0: no tag '1\.0' at HOST: HTTP 404 .*"),
     (_no_registry, r"containers\.xml:5: 127\.0\.0\.1:1/bad/app:1\.0: .*connection refused.*"),
-    (_no_such_host, r"containers\.xml:5: registry\.invalid/bad/app:1\.0: .*there is no host 'registry\.invalid'.*"),
+    (_no_such_host, r"containers\.xml:5: registry\.invalid/bad/app:1\.0: .*cannot resolve 'registry\.invalid'.*"),
     (
         _no_such_platform,
         r"containers\.xml:5: .*no image for linux/s390x .*; available: linux/amd64, linux/arm64/v8; .*",

@@ -42,17 +42,17 @@ HUB = 'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",
         ('Bearer realm="unclosed', [("bearer", {})]),
     ],
 )
-def test_reads_challenges(header: str, expected: list[tuple[str, dict[str, str]]]) -> None:
+def test_challenges_are_parsed(header: str, expected: list[tuple[str, dict[str, str]]]) -> None:
     found = [(challenge.scheme, challenge.parameters) for challenge in auth.parse_challenges(header)]
     assert found == expected
 
 
 @given(st.text(alphabet=st.sampled_from('Bearer realm="\\,= \t\x00é'), max_size=300))
-def test_a_challenge_may_be_anything(header: str) -> None:
+def test_any_challenge_header_is_parsed_without_an_error(header: str) -> None:
     assert len(auth.parse_challenges(header)) <= len(header)
 
 
-def test_a_challenge_may_be_of_any_length() -> None:
+def test_long_challenge_headers_are_parsed_in_linear_time() -> None:
     assert len(auth.parse_challenges("a," * 1_000_000)) < 10_000
     auth.parse_challenges("a " * 1_000_000)
     auth.parse_challenges('Bearer realm="' + "\\" * 1_000_000)
@@ -68,26 +68,26 @@ def test_a_challenge_may_be_of_any_length() -> None:
         ("", "repository:team/app:pull"),
     ],
 )
-def test_asks_to_pull_and_for_nothing_else(offered: str, scope: str) -> None:
+def test_the_requested_scope_is_only_pull(offered: str, scope: str) -> None:
     assert auth.scope_of(Challenge(scheme="bearer", parameters={"scope": offered}), "team/app") == scope
 
 
 CHALLENGE = Challenge(scheme="bearer", parameters={"service": "a b&c"})
 
 
-def test_an_anonymous_token_is_asked_for_by_get() -> None:
+def test_an_anonymous_token_is_requested_by_get() -> None:
     request = auth.token_request(CHALLENGE, "https://a/t?x=1", "s:t", None)
     assert parse_qs(urlsplit(request.url).query) == {"x": ["1"], "service": ["a b&c"], "scope": ["s:t"]}
     assert (request.authorization, request.form) == (None, None)
 
 
-def test_a_password_goes_into_a_header_and_not_into_the_url() -> None:
+def test_a_password_is_sent_in_a_header_not_in_the_url() -> None:
     request = auth.token_request(CHALLENGE, "https://a/t", "s", Login(username="me", password="secret"))
     assert request.authorization == "Basic bWU6c2VjcmV0"
     assert "secret" not in request.url + repr(request)
 
 
-def test_an_identity_token_goes_into_a_form_and_not_into_the_url() -> None:
+def test_an_identity_token_is_sent_in_a_form_not_in_the_url() -> None:
     request = auth.token_request(CHALLENGE, "https://a/t", "s", Login(identity_token="secret"))
     assert request.url == "https://a/t"
     assert request.form is not None
@@ -96,7 +96,7 @@ def test_an_identity_token_goes_into_a_form_and_not_into_the_url() -> None:
     assert "secret" not in repr(request)
 
 
-def test_secrets_are_not_shown() -> None:
+def test_representations_contain_no_secrets() -> None:
     login = Login(username="me", password="secret", identity_token="hidden")
     assert repr(login) == "Login(username='me')"
     assert "secret" not in repr(auth.parse_token(b'{"token": "secret"}', "x"))
@@ -114,12 +114,12 @@ def test_secrets_are_not_shown() -> None:
         (b'{"token": "a", "expires_in": 1e99}', "a", 60),
     ],
 )
-def test_reads_token_replies(reply: bytes, value: str, lifetime: int) -> None:
+def test_token_responses_are_parsed(reply: bytes, value: str, lifetime: int) -> None:
     token = auth.parse_token(reply, "server")
     assert (token.value, token.lifetime) == (value, lifetime)
 
 
 @given(st.binary(max_size=100))
-def test_a_token_reply_may_be_anything(reply: bytes) -> None:
+def test_any_token_response_is_parsed_or_refused(reply: bytes) -> None:
     with pytest.raises(ValueError, match=r"^server: "):
         auth.parse_token(reply, "server")

@@ -19,9 +19,9 @@ from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor, Index, Manifest
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch.prefetch import prefetch
-from osc_containers.registry.connection import Connections
-from osc_containers.registry.errors import Way
+from osc_containers.registry.errors import Route
 from osc_containers.registry.retry import Policy
+from osc_containers.registry.session import Transport
 from osc_containers.sources.interface import FetchContext, ImageSource
 from osc_containers.sources.transports import Sources
 from tests.support import faults, images
@@ -81,7 +81,7 @@ def said(source: ImageSource, name: str) -> str:
     return str(caught.value)
 
 
-def test_pulls_an_image_in_one_request_for_each_part(registry: FaultRegistry, source: ImageSource) -> None:
+def test_an_image_needs_one_request_for_each_part(registry: FaultRegistry, source: ImageSource) -> None:
     assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
     assert [request.method for request in registry.requests] == ["HEAD", "GET", "GET", "GET", "GET"]
     assert len({request.connection for request in registry.requests}) == 1
@@ -101,7 +101,7 @@ class Clock:
         exchange.send(exchange.answer())
 
 
-def test_a_registry_is_far_until_it_answers_quickly(
+def test_latency_is_high_until_a_registry_answers_quickly(
     registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -120,18 +120,14 @@ def test_a_registry_is_far_until_it_answers_quickly(
     assert source.is_high_latency, "one of two is"
 
 
-def test_a_manifest_that_was_fetched_by_name_is_not_fetched_again_by_digest(
-    registry: FaultRegistry, source: ImageSource
-) -> None:
+def test_a_manifest_fetched_by_tag_is_not_fetched_by_digest(registry: FaultRegistry, source: ImageSource) -> None:
     reference = Reference.parse(registry.push(IMAGE, "team/app:1.0"))
     manifest = source.manifest(reference)
     assert source.manifest(reference, manifest.digest) == manifest
     assert len(registry.requests) == 1
 
 
-def test_a_reference_with_a_digest_is_resolved_without_the_registry(
-    registry: FaultRegistry, source: ImageSource
-) -> None:
+def test_a_digest_is_resolved_without_a_request(registry: FaultRegistry, source: ImageSource) -> None:
     reference = Reference.parse(f"{registry.push(IMAGE, 'team/app:1.0')}@{IMAGE.digest}")
     registry.push(OTHER, "team/app:1.0")
     assert source.resolve(reference) == IMAGE.digest
@@ -140,7 +136,7 @@ def test_a_reference_with_a_digest_is_resolved_without_the_registry(
 
 
 @pytest.mark.parametrize("docker", [False, True])
-def test_gives_indexes_and_what_they_hold(registry: FaultRegistry, source: ImageSource, docker: bool) -> None:
+def test_nested_indexes_are_fetched(registry: FaultRegistry, source: ImageSource, docker: bool) -> None:
     inner = images.multi_platform("app", docker=docker)
     outer = images.index(inner, docker=docker, media_types=docker)
     reference = Reference.parse(registry.push(outer, "team/app:1.0"))
@@ -151,7 +147,7 @@ def test_gives_indexes_and_what_they_hold(registry: FaultRegistry, source: Image
     assert source.manifest(reference, nested.manifests[1].digest).raw == inner.children[1].raw
 
 
-def test_pulls_what_is_named_by_a_sha512_digest(registry: FaultRegistry, source: ImageSource) -> None:
+def test_sha512_digests_are_supported(registry: FaultRegistry, source: ImageSource) -> None:
     registry.push(IMAGE, "team/app:1.0")
     digest = Digest.of(IMAGE.raw, "sha512")
     assert source.manifest(Reference.parse(f"{registry.host}/team/app@{digest}")).raw == IMAGE.raw
@@ -160,9 +156,7 @@ def test_pulls_what_is_named_by_a_sha512_digest(registry: FaultRegistry, source:
 
 
 @pytest.mark.parametrize("code", [204, 400, 403, 404, 405, 406, 410, 500, 501])
-def test_a_registry_that_does_not_know_head_is_asked_by_get(
-    registry: FaultRegistry, source: ImageSource, code: int
-) -> None:
+def test_get_replaces_a_refused_head(registry: FaultRegistry, source: ImageSource, code: int) -> None:
     registry.script = faults.on(faults.status(code), lambda request: request.method == "HEAD")
     assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
     assert [request.method for request in registry.requests][:2] == ["HEAD", "GET"]
@@ -181,13 +175,13 @@ def test_a_registry_may_serve_one_connection_at_a_time(registry: FaultRegistry, 
         assert waiting.result() == b"other"
 
 
-def test_a_registry_of_plain_http_may_be_silent_to_tls(registry: FaultRegistry) -> None:
+def test_a_plain_http_registry_may_not_answer_tls_at_all(registry: FaultRegistry) -> None:
     registry.refuses_other_protocols = False
     with Sources(Path(), policy=PATIENT._replace(connect_timeout=0.5, attempts=1)) as sources:
         assert pull(sources.open("docker://"), registry.push(IMAGE, "team/app:1.0")) == EXPECTED
 
 
-def test_a_store_of_manifests_may_take_no_head(registry: FaultRegistry, source: ImageSource) -> None:
+def test_get_replaces_a_head_refused_after_a_redirect(registry: FaultRegistry, source: ImageSource) -> None:
     name = registry.push(IMAGE, "team/app:1.0")
     stored = f"http://localhost:{registry.host.rpartition(':')[2]}/v2/team/app/manifests/{IMAGE.digest}"
 
@@ -201,19 +195,21 @@ def test_a_store_of_manifests_may_take_no_head(registry: FaultRegistry, source: 
 
 
 @pytest.mark.parametrize("interim", [100, 102, 103])
-def test_interim_replies_are_passed_over(registry: FaultRegistry, source: ImageSource, interim: int) -> None:
+def test_interim_responses_are_skipped(registry: FaultRegistry, source: ImageSource, interim: int) -> None:
     registry.script = lambda request: faults.interim(interim)
     assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
     assert {request.connection for request in registry.requests} == {registry.requests[0].connection}
 
 
-def test_a_registry_without_digest_header_is_pulled_from(registry: FaultRegistry, source: ImageSource) -> None:
+def test_the_digest_header_is_optional(registry: FaultRegistry, source: ImageSource) -> None:
     registry.has_digest_header = False
     assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
 
 
 @pytest.mark.parametrize("fault", [faults.without_type, faults.status(200, {"Content-Type": "text/plain"})])
-def test_manifests_say_themselves_what_they_are(registry: FaultRegistry, source: ImageSource, fault: Fault) -> None:
+def test_a_manifest_has_precedence_over_its_content_type(
+    registry: FaultRegistry, source: ImageSource, fault: Fault
+) -> None:
     made = images.image(images.random_layer("plain", 10), media_types=False)
     reference = Reference.parse(registry.push(made, "team/app:1.0"))
 
@@ -234,9 +230,9 @@ SAID: dict[str, tuple[str, ...]] = {
     "status_401": ("asks for an unknown kind of login: ''",),
     "status_403": (
         "",
-        "HTTP 403; it does not exist there or needs a login, by `podman login 127.0.0.1:",
+        "HTTP 403; it does not exist, or requires a login: use `podman login 127.0.0.1:",
     ),
-    "status_404": ("", "HTTP 404; it may have been removed", ", though its manifest is: HTTP 404"),
+    "status_404": ("", "HTTP 404; it may have been removed", ", although its manifest is: HTTP 404"),
     "status_416": ("", "HTTP 416"),
     "status_429_later": ("HTTP 429; tried once, and it asks to wait 100000 s",),
     "unasked_range": ("", "HTTP 206"),
@@ -256,7 +252,7 @@ def attempt(name: str) -> list[bytes] | str:
 
 
 @pytest.mark.parametrize("name", faults.FAULTS)
-def test_a_fault_at_any_request_is_survived_or_said(registry: FaultRegistry, name: str) -> None:
+def test_a_fault_at_any_request_is_survived_or_reported(registry: FaultRegistry, name: str) -> None:
     reference = registry.push(IMAGE, "team/app:1.0")
     for number in range(len(EXPECTED) + 1):
         registry.requests.clear()
@@ -274,7 +270,7 @@ def test_a_fault_at_any_request_is_survived_or_said(registry: FaultRegistry, nam
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_many_faults_are_survived_or_said(registry: FaultRegistry, seed: int) -> None:
+def test_random_faults_are_survived_or_reported(registry: FaultRegistry, seed: int) -> None:
     reference = registry.push(IMAGE, "team/app:1.0")
     registry.script = faults.seeded(str(seed), 0.3)
     began = time.monotonic()
@@ -286,7 +282,7 @@ def test_many_faults_are_survived_or_said(registry: FaultRegistry, seed: int) ->
         assert [len(part) for part in outcome] == [len(part) for part in EXPECTED]
 
 
-def test_the_last_message_says_what_was_tried(registry: FaultRegistry, source: ImageSource) -> None:
+def test_the_final_message_lists_the_attempts(registry: FaultRegistry, source: ImageSource) -> None:
     name = registry.push(IMAGE, "team/app:1.0")
     script = [faults.status(503), faults.reset_before, faults.status(503), faults.status(503)]
     registry.script = lambda request: script[request.number]
@@ -296,22 +292,20 @@ def test_the_last_message_says_what_was_tried(registry: FaultRegistry, source: I
     assert "; tried 4 times in 0 s" in message
 
 
-def test_a_registry_that_is_not_there_is_named(source: ImageSource) -> None:
+def test_an_unreachable_registry_is_named(source: ImageSource) -> None:
     with serve() as registry:
         host = registry.host
     assert f"{host}: connection refused; nothing listens there; tried 3 times" in said(source, f"{host}/team/app:1.0")
 
 
-def test_a_tag_that_is_not_there_is_named_with_the_registrys_words(
-    registry: FaultRegistry, source: ImageSource
-) -> None:
+def test_a_missing_tag_is_reported_with_the_registrys_message(registry: FaultRegistry, source: ImageSource) -> None:
     assert said(source, f"{registry.host}/team/app:nope") == (
         f"{registry.host}/team/app:nope: no tag 'nope' at {registry.host}: HTTP 404 ('MANIFEST_UNKNOWN', "
-        "'manifest unknown'); the tag or the repository does not exist there"
+        "'manifest unknown'); the tag or the repository does not exist"
     )
 
 
-def test_what_is_not_an_image_is_named(registry: FaultRegistry, source: ImageSource) -> None:
+def test_an_artifact_that_is_not_an_image_is_reported(registry: FaultRegistry, source: ImageSource) -> None:
     assert "not an image but an artifact of type" in said(source, registry.push(images.helm_chart(), "team/chart:1"))
 
 
@@ -327,9 +321,7 @@ def test_retry_after_is_obeyed(registry: FaultRegistry, source: ImageSource, aft
     assert 0.7 < time.monotonic() - began < PATIENT.deadline
 
 
-def test_a_tag_that_moves_between_two_requests_gives_one_of_the_two_images(
-    registry: FaultRegistry, source: ImageSource
-) -> None:
+def test_a_tag_moved_during_a_pull_yields_one_of_both_images(registry: FaultRegistry, source: ImageSource) -> None:
     name = registry.push(IMAGE, "team/app:1.0")
     registry.script = faults.at(1, faults.move_tag(OTHER, "team/app:1.0"))
     assert pull(source, name) == EXPECTED
@@ -339,21 +331,23 @@ def test_a_tag_that_moves_between_two_requests_gives_one_of_the_two_images(
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, None), (1, None), (0, 10), (1_000_000, 2_000_000), (2_999_999, None)])
-def test_gives_the_part_of_a_blob(registry: FaultRegistry, source: ImageSource, start: int, stop: int | None) -> None:
+def test_a_part_of_a_blob_is_fetched(
+    registry: FaultRegistry, source: ImageSource, start: int, stop: int | None
+) -> None:
     reference, blob = put(registry, BIG)
     with source.blob(reference, blob, start, stop) as stream:
         assert not stream.ignores_range
     assert read(source, reference, blob, start, stop) == BIG[start:stop]
 
 
-def test_an_empty_rest_needs_no_request(registry: FaultRegistry, source: ImageSource) -> None:
+def test_an_empty_part_needs_no_request(registry: FaultRegistry, source: ImageSource) -> None:
     reference, blob = put(registry, BIG)
     assert read(source, reference, blob, len(BIG)) == b""
     assert registry.requests == []
 
 
 @pytest.mark.parametrize("fault", [None, faults.wrong_range, faults.status(400), faults.status(416)])
-def test_a_registry_without_ranges_gives_the_whole_and_says_so(
+def test_a_registry_without_ranges_is_recognised(
     registry: FaultRegistry, source: ImageSource, fault: Fault | None
 ) -> None:
     registry.takes_ranges = False
@@ -366,21 +360,19 @@ def test_a_registry_without_ranges_gives_the_whole_and_says_so(
     assert read(source, reference, blob, 1_000_000, 1_500_000) == BIG[1_000_000:1_500_000]
 
 
-def test_a_registry_may_give_less_than_the_part_that_was_asked_for(registry: FaultRegistry) -> None:
+def test_a_registry_may_send_less_than_the_range(registry: FaultRegistry) -> None:
     reference, blob = put(registry, BIG)
     registry.script = faults.on(faults.shorter_range(50_000), lambda _: True)
     with Sources(Path(), policy=PATIENT._replace(attempts=1)) as sources:
         assert read(sources.open("docker://"), reference, blob, 1) == BIG[1:]
     assert len(registry.requests) == 60
     registry.script = faults.on(faults.shorter_range(100), lambda _: True)
-    with Sources(Path(), policy=PATIENT) as sources, pytest.raises(RegistryError, match="broken off after 401 of"):
+    with Sources(Path(), policy=PATIENT) as sources, pytest.raises(RegistryError, match="interrupted after 401 of"):
         read(sources.open("docker://"), reference, blob, 1)
 
 
 @pytest.mark.parametrize("fault", [faults.reset_in_body, faults.truncate, faults.stall_in_body])
-def test_a_blob_that_broke_off_goes_on_where_it_was(
-    registry: FaultRegistry, hasty_source: ImageSource, fault: Fault
-) -> None:
+def test_an_interrupted_download_resumes(registry: FaultRegistry, hasty_source: ImageSource, fault: Fault) -> None:
     reference, blob = put(registry, BIG)
     registry.script = faults.on(fault, lambda _: True, times=2)
     assert read(hasty_source, reference, blob) == BIG
@@ -391,9 +383,7 @@ def test_a_blob_that_broke_off_goes_on_where_it_was(
     assert starts[2] > starts[1]
 
 
-def test_what_came_before_a_reset_is_not_lost_however_much_was_asked_for(
-    registry: FaultRegistry, source: ImageSource
-) -> None:
+def test_bytes_before_a_reset_are_not_lost(registry: FaultRegistry, source: ImageSource) -> None:
     reference, blob = put(registry, BIG)
 
     def some(exchange: Exchange) -> None:
@@ -416,9 +406,7 @@ def test_what_came_before_a_reset_is_not_lost_however_much_was_asked_for(
     ]
 
 
-def test_a_blob_that_always_breaks_off_after_a_few_bytes_is_given_up(
-    registry: FaultRegistry, source: ImageSource
-) -> None:
+def test_a_download_without_progress_is_abandoned(registry: FaultRegistry, source: ImageSource) -> None:
     reference, blob = put(registry, BIG)
 
     def few(exchange: Exchange) -> None:
@@ -427,13 +415,13 @@ def test_a_blob_that_always_breaks_off_after_a_few_bytes_is_given_up(
         exchange.close()
 
     registry.script = faults.on(few, lambda _: True)
-    with pytest.raises(RegistryError, match=r"broken off after \d+ of 3000000 bytes.*tried 4 times"):
+    with pytest.raises(RegistryError, match=r"interrupted after \d+ of 3000000 bytes.*tried 4 times"):
         read(source, reference, blob)
 
 
 @pytest.mark.parametrize("fault", [faults.packed, faults.falsely_packed, faults.chunked, faults.old_http])
 @pytest.mark.parametrize("start", [0, 1_234_567])
-def test_the_way_in_which_a_blob_is_sent_does_not_matter(
+def test_transfer_encodings_of_blobs_are_undone(
     registry: FaultRegistry, source: ImageSource, fault: Fault, start: int
 ) -> None:
     reference, blob = put(registry, BIG)
@@ -442,7 +430,7 @@ def test_the_way_in_which_a_blob_is_sent_does_not_matter(
 
 
 @pytest.mark.parametrize("encoding", ["aws-chunked", "utf-8", "identity", "binary, aws-chunked"])
-def test_an_encoding_that_packs_nothing_does_not_matter(
+def test_encodings_that_are_no_compression_are_ignored(
     registry: FaultRegistry, source: ImageSource, encoding: str
 ) -> None:
     def label(exchange: Exchange) -> None:
@@ -454,26 +442,26 @@ def test_an_encoding_that_packs_nothing_does_not_matter(
     assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
 
 
-def test_a_packed_blob_cannot_be_larger_than_its_descriptor_says(registry: FaultRegistry, source: ImageSource) -> None:
+def test_a_compressed_blob_cannot_exceed_its_size(registry: FaultRegistry, source: ImageSource) -> None:
     reference, blob = put(registry, bytes(5_000_000), size=1000)
     registry.script = faults.on(faults.packed, lambda _: True)
     assert read(source, reference, blob) == bytes(1000)
 
 
-def test_a_size_that_lies_is_said(registry: FaultRegistry, source: ImageSource) -> None:
+def test_a_wrong_size_is_reported(registry: FaultRegistry, source: ImageSource) -> None:
     reference, blob = put(registry, BIG, size=1 << 40)
-    with pytest.raises(RegistryError, match="got a reply of 3000000 bytes, expected 1099511627776"):
+    with pytest.raises(RegistryError, match="got a response of 3000000 bytes, expected 1099511627776"):
         read(source, reference, blob)
 
 
-def test_a_blob_that_is_missing_is_said(registry: FaultRegistry, source: ImageSource) -> None:
+def test_a_missing_blob_is_reported(registry: FaultRegistry, source: ImageSource) -> None:
     reference, blob = put(registry, BIG)
     registry.blobs.clear()
-    with pytest.raises(RegistryError, match=f"not in {registry.host}, though its manifest is: HTTP 404"):
+    with pytest.raises(RegistryError, match=f"not in {registry.host}, although its manifest is: HTTP 404"):
         read(source, reference, blob)
 
 
-def test_a_foreign_layer_comes_from_where_its_descriptor_says(
+def test_a_foreign_layer_comes_from_its_urls(
     registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource
 ) -> None:
     registry.auth = "bearer"
@@ -485,7 +473,7 @@ def test_a_foreign_layer_comes_from_where_its_descriptor_says(
     assert all("authorization" not in request.headers for request in elsewhere.requests)
 
 
-def test_where_a_foreign_layer_is_may_fail_for_a_while(
+def test_the_urls_of_a_foreign_layer_are_retried(
     registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource
 ) -> None:
     digest = elsewhere.put_blob(BIG)
@@ -496,7 +484,7 @@ def test_where_a_foreign_layer_is_may_fail_for_a_while(
     assert read(source, reference, blob) == BIG
 
 
-def test_no_request_is_without_end(registry: FaultRegistry, hasty_source: ImageSource) -> None:
+def test_a_trickle_times_out(registry: FaultRegistry, hasty_source: ImageSource) -> None:
     reference, blob = put(registry, BIG)
     registry.script = faults.on(faults.trickle, lambda _: True)
     began = time.monotonic()
@@ -505,7 +493,7 @@ def test_no_request_is_without_end(registry: FaultRegistry, hasty_source: ImageS
     assert time.monotonic() - began < ENDLESS
 
 
-def test_a_slow_reader_does_not_make_the_registry_slow(registry: FaultRegistry, hasty_source: ImageSource) -> None:
+def test_a_slow_reader_causes_no_timeout(registry: FaultRegistry, hasty_source: ImageSource) -> None:
     reference, blob = put(registry, BIG)
     buffer = memoryview(bytearray(1_000_000))
     with hasty_source.blob(reference, blob) as stream:
@@ -515,7 +503,7 @@ def test_a_slow_reader_does_not_make_the_registry_slow(registry: FaultRegistry, 
     assert len(registry.requests) == 1
 
 
-def test_what_is_no_manifest_is_asked_for_again(registry: FaultRegistry, source: ImageSource) -> None:
+def test_a_response_that_is_no_manifest_is_retried(registry: FaultRegistry, source: ImageSource) -> None:
     reference = Reference.parse(registry.push(IMAGE, "team/app:1.0"))
     registry.script = faults.on(faults.web_page, lambda _: True, times=2)
     assert source.manifest(reference).raw == IMAGE.raw
@@ -524,17 +512,17 @@ def test_what_is_no_manifest_is_asked_for_again(registry: FaultRegistry, source:
         source.manifest(Reference.parse(f"{registry.host}/team/other:1.0"))
 
 
-def test_a_request_that_fails_costs_those_of_other_threads_no_attempt(registry: FaultRegistry) -> None:
+def test_a_failed_request_does_not_fail_other_threads(registry: FaultRegistry) -> None:
     """Idle connections are dropped then, perhaps between the moment another takes them and that of its request."""
-    connections = Connections(ssl.create_default_context(), 8)
-    way = Way(url=f"http://{registry.host}", proxy="", certificates="")
+    connections = Transport(ssl.create_default_context(), 8)
+    route = Route(url=f"http://{registry.host}", proxy="", certificates="")
     end = time.monotonic() + 1
 
     def ask() -> int:
         count = 0
         while time.monotonic() < end:
             url = f"http://{registry.host}/v2/"
-            reply = connections.send("GET", url, headers={}, body=None, timeout=(5, 5), proxy=None, way=way)
+            reply = connections.send("GET", url, headers={}, body=None, timeout=(5, 5), proxy=None, route=route)
             reply.raw.read()
             reply.raw.release_conn()
             count += 1
@@ -560,7 +548,7 @@ def test_a_request_that_fails_costs_those_of_other_threads_no_attempt(registry: 
 # Redirects
 
 
-def test_blobs_may_be_stored_elsewhere_and_no_secret_goes_there(
+def test_credentials_are_not_forwarded_to_a_blob_store(
     registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource
 ) -> None:
     registry.auth = "bearer"
@@ -573,7 +561,7 @@ def test_blobs_may_be_stored_elsewhere_and_no_secret_goes_there(
     assert any("authorization" in request.headers for request in registry.requests)
 
 
-def test_a_signature_in_a_url_is_not_shown(
+def test_signatures_in_urls_are_not_shown(
     registry: FaultRegistry, source: ImageSource, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -598,7 +586,7 @@ def test_redirects_may_be_relative_and_chained(registry: FaultRegistry, source: 
     assert [request.path.split("/")[1] for request in registry.requests] == ["v2", "first", "storage"]
 
 
-def test_a_challenge_from_where_a_redirect_led_is_not_answered(
+def test_a_challenge_after_a_redirect_is_not_answered(
     registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource
 ) -> None:
     registry.auth = "bearer"
@@ -609,15 +597,16 @@ def test_a_challenge_from_where_a_redirect_led_is_not_answered(
     assert all(request.path != "/token" for request in elsewhere.requests)
 
 
-def test_a_refusal_from_where_a_redirect_led_is_not_put_down_to_the_login(
+def test_a_refusal_after_a_redirect_is_not_blamed_on_the_login(
     registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource
 ) -> None:
     registry.blob_location = f"http://{elsewhere.host}/storage/"
     elsewhere.script = lambda request: faults.status(403)
     message = said(source, registry.push(IMAGE, "team/app:1.0"))
-    assert f"http://{elsewhere.host}: HTTP 403; {registry.host} redirects there, where no login is sent" in message
+    reason = f"{registry.host} redirected there, credentials are not forwarded"
+    assert f"http://{elsewhere.host}: HTTP 403; {reason}" in message
     assert "podman login" not in message
-    assert len(elsewhere.requests) == 3  # such places sign their URLs, and each time that we are sent there anew
+    assert len(elsewhere.requests) == 3  # every new redirect has a new signature
 
 
 @pytest.mark.parametrize(
@@ -628,7 +617,7 @@ def test_a_refusal_from_where_a_redirect_led_is_not_put_down_to_the_login(
         ("http://169.254.169.254/latest/meta-data", "inside this machine or its link"),
         ("http://2130706433/", "inside this machine"),
         ("http://localhost:1/", "inside this machine"),
-        ("http://user:secret@public.example/", "user name in it"),
+        ("http://user:secret@public.example/", "with a user name"),
         ("file:///etc/passwd", "scheme 'file'"),
         ("ftp://public.example/x", "scheme 'ftp'"),
         ("http://public.example:99999/", "Port out of range"),
@@ -636,7 +625,7 @@ def test_a_refusal_from_where_a_redirect_led_is_not_put_down_to_the_login(
     ],
 )
 @pytest.mark.parametrize("way", ["redirect", "realm"])
-def test_a_public_registry_cannot_send_us_inside(
+def test_a_public_registry_cannot_redirect_inside(
     registry: FaultRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, problem: str, way: str
 ) -> None:
     # The registry in this process plays the proxy on the way to a public one.
@@ -673,9 +662,7 @@ def test_an_anonymous_token_is_fetched_once(registry: FaultRegistry, source: Ima
     assert registry.requests[1].target == ("/token?service=fault+registry&scope=repository%3Ateam%2Fapp%3Apull")
 
 
-def test_each_repository_has_its_own_token_and_the_challenge_is_remembered(
-    registry: FaultRegistry, source: ImageSource
-) -> None:
+def test_repositories_share_a_challenge_but_no_token(registry: FaultRegistry, source: ImageSource) -> None:
     registry.auth = "bearer"
     for name in ("team/one:1", "team/two:1"):
         assert pull(source, registry.push(IMAGE, name)) == EXPECTED
@@ -700,7 +687,7 @@ def test_threads_share_a_token(registry: FaultRegistry, source: ImageSource) -> 
     assert sum(request.path == "/token" for request in registry.requests) == 2
 
 
-def test_a_token_that_expires_in_the_middle_is_renewed(registry: FaultRegistry, source: ImageSource) -> None:
+def test_a_token_that_expires_during_a_download_is_renewed(registry: FaultRegistry, source: ImageSource) -> None:
     registry.auth = "bearer"
     reference, blob = put(registry, BIG)
     registry.script = faults.on(faults.reset_in_body, lambda request: "authorization" in request.headers, times=1)
@@ -714,13 +701,11 @@ def test_a_token_that_expires_in_the_middle_is_renewed(registry: FaultRegistry, 
     assert sum(request.path == "/token" for request in registry.requests) == 2
 
 
-def test_a_registry_that_never_accepts_its_tokens_is_given_up_at_once(
-    registry: FaultRegistry, source: ImageSource
-) -> None:
+def test_a_registry_that_rejects_its_own_tokens_is_abandoned(registry: FaultRegistry, source: ImageSource) -> None:
     registry.auth = "bearer"
     registry.script = faults.on(faults.expire_token, lambda request: "/v2/" in request.path)
     message = said(source, registry.push(IMAGE, "team/app:1.0"))
-    assert "HTTP 401; it does not exist there or needs a login" in message
+    assert "HTTP 401; it does not exist, or requires a login" in message
     assert [request.path for request in registry.requests].count("/token") == 2
     assert len(registry.requests) == 5
 
@@ -739,7 +724,7 @@ def test_a_registry_that_never_accepts_its_tokens_is_given_up_at_once(
         (b" " * 2_000_000, "got more than 1048576 bytes"),
     ],
 )
-def test_a_token_server_that_answers_nonsense_is_said(
+def test_a_malformed_token_response_is_reported(
     registry: FaultRegistry, source: ImageSource, body: bytes, problem: str
 ) -> None:
     registry.auth = "bearer"
@@ -760,7 +745,7 @@ def log_in(monkeypatch: pytest.MonkeyPatch, directory: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["basic", "bearer"])
-def test_logs_in_and_shows_the_password_to_nobody_else(
+def test_a_password_is_sent_to_its_registry_alone(
     registry: FaultRegistry,
     elsewhere: FaultRegistry,
     source: ImageSource,
@@ -783,7 +768,7 @@ def test_logs_in_and_shows_the_password_to_nobody_else(
     registry.users = {"me": "changed"}
     registry.expire_tokens()
     message = said(source, registry.push(OTHER, "team/other:1.0"))
-    assert f"the login for {registry.host} is not enough, renew it with `podman login {registry.host}`" in message
+    assert f"the login for {registry.host} is not sufficient, renew it with `podman login {registry.host}`" in message
     for text in (message, caplog.text):
         assert "secret" not in text
         assert "bWU6c2VjcmV0" not in text
@@ -800,7 +785,7 @@ def test_an_identity_token_is_posted_for_a_token(
     assert "refresh" not in "".join(request.target for request in registry.requests)
 
 
-def test_a_login_is_for_its_own_host_only(
+def test_a_login_is_used_for_its_own_host_only(
     registry: FaultRegistry,
     elsewhere: FaultRegistry,
     source: ImageSource,
@@ -832,7 +817,7 @@ def configure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Calla
         yield write
 
 
-def test_mirrors_come_first_and_the_registry_last(
+def test_mirrors_are_tried_before_the_registry(
     registry: FaultRegistry, elsewhere: FaultRegistry, configure: Callable[[str], ImageSource]
 ) -> None:
     source = configure(
@@ -853,7 +838,7 @@ def test_mirrors_come_first_and_the_registry_last(
     assert len(registry.requests) == count
 
 
-def test_a_mirror_that_is_down_is_asked_for_one_image_only(
+def test_a_mirror_that_is_down_is_tried_once(
     registry: FaultRegistry, elsewhere: FaultRegistry, configure: Callable[[str], ImageSource]
 ) -> None:
     source = configure(
@@ -865,7 +850,7 @@ def test_a_mirror_that_is_down_is_asked_for_one_image_only(
     assert len(elsewhere.requests) == 2
 
 
-def test_a_blob_that_breaks_off_at_a_mirror_goes_on_at_the_registry(
+def test_a_download_from_a_mirror_resumes_at_the_registry(
     registry: FaultRegistry, elsewhere: FaultRegistry, configure: Callable[[str], ImageSource]
 ) -> None:
     source = configure(
@@ -879,7 +864,7 @@ def test_a_blob_that_breaks_off_at_a_mirror_goes_on_at_the_registry(
     assert "range" in registry.requests[0].headers
 
 
-def test_what_a_mirror_has_damaged_comes_from_the_registry(
+def test_a_blob_damaged_at_a_mirror_comes_from_the_registry(
     registry: FaultRegistry, elsewhere: FaultRegistry, configure: Callable[[str], ImageSource], tmp_path: Path
 ) -> None:
     source = configure(
@@ -895,7 +880,9 @@ def test_what_a_mirror_has_damaged_comes_from_the_registry(
     assert len(registry.requests) == len(IMAGE.blobs)
 
 
-def test_a_blocked_registry_is_not_asked(registry: FaultRegistry, configure: Callable[[str], ImageSource]) -> None:
+def test_a_blocked_registry_receives_no_request(
+    registry: FaultRegistry, configure: Callable[[str], ImageSource]
+) -> None:
     source = configure(f'[[registry]]\nlocation = "{registry.host}"\nblocked = true\n')
     assert "is blocked by " in said(source, registry.push(IMAGE, "team/app:1.0"))
     assert registry.requests == []

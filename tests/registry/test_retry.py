@@ -32,7 +32,7 @@ QUICK = Policy(first_delay=0, attempts=3, deadline=10)
         ("٣", None),
     ],
 )
-def test_reads_retry_after(text: str | None, seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_after_is_parsed(text: str | None, seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
@@ -43,34 +43,34 @@ def test_reads_retry_after(text: str | None, seconds: float | None, monkeypatch:
 
 
 @pytest.mark.parametrize(("status", "expected"), [(200, False), (404, False), (408, True), (429, True), (501, False)])
-def test_some_replies_may_be_others_the_next_time(status: int, expected: bool) -> None:
+def test_transient_statuses(status: int, expected: bool) -> None:
     assert is_transient(status) is expected
     assert all(is_transient(code) for code in (500, 502, 503, 504, 507, 520, 524, 599))
 
 
 @given(st.text())
-def test_retry_after_may_be_anything(text: str) -> None:
+def test_any_retry_after_header_is_parsed_without_an_error(text: str) -> None:
     seconds = parse_retry_after(text, NOW)
     assert seconds is None or seconds >= 0
 
 
-def test_the_message_names_the_last_problems_and_the_attempts() -> None:
+def test_the_message_has_the_last_problems_and_the_attempts() -> None:
     attempts = Attempts(QUICK, "image", threading.Event())
-    attempts.failed("first")
-    attempts.failed("second")
+    attempts.back_off("first")
+    attempts.back_off("second")
     with pytest.raises(RegistryError, match=r"^image: first; before: second; tried 3 times in 0 s$"):
-        attempts.failed("first")
+        attempts.back_off("first")
 
 
-def test_some_problems_are_worth_fewer_attempts() -> None:
+def test_a_problem_can_limit_the_attempts() -> None:
     attempts = Attempts(QUICK, "image", threading.Event())
     with pytest.raises(RegistryError, match=r"^image: no; tried once$"):
-        attempts.failed("no", most=1)
+        attempts.back_off("no", max_attempts=1)
 
 
-def test_a_server_that_asks_for_more_than_the_deadline_is_not_waited_for() -> None:
+def test_a_wait_beyond_the_deadline_ends_the_attempts() -> None:
     with pytest.raises(RegistryError, match=r"^image: busy; tried once, and it asks to wait 11 s$"):
-        Attempts(QUICK, "image", threading.Event()).failed("busy", wait=11)
+        Attempts(QUICK, "image", threading.Event()).back_off("busy", wait=11)
 
 
 class Recorder(threading.Event):
@@ -84,19 +84,19 @@ class Recorder(threading.Event):
 
 
 @pytest.mark.parametrize(("wait", "least", "most"), [(None, 0.5, 1), (0, 0.5, 1), (3, 3, 3)])
-def test_a_server_that_asks_for_no_time_is_not_pressed(wait: float | None, least: float, most: float) -> None:
+def test_a_wait_of_zero_still_backs_off(wait: float | None, least: float, most: float) -> None:
     recorder = Recorder()
-    Attempts(Policy(), "image", recorder).failed("busy", wait=wait)
+    Attempts(Policy(), "image", recorder).back_off("busy", wait=wait)
     assert least <= recorder.waited <= most
 
 
-def test_only_real_progress_begins_the_count_anew() -> None:
+def test_only_real_progress_resets_the_count() -> None:
     attempts = Attempts(QUICK, "image", threading.Event())
     for _ in range(5):
-        attempts.failed("broken off")
+        attempts.back_off("broken off")
         attempts.received(1 << 20)
     for _ in range(2):
-        attempts.failed("broken off")
+        attempts.back_off("broken off")
         attempts.received(1000)
     with pytest.raises(RegistryError):
-        attempts.failed("broken off")
+        attempts.back_off("broken off")

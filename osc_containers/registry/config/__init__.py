@@ -1,1 +1,1 @@
-"""Configuration files that podman and skopeo read, too: logins, mirrors, certificates, proxies."""
+"""Settings shared with podman and skopeo: logins, mirrors, certificates and proxies."""

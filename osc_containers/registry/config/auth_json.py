@@ -1,9 +1,10 @@
-"""The logins that podman, skopeo, buildah and docker have stored on this machine.
+"""Logins stored on this machine by podman, skopeo, buildah and docker.
 
 Files and their order: containers-auth.json(5), docker's `config.json`. Credential helpers are run as
-`docker-credential-NAME get`, the server's name on standard input (docker-credential-helpers, "Usage"). One that fails
-ends the search where podman's ends, too: where it is named for this very registry, or nothing else has a login. podman
-does not know docker's `credsStore`: it is asked about every registry, so that the public ones must do without it.
+`docker-credential-NAME get` with the server's name on standard input (docker-credential-helpers, "Usage"). If a helper
+fails, the search ends in the same cases as podman's: if the helper is configured for this very registry, or if nothing
+else has a login. podman ignores docker's `credsStore`, which is asked about every registry; if that helper fails,
+public registries must still work.
 """
 
 import base64
@@ -26,17 +27,19 @@ logger = logging.getLogger(__name__)
 
 _FILE_LIMIT = 4 << 20
 _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_HELPER_PATIENCE = 120.0  # seconds: it may ask for a passphrase
+_HELPER_TIMEOUT = 120.0
+"""Seconds; a helper may ask for a passphrase."""
 _NOT_FOUND = "credentials not found"
-_IDENTITY = "<token>"  # the user name with which a helper marks an identity token
+_IDENTITY = "<token>"
+"""The user name with which a helper marks an identity token."""
 _DOCKER_HUB = ("docker.io", "registry-1.docker.io")
 _DOCKER_HUB_KEYS = ("docker.io", "https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io")
 
 
 class Credentials(NamedTuple):
-    """A credential file: logins and names of helpers, each by registry or repository, and a helper for all others.
+    """A credential file: logins and helper names by registry or repository, and a helper for all others.
 
-    What stands for one registry is read when it is asked for: a slip there keeps nobody from the others.
+    The entry of a registry is parsed when it is needed, so that a mistake there does not affect other registries.
     """
 
     logins: Fields
@@ -44,24 +47,37 @@ class Credentials(NamedTuple):
     store: str
 
     def login(self, key: str) -> Login | None:
-        """Return what stands for `key`; None for nothing, as where docker only marks that a helper has it.
+        """Return the login for `key`; None if there is none, as in the entries by which docker marks a helper's.
 
-        :raises ValueError: it is malformed; the message holds nothing of its secrets.
+        :raises ValueError: the entry is malformed; the message contains no secrets.
         """
-        return _login(self.logins.member(key)) if key in self.logins else None
+        if key not in self.logins:
+            return None
+        entry = self.logins.member(key)
+        username, password = entry.text("username", ""), entry.text("password", "")
+        if "auth" in entry:
+            # Go's decoder, which podman uses, ignores line breaks.
+            encoded = entry.text("auth").replace("\r", "").replace("\n", "")
+            try:
+                decoded = base64.b64decode(encoded, validate=True).decode()
+            except ValueError:
+                raise ValueError(f"{entry.where}: auth: not a user name and a password in base64") from None
+            username, _, password = decoded.partition(":")
+        login = Login(username=username, password=password.strip("\0"), identity_token=entry.text("identitytoken", ""))
+        return login if login.username or login.identity_token else None
 
     def helper(self, key: str) -> str | None:
         """Return the name of the helper for `key`.
 
-        :raises ValueError: it is malformed.
+        :raises ValueError: the entry is malformed.
         """
         return self.helpers.line(key) if key in self.helpers else None
 
 
 def parse(text: bytes, where: str) -> Credentials:
-    """Read a credential file.
+    """Parse a credential file.
 
-    :raises ValueError: it is malformed; the message holds nothing of its secrets.
+    :raises ValueError: the file is malformed; the message contains no secrets.
     """
     document = strict_json.load(text, where)
     nothing = Fields({}, where)
@@ -72,31 +88,18 @@ def parse(text: bytes, where: str) -> Credentials:
     )
 
 
-def _login(entry: Fields) -> Login | None:
-    username, password = entry.text("username", ""), entry.text("password", "")
-    if "auth" in entry:
-        encoded = entry.text("auth").replace("\r", "").replace("\n", "")  # which Go passes over, too
-        try:
-            decoded = base64.b64decode(encoded, validate=True).decode()
-        except ValueError:
-            raise ValueError(f"{entry.where}: auth: not base64 of a name and a password") from None
-        username, _, password = decoded.partition(":")
-    login = Login(username=username, password=password.strip("\0"), identity_token=entry.text("identitytoken", ""))
-    return login if login.username or login.identity_token else None
-
-
 def files(environ: Mapping[str, str], user: int) -> tuple[Path, ...]:
-    """Return where credential files may be, the first to look at first.
+    """Return the possible paths of credential files, in the order in which they are searched.
 
-    What the environment names stands for the file of `podman login` (containers/common, `GetDefaultAuthFile`); the
-    others are looked at after it, as podman does up to 4.3. Later ones read no other file (containers/image 5.24), but
-    whoever is logged in there is so here, too.
+    A path from the environment replaces the file of `podman login` (containers/common, `GetDefaultAuthFile`). The other
+    files are searched after it, as in podman up to 4.3. Newer versions read no other file (containers/image 5.24), but
+    a login that is stored there is used here nevertheless.
     """
     home = Path(environ.get("HOME") or "/")
     runtime, docker = environ.get("XDG_RUNTIME_DIR"), environ.get("DOCKER_CONFIG")
     docker_file = Path(docker or home / ".docker") / "config.json"
-    if named := environ.get("REGISTRY_AUTH_FILE"):
-        first = Path(named)
+    if override := environ.get("REGISTRY_AUTH_FILE"):
+        first = Path(override)
     elif docker:
         first = docker_file
     else:
@@ -106,23 +109,23 @@ def files(environ: Mapping[str, str], user: int) -> tuple[Path, ...]:
 
 
 class Logins:
-    """What the files and `helpers` say, each asked once; may be used from several threads.
+    """The logins from files and helpers, each asked once; may be used from several threads.
 
-    `helpers` are those of registries.conf, in whose list `containers-auth.json` stands for the files.
+    `helpers` come from registries.conf, where `containers-auth.json` stands for the files.
     """
 
     def __init__(self, helpers: Sequence[str], environ: Mapping[str, str]) -> None:
         self._helpers = helpers or (AUTH_FILES,)
         self._files = files(environ, os.getuid())
         self._lock = threading.Lock()
-        self._read: dict[Path, Credentials] = {}
-        self._helped: dict[tuple[str, str], Login | RegistryError | None] = {}
+        self._credentials: dict[Path, Credentials] = {}
+        self._answers: dict[tuple[str, str], Login | RegistryError | None] = {}
         self._warned: set[Path] = set()
 
     def find(self, host: str, repository: str) -> Login | None:
-        """Return the login for a repository: of the first file that has one, that of the longest name.
+        """Return the login for a repository: in the first file that has one, the entry with the longest name.
 
-        :raises RegistryError: there is none, and a file is malformed, or a helper fails.
+        :raises RegistryError: there is no login, and a file is malformed or a helper fails.
         """
         problems: list[str] = []
         with self._lock:
@@ -141,9 +144,9 @@ class Logins:
     def _find_in_files(self, host: str, repository: str) -> Login | None:
         for path in self._files:
             try:
-                if path not in self._read:
-                    self._read[path] = _load(path)
-                if login := self._find_in(self._read[path], host, repository, path):
+                if path not in self._credentials:
+                    self._credentials[path] = _load(path)
+                if login := self._find_in(self._credentials[path], host, repository, path):
                     return login
             except ValueError as error:
                 raise RegistryError(f"{error}; correct it, or log in again") from None
@@ -154,9 +157,10 @@ class Logins:
         for key in keys:
             if (helper := credentials.helper(key)) and (login := self._ask(helper, key)):
                 return login
+        # docker has at times written URLs as keys.
         urls = [key for key in credentials.logins.values if "://" in key]
         for key in keys:
-            for name in (key, *(url for url in urls if _host_of(url) == key)):
+            for name in (key, *(url for url in urls if url.partition("://")[2].partition("/")[0] == key)):
                 if login := credentials.login(name):
                     return login
         return self._find_in_store(credentials.store, host, path) if credentials.store else None
@@ -169,19 +173,19 @@ class Logins:
             except RegistryError as error:
                 if path not in self._warned:
                     self._warned.add(path)
-                    logger.warning("%s: credsStore: %s; going on without: mend it, or remove credsStore", path, error)
+                    logger.warning("%s: credsStore: %s; continuing without it: repair or remove it", path, error)
         return None
 
     def _ask(self, helper: str, server: str) -> Login | None:
-        if (helper, server) not in self._helped:
+        if (helper, server) not in self._answers:
             try:
-                self._helped[helper, server] = _run_helper(helper, server)
+                self._answers[helper, server] = _run_helper(helper, server)
             except RegistryError as error:
-                self._helped[helper, server] = error
-        found = self._helped[helper, server]
-        if isinstance(found, RegistryError):
-            raise found
-        return found
+                self._answers[helper, server] = error
+        answer = self._answers[helper, server]
+        if isinstance(answer, RegistryError):
+            raise answer
+        return answer
 
 
 def _load(path: Path) -> Credentials:
@@ -196,16 +200,11 @@ def _load(path: Path) -> Credentials:
 
 
 def _keys(host: str, repository: str) -> Iterator[str]:
-    """Yield the names under which a login may stand, the most special first."""
+    """Yield the names that a login may be stored under, the most specific first."""
     parts = repository.split("/")
     for count in range(len(parts), 0, -1):
         yield "/".join((host, *parts[:count]))
     yield from _DOCKER_HUB_KEYS if host in _DOCKER_HUB else (host,)
-
-
-def _host_of(key: str) -> str:
-    """Return the host of a key that is a URL, as docker has written them at times."""
-    return key.partition("://")[2].partition("/")[0]
 
 
 def _run_helper(helper: str, server: str) -> Login | None:
@@ -214,16 +213,16 @@ def _run_helper(helper: str, server: str) -> Login | None:
         raise RegistryError(f"credential helper {helper[:80]!r}: expected a name of letters, digits and '._-'")
     try:
         done = subprocess.run(
-            [program, "get"], input=server.encode(), capture_output=True, timeout=_HELPER_PATIENCE, check=False
+            [program, "get"], input=server.encode(), capture_output=True, timeout=_HELPER_TIMEOUT, check=False
         )
     except FileNotFoundError:
-        raise RegistryError(f"{program}: not installed, but asked for the login at {server}") from None
+        raise RegistryError(f"{program}: not installed, but needed for the login at {server}") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RegistryError(f"{program}: cannot be run for {server}: {type(error).__name__}") from None
     if done.returncode != 0:
         if _NOT_FOUND in done.stdout.decode(errors="replace"):
             return None
-        raise RegistryError(f"{program}: fails for {server} with status {done.returncode}")
+        raise RegistryError(f"{program}: failed for {server} with status {done.returncode}")
     try:
         reply = strict_json.load(done.stdout[:_FILE_LIMIT], program)
         username, secret = reply.text("Username", ""), reply.text("Secret", "")

@@ -1,7 +1,7 @@
-"""Whom to believe at a registry, and which certificate to show it.
+"""TLS trust per registry: which authorities are accepted, and which client certificate is sent.
 
-Spec: containers-certs.d(5); docker's /etc/docker/certs.d has the same form. A directory that is closed to us is passed
-by, as containers/image does: it is often somebody else's, and where it does matter, the registry's refusal says so.
+Source: containers-certs.d(5); docker's /etc/docker/certs.d has the same format. A directory that we may not read is
+skipped, as in containers/image: it often belongs to another user, and if it matters, the registry's refusal says so.
 """
 
 import os
@@ -16,13 +16,13 @@ _SYSTEM = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 
 
 def directory_of(host: str, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the first directory for `host` (with its port); None where there is none."""
+    """Return the first existing directory for `host` (with its port); None if there is none."""
     home = Path(environ.get("HOME") or "/") / ".config/containers/certs.d"
     return next((base / host for base in (home, *_SYSTEM) if _is_directory(base / host)), None)
 
 
-def place_for(host: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """Return where to put certificates for `host`: the directory that is read, or the one to be made."""
+def directory_for(host: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the directory to put certificates for `host` into: the existing one, or one to be created."""
     return directory_of(host, environ) or _SYSTEM[0] / host
 
 
@@ -34,20 +34,21 @@ def _is_directory(path: Path) -> bool:
 
 
 def system_context() -> ssl.SSLContext:
-    """Return the TLS settings for a registry of which nothing is configured.
+    """Return the TLS settings for a registry without configuration.
 
-    To read the system's authorities takes some 30 ms, in which other threads can run.
+    This takes about 30 ms, to read the system's authorities; other threads can run meanwhile.
     """
     return context_for(None)
 
 
 def context_for(directory: Path | None, *, insecure: bool = False) -> ssl.SSLContext:
-    """Return the TLS settings for a registry: the system's authorities and those of `directory`.
+    """Return the TLS settings for a registry, with the authorities of the system and of `directory`.
 
-    :raises RegistryError: the directory has a half of a pair, or a file that is no certificate or key.
+    :raises RegistryError: the directory has a certificate without its key, a key without its certificate, or a file
+        that is neither.
     """
     context = ssl.create_default_context()
-    # As podman does: an authority that was put there by hand is believed, whether it is a root or not.
+    # As in podman, an authority that was installed by hand is trusted even if it is not a root.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if insecure:
@@ -57,7 +58,7 @@ def context_for(directory: Path | None, *, insecure: bool = False) -> ssl.SSLCon
         try:
             _load(context, path)
         except ssl.SSLError:
-            raise RegistryError(f"{path}: not a certificate, or not the key of it, in the form PEM") from None
+            raise RegistryError(f"{path}: not a certificate in PEM format, or not the key for it") from None
         except OSError as error:
             raise RegistryError(f"{path}: {error.strerror}") from None
     return context
@@ -74,12 +75,14 @@ def _files(directory: Path) -> Iterable[Path]:
 
 def _load(context: ssl.SSLContext, path: Path) -> None:
     if path.suffix == ".crt":
-        with suppress(FileNotFoundError):  # RHEL's links lead nowhere as long as the machine is not registered
+        # On RHEL, links lead nowhere until the machine is registered.
+        with suppress(FileNotFoundError):
             context.load_verify_locations(path)
     elif path.suffix == ".cert":
         key = path.with_suffix(".key")
         if not key.exists():
-            raise RegistryError(f"{path}: there is no {key.name} beside it")
+            raise RegistryError(f"{path}: {key.name} is missing in the same directory")
+        # Without a password, OpenSSL would ask for one on the terminal.
         context.load_cert_chain(path, key, password="")
     elif path.suffix == ".key" and not path.with_suffix(".cert").exists():
-        raise RegistryError(f"{path}: there is no {path.with_suffix('.cert').name} beside it")
+        raise RegistryError(f"{path}: {path.with_suffix('.cert').name} is missing in the same directory")

@@ -1,7 +1,7 @@
-"""The proxies of the environment (`HTTPS_PROXY`, `NO_PROXY`, …), read as podman and skopeo read them.
+"""Proxies from the environment (`HTTPS_PROXY`, `NO_PROXY`, …), interpreted as by podman and skopeo.
 
-Spec: Go's golang.org/x/net/http/httpproxy, `Config`. What there is in Python reads `NO_PROXY` otherwise, and each
-release of requests in another way, so that a registry would be reached by one program and not by the other.
+Source: Go's golang.org/x/net/http/httpproxy, `Config`. Python's libraries interpret `NO_PROXY` differently, and so do
+releases of requests among each other; one program would then reach a registry and another would not.
 """
 
 import ipaddress
@@ -21,12 +21,12 @@ from osc_containers.registry.errors import Failure
 
 
 def of_environment(url: str) -> str | None:
-    """Return the URL of the proxy that a request for `url` goes through; None for none, as always for this machine."""
+    """Return the URL of the proxy for requests to `url`; None for a direct connection, as always to this machine."""
     scheme, host, port = url_policy.origin(url)
     proxy = _variable(f"{scheme}_proxy")
     if not proxy or url_policy.is_loopback(host):
         return None
-    if any(_covers(entry.strip().lower(), host, port) for entry in _variable("no_proxy").split(",")):
+    if any(_matches(entry.strip().lower(), host, port) for entry in _variable("no_proxy").split(",")):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 
@@ -35,12 +35,13 @@ def _variable(name: str) -> str:
     return os.environ.get(name.upper()) or os.environ.get(name, "")
 
 
-def _covers(entry: str, host: str, port: int) -> bool:
-    """Tell whether an entry of `NO_PROXY` is about a host: `*`, an address, a network or a domain, perhaps a port."""
+def _matches(entry: str, host: str, port: int) -> bool:
+    """Tell whether an entry of `NO_PROXY` matches: `*`, an address, a network or a domain, optionally with a port."""
     if entry == "*":
         return True
     name, separator, number = entry.rpartition(":")
-    if not separator or (":" in name and not name.endswith("]")):  # no port, or an address of version 6
+    # There is no port, or the colon belongs to an IPv6 address.
+    if not separator or (":" in name and not name.endswith("]")):
         name, number = entry, ""
     if number not in ("", str(port)):
         return False
@@ -48,18 +49,19 @@ def _covers(entry: str, host: str, port: int) -> bool:
         return ipaddress.ip_address(host) in ipaddress.ip_network(name.strip("[]"), strict=False)
     except ValueError:
         domain = name.removeprefix("*") if name.startswith("*.") else name
-    # A domain is about itself and what is below it; with a dot before it, about the latter only.
+    # A domain matches itself and its subdomains; with a leading dot, only the subdomains.
     return bool(domain) and (host if domain.startswith(".") else f".{host}").endswith(f".{domain.removeprefix('.')}")
 
 
 def manager(proxy: str, **settings: Any) -> PoolManager:
-    """Return what makes connections through a proxy, with the login that its URL has.
+    """Return the pool manager for a proxy, with the login from its URL.
 
-    :raises Failure: it is no URL of an HTTP proxy; SOCKS is not spoken.
+    :raises Failure: this is not the URL of an HTTP proxy. SOCKS proxies are not supported.
     """
     try:
         user, _, password = (parse_url(proxy).auth or "").partition(":")
-        login = Login(username=unquote(user), password=unquote(password))  # urllib3 would send it in latin-1
+        # Not left to urllib3, which sends logins in latin-1.
+        login = Login(username=unquote(user), password=unquote(password))
         headers = {"Proxy-Authorization": login.basic} if user else None
         # Without a context of ours, Python 3.13 refuses authorities here that we accept for a registry. With one,
         # urllib3 1 does not compare the proxy's name with the certificate.
@@ -67,7 +69,5 @@ def manager(proxy: str, **settings: Any) -> PoolManager:
         context = certs_d.system_context() if needs_context else None
         return ProxyManager(proxy, proxy_headers=headers, proxy_ssl_context=context, **settings)
     except (HTTPError, ValueError) as error:
-        shown = url_policy.shown(proxy)
-        raise Failure(
-            f"{shown}: no HTTP proxy, {type(error).__name__}; correct https_proxy and its like", is_final=True
-        ) from None
+        problem = f"not the URL of an HTTP proxy, {type(error).__name__}; correct https_proxy (or http_proxy)"
+        raise Failure(f"{url_policy.redact(proxy)}: {problem}", is_final=True) from None

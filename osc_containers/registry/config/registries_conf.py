@@ -1,8 +1,8 @@
-"""Where an image really is: mirrors, other locations, and what the administrator forbids.
+"""registries.conf: mirrors, other locations, and registries that the administrator blocks.
 
-Spec: containers-registries.conf(5), version 2, and containers-registries.conf.d(5); the search order of files also has
-the vendor's below /usr/share (containers-config(5)). Aliases of short names and registries to search have no say: what
-is named has its registry, or is Docker Hub's, as for skopeo's `docker://`, by which kiwi pulls.
+Sources: containers-registries.conf(5), version 2; containers-registries.conf.d(5); for the vendor's files below
+/usr/share, containers-config(5). Aliases of short names and lists of registries to search are ignored: every reference
+has its registry, or is Docker Hub's, as in skopeo's `docker://`, by which kiwi pulls.
 """
 
 import os
@@ -20,8 +20,8 @@ _FILE_LIMIT = 4 << 20
 _USES = ("all", "digest-only", "tag-only")
 
 
-class Place(NamedTuple):
-    """A repository at a registry, and whether plain HTTP and unknown certificates are allowed there."""
+class PullEndpoint(NamedTuple):
+    """A repository at a registry; `insecure` allows plain HTTP and unverified certificates there."""
 
     host: str
     repository: str
@@ -30,15 +30,15 @@ class Place(NamedTuple):
 
 
 class Mirror(NamedTuple):
-    """Another location for what a table is about, and for which pulls it may be used."""
+    """A mirror, and the pulls it may be used for (one of `_USES`)."""
 
     location: str
     insecure: bool
     use: str
 
 
-class Table(NamedTuple):
-    """A `[[registry]]` table: what holds for images whose names begin with `prefix`."""
+class RegistryConfig(NamedTuple):
+    """A `[[registry]]` table: the settings for images whose names begin with `prefix`."""
 
     prefix: str
     location: str | None
@@ -48,7 +48,7 @@ class Table(NamedTuple):
     where: str
 
     def match(self, reference: Reference) -> int:
-        """Return how many characters of the name the prefix covers; 0 where it does not fit."""
+        """Return the number of characters of the name that the prefix covers; 0 if it does not match."""
         name = str(reference)
         if self.prefix.startswith("*."):
             host = reference.registry.partition(":")[0]
@@ -56,64 +56,66 @@ class Table(NamedTuple):
         rest = name[len(self.prefix) :]
         return len(self.prefix) if name.startswith(self.prefix) and (not rest or rest[0] in "/:@") else 0
 
-    def places(self, reference: Reference, *, by_digest: bool) -> Iterator[Place]:
-        """Yield where to look for the image, the mirrors first.
+    def endpoints(self, reference: Reference, *, by_digest: bool) -> Iterator[PullEndpoint]:
+        """Yield the endpoints for an image, the mirrors first.
 
-        :raises ValueError: a location and the rest of the name give no name.
+        :raises ValueError: a location and the rest of the name are not a valid name.
         """
         rest = reference.name[self.match(reference) :]
         for mirror in self.mirrors:
             if {"digest-only": by_digest, "tag-only": reference.digest is None}.get(mirror.use, True):
-                yield _place(mirror.location + rest, mirror.insecure, is_mirror=True)
-        yield _place(reference.name if self.location is None else self.location + rest, self.insecure)
+                yield _endpoint(mirror.location + rest, mirror.insecure, is_mirror=True)
+        yield _endpoint(reference.name if self.location is None else self.location + rest, self.insecure)
 
 
-def _place(name: str, insecure: bool, is_mirror: bool = False) -> Place:
+def _endpoint(name: str, insecure: bool, is_mirror: bool = False) -> PullEndpoint:
     moved = Reference.parse(name)
-    if moved.name != name:  # a host without dot and port would become a repository of Docker Hub
-        raise ValueError(f"{name!r} is not the whole name of a repository, which is {moved.name!r}")
-    return Place(host=moved.registry, repository=moved.repository, insecure=insecure, is_mirror=is_mirror)
+    # A host without a dot and a port would be taken for a repository of Docker Hub.
+    if moved.name != name:
+        raise ValueError(f"{name!r} is not the full name of a repository, expected one like {moved.name!r}")
+    return PullEndpoint(host=moved.registry, repository=moved.repository, insecure=insecure, is_mirror=is_mirror)
 
 
 class Configuration(NamedTuple):
-    """What one or more files say."""
+    """The contents of one or more files."""
 
-    tables: tuple[Table, ...] = ()
+    registries: tuple[RegistryConfig, ...] = ()
     helpers: tuple[str, ...] = ()
 
-    def places(self, reference: Reference, *, by_digest: bool) -> tuple[Place, ...]:
-        """Return where to look for an image, in this order.
+    def endpoints(self, reference: Reference, *, by_digest: bool) -> tuple[PullEndpoint, ...]:
+        """Return the endpoints for an image, in the order in which they are to be tried.
 
-        `by_digest` says whether it is asked for by digest, which makes it the same everywhere.
+        `by_digest` says whether the image is requested by digest, and therefore the same at every endpoint.
 
-        :raises RegistryError: it is blocked, or a location does not fit.
+        :raises RegistryError: the image is blocked, or a location does not fit.
         """
-        fitting = (table for table in self.tables if table.match(reference))
-        table = max(fitting, key=lambda table: len(table.prefix), default=None)
-        if table is None:
-            return (Place(host=reference.registry, repository=reference.repository),)
-        if table.blocked:
-            raise RegistryError(f"{reference}: registry {table.prefix!r} is blocked by {table.where}")
+        matching = (registry for registry in self.registries if registry.match(reference))
+        registry = max(matching, key=lambda registry: len(registry.prefix), default=None)
+        if registry is None:
+            return (PullEndpoint(host=reference.registry, repository=reference.repository),)
+        if registry.blocked:
+            raise RegistryError(f"{reference}: registry {registry.prefix!r} is blocked by {registry.where}")
         try:
-            return tuple(table.places(reference, by_digest=by_digest))
+            return tuple(registry.endpoints(reference, by_digest=by_digest))
         except ValueError as error:
-            raise RegistryError(f"{table.where}: {reference} cannot be moved: {error}") from None
+            raise RegistryError(f"{registry.where}: cannot be applied to {reference}: {error}") from None
 
     def updated(self, later: "Configuration") -> "Configuration":
-        """Return this with what a later file says: it replaces lists, and tables of the same prefix.
+        """Return the configuration after a later file, which replaces lists, and tables of the same prefix.
 
-        Of those of the same prefix in one file, the first counts.
+        Of several tables of the same prefix in one file, the first counts.
         """
-        tables = {table.prefix: table for table in (*self.tables, *reversed(later.tables))}
-        return Configuration(tables=tuple(tables.values()), helpers=later.helpers or self.helpers)
+        registries = {registry.prefix: registry for registry in (*self.registries, *reversed(later.registries))}
+        return Configuration(registries=tuple(registries.values()), helpers=later.helpers or self.helpers)
 
 
 def parse(text: bytes, where: str) -> Configuration:
-    """Read one file.
+    """Parse one file.
 
-    :raises ValueError: it is malformed, or of version 1.
+    :raises ValueError: the file is malformed, or of version 1.
     """
-    import tomllib  # many machines have no such file
+    # Imported here because many machines have no such file.
+    import tomllib
 
     try:
         document = Fields.of(tomllib.loads(text.decode()), where)
@@ -121,21 +123,21 @@ def parse(text: bytes, where: str) -> Configuration:
         raise ValueError(f"{where}: not valid TOML; {str(error)[:200]}") from None
     if "registries" in document:
         raise ValueError(
-            f"{where}: version 1 of registries.conf; write it as version 2 (containers-registries.conf(5))"
+            f"{where}: got version 1 of registries.conf, expected version 2; convert it (containers-registries.conf(5))"
         )
     return Configuration(
-        tables=tuple(_table(item) for item in document.members("registry")),
+        registries=tuple(_registry(item) for item in document.members("registry")),
         helpers=document.lines("credential-helpers"),
     )
 
 
-def _table(item: Fields) -> Table:
+def _registry(item: Fields) -> RegistryConfig:
     location = item.line("location", "").rstrip("/")
     prefix = item.line("prefix", "").rstrip("/") or location
     if not prefix:
         raise ValueError(f"{item.where}: got neither prefix nor location")
     digest_only = _flag(item, "mirror-by-digest-only")
-    return Table(
+    return RegistryConfig(
         prefix=prefix,
         location=location or None,
         insecure=_flag(item, "insecure"),
@@ -161,22 +163,24 @@ def _flag(item: Fields, key: str) -> bool:
 
 
 def files(environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """Return the files to read, each with more to say than the one before."""
-    home = Path(environ.get("HOME") or "/", ".config/containers")  # which XDG_CONFIG_HOME does not move for podman
+    """Return the files to read; later ones take precedence."""
+    # For podman, XDG_CONFIG_HOME does not move this directory.
+    home = Path(environ.get("HOME") or "/", ".config/containers")
     levels: tuple[Path, ...] = (Path("/usr/share/containers"), Path("/etc/containers"), home)
     override = environ.get("CONTAINERS_REGISTRIES_CONF")
-    there = [level for level in levels if (level / "registries.conf").is_file()]
-    first = [Path(override)] if override else [level / "registries.conf" for level in there[-1:]]
-    if not override and there[-1:] == [home]:
-        levels = (home,)  # a user who has a file of their own has all of it
+    existing = [level for level in levels if (level / "registries.conf").is_file()]
+    main = [Path(override)] if override else [level / "registries.conf" for level in existing[-1:]]
+    if not override and existing[-1:] == [home]:
+        # The file of a user replaces the system's, with its drop-ins.
+        levels = (home,)
     drop_ins = [path for level in levels for path in sorted((level / "registries.conf.d").glob("*.conf"))]
-    return (*first, *drop_ins)
+    return (*main, *drop_ins)
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Configuration:
     """Read all files.
 
-    :raises RegistryError: one of them is malformed or cannot be read.
+    :raises RegistryError: a file is malformed or cannot be read.
     """
     configuration = Configuration()
     for path in files(environ):

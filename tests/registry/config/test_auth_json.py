@@ -57,7 +57,7 @@ AUTHS = {
         ("example", "x", None),
     ],
 )
-def test_the_longest_name_decides(tmp_path: Path, host: str, repository: str, user: str | None) -> None:
+def test_the_longest_name_takes_precedence(tmp_path: Path, host: str, repository: str, user: str | None) -> None:
     found = Logins((), written(tmp_path, {"auths": AUTHS})).find(host, repository)
     assert (found.username if found else None) == user
     assert found is None or found.password == "secret"
@@ -69,7 +69,7 @@ def test_identity_tokens_are_read(tmp_path: Path) -> None:
     assert found.identity_token == "refresh"
 
 
-def test_the_files_are_looked_at_in_podmans_order(tmp_path: Path) -> None:
+def test_files_are_searched_in_podmans_order(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")}
     paths = ["run/containers/auth.json", ".config/containers/auth.json", ".docker/config.json"]
     assert [str(path) for path in auth_json.files(environ, 0)] == [str(tmp_path / path) for path in paths]
@@ -101,7 +101,7 @@ def test_the_environment_moves_the_files(environ: dict[str, str], expected: list
     assert [str(path) for path in auth_json.files({"HOME": "/h"} | environ, 7)] == expected
 
 
-def test_a_file_of_the_environment_without_the_login_hides_no_other(tmp_path: Path) -> None:
+def test_a_file_from_the_environment_does_not_hide_others(tmp_path: Path) -> None:
     (tmp_path / ".docker").mkdir()
     (tmp_path / ".docker/config.json").write_text(json.dumps({"auths": {"a.example": entry("docker")}}))
     environ = written(tmp_path, {"auths": {"b.example": entry("named")}}) | {"HOME": str(tmp_path)}
@@ -167,7 +167,7 @@ def test_helpers_are_asked(
     assert len(asked) == len(set(asked))
 
 
-def test_a_helper_of_registries_conf_is_asked_in_its_order(
+def test_helpers_of_registries_conf_are_asked_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -181,17 +181,17 @@ def test_a_helper_of_registries_conf_is_asked_in_its_order(
 @pytest.mark.parametrize(
     ("name", "host", "problem"),
     [
-        ("test", "broken.example", "docker-credential-test: fails for broken.example with status 3"),
+        ("test", "broken.example", "docker-credential-test: failed for broken.example with status 3"),
         ("test", "odd.example", "docker-credential-test: the reply for odd.example is malformed"),
         (
             "missing",
             "a.example",
-            "docker-credential-missing: not installed, but asked for the login at a.example",
+            "docker-credential-missing: not installed, but needed for the login at a.example",
         ),
         ("../../bin/sh", "a.example", "credential helper '../../bin/sh': expected a name of letters"),
     ],
 )
-def test_a_helper_that_fails_is_said_without_what_it_said(
+def test_a_failing_helper_is_reported_without_its_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: Path, name: str, host: str, problem: str
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -204,11 +204,11 @@ def test_a_helper_that_fails_is_said_without_what_it_said(
 @pytest.mark.parametrize(
     ("store", "problem"),
     [
-        ("missing", "docker-credential-missing: not installed, but asked for the login at broken.example"),
-        ("test", "docker-credential-test: fails for broken.example with status 3"),
+        ("missing", "docker-credential-missing: not installed, but needed for the login at broken.example"),
+        ("test", "docker-credential-test: failed for broken.example with status 3"),
     ],
 )
-def test_a_store_that_cannot_be_asked_has_no_login_and_one_warning(
+def test_an_unusable_store_causes_one_warning(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     helper: Path,
@@ -227,7 +227,7 @@ def test_a_store_that_cannot_be_asked_has_no_login_and_one_warning(
     assert "secret" not in warning
 
 
-def test_helpers_of_registries_conf_that_fail_are_passed_over_where_another_has_the_login(
+def test_failing_helpers_are_skipped_if_another_has_the_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -249,14 +249,14 @@ def test_helpers_of_registries_conf_that_fail_are_passed_over_where_another_has_
         ("[]", "got an array, expected an object"),
         ('{"auths": []}', "auths: got an array, expected an object"),
         ('{"auths": {"a": "secret"}}', "got a string, expected an object"),
-        ('{"auths": {"a": {"auth": "%%secret"}}}', "auth: not base64 of a name and a password"),
-        ('{"auths": {"a": {"auth": "/////w=="}}}', "auth: not base64 of a name and a password"),
-        ('{"auths": {"a": {"auth": "secrét"}}}', "auth: not base64 of a name and a password"),
+        ('{"auths": {"a": {"auth": "%%secret"}}}', "auth: not a user name and a password in base64"),
+        ('{"auths": {"a": {"auth": "/////w=="}}}', "auth: not a user name and a password in base64"),
+        ('{"auths": {"a": {"auth": "secrét"}}}', "auth: not a user name and a password in base64"),
         ('{"credHelpers": {"a": 5}}', "got a number, expected a string"),
         ('{"credsStore": {}}', "got an object, expected a string"),
     ],
 )
-def test_a_malformed_file_is_said_without_what_is_in_it(tmp_path: Path, text: str, problem: str) -> None:
+def test_a_malformed_file_is_reported_without_its_contents(tmp_path: Path, text: str, problem: str) -> None:
     file = tmp_path / "auth.json"
     file.write_text(text)
     with pytest.raises(RegistryError) as caught:
@@ -278,16 +278,14 @@ def test_a_malformed_file_is_said_without_what_is_in_it(tmp_path: Path, text: st
         {"auths": {"": entry("nobody")}},
     ],
 )
-def test_a_slip_in_the_entry_of_a_registry_is_no_matter_of_the_others(
-    tmp_path: Path, slip: dict[str, dict[str, object]]
-) -> None:
+def test_a_malformed_entry_does_not_affect_other_registries(tmp_path: Path, slip: dict[str, dict[str, object]]) -> None:
     document = slip | {"auths": {"a.example": entry("me")} | slip.get("auths", {})}
     found = Logins((), written(tmp_path, document))
     assert found.find("a.example", "x") == Login(username="me", password="secret")
     assert found.find("c.example", "x") is None
 
 
-def test_a_broken_file_is_no_matter_where_an_earlier_one_has_the_login(tmp_path: Path) -> None:
+def test_a_malformed_file_after_a_login_does_not_matter(tmp_path: Path) -> None:
     (tmp_path / ".config/containers").mkdir(parents=True)
     (tmp_path / ".config/containers/auth.json").write_text(json.dumps({"auths": {"a.example": entry("me")}}))
     (tmp_path / ".docker").mkdir()
@@ -298,7 +296,7 @@ def test_a_broken_file_is_no_matter_where_an_earlier_one_has_the_login(tmp_path:
         found.find("b.example", "x")
 
 
-def test_line_ends_in_base64_do_not_count(tmp_path: Path) -> None:
+def test_line_breaks_in_base64_are_ignored(tmp_path: Path) -> None:
     wrapped = entry("me")["auth"][:8] + "\r\n" + entry("me")["auth"][8:] + "\n"
     found = Logins((), written(tmp_path, {"auths": {"a.example": {"auth": wrapped}}}))
     assert found.find("a.example", "x") == Login(username="me", password="secret")
@@ -320,7 +318,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_a_file_may_hold_anything(document: object) -> None:
+def test_any_file_is_parsed_or_refused(document: object) -> None:
     try:
         auth_json.parse(json.dumps(document).encode(), "file")
     except ValueError as error:

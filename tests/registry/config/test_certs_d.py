@@ -24,9 +24,7 @@ def _not_root() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("closed", ["docker", "docker/certs.d", f"docker/certs.d/{HOST}"])
-def test_a_directory_that_is_closed_to_us_is_passed_by(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
-) -> None:
+def test_an_unreadable_directory_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
     base = Path("docker/certs.d")  # relative, for what is above tmp_path is closed as well
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(certs_d, "_SYSTEM", (base,))
@@ -42,6 +40,6 @@ def test_a_directory_that_is_closed_to_us_is_passed_by(
         Path(closed).chmod(0o755)
 
 
-def test_a_link_that_leads_nowhere_is_no_authority(tmp_path: Path) -> None:
+def test_a_dangling_link_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "redhat-ca.crt").symlink_to("/etc/rhsm/ca/not-there.pem")
     certs_d.context_for(tmp_path)

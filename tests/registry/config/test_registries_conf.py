@@ -74,7 +74,7 @@ location = "hub-mirror.example:5000"
 
 
 def places(configuration: Configuration, name: str, *, by_digest: bool = False) -> list[str]:
-    found = configuration.places(Reference.parse(name), by_digest=by_digest)
+    found = configuration.endpoints(Reference.parse(name), by_digest=by_digest)
     return [f"{place.host}/{place.repository}{' insecure' if place.insecure else ''}" for place in found]
 
 
@@ -104,12 +104,12 @@ def places(configuration: Configuration, name: str, *, by_digest: bool = False) 
         ("busybox", ["hub-mirror.example:5000/library/busybox", "docker.io/library/busybox"]),
     ],
 )
-def test_finds_the_places(name: str, expected: list[str]) -> None:
+def test_endpoints_follow_the_manual(name: str, expected: list[str]) -> None:
     assert places(registries_conf.parse(MANUAL.encode(), "conf"), name) == expected
 
 
 @pytest.mark.parametrize("tables", [("*.example.org", "a.b.example.org"), ("a.b.example.org", "*.example.org")])
-def test_the_longest_prefix_counts_wherever_it_stands(tables: tuple[str, str]) -> None:
+def test_the_longest_prefix_takes_precedence(tables: tuple[str, str]) -> None:
     blocks = "".join(f'[[registry]]\nprefix = "{prefix}"\nblocked = {{}}\n' for prefix in tables)
     for is_blocked in ("true", "false"):
         others = "false" if is_blocked == "true" else "true"
@@ -122,14 +122,14 @@ def test_the_longest_prefix_counts_wherever_it_stands(tables: tuple[str, str]) -
             places(configuration, refused)
 
 
-def test_of_one_prefix_twice_in_a_file_the_first_counts(tmp_path: Path) -> None:
+def test_the_first_table_of_a_prefix_counts(tmp_path: Path) -> None:
     file = tmp_path / "registries.conf"
     file.write_text("".join(f'[[registry]]\nprefix = "a.example"\nlocation = "{to}.example"\n' for to in ("b", "c")))
     configuration = registries_conf.load({"CONTAINERS_REGISTRIES_CONF": str(file), "HOME": str(tmp_path)})
     assert places(configuration, "a.example/x") == ["b.example/x"]
 
 
-def test_what_is_asked_for_by_digest_may_come_from_mirrors_for_digests() -> None:
+def test_digest_only_mirrors_are_used_for_digests() -> None:
     configuration = registries_conf.parse(MANUAL.encode(), "conf")
     assert places(configuration, "digests.example/x:1", by_digest=True) == ["mirror.example/x", "digests.example/x"]
     assert places(configuration, f"mixed.example/x@{DIGEST}", by_digest=True) == [
@@ -138,12 +138,12 @@ def test_what_is_asked_for_by_digest_may_come_from_mirrors_for_digests() -> None
     ]
 
 
-def test_a_blocked_image_is_said_with_the_file() -> None:
+def test_a_blocked_image_is_reported_with_the_file() -> None:
     with pytest.raises(RegistryError, match=r"^example.com/foo/secret/x:1: registry .* is blocked by conf$"):
         places(registries_conf.parse(MANUAL.encode(), "conf"), "example.com/foo/secret/x:1")
 
 
-def test_short_names_mean_what_they_mean_to_skopeo() -> None:
+def test_short_names_mean_the_same_as_in_skopeo() -> None:
     """Neither aliases nor registries to search turn one image into another that kiwi would not pull."""
     configuration = registries_conf.parse(MANUAL.encode(), "conf")
     assert places(configuration, "tumbleweed") == [
@@ -158,7 +158,7 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def test_later_files_replace_lists_and_tables_of_the_same_prefix(tmp_path: Path) -> None:
+def test_later_files_replace_lists_and_same_prefixes(tmp_path: Path) -> None:
     home = tmp_path / ".config/containers"
     write(home / "registries.conf", MANUAL)
     write(home / "registries.conf.d/10-a.conf", '[[registry]]\nlocation = "registry.com"\n')
@@ -178,7 +178,7 @@ def test_the_users_file_is_where_podman_reads_it(tmp_path: Path) -> None:
         places(configuration, "a.example/x")
 
 
-def test_the_environment_names_the_first_file(tmp_path: Path) -> None:
+def test_the_environment_replaces_the_main_file(tmp_path: Path) -> None:
     write(tmp_path / "mine.conf", '[[registry]]\nlocation = "a.example"\nblocked = true\n')
     configuration = registries_conf.load(
         {"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "mine.conf")}
@@ -213,7 +213,7 @@ def _kept_garbage() -> Iterator[None]:
     ],
 )
 @pytest.mark.usefixtures("_kept_garbage")
-def test_a_malformed_file_is_said(tmp_path: Path, text: str, problem: str) -> None:
+def test_a_malformed_file_is_reported(tmp_path: Path, text: str, problem: str) -> None:
     write(tmp_path / "r.conf", text)
     with pytest.raises(RegistryError) as caught:
         registries_conf.load({"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "r.conf")})
@@ -221,7 +221,7 @@ def test_a_malformed_file_is_said(tmp_path: Path, text: str, problem: str) -> No
     assert problem in str(caught.value)
 
 
-def test_a_file_that_is_named_and_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_file_from_the_environment_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="No such file"):
         registries_conf.load({"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "none")})
 
@@ -229,16 +229,16 @@ def test_a_file_that_is_named_and_not_there_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "location", ["b.example/%", "b.example:99999", "b", "b/x", "docker.io", "index.docker.io/library"]
 )
-def test_a_location_that_gives_no_name_is_said(location: str) -> None:
+def test_a_location_that_is_no_name_is_reported(location: str) -> None:
     """Least of all it becomes a name of Docker Hub."""
     table = f'[[registry]]\nprefix = "a.example"\nlocation = "{location}"\n'
     configuration = registries_conf.parse(table.encode(), "conf")
-    with pytest.raises(RegistryError, match=r"^conf: a.example/x:latest cannot be moved: "):
+    with pytest.raises(RegistryError, match=r"^conf: cannot be applied to a.example/x:latest: "):
         places(configuration, "a.example/x")
 
 
 @given(st.text(alphabet=st.sampled_from('[registy]\n= "a.mirolcn#'), max_size=80))
-def test_a_file_may_hold_anything(text: str) -> None:
+def test_any_file_is_parsed_or_refused(text: str) -> None:
     try:
         registries_conf.parse(text.encode(), "file")
     except ValueError as error:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from osc_containers.registry.connection import Connections
-from osc_containers.registry.errors import Failure, Way
+from osc_containers.registry.errors import Failure, Route
+from osc_containers.registry.session import Transport
 from tests.support import faults
 from tests.support.fault_registry import Answer, Exchange, Fault, FaultRegistry
 
@@ -17,21 +17,21 @@ LIMIT = 64 << 20
 
 
 @pytest.fixture
-def connections() -> Iterator[Connections]:
-    connections = Connections(ssl.create_default_context(), 2)
-    yield connections
-    connections.close()
+def transport() -> Iterator[Transport]:
+    transport = Transport(ssl.create_default_context(), 2)
+    yield transport
+    transport.close()
 
 
-def send(connections: Connections, url: str, headers: dict[str, str] | None = None) -> requests.Response:
+def send(transport: Transport, url: str, headers: dict[str, str] | None = None) -> requests.Response:
     """Send a GET request and read no more than the headers of the response."""
-    way = Way(url="http://registry", proxy="", certificates="")
-    response = connections.send("GET", url, headers=headers or {}, body=None, timeout=(5, 5), proxy=None, way=way)
+    route = Route(url="http://registry", proxy="", certificates="")
+    response = transport.send("GET", url, headers=headers or {}, body=None, timeout=(5, 5), proxy=None, route=route)
     response.raw.close()
     return response
 
 
-def test_the_body_of_a_redirect_is_not_read(registry: FaultRegistry, connections: Connections) -> None:
+def test_the_body_of_a_redirect_is_not_read(registry: FaultRegistry, transport: Transport) -> None:
     sent = 0
 
     def endless(exchange: Exchange) -> None:
@@ -45,67 +45,67 @@ def test_the_body_of_a_redirect_is_not_read(registry: FaultRegistry, connections
         exchange.close()
 
     registry.script = lambda request: endless
-    response = send(connections, f"http://{registry.host}/v2/")
+    response = send(transport, f"http://{registry.host}/v2/")
     assert (response.status_code, response.headers["Location"]) == (307, "/elsewhere")
     assert sent < LIMIT / 2  # what the buffers of the two sockets hold
     assert len(registry.requests) == 1
 
 
-def test_only_the_headers_that_were_given_are_sent(registry: FaultRegistry, connections: Connections) -> None:
-    send(connections, f"http://{registry.host}/v2/", {"User-Agent": "me", "Accept-Encoding": "identity"})
+def test_no_headers_are_added(registry: FaultRegistry, transport: Transport) -> None:
+    send(transport, f"http://{registry.host}/v2/", {"User-Agent": "me", "Accept-Encoding": "identity"})
     assert registry.requests[0].headers == {"host": registry.host, "user-agent": "me", "accept-encoding": "identity"}
 
 
-def test_a_url_is_sent_as_it_is(registry: FaultRegistry, connections: Connections) -> None:
+def test_a_url_is_sent_unchanged(registry: FaultRegistry, transport: Transport) -> None:
     """A store may have signed it in just this spelling."""
-    send(connections, f"http://{registry.host}/a%7Eb%2Fc?signature=%7Ex%2B%41")
+    send(transport, f"http://{registry.host}/a%7Eb%2Fc?signature=%7Ex%2B%41")
     assert registry.requests[0].target == "/a%7Eb%2Fc?signature=%7Ex%2B%41"
 
 
-def test_cookies_are_neither_kept_nor_sent(registry: FaultRegistry, connections: Connections) -> None:
+def test_cookies_are_neither_kept_nor_sent(registry: FaultRegistry, transport: Transport) -> None:
     registry.script = lambda request: faults.status(200, {"Set-Cookie": "session=1; Path=/"})
     for _ in range(2):
-        send(connections, f"http://{registry.host}/v2/")
+        send(transport, f"http://{registry.host}/v2/")
     assert [request.headers.get("cookie") for request in registry.requests] == [None, None]
 
 
-def test_no_login_comes_from_netrc(
-    registry: FaultRegistry, connections: Connections, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_netrc_is_ignored(
+    registry: FaultRegistry, transport: Transport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    send(connections, f"http://{registry.host}/v2/")
+    send(transport, f"http://{registry.host}/v2/")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
-    send(connections, f"http://{registry.host}/v2/")
+    send(transport, f"http://{registry.host}/v2/")
     assert [request.headers.get("authorization") for request in registry.requests] == [None, None]
 
 
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "socks5://127.0.0.1:1", "nonsense://[", ":", "%"])
-def test_no_proxy_comes_from_the_environment(
-    registry: FaultRegistry, connections: Connections, monkeypatch: pytest.MonkeyPatch, proxy: str
+def test_proxies_of_the_environment_are_ignored(
+    registry: FaultRegistry, transport: Transport, monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, proxy)
-    assert send(connections, f"http://{registry.host}/v2/").status_code == 200
+    assert send(transport, f"http://{registry.host}/v2/").status_code == 200
 
 
 @pytest.mark.parametrize("fault", [faults.reset_before, faults.close_before, faults.reset_in_headers])
-def test_a_request_is_sent_once(registry: FaultRegistry, connections: Connections, fault: Fault) -> None:
+def test_a_failed_request_is_not_repeated(registry: FaultRegistry, transport: Transport, fault: Fault) -> None:
     """Attempts are counted by the caller, who knows what else failed."""
     registry.script = lambda request: fault
     with pytest.raises(Failure):
-        send(connections, f"http://{registry.host}/v2/")
+        send(transport, f"http://{registry.host}/v2/")
     assert len(registry.requests) == 1
 
 
 @pytest.mark.parametrize("code", [429, 503])
-def test_a_response_that_asks_to_wait_is_returned(registry: FaultRegistry, connections: Connections, code: int) -> None:
+def test_retry_after_is_left_to_the_caller(registry: FaultRegistry, transport: Transport, code: int) -> None:
     registry.script = lambda request: faults.status(code, {"Retry-After": "1"})
-    assert send(connections, f"http://{registry.host}/v2/").status_code == code
+    assert send(transport, f"http://{registry.host}/v2/").status_code == code
     assert len(registry.requests) == 1
 
 
 @pytest.mark.parametrize("url", ["http://.example/", "http://[::1", "http://", "nothing"])
-def test_a_url_that_cannot_be_used_is_a_failure(connections: Connections, url: str) -> None:
+def test_an_unusable_url_is_a_failure(transport: Transport, url: str) -> None:
     with pytest.raises(Failure):
-        send(connections, url)
+        send(transport, url)
