@@ -1,1 +1,1 @@
-"""The archive: its layout, finding one, verifying one."""
+"""Container archives: layout, lookup, verification."""

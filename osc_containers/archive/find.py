@@ -1,12 +1,12 @@
-"""What a package holds already: archives, and the blobs in them; as files of their own or inside a cpio archive.
+"""Lookup of archives, and of blobs in them, in a package: as separate files or inside a cpio archive.
 
-Nothing that is found here is verified.
+Unless a function says otherwise, the content is not verified.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from osc_containers.archive.layout import lay_out
 from osc_containers.formats import cpio, tar
@@ -20,7 +20,7 @@ from osc_containers.oci.reference import Reference
 
 
 class ArchiveLocation(NamedTuple):
-    """`size` bytes of a file from `offset` on."""
+    """The position of an archive: `size` bytes of the file `path`, starting at `offset`."""
 
     path: Path
     offset: int
@@ -28,7 +28,10 @@ class ArchiveLocation(NamedTuple):
 
 
 def find_archive(package: Package, reference: Reference, locked: LockedImage) -> ArchiveLocation | None:
-    """Find the archive of an image: the file of its name, else what looks like it in the package's cpio archive."""
+    """Return the location of the archive of an image, or None if the package does not have it.
+
+    In a cpio archive, members have the paths of an overlay. So an archive is recognized there by its size and headers.
+    """
     path = package.find(locked.archive.name)
     if path:
         return ArchiveLocation(path=path, offset=0, size=path.stat().st_size)
@@ -38,64 +41,62 @@ def find_archive(package: Package, reference: Reference, locked: LockedImage) ->
     layout = lay_out(locked.image, reference)
     with path.open("rb") as file:
         for member in cpio.members(file):
-            if member.size == layout.size and looks_right(FileSlice(file.fileno(), member.offset), layout.frame()):
+            if member.size == layout.size and has_parts(FileSlice(file.fileno(), member.offset), layout.frame()):
                 return ArchiveLocation(path=path, offset=member.offset, size=member.size)
     return None
 
 
-def confirms(package: Package, reference: Reference, locked: LockedImage) -> bool:
-    """Tell whether the archive of an image is there, and manifest and config in it say of it what the lock says."""
+def matches_lock(package: Package, reference: Reference, locked: LockedImage) -> bool:
+    """Return whether the package has the archive of an image, and its manifest and config agree with the lock.
+
+    Both are verified; layers are not read.
+    """
     location = find_archive(package, reference, locked)
     manifest, config = locked.image.manifest, locked.image.config
     if location is None or manifest.size > MANIFEST_LIMIT or config.size > CONFIG_LIMIT:
         return False
     offsets = {member.digest: member.offset for member in lay_out(locked.image, reference).blobs()}
     with suppress(OSError, ValueError), location.path.open("rb") as file:
-        place = FileSlice(file.fileno(), location.offset)
-        raw, text = (place.at(offsets[blob.digest]).read(0, blob.size) for blob in (manifest, config))
+        archive = FileSlice(file.fileno(), location.offset)
+        raw, text = (archive.at(offsets[blob.digest]).read(0, blob.size) for blob in (manifest, config))
         if not manifest.digest.matches(raw) or not config.digest.matches(text):
             return False
-        parsed, created = parse_document(raw, manifest.media_type, ""), created_of(text, "")
-        return isinstance(parsed, Manifest) and (Image.from_manifest(parsed), created) == (locked.image, locked.created)
+        document, created = parse_document(raw, manifest.media_type, ""), created_of(text, "")
+        return isinstance(document, Manifest) and (
+            (Image.from_manifest(document), created) == (locked.image, locked.created)
+        )
     return False
 
 
-def looks_right(place: FileSlice, frame: Iterable[tuple[int, bytes]]) -> bool:
-    """Tell whether the bytes of `frame` are in the file, each at its offset from `place`."""
-    return all(place.read(at, at + len(part)) == part for at, part in frame)
+def has_parts(file: FileSlice, parts: Iterable[tuple[int, bytes]]) -> bool:
+    """Return whether a file has each of these parts at its offset."""
+    return all(file.read(offset, offset + len(part)) == part for offset, part in parts)
 
 
 def blobs(paths: Iterable[Path], stack: ExitStack) -> Mapping[Digest, FileSlice]:
-    """Find the blobs in archives and cpio archives, by the names of their members; the files stay open in `stack`."""
-    places: dict[Digest, FileSlice] = {}
+    """Return the blobs in archives and cpio archives by digest, as far as names of members tell.
+
+    The files stay open until `stack` is closed.
+    """
+    slices: dict[Digest, FileSlice] = {}
     for path in paths:
         file = stack.enter_context(path.open("rb"))
-        for start in _archives_in(path, file):
-            for name, offset in _files_in(file, start):
-                digest = _blob_of(name)
-                if digest:
-                    places.setdefault(digest, FileSlice(file.fileno(), offset))
-    return places
+        is_cpio = path.name.endswith(cpio.FILE_NAME)
+        starts = [member.offset for member in cpio.members(file)] if is_cpio else [0]
+        for start in starts:
+            file.seek(start)
+            # Other members of a cpio archive are no tar archives, and a damaged archive is used up to the damage.
+            with suppress(ValueError):
+                for member in tar.members(file):
+                    digest = _digest_of_path(member.name) if member.isreg() else None
+                    if digest:
+                        slices.setdefault(digest, FileSlice(file.fileno(), member.offset_data))
+    return slices
 
 
-def _archives_in(path: Path, file: BinaryIO) -> Iterator[int]:
-    if path.name.endswith(cpio.FILE_NAME):
-        yield from [member.offset for member in cpio.members(file) if member.size]
-    else:
-        yield 0
-
-
-def _files_in(file: BinaryIO, start: int) -> Iterator[tuple[str, int]]:
-    """Yield name and offset of each file in a tar; what cannot be read holds nothing for us."""
-    file.seek(start)
-    with suppress(ValueError):
-        for member in tar.members(file):
-            if member.isreg():
-                yield member.name, member.offset_data
-
-
-def _blob_of(name: str) -> Digest | None:
-    directory, _, rest = name.partition("/")
+def _digest_of_path(path: str) -> Digest | None:
+    """Return the digest in a path `blobs/ALGORITHM/HEX`, or None for any other path."""
+    directory, _, rest = path.partition("/")
     if directory != "blobs":
         return None
     try:
@@ -104,8 +105,8 @@ def _blob_of(name: str) -> Digest | None:
         return None
 
 
-def is_archive(location: ArchiveLocation, locked: ArchiveFile) -> bool:
-    """Tell whether a location is the archive that a lock says: its size and its SHA-256."""
+def has_content(location: ArchiveLocation, locked: ArchiveFile) -> bool:
+    """Return whether the archive at `location` has the locked size and SHA-256."""
     if location.size != locked.size:
         return False
     with suppress(OSError), location.path.open("rb") as file:

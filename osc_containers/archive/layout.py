@@ -1,15 +1,15 @@
-"""The OCI archive: one image, one architecture, one uncompressed tar that every engine loads.
+"""Layout of the OCI archive: one image for one architecture in an uncompressed tar that all engines can load.
 
-It is an OCI image layout and carries the `manifest.json` of Docker's classic loader too:
+It is an OCI image layout, plus the `manifest.json` of `docker save`:
 
     oci-layout
-    blobs/<algorithm>/<hex>     layers in the order of the manifest, the config, the manifest
-    index.json                  one entry, named by the full reference
+    blobs/<algorithm>/<hex>     layers in the order of the manifest, then config and manifest
+    index.json                  one entry with the full reference as its name
     manifest.json
 
-Nothing in it depends on anything but the manifest and the reference, and the offset of every byte is known before the
-first one arrives. The layers come first: archives of images on one base then begin with the same bytes, which need
-hashing once.
+The archive depends on nothing but the manifest and the reference. The offset of every byte is known before the first
+blob is downloaded. Layers come first, so that archives of images with a common base start with the same bytes, which
+are hashed only once.
 
 Spec: OCI image-spec v1.1, image-layout.md; Docker image-spec v1.2, "Combined Image JSON + Filesystem Changeset Format".
 """
@@ -28,40 +28,44 @@ NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.na
 
 
 class Member(NamedTuple):
-    """One file in the archive; `start` is the offset of its header, `offset` that of its content, all in bytes."""
+    """A file in the archive: `start` is the offset of its header, `offset` that of its content, all in bytes."""
 
     name: str
     start: int
     offset: int
     size: int
     content: bytes | None
-    """The content, of a file that is ours; None for a blob."""
+    """The content of a generated file; None for a blob."""
     digest: Digest
-    """Of the content."""
+    """The digest of the content."""
 
     @property
     def header(self) -> bytes:
-        """The bytes from `start` to `offset`; to keep those of a thousand archives takes megabytes."""
+        """The bytes from `start` to `offset`."""
+        # Computed on demand, because storing the headers of a thousand archives would take megabytes.
         return tar.header(self.name, self.size)
 
     @property
     def end(self) -> int:
-        """Where the next header begins."""
+        """The offset of the next header."""
         return self.offset + self.size + tar.padding(self.size)
 
 
 class Layout(NamedTuple):
-    """Where everything lies in an archive of `size` bytes."""
+    """The members of an archive of `size` bytes."""
 
     members: tuple[Member, ...]
     size: int
 
     def blobs(self) -> Iterator[Member]:
-        """Yield the members that hold blobs."""
+        """Yield the members that are blobs."""
         return (member for member in self.members if member.content is None)
 
     def frame(self) -> Iterator[tuple[int, bytes]]:
-        """Yield offset and bytes of all that is not a blob's content, zeros too: a file may have had others there."""
+        """Yield offset and bytes of everything except the contents of blobs.
+
+        That includes padding, because a file that is overwritten may have other bytes there.
+        """
         for member in self.members:
             yield member.start, member.header + (member.content or b"")
             yield member.offset + member.size, bytes(tar.padding(member.size))
@@ -69,7 +73,7 @@ class Layout(NamedTuple):
 
 
 def lay_out(image: Image, reference: Reference) -> Layout:
-    """Compute the archive of `image` under the name `reference`."""
+    """Compute the layout of the archive of `image` with the name `reference`."""
     members: list[Member] = []
     start = 0
     for name, size, content, digest in _contents(image, reference):
@@ -81,43 +85,41 @@ def lay_out(image: Image, reference: Reference) -> Layout:
 
 
 def _contents(image: Image, reference: Reference) -> Iterator[tuple[str, int, bytes | None, Digest]]:
-    ours = {
+    files = {
         "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
         "index.json": _json(_index(image, reference)),
         "manifest.json": _json(_docker_manifest(image, reference)),
     }
-    yield "oci-layout", len(ours["oci-layout"]), ours["oci-layout"], Digest.of(ours["oci-layout"])
+    yield "oci-layout", len(files["oci-layout"]), files["oci-layout"], Digest.of(files["oci-layout"])
     for blob in image.blobs:
         yield path_of(blob.digest), blob.size, None, blob.digest
     for name in ("index.json", "manifest.json"):
-        yield name, len(ours[name]), ours[name], Digest.of(ours[name])
+        yield name, len(files[name]), files[name], Digest.of(files[name])
 
 
 def path_of(digest: Digest) -> str:
-    """Return the path of a blob in an image layout."""
+    """Return the path of a blob in an OCI image layout."""
     return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
 def _index(image: Image, reference: Reference) -> dict[str, object]:
+    # A reference by digest may have the digest of an index, which the archive does not contain. podman refuses any
+    # digest but that of the manifest.
+    name = reference.engine_name if reference.tag else f"{reference.name}@{image.manifest.digest}"
     entry = {
         "mediaType": image.manifest.media_type,
         "digest": str(image.manifest.digest),
         "size": image.manifest.size,
-        "annotations": dict.fromkeys(NAME_ANNOTATIONS, _name(image, reference)),
+        "annotations": dict.fromkeys(NAME_ANNOTATIONS, name),
     }
     return {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}
-
-
-def _name(image: Image, reference: Reference) -> str:
-    """Return what engines call the image: podman takes no digest but the manifest's own, and the index has another."""
-    return reference.engine_name if reference.tag else f"{reference.name}@{image.manifest.digest}"
 
 
 def _docker_manifest(image: Image, reference: Reference) -> list[dict[str, object]]:
     return [
         {
             "Config": path_of(image.config.digest),
-            # Docker refuses a digest in a tag, and loads an image without one by its id alone.
+            # Docker refuses a digest as a tag. An image without tags is loaded, but only known by its ID.
             "RepoTags": [reference.engine_name] if reference.tag else None,
             "Layers": [path_of(layer.digest) for layer in image.layers],
         }

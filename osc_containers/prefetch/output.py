@@ -136,7 +136,7 @@ def _find_locked(package: Package, job: ArchiveJob) -> ArchiveLocation | None:
 
 def _matches_image(package: Package, job: ArchiveJob) -> bool:
     """Tell whether the locked archive holds the image: a merge may have made a lock from two."""
-    return job.locked is not None and find.confirms(package, job.reference, job.locked_image(job.locked))
+    return job.locked is not None and find.matches_lock(package, job.reference, job.locked_image(job.locked))
 
 
 def _link(path: Path, own: Path, outdir: Path) -> None:

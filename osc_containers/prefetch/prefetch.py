@@ -125,7 +125,7 @@ def _trusted_entries(package: Package, old: Lock, requests: Iterable[ImageReques
             for request in requests
             if (entry := old.references.get(request.reference))
             and all(
-                _can_lead_to(entry, image.image.manifest) and find.confirms(package, request.reference, image)
+                _can_lead_to(entry, image.image.manifest) and find.matches_lock(package, request.reference, image)
                 for arch, image in entry.images.items()
                 if arch in request.architectures
             )

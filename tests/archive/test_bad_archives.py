@@ -1,4 +1,4 @@
-"""Archives and locks that are not right, through the installed inject service, and the commands verify and inject."""
+"""The installed inject service and the commands verify and inject refuse invalid archives and locks."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ _BUILD = {"BUILD_ARCH": "x86_64", "LC_ALL": "POSIX", "HOME": "/nonexistent"}
 
 @pytest.fixture(scope="module")
 def prefetched(installed: Path, docker_registry: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a package with its lock and archives."""
+    """Return a package with lock and archives."""
     for name in ("one", "two"):
         docker_registry.push(images.multi_platform(name), f"archives/{name}:1.0")
     containers = ('name="one" path="archives" tag="1.0"', 'name="two" path="archives" tag="1.0"')
@@ -108,7 +108,7 @@ def _another_tag(package: Path) -> None:
 
 
 _ONE = r"\S+_archives_one_1\.0\.x86_64\.ociarchive"
-_AGAIN = "; run the prefetch again and commit what it writes"
+_AGAIN = "; run the prefetch again and commit the result"
 _CASES: list[tuple[Callable[[Path], None], str]] = [
     (_truncated, rf"{_ONE}: got \d+ bytes, expected \d+; .*{_AGAIN}"),
     (_empty, rf"{_ONE}: got 0 bytes, expected \d+; .*{_AGAIN}"),
@@ -117,8 +117,8 @@ _CASES: list[tuple[Callable[[Path], None], str]] = [
     (_other_image, rf"{_ONE}: member blobs/sha256/.*{_AGAIN}"),
     (_other_architecture, rf"{_ONE}: member blobs/sha256/.*{_AGAIN}"),
     (_swapped, rf"\S+_archives_two_1\.0\.x86_64\.ociarchive: member blobs/sha256/.*{_AGAIN}"),
-    (_missing, rf"{_ONE}: not there, but the lock names it for \S+/archives/one:1\.0 \(x86_64\){_AGAIN}"),
-    (_directory, rf"{_ONE}: not there, .*{_AGAIN}"),
+    (_missing, rf"{_ONE}: missing, but locked for \S+/archives/one:1\.0 \(x86_64\){_AGAIN}"),
+    (_directory, rf"{_ONE}: missing, .*{_AGAIN}"),
     (
         _no_lock,
         r"containers\.lock: missing; run 'osc service manualrun' or 'osc containers prefetch', and commit the result",
@@ -160,11 +160,11 @@ _PROGRAMS = {
 
 
 @pytest.mark.parametrize("program", _PROGRAMS)
-@pytest.mark.parametrize(("spoil", "message"), _CASES, ids=lambda value: getattr(value, "__name__", ""))
-def test_the_last_line_says_what_is_wrong_and_nothing_changes(
-    installed: Path, package: Path, tmp_path: Path, program: str, spoil: Callable[[Path], None], message: str
+@pytest.mark.parametrize(("damage", "message"), _CASES, ids=lambda value: getattr(value, "__name__", ""))
+def test_the_last_line_has_the_problem_and_nothing_changes(
+    installed: Path, package: Path, tmp_path: Path, program: str, damage: Callable[[Path], None], message: str
 ) -> None:
-    spoil(package)
+    damage(package)
     (tmp_path / "root").mkdir()
     before = snapshot(tmp_path)
     done = _PROGRAMS[program](installed, package, tmp_path / "root")
@@ -174,8 +174,8 @@ def test_the_last_line_says_what_is_wrong_and_nothing_changes(
     assert snapshot(tmp_path) == before
 
 
-def test_only_the_architecture_that_is_built_has_to_be_right(installed: Path, package: Path, tmp_path: Path) -> None:
-    """OBS may have the archives of others nowhere near; but who verifies a package wants to know."""
+def test_only_archives_of_the_built_architecture_are_verified(installed: Path, package: Path, tmp_path: Path) -> None:
+    """A build may lack the archives of other architectures; `verify` checks all of them."""
     archive(package, "one", "aarch64").unlink()
     assert _PROGRAMS["osc-containers verify"](installed, package, tmp_path).returncode == 1
     assert _PROGRAMS["kiwi_containers_inject in a build"](installed, package, tmp_path).returncode == 0
@@ -189,7 +189,7 @@ def test_only_the_architecture_that_is_built_has_to_be_right(installed: Path, pa
         ("rmdir", r"ROOT: No such file or directory"),
     ],
 )
-def test_a_root_tree_that_does_not_take_it(
+def test_a_root_tree_that_cannot_be_written_is_an_error(
     installed: Path, package: Path, tmp_path: Path, mount: str, message: str
 ) -> None:
     root = tmp_path / "root"
@@ -208,10 +208,8 @@ def test_a_root_tree_that_does_not_take_it(
     assert snapshot(package) == before
 
 
-def test_a_root_tree_beside_archives_of_somebody_else_that_has_no_room_for_copies(
-    installed: Path, package: Path, tmp_path: Path
-) -> None:
-    """Root does not link what another user could still write to."""
+def test_a_root_tree_without_space_for_copies_is_left_empty(installed: Path, package: Path, tmp_path: Path) -> None:
+    """Root copies archives of other users, because those could still write to a hard link."""
     disk = tmp_path / "disk"
     disk.mkdir()
     space = sum(-(-path.stat().st_size // 4096) * 4 for path in package.iterdir())
@@ -234,8 +232,8 @@ exit $status
     )
 
 
-def test_a_build_root_that_is_full_is_left_as_it_was(installed: Path, package: Path, tmp_path: Path) -> None:
-    """Every block is taken, but links need none: the first unit is what fails."""
+def test_a_full_build_root_is_left_unchanged(installed: Path, package: Path, tmp_path: Path) -> None:
+    """No block is free. Hard links need none, so the first unit fails."""
     sources = tmp_path / "sources"
     sources.mkdir()
     space = sum(-(-path.stat().st_size // 4096) * 4 for path in package.iterdir())
@@ -256,8 +254,8 @@ exit $status
     assert done.stdout.split() == sorted(path.name for path in package.iterdir())
 
 
-def test_an_overlay_that_is_in_the_way_is_left_as_it_was(installed: Path, package: Path, tmp_path: Path) -> None:
-    """Units come before archives: when these have no place, there are files and links beside the packager's own."""
+def test_conflicting_files_in_an_overlay_are_left_unchanged(installed: Path, package: Path, tmp_path: Path) -> None:
+    """Units are written before archives. If an archive fails, they are removed and the packager's files are kept."""
     own = package / "root/usr/lib/systemd/system"
     own.mkdir(parents=True)
     (own / "own.service").write_text("mine")

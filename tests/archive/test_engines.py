@@ -1,6 +1,6 @@
-"""Other programs read our archives, of every form that registries serve and under every name that descriptions have.
+"""Container engines load archives of every form of image that registries serve, and with every form of name.
 
-The package comes from the installed service. Digests are the registry's: nothing was converted on the way.
+The package is prefetched by the installed service. Digests are those of the registry: nothing is converted.
 """
 
 import json
@@ -26,25 +26,25 @@ def _layers(seed: str, *compressions: images.Compression) -> list[images.Layer]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """An image in the registry as `pushed`, and how a description names it there; `{digest}` is the digest of it."""
+    """An image, its name in the registry and its attributes in a description, where `{digest}` is its digest."""
 
-    pushed: str
+    pushed_name: str
     image: Image
     attributes: str
     name: str
-    """What engines call it; a digest is always that of the manifest."""
+    """The name in engines; its digest is always that of the manifest."""
     source: str = "HOST"
     arch: str = "x86_64"
 
     @property
     def manifest(self) -> Image:
         """The manifest of the architecture."""
-        wanted = {"x86_64": AMD64, "aarch64": ARM64}[self.arch]
-        return next(part for part in self.image.manifests() if part.platform == wanted and part.blobs)
+        platform = {"x86_64": AMD64, "aarch64": ARM64}[self.arch]
+        return next(part for part in self.image.manifests() if part.platform == platform and part.blobs)
 
     @property
     def config(self) -> Digest:
-        """What docker and podman have as the id of the image."""
+        """The ID of the image in docker and podman."""
         return Digest.of(self.manifest.blobs[0])
 
 
@@ -69,13 +69,13 @@ _FORMS = {
 _CASES = {
     **{
         form: Case(
-            pushed=f"engines/{form}:1.0", image=made, attributes=_TAG.format(form), name=f"HOST/engines/{form}:1.0"
+            pushed_name=f"engines/{form}:1.0", image=made, attributes=_TAG.format(form), name=f"HOST/engines/{form}:1.0"
         )
         for form, made in _FORMS.items()
     },
     **{
         f"{form}-aarch64": Case(
-            pushed=f"engines/{form}:1.0",
+            pushed_name=f"engines/{form}:1.0",
             image=_FORMS[form],
             attributes=_TAG.format(form),
             name=f"HOST/engines/{form}:1.0",
@@ -84,19 +84,19 @@ _CASES = {
         for form in ("index", "list")
     },
     "tag and digest": Case(
-        pushed="engines/pinned:2.0",
+        pushed_name="engines/pinned:2.0",
         image=_INDEX,
         attributes='name="pinned" path="engines" tag="2.0@{digest}"',
         name="HOST/engines/pinned:2.0",
     ),
     "digest": Case(
-        pushed="engines/digest:2.0",
+        pushed_name="engines/digest:2.0",
         image=_LIST,
         attributes='name="digest" path="engines" tag="{digest}"',
         name=f"HOST/engines/digest@{_LIST.children[0].digest}",
     ),
     "docker.io": Case(
-        pushed="library/engine:latest",
+        pushed_name="library/engine:latest",
         image=images.small("hub"),
         attributes='name="engine"',
         source="docker.io",
@@ -108,11 +108,11 @@ _HUB = '[[registry]]\nprefix = "docker.io"\nlocation = "HOST"\ninsecure = true\n
 
 @pytest.fixture(scope="module")
 def package(installed: Path, docker_registry: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a package with the archives of all cases; what it takes from docker.io comes from our registry."""
+    """Return a package with the archives of all cases. The registry of the tests is a mirror of docker.io for it."""
     host, base = docker_registry.host, tmp_path_factory.mktemp("engines")
-    sections: dict[str, None] = {}  # of the same image, but once
+    sections: dict[str, None] = {}  # without duplicates
     for case in _CASES.values():
-        docker_registry.push(case.image, case.pushed)
+        docker_registry.push(case.image, case.pushed_name)
         attributes = case.attributes.format(digest=case.image.digest)
         source = case.source.replace("HOST", host)
         sections[packages.section(source, f'{attributes} arch="{case.arch}"')] = None
@@ -131,12 +131,12 @@ def package(installed: Path, docker_registry: DockerRegistry, tmp_path_factory: 
 
 
 def archive_of(package: Path, registry: DockerRegistry, case: Case) -> Path:
-    """Return the archive of a case by what the lock says."""
+    """Return the archive of a case, according to the lock."""
     reference = case.name.partition("@")[0]
     containers = json.loads((package / "containers.lock").read_text())["containers"]
-    found = [key for key in containers if key.partition("@")[0] == reference.replace("HOST", registry.host)]
-    assert len(found) == 1
-    return package / str(containers[found[0]]["architectures"][case.arch]["archive"]["name"])
+    keys = [key for key in containers if key.partition("@")[0] == reference.replace("HOST", registry.host)]
+    assert len(keys) == 1
+    return package / str(containers[keys[0]]["architectures"][case.arch]["archive"]["name"])
 
 
 @pytest.fixture(params=_CASES)
@@ -154,21 +154,21 @@ def name(docker_registry: DockerRegistry, case: Case) -> str:
     return case.name.replace("HOST", docker_registry.host)
 
 
-def test_skopeo_sees_the_registrys_own_manifest(archive: Path, case: Case, tmp_path: Path) -> None:
-    inspected = json.loads(output("skopeo", "inspect", f"oci-archive:{archive}"))
-    assert inspected["Digest"] == str(case.manifest.digest)
+def test_skopeo_reads_the_original_manifest(archive: Path, case: Case, tmp_path: Path) -> None:
+    image = json.loads(output("skopeo", "inspect", f"oci-archive:{archive}"))
+    assert image["Digest"] == str(case.manifest.digest)
     assert output("skopeo", "inspect", "--raw", f"oci-archive:{archive}").encode() == case.manifest.raw
     output("skopeo", "copy", "--preserve-digests", f"oci-archive:{archive}", f"dir:{tmp_path}")
     assert (tmp_path / "manifest.json").read_bytes() == case.manifest.raw
     assert {Digest.of(blob).hex for blob in case.manifest.blobs} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_skopeo_reads_it_as_a_docker_archive(archive: Path, case: Case, name: str, tmp_path: Path) -> None:
+def test_skopeo_reads_the_archive_as_a_docker_archive(archive: Path, case: Case, name: str, tmp_path: Path) -> None:
     output("skopeo", "copy", f"docker-archive:{archive}", f"dir:{tmp_path}")
     assert json.loads((tmp_path / "manifest.json").read_text())["config"]["digest"] == str(case.config)
     if "@" not in name:
-        inspected = json.loads(output("skopeo", "inspect", "--config", f"docker-archive:{archive}:{name}"))
-        assert inspected["os"] == "linux"
+        config = json.loads(output("skopeo", "inspect", "--config", f"docker-archive:{archive}:{name}"))
+        assert config["os"] == "linux"
 
 
 @pytest.fixture(scope="module")
@@ -177,13 +177,15 @@ def podman() -> Iterator[Sequence[str]]:
         yield command
 
 
-def test_podman_loads_it_with_name_and_digest(podman: Sequence[str], archive: Path, case: Case, name: str) -> None:
-    loaded = output(*podman, "load", "--quiet", "--input", archive).strip()
-    assert loaded == f"Loaded image: {name}"
-    found = json.loads(output(*podman, "image", "inspect", name))[0]
-    assert found["Digest"] == str(case.manifest.digest)
-    assert found["Id"] == case.config.hex
-    assert {"x86_64": "amd64", "aarch64": "arm64"}[case.arch] == found["Architecture"]
+def test_podman_loads_an_archive_with_name_and_digest(
+    podman: Sequence[str], archive: Path, case: Case, name: str
+) -> None:
+    message = output(*podman, "load", "--quiet", "--input", archive).strip()
+    assert message == f"Loaded image: {name}"
+    image = json.loads(output(*podman, "image", "inspect", name))[0]
+    assert image["Digest"] == str(case.manifest.digest)
+    assert image["Id"] == case.config.hex
+    assert {"x86_64": "amd64", "aarch64": "arm64"}[case.arch] == image["Architecture"]
     output(*podman, "image", "rm", "--force", case.config.hex)
 
 
@@ -193,15 +195,15 @@ def docker() -> Iterator[Sequence[str]]:
         yield command
 
 
-# Docker reads zstd since 23.0, and Debian 12 has 20.10.
+# Docker supports zstd since 23.0, but Debian 12 has 20.10.
 @pytest.mark.parametrize("case", [name for name in _CASES if name not in ("zstd", "mixed")], indirect=True)
-def test_docker_loads_it_with_its_name(docker: Sequence[str], archive: Path, case: Case, name: str) -> None:
+def test_docker_loads_an_archive_with_its_name(docker: Sequence[str], archive: Path, case: Case, name: str) -> None:
     output(*docker, "load", "--quiet", "--input", archive)
-    is_named = "@" not in name  # docker gives no names with digests, and knows such an image by its id
-    found = json.loads(output(*docker, "image", "inspect", name if is_named else str(case.config)))[0]
-    assert found["Id"] == str(case.config)
-    # Those of docker's own registry are shown short.
-    assert found["RepoTags"] == ([name.removeprefix("docker.io/library/")] if is_named else [])
+    is_named = "@" not in name  # docker has no names with digests; such an image is only known by its ID
+    image = json.loads(output(*docker, "image", "inspect", name if is_named else str(case.config)))[0]
+    assert image["Id"] == str(case.config)
+    # Docker shortens the names of images on Docker Hub.
+    assert image["RepoTags"] == ([name.removeprefix("docker.io/library/")] if is_named else [])
     output(*docker, "image", "rm", "--force", str(case.config))
 
 
@@ -211,20 +213,22 @@ def ctr() -> Iterator[Sequence[str]]:
         yield command
 
 
-def test_containerd_imports_it_with_name_and_digest(ctr: Sequence[str], archive: Path, case: Case, name: str) -> None:
+def test_containerd_imports_an_archive_with_name_and_digest(
+    ctr: Sequence[str], archive: Path, case: Case, name: str
+) -> None:
     output(*ctr, "images", "import", "--no-unpack", "--all-platforms", archive)
     lines = [line.split() for line in output(*ctr, "images", "list").splitlines()[1:]]
-    found = {line[0]: line[2] for line in lines}
-    assert found == {name: str(case.manifest.digest)}
-    for each in found:
-        output(*ctr, "images", "remove", each)
+    digests = {line[0]: line[2] for line in lines}
+    assert digests == {name: str(case.manifest.digest)}
+    for reference in digests:
+        output(*ctr, "images", "remove", reference)
 
 
-def test_podman_runs_what_it_loaded(podman: Sequence[str], package: Path, docker_registry: DockerRegistry) -> None:
-    """The layers are really unpacked, in their order: podman can mount the result."""
+def test_podman_mounts_a_loaded_image(podman: Sequence[str], package: Path, docker_registry: DockerRegistry) -> None:
+    """All layers are unpacked in order, so the file of the first one is in the mounted image."""
     for form in ("plain", "gzip", "zstd", "mixed"):
         output(*podman, "load", "--quiet", "--input", archive_of(package, docker_registry, _CASES[form]))
         name = f"{docker_registry.host}/engines/{form}:1.0"
-        mounted = Path(output(*podman, "image", "mount", name).strip())
-        assert sorted(os.listdir(mounted / "srv"))[0] == f"{form}0"
+        mount_point = Path(output(*podman, "image", "mount", name).strip())
+        assert sorted(os.listdir(mount_point / "srv"))[0] == f"{form}0"
         output(*podman, "image", "unmount", name)

@@ -1,4 +1,4 @@
-"""The archive is laid out before its bytes arrive, and every tar reads it as what it was laid out for."""
+"""The layout of an archive is computed in advance, and every tar program reads it as intended."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from osc_containers.archive.layout import Layout, Member, lay_out, path_of
-from osc_containers.formats import tar as tarball
+from osc_containers.formats import tar
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import MANIFEST, Descriptor
@@ -28,14 +28,14 @@ def descriptor(content: bytes, algorithm: str = "sha256") -> Descriptor:
 
 
 def image_of(contents: list[bytes], algorithm: str) -> tuple[Image, dict[Digest, bytes]]:
-    """Return an image of a manifest, a configuration and layers, with the contents of them all."""
+    """Return an image whose manifest, configuration and layers have these contents, and the contents by digest."""
     manifest, config, *layers = (descriptor(content, algorithm) for content in contents)
     image = Image(manifest=manifest, config=config, layers=tuple(layers))
     return image, {Digest.of(content, algorithm): content for content in contents}
 
 
 def write(layout: Layout, contents: dict[Digest, bytes], path: Path) -> None:
-    """Write an archive as the layout says, the blobs last, and nothing where it says nothing."""
+    """Write an archive according to its layout, with the blobs last, and nothing outside of the layout."""
     with path.open("wb") as file:
         file.truncate(layout.size)
         for offset, content in layout.frame():
@@ -47,31 +47,31 @@ def write(layout: Layout, contents: dict[Digest, bytes], path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, bytes]:
-    found = {}
-    with tarfile.open(path, "r:") as tar:
-        for member in tar:
-            file = tar.extractfile(member)
+    contents = {}
+    with tarfile.open(path, "r:") as archive:
+        for member in archive:
+            file = archive.extractfile(member)
             assert file, "all members are regular files"
-            assert member.name not in found
-            found[member.name] = file.read()
-    return found
+            assert member.name not in contents
+            contents[member.name] = file.read()
+    return contents
 
 
 @given(images, references)
-def test_members_lie_one_after_another_and_fill_the_archive(image: Image, reference: Reference) -> None:
+def test_members_are_contiguous_and_fill_the_archive(image: Image, reference: Reference) -> None:
     layout = lay_out(image, reference)
     end = 0
     for member in layout.members:
         assert member.start == end
         assert member.offset == member.start + len(member.header)
-        assert 0 <= member.end - (member.offset + member.size) < tarball.BLOCK
+        assert 0 <= member.end - (member.offset + member.size) < tar.BLOCK
         end = member.end
-    assert layout.size == end + len(tarball.END)
-    assert layout.size % tarball.BLOCK == 0
+    assert layout.size == end + len(tar.END)
+    assert layout.size % tar.BLOCK == 0
 
 
 @given(images, references)
-def test_every_blob_comes_once_in_the_order_of_the_manifest(image: Image, reference: Reference) -> None:
+def test_blobs_are_in_the_order_of_the_manifest(image: Image, reference: Reference) -> None:
     names = [member.name for member in lay_out(image, reference).members]
     blobs = [path_of(blob.digest) for blob in (*image.layers, image.config, image.manifest)]
     assert names == ["oci-layout", *dict.fromkeys(blobs), "index.json", "manifest.json"]
@@ -83,9 +83,7 @@ def test_every_blob_comes_once_in_the_order_of_the_manifest(image: Image, refere
     st.sampled_from(["sha256", "sha512"]),
     references,
 )
-def test_tarfile_and_gnu_tar_read_what_was_laid_out(
-    contents: list[bytes], algorithm: str, reference: Reference
-) -> None:
+def test_tarfile_and_gnu_tar_read_the_members(contents: list[bytes], algorithm: str, reference: Reference) -> None:
     image, blobs = image_of(contents, algorithm)
     layout = lay_out(image, reference)
     with TemporaryDirectory() as directory:
@@ -99,12 +97,12 @@ def test_tarfile_and_gnu_tar_read_what_was_laid_out(
 
 
 def listing(program: str, path: Path) -> list[tuple[int, str]]:
-    """List sizes and names of the members as a tar program sees them; it has nothing to complain about."""
+    """Return sizes and names of the members as listed by a tar program, which must print no warning."""
     environment = os.environ | {"TZ": "UTC", "LC_ALL": "C"}
     command = [program, "-tvf", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    assert done.stderr == ""
-    rows = [line.split() for line in done.stdout.splitlines()]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert result.stderr == ""
+    rows = [line.split() for line in result.stdout.splitlines()]
     assert {row[0] for row in rows} == {"-rw-r--r--"}
     # GNU tar: mode owner/group size day time name; bsdtar: mode links owner group size month day year name
     return [(int(row[2] if "/" in row[1] else row[4]), row[-1]) for row in rows]
@@ -112,14 +110,14 @@ def listing(program: str, path: Path) -> list[tuple[int, str]]:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-def test_bsdtar_reads_what_was_laid_out(tmp_path: Path, algorithm: str) -> None:
+def test_bsdtar_reads_the_members(tmp_path: Path, algorithm: str) -> None:
     image, blobs = image_of([b"manifest", b"config", b"", b"x" * 512, b"y" * 1000], algorithm)
     layout = lay_out(image, APP)
     write(layout, blobs, tmp_path / "x")
     assert listing("bsdtar", tmp_path / "x") == [(member.size, member.name) for member in layout.members]
 
 
-def test_a_layer_may_be_larger_than_ustar_can_say(tmp_path: Path) -> None:
+def test_a_layer_may_be_too_large_for_ustar(tmp_path: Path) -> None:
     large = Descriptor(digest=Digest.of(b"large"), size=8**11, media_type="")
     manifest, config = descriptor(b"manifest"), descriptor(b"config")
     layout = lay_out(Image(manifest=manifest, config=config, layers=(large,)), APP)
@@ -129,15 +127,15 @@ def test_a_layer_may_be_larger_than_ustar_can_say(tmp_path: Path) -> None:
         for offset, content in layout.frame():
             file.seek(offset)
             file.write(content)
-    assert path.stat().st_blocks < 1000, "the file system has no holes"
+    assert path.stat().st_blocks < 1000, "the file system does not support sparse files"
     expected = [(member.size, member.name) for member in layout.members]
     assert (8**11, f"blobs/sha256/{Digest.of(b'large').hex}") in expected
-    with tarfile.open(path, "r:") as tar:
-        assert [(member.size, member.name) for member in tar] == expected
+    with tarfile.open(path, "r:") as archive:
+        assert [(member.size, member.name) for member in archive] == expected
     assert listing("tar", path) == expected
 
 
-def test_a_layer_that_comes_twice_is_stored_once() -> None:
+def test_a_layer_that_is_used_twice_is_stored_once() -> None:
     image, _ = image_of([b"manifest", b"config", b"layer", b"other", b"layer", b"config"], "sha256")
     layout = lay_out(image, APP)
     layers, other, config = (path_of(Digest.of(content)) for content in (b"layer", b"other", b"config"))
@@ -169,7 +167,7 @@ def find(layout: Layout, name: str) -> Member:
         ("registry.example.com:5000/team/app:1.0", "registry.example.com:5000/team/app:1.0", True),
         ("app", "docker.io/library/app:latest", True),
         (f"r.io/a:1@sha256:{'0' * 64}", "r.io/a:1", True),
-        # The digest of an index is no name that podman takes: it compares it with the manifest's.
+        # podman would refuse the digest of an index, because it expects that of the manifest.
         (f"r.io/a@sha256:{'0' * 64}", f"r.io/a@{Digest.of(b'manifest')}", False),
     ],
 )

@@ -1,4 +1,4 @@
-"""Offline verification finds whatever differs from the one right form of an archive."""
+"""Offline verification finds every difference from the only valid form of an archive."""
 
 import io
 import tarfile
@@ -28,22 +28,22 @@ def package(tmp_path: Path) -> Package:
 
 
 def read_lock(package: Package) -> Lock:
-    found = package.read_lock()
-    assert found
-    return found
+    lock = package.read_lock()
+    assert lock
+    return lock
 
 
 def locked_app(package: Package) -> LockedImage:
-    found = read_lock(package).image_for(Reference.parse(APP), "x86_64")
-    assert found
-    return found
+    image = read_lock(package).image_for(Reference.parse(APP), "x86_64")
+    assert image
+    return image
 
 
 def check(package: Package) -> tuple[str, ...]:
     return verify.check_archives(package, read_lock(package).images())
 
 
-def test_what_was_fetched_is_right(package: Package) -> None:
+def test_a_prefetched_package_has_no_problems(package: Package) -> None:
     assert check(package) == ()
 
 
@@ -54,37 +54,36 @@ def flip(offset: int) -> Callable[[bytes], bytes]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content[:-1], "got 9215 bytes, expected 9216; it is truncated or another file"),
-        (lambda content: content[:700], "got 700 bytes, expected 9216; it is truncated or another file"),
-        (lambda content: b"", "got 0 bytes, expected 9216; it is truncated or another file"),
-        (lambda content: content + bytes(512), "got 9728 bytes, expected 9216; it is truncated or another file"),
-        (flip(0), "member oci-layout at byte 0: not its header; it is damaged or another archive"),
+        (lambda content: content[:-1], "got 9215 bytes, expected 9216; it is truncated or a different file"),
+        (lambda content: content[:700], "got 700 bytes, expected 9216; it is truncated or a different file"),
+        (lambda content: b"", "got 0 bytes, expected 9216; it is truncated or a different file"),
+        (lambda content: content + bytes(512), "got 9728 bytes, expected 9216; it is truncated or a different file"),
+        (flip(0), "member oci-layout at byte 0: unexpected header; it is damaged or a different archive"),
         (flip(512), "member oci-layout: got sha256:"),
         (flip(1000), "member oci-layout: got data after its end, expected zeros"),
         (flip(9215), "got sha256 "),
     ],
 )
-def test_damage_is_found_and_said_where(change: Callable[[bytes], bytes], message: str, package: Package) -> None:
+def test_damage_is_reported_with_its_position(change: Callable[[bytes], bytes], message: str, package: Package) -> None:
     path = package.directory / NAME
     path.write_bytes(change(path.read_bytes()))
     (problem,) = check(package)
     assert problem.startswith(f"{NAME}: {message}")
-    assert problem.endswith("; run the prefetch again and commit what it writes")
+    assert problem.endswith("; run the prefetch again and commit the result")
 
 
-def test_every_single_byte_counts(package: Package) -> None:
+def test_a_change_of_any_byte_is_found(package: Package) -> None:
     path = package.directory / NAME
-    whole = path.read_bytes()
-    for offset in range(0, len(whole), 97):
-        path.write_bytes(flip(offset)(whole))
+    content = path.read_bytes()
+    for offset in range(0, len(content), 97):
+        path.write_bytes(flip(offset)(content))
         assert check(package), f"byte {offset}"
 
 
-def test_a_missing_archive_is_said(package: Package) -> None:
+def test_a_missing_archive_is_reported(package: Package) -> None:
     (package.directory / NAME).unlink()
     assert check(package) == (
-        f"{NAME}: not there, but the lock names it for {APP} (x86_64); "
-        "run the prefetch again and commit what it writes",
+        f"{NAME}: missing, but locked for {APP} (x86_64); run the prefetch again and commit the result",
     )
 
 
@@ -96,29 +95,29 @@ def test_swapped_archives_are_found(package: Package) -> None:
     assert len(check(package)) == 2
 
 
-def test_a_tar_with_the_same_files_in_another_form_is_refused(package: Package) -> None:
+def test_the_same_files_in_another_tar_format_are_refused(package: Package) -> None:
     path = package.directory / NAME
-    packed = io.BytesIO()
-    with tarfile.open(path) as old, tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as new:
+    gnu = io.BytesIO()
+    with tarfile.open(path) as old, tarfile.open(fileobj=gnu, mode="w", format=tarfile.GNU_FORMAT) as new:
         for member in old:
             new.addfile(member, old.extractfile(member))
-    path.write_bytes(packed.getvalue())
+    path.write_bytes(gnu.getvalue())
     assert check(package)
 
 
-def test_a_lock_that_belongs_to_another_archive_is_refused(package: Package) -> None:
-    """Sizes and SHA-256 of the file are as locked, but what is pinned is something else."""
+def test_a_lock_with_the_blobs_of_another_image_is_refused(package: Package) -> None:
+    """Size and SHA-256 of the file match the lock, but the locked descriptors are those of another image."""
     locked = locked_app(package)
     other = read_lock(package).image_for(Reference.parse(WEB), "x86_64")
     assert other
-    mixed = locked._replace(image=other.image)
+    forged = locked._replace(image=other.image)
     assert lay_out(other.image, Reference.parse(APP)).size == locked.archive.size
-    (problem,) = verify.check_archive(package, Reference.parse(APP), "x86_64", mixed)
-    assert "not its header; it is damaged or another archive" in problem
+    (problem,) = verify.check_archive(package, Reference.parse(APP), "x86_64", forged)
+    assert "unexpected header; it is damaged or a different archive" in problem
 
 
-def test_layers_that_the_manifest_does_not_name_are_refused(tmp_path: Path) -> None:
-    """An archive that fits its lock in every byte, but whose manifest names other layers."""
+def test_a_lock_with_other_layers_than_the_manifest_is_refused(tmp_path: Path) -> None:
+    """All bytes of the archive match the lock, but its manifest lists other layers."""
     source = FakeSource({APP: images.small("app")})
     run_prefetch(source, tmp_path, *want(APP))
     package = Package(tmp_path)
@@ -134,16 +133,16 @@ def test_layers_that_the_manifest_does_not_name_are_refused(tmp_path: Path) -> N
     file = locked.archive._replace(size=len(content), sha256=Digest.of(bytes(content)).hex)
     forged = locked._replace(image=image, archive=file)
     (problem,) = verify.check_archive(package, Reference.parse(APP), "x86_64", forged)
-    assert problem.startswith(f"{NAME}: manifest: its config and layers are not those of the lock")
+    assert problem.startswith(f"{NAME}: manifest: its config and layers differ from those in containers.lock")
 
 
 def test_an_archive_of_another_architecture_is_refused(package: Package) -> None:
     (problem,) = verify.check_archive(package, Reference.parse(APP), "aarch64", locked_app(package))
-    assert problem.startswith(f"{NAME}: it is for linux/amd64, expected linux/arm64/v8 (aarch64)")
+    assert problem.startswith(f"{NAME}: the image is for linux/amd64, expected linux/arm64/v8 (aarch64)")
 
 
-def test_what_is_asked_for_must_be_locked(package: Package) -> None:
+def test_a_requested_image_must_be_locked(package: Package) -> None:
     wanted = [(Reference.parse(APP), "x86_64", "a.kiwi:3"), (Reference.parse(APP), "s390x", "a.kiwi:3")]
     assert verify.check_coverage(wanted, read_lock(package)) == (
-        f"a.kiwi:3: {APP} for s390x is not in the lock; run the prefetch again and commit what it writes",
+        f"a.kiwi:3: {APP} for s390x is not in the lock; run the prefetch again and commit the result",
     )

@@ -463,7 +463,7 @@ def test_verify_tells_what_is_locked_and_no_longer_asked_for(
     path.write_text(text.replace('"some"', '"opensuse/bootable" tag="slowroll"'))
     capsys.readouterr()
     assert main(["verify", str(package)]) == 1
-    said = f"containers.lock: {docker_registry.host}/some:latest is locked, but no description asks for it; run the "
+    said = f"containers.lock: {docker_registry.host}/some:latest is locked, but no description requests it; run the "
     assert said in capsys.readouterr().err
     path.write_text(text)
     assert main(["verify", str(package)]) == 0
