@@ -1,1 +1,1 @@
-"""The checks: functions from a subject to findings, which read files but change and ask nothing."""
+"""Checks of a package: functions from a context to findings, which only read files and use no network."""

@@ -1,8 +1,8 @@
-"""The lock and the archives, as far as their names and sizes tell; `verify` reads every byte."""
+"""Checks of the lock and of the names and sizes of archives. `verify` reads every byte; this takes milliseconds."""
 
 from collections.abc import Iterator
 
-from osc_containers.checks.context import Subject
+from osc_containers.checks.context import Context
 from osc_containers.checks.finding import Finding, Severity
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
@@ -14,84 +14,72 @@ from osc_containers.obs.selection import default_architectures, of_entries, want
 from osc_containers.oci.reference import Reference
 
 
-def check(subject: Subject) -> Iterator[Finding]:
+def check(context: Context) -> Iterator[Finding]:
     """Compare the descriptions with the lock, and the lock with the archives."""
     try:
-        images = [(item, arch) for item in wanted(subject.request) for arch in item.architectures]
-    except DescriptionError:  # said by the check of the layout
+        images = [(item, arch) for item in wanted(context.request) for arch in item.architectures]
+    except DescriptionError:  # reported by the check of the layout
         return
-    if subject.lock is None:
-        if images and subject.package.find(FILE_NAME) is None:
-            why = "not there: nothing is pinned and fetched yet"
-            yield Finding(severity=Severity.ERROR, check="lock", file=FILE_NAME, why=why, fix=subject.prefetch)
+    if context.lock is None:
+        if images and context.package.find(FILE_NAME) is None:
+            why = "missing: no container is pinned or downloaded yet"
+            yield _finding(Severity.ERROR, "lock", FILE_NAME, why, context.prefetch_command)
         return
     for item, arch in images:
-        if subject.lock.image_for(item.reference, arch) is None:
+        if context.lock.image_for(item.reference, arch) is None:
             file, _, line = item.where.rpartition(":")
             why = f"{item.reference} for {arch} is not in {FILE_NAME}"
-            yield Finding(
-                severity=Severity.ERROR, check="lock", file=file, line=int(line), why=why, fix=subject.prefetch
-            )
-    yield from _archives(subject.lock, subject)
-    if subject.request.descriptions:  # else they could not be read, and nobody knows what they ask for
-        yield from _unwanted(subject.lock, {item.reference for item, _ in images}, subject)
+            yield _finding(Severity.ERROR, "lock", file, why, context.prefetch_command, line=int(line))
+    yield from _archives(context.lock, context)
+    # If no description could be read, everything in the lock would look unused.
+    if context.request.descriptions:
+        yield from _unused_references(context.lock, {item.reference for item, _ in images}, context)
 
 
-def _unwanted(lock: Lock, asked: set[Reference], subject: Subject) -> Iterator[Finding]:
-    lines = _lines(subject)
-    told = of_entries(subject.package, subject.prefetches())
-    besides = wanted(told.with_default_architectures(default_architectures(told, lock)))
+def _unused_references(lock: Lock, references: set[Reference], context: Context) -> Iterator[Finding]:
+    """Find references in the lock that neither the options of this run nor `_service` ask for."""
+    path = context.package.find(FILE_NAME)
+    lines = [line.strip() for line in path.read_text("utf-8").splitlines()] if path else []
+    service_request = of_entries(context.package, context.prefetches())
+    architectures = default_architectures(service_request, lock)
+    service_images = wanted(service_request.with_default_architectures(architectures))
     for reference in lock.references:
-        if reference not in {*asked, *(item.reference for item in besides)}:
-            why = f"{reference} is locked, but no description asks for it; a prefetch removes it and its archives"
-            yield Finding(
-                severity=Severity.WARNING,
-                check="lock",
-                file=FILE_NAME,
-                line=lines.get(f'"{reference}": {{', 0),
-                why=why,
-                fix=subject.prefetch,
-            )
+        if reference not in {*references, *(item.reference for item in service_images)}:
+            key = f'"{reference}": {{'
+            why = f"{reference} is locked, but no description uses it; the next prefetch removes it and its archives"
+            line = lines.index(key) + 1 if key in lines else 0
+            yield _finding(Severity.WARNING, "lock", FILE_NAME, why, context.prefetch_command, line=line)
 
 
-def _lines(subject: Subject) -> dict[str, int]:
-    """Return the numbers of the lock's lines by what stands on them."""
-    path = subject.package.find(FILE_NAME)
-    text = path.read_text("utf-8") if path else ""
-    return {line.strip(): number for number, line in reversed(list(enumerate(text.splitlines(), 1)))}
-
-
-def _archives(lock: Lock, subject: Subject) -> Iterator[Finding]:
-    """Find archives that are missing, are not those that are locked, or have nothing to do with the lock."""
-    expected = {locked.archive.name: (reference, locked) for reference, _, locked in lock.images()}
-    if subject.is_bundled:
-        if expected and subject.package.find(cpio.FILE_NAME) is None:
-            why = f"not there, but {FILE_NAME} pins {count(len(expected), 'image')} for it"
-            yield _archive(Severity.ERROR, cpio.FILE_NAME, why, subject.prefetch)
+def _archives(lock: Lock, context: Context) -> Iterator[Finding]:
+    """Find archives that are missing, have another size than in the lock, or are not in the lock."""
+    package = context.package
+    images = {image.archive.name: (reference, image) for reference, _, image in lock.images()}
+    if context.is_bundled:
+        if images and package.find(cpio.FILE_NAME) is None:
+            why = f"missing, but {FILE_NAME} pins {count(len(images), 'image')} for it"
+            yield _finding(Severity.ERROR, "archive", cpio.FILE_NAME, why, context.prefetch_command)
         return
-    for name, (reference, locked) in expected.items():
-        path = subject.package.find(name)
+    for name, (reference, image) in images.items():
+        path = package.find(name)
         if path is None:
-            yield _archive(
-                Severity.ERROR, name, f"not there, but {FILE_NAME} names it for {reference}", subject.prefetch
+            why = f"missing, but {FILE_NAME} lists it for {reference}"
+            yield _finding(Severity.ERROR, "archive", name, why, context.prefetch_command)
+        elif path.stat().st_size != image.archive.size:
+            why = (
+                f"got {path.stat().st_size} bytes, expected {image.archive.size} as in {FILE_NAME}; it is truncated or "
+                "from another prefetch"
             )
-        elif path.stat().st_size != locked.archive.size:
-            got = path.stat().st_size
-            why = f"got {got} bytes, but {FILE_NAME} says {locked.archive.size}: it is truncated or of another day"
-            yield _archive(Severity.ERROR, name, why, subject.prefetch)
-        if locked.archive.size > cpio.SIZE_LIMIT:
-            why = f"{size(locked.archive.size)} are too many for a member of a cpio archive: inject=source would fail"
-            yield _archive(Severity.INFO, name, why)
-    own = (path.name for path in subject.package.archives() if path.parent == subject.package.directory)
-    for name in own:
-        if name.endswith(ARCHIVE_SUFFIX) and name not in expected:
-            yield _archive(
-                Severity.WARNING,
-                name,
-                f"{FILE_NAME} does not name it: remove it",
-                working_copy.removal_of(subject.package.directory, name),
-            )
+            yield _finding(Severity.ERROR, "archive", name, why, context.prefetch_command)
+        if image.archive.size > cpio.SIZE_LIMIT:
+            why = f"{size(image.archive.size)} are too large for a member of a cpio archive: inject=source would fail"
+            yield _finding(Severity.INFO, "archive", name, why)
+    for path in package.archives():
+        # Results of an earlier service run are in `.old`, and osc removes them.
+        if path.parent == package.directory and path.name.endswith(ARCHIVE_SUFFIX) and path.name not in images:
+            removal = working_copy.removal_of(package.directory, path.name)
+            yield _finding(Severity.WARNING, "archive", path.name, f"not listed in {FILE_NAME}: remove it", removal)
 
 
-def _archive(severity: Severity, name: str, why: str, fix: str = "") -> Finding:
-    return Finding(severity=severity, check="archive", file=name, why=why, fix=fix)
+def _finding(severity: Severity, check: str, file: str, why: str, fix: str = "", *, line: int = 0) -> Finding:
+    return Finding(severity=severity, check=check, file=file, line=line, why=why, fix=fix)

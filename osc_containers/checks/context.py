@@ -1,9 +1,9 @@
-"""What is checked."""
+"""What the checks work on: a package with everything that could be read of it."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from osc_containers.kiwi import image_type, profiles
+from osc_containers.kiwi import image_type
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
 from osc_containers.kiwi.image_type import ImageType, Packages
@@ -17,20 +17,20 @@ from osc_containers.oci import platform
 
 
 class Image(NamedTuple):
-    """An image that is made: for which profiles is `asked`, and what of the description is in it."""
+    """An image that is built: the architecture and profiles of the build, and what the description puts into it."""
 
     arch: str
-    asked: tuple[str, ...]
+    profile_names: tuple[str, ...]
     containers: tuple[Container, ...]
     packages: tuple[Packages, ...]
     types: tuple[ImageType, ...]
 
     def __str__(self) -> str:
-        return f"{self.arch}, profile {' and '.join(self.asked)}" if self.asked else self.arch
+        return f"{self.arch}, profile {' and '.join(self.profile_names)}" if self.profile_names else self.arch
 
 
-class Subject(NamedTuple):
-    """A package with what could be read of it; `entries` are those of `_service`."""
+class Context(NamedTuple):
+    """A package, its descriptions, its lock and the entries of `_service`; what cannot be read is left out."""
 
     package: Package
     request: Request
@@ -38,11 +38,11 @@ class Subject(NamedTuple):
     entries: tuple[Entry, ...]
 
     def entries_of(self, service: str) -> tuple[Entry, ...]:
-        """Return the entries of one service."""
+        """Return the entries of a service."""
         return tuple(entry for entry in self.entries if entry.name == service)
 
     def prefetches(self) -> tuple[Entry, ...]:
-        """Return what the entries of the prefetch ask for, without the values that it refuses."""
+        """Return the entries of the prefetch service, without the parameters that it would refuse."""
         return tuple(
             entry._replace(
                 parameters=tuple(
@@ -61,39 +61,39 @@ class Subject(NamedTuple):
         return name != "arch" or value in platform.ARCHITECTURES
 
     @property
-    def prefetch(self) -> str:
-        """The command that prefetches."""
+    def prefetch_command(self) -> str:
+        """The shell command that runs the prefetch."""
         is_manual = any(entry.mode == "manual" for entry in self.entries_of(PREFETCH))
         return "osc service manualrun" if is_manual else "osc containers prefetch"
 
     @property
     def is_bundled(self) -> bool:
-        """Whether the containers go into an archive that obs-build unpacks by itself."""
+        """Whether the containers go into a bundle, which obs-build unpacks itself."""
         return service_file.is_bundled(self.entries_of(PREFETCH))
 
     @property
     def descriptions(self) -> tuple[Description, ...]:
         """The descriptions that have containers."""
-        return tuple(found for found in self.request.descriptions if found.containers)
+        return tuple(each for each in self.request.descriptions if each.containers)
 
     def images(self) -> Iterator[Image]:
-        """Yield each image that is made and has containers.
+        """Yield each image that is built and has containers.
 
-        None where the description of the containers is not that of the image.
+        With a bundle there is none: its containers are in a file of their own, which does not describe the image.
         """
         if self.is_bundled:
             return
-        for found in self.descriptions:
-            described = image_type.read(found)
-            for arch in self.request.architectures_of(found):
-                for names in image_type.builds(found, arch):
-                    containers = found.select(arch, names)
+        for description in self.descriptions:
+            settings = image_type.read(description)
+            for arch in self.request.architectures_of(description):
+                for names in image_type.builds(description, arch):
+                    containers = description.select(arch, names)
                     if containers:
-                        used = profiles.used(found.profiles, arch, names)
+                        used = description.used_profiles(arch, names)
                         yield Image(
                             arch=arch,
-                            asked=names,
+                            profile_names=names,
                             containers=containers,
-                            packages=tuple(each for each in described.packages if each.is_for(used)),
-                            types=tuple(each for each in described.types if each.is_for(used, arch)),
+                            packages=tuple(each for each in settings.packages if each.is_for(used)),
+                            types=tuple(each for each in settings.types if each.is_for(used, arch)),
                         )

@@ -1,15 +1,15 @@
-"""What `check` finds: where something would go wrong, why, and the line to add or change."""
+"""Findings of `check`: what would go wrong, where, and how to fix it."""
 
 import re
 from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
-_PLACE = re.compile(r"([^:\s][^:]*)(?::(\d+))?: (.*)", re.DOTALL)
+_PROBLEM = re.compile(r"([^:\s][^:]*)(?::(\d+))?: (.*)", re.DOTALL)
 
 
 class Severity(Enum):
-    """How bad it is: it will not work; it may not; worth knowing."""
+    """Whether the package will fail, may fail, or only has something worth knowing."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -17,9 +17,10 @@ class Severity(Enum):
 
 
 class Finding(NamedTuple):
-    """One finding; `check` names its kind for programs, `fix` is the line to add or change, or a command.
+    """One finding.
 
-    `line` is 0 where it is about the file as a whole.
+    `check` is a stable ID of its kind, for programs. `line` is 0 if the finding is about the file as a whole. `fix` is
+    the line to add or change, or a command to run; it is empty if there is nothing simple to do.
     """
 
     severity: Severity
@@ -30,26 +31,26 @@ class Finding(NamedTuple):
     fix: str = ""
 
     @property
-    def place(self) -> str:
-        """The file, and the line if there is one."""
+    def location(self) -> str:
+        """The file, and the line if there is one, as `file:line`."""
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
-def of_problem(problem: str, check: str) -> Finding:
-    """Make an error of a problem that says its place itself: `file:line: what`, or `file: what`."""
-    match = _PLACE.fullmatch(problem)
+def from_problem(problem: str, check: str) -> Finding:
+    """Return an error for a problem of an exception, which reads `file:line: what` or `file: what`."""
+    match = _PROBLEM.fullmatch(problem)
     file, line, why = match.groups() if match else (".", None, problem)
     return Finding(severity=Severity.ERROR, check=check, file=file, line=int(line or 0), why=why)
 
 
-def sort(found: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return each finding once, the worst first, then by place."""
+def sort(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return the findings without duplicates, sorted by severity (errors first), file and line."""
     order = list(Severity)
-    return tuple(sorted(dict.fromkeys(found), key=lambda each: (order.index(each.severity), each.file, each.line)))
+    return tuple(sorted(dict.fromkeys(findings), key=lambda each: (order.index(each.severity), each.file, each.line)))
 
 
-def as_objects(found: Iterable[Finding]) -> list[dict[str, object]]:
-    """Return the findings for JSON; `line` is null where there is none."""
+def as_objects(findings: Iterable[Finding]) -> list[dict[str, object]]:
+    """Return the findings as objects for JSON; `line` and `fix` are null if there is none."""
     return [
         {
             "severity": each.severity.value,
@@ -59,5 +60,5 @@ def as_objects(found: Iterable[Finding]) -> list[dict[str, object]]:
             "why": each.why,
             "fix": each.fix or None,
         }
-        for each in found
+        for each in findings
     ]

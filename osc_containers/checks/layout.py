@@ -1,11 +1,11 @@
-"""Where containers stand and what they are called: what obs-build and plain kiwi make of that."""
+"""Checks of where `<containers>` are and what they are named, for obs-build, plain kiwi and the overlay directories."""
 
 import os
 from collections.abc import Collection, Iterator
 from itertools import chain
 
-from osc_containers.checks.context import Subject
-from osc_containers.checks.finding import Finding, Severity, of_problem
+from osc_containers.checks.context import Context
+from osc_containers.checks.finding import Finding, Severity, from_problem
 from osc_containers.errors import DescriptionError
 from osc_containers.formats.cpio import FILE_NAME
 from osc_containers.formats.human import count
@@ -19,131 +19,128 @@ from osc_containers.obs.selection import Request, wanted
 from osc_containers.oci.reference import Reference
 
 
-def check(subject: Subject) -> Iterator[Finding]:
-    """Check every description."""
-    yield from _clashes(subject)
-    if subject.is_bundled:
-        yield from pulled(subject.package, subject.request)
-    for found in subject.descriptions:
-        if not subject.is_bundled:
-            yield from _visible(found)
-        yield from _nested(found)
-        yield from _profiles(found, subject)
-        yield from _names(found, subject)
-        yield from _overlays(found, subject)
-
-
-def _clashes(subject: Subject) -> Iterator[Finding]:
-    """Find references that shall come from two places."""
+def check(context: Context) -> Iterator[Finding]:
+    """Check every description that has containers."""
     try:
-        wanted(subject.request)
+        wanted(context.request)
     except DescriptionError as error:
-        yield from (of_problem(problem, "two-places") for problem in error.problems)
+        yield from (from_problem(problem, "two-places") for problem in error.problems)
+    if context.is_bundled:
+        yield from find_double_injected(context.package, context.request)
+    for description in context.descriptions:
+        if not context.is_bundled:
+            yield from _visible(description)
+        yield from _nested(description)
+        yield from _profiles(description, context)
+        yield from _names(description, context)
+        yield from _overlays(description, context)
 
 
-def _visible(found: Description) -> Iterator[Finding]:
-    for container in found.visible:
+def _visible(description: Description) -> Iterator[Finding]:
+    """Find containers that obs-build would turn into build dependencies."""
+    for container in description.visible:
         if ":" in container.endpoint.partition("/")[0]:
-            asked = "a package called after it without its source, which has a colon, and nobody provides that"
+            dependency = "a package named after this container without its source, because the source has a colon"
         else:
-            asked = f"a package 'container:{container.endpoint}', which nobody provides"
-        why = f"obs-build sees this container and asks OBS for {asked}"
+            dependency = f"a package 'container:{container.endpoint}'"
+        why = f"OBS would require {dependency}, and report the build as unresolvable"
         yield _finding(container, "visible", why, "osc containers split", severity=Severity.ERROR)
 
 
-def pulled(package: Package, told: Request) -> Iterator[Finding]:
-    """Find `<containers>` that kiwi reads in the build, although the prefetch puts them into a bundle as it is told.
+def find_double_injected(package: Package, request: Request) -> Iterator[Finding]:
+    """Find `<containers>` that kiwi reads in the build, although the prefetch already puts them into a bundle.
 
-    Where one description of several does not, that may be the one which OBS builds.
+    If the package has several descriptions and one of them is clean, OBS may build that one; then nothing is reported.
     """
-    bundled = {container.file for found in told.descriptions for container in found.containers}
-    of_each = [list(_pulled_by(found, bundled)) for found in selection.read(package, [], [], []).descriptions]
-    if all(of_each):
-        yield from chain(*of_each)
+    bundled_files = {container.file for each in request.descriptions for container in each.containers}
+    descriptions = selection.read(package, [], [], []).descriptions
+    findings = [list(_double_injected_by(each, bundled_files)) for each in descriptions]
+    if all(findings):
+        yield from chain(*findings)
 
 
-def _pulled_by(found: Description, bundled: Collection[str]) -> Iterator[Finding]:
-    why = f"kiwi reads these <containers>, too: what is in {FILE_NAME} already it tries to pull, without a network"
-    if found.path.name in bundled:
-        fix = "a file of their own that is not included, and its name as 'description' in _service"
-        yield _finding(found.visible[0], "double-injected", why, fix, severity=Severity.ERROR)
-    for include in found.includes:
-        if include.name in bundled and not include.is_nested:
-            fix = f"no include of {include.name}, and its name as 'description' in _service"
-            yield Finding(
-                severity=Severity.ERROR, check="double-injected", file=include.file, line=include.line, why=why, fix=fix
-            )
+def _double_injected_by(description: Description, bundled_files: Collection[str]) -> Iterator[Finding]:
+    check, why = (
+        "double-injected",
+        f"kiwi would pull these containers without a network; they are already in {FILE_NAME}",
+    )
+    if description.path.name in bundled_files:
+        fix = "move <containers> to a separate file that is not included, and name it as 'description' in _service"
+        yield _finding(description.visible[0], check, why, fix, severity=Severity.ERROR)
+    for include in description.includes:
+        if include.name in bundled_files and not include.is_nested:
+            fix = f"remove the include of {include.name}, and name it as 'description' in _service"
+            severity = Severity.ERROR
+            yield Finding(severity=severity, check=check, file=include.file, line=include.line, why=why, fix=fix)
 
 
-def _nested(found: Description) -> Iterator[Finding]:
-    for include in found.includes:
-        having = [container for container in found.containers if container.file == include.name]
-        if include.is_nested and having:
-            lost = count(len(having), "container")
-            why = f"kiwi ignores an include in an included file: without this project it loses {lost}"
-            fix = f'<include from="this://./{include.name}"/> in {found.path.name}'
-            yield Finding(
-                severity=Severity.INFO, check="nested", file=include.file, line=include.line, why=why, fix=fix
-            )
+def _nested(description: Description) -> Iterator[Finding]:
+    for include in description.includes:
+        containers = [each for each in description.containers if each.file == include.name]
+        if include.is_nested and containers:
+            loss = count(len(containers), "container")
+            why = f"plain kiwi ignores an include in an included file, and would lose {loss}"
+            fix = f'<include from="this://./{include.name}"/> in {description.path.name}'
+            severity = Severity.INFO
+            yield Finding(severity=severity, check="nested", file=include.file, line=include.line, why=why, fix=fix)
 
 
-def _profiles(found: Description, subject: Subject) -> Iterator[Finding]:
-    """Find profiles that are not declared, and those whose directory would be something else."""
-    # Of a bundle the containers stand in a file of their own, and what is built is a description without them.
-    built = selection.read(subject.package, [], [], []).descriptions if subject.is_bundled else ()
-    declared = {profile.name for each in (found, *built) for profile in each.profiles}
-    for container in found.containers:
+def _profiles(description: Description, context: Context) -> Iterator[Finding]:
+    """Find profiles that are not declared, and profiles that cannot have an overlay directory."""
+    # The containers of a bundle are in a separate file; the profiles are declared in the description that is built.
+    built = selection.read(context.package, [], [], []).descriptions if context.is_bundled else ()
+    declared = {profile.name for each in (description, *built) for profile in each.profiles}
+    for container in description.containers:
         if container.profiles and not container.profile_names:
-            why = f"profiles {container.profiles[:80]!r} names none, so that it adds this container to no image"
+            why = f"profiles {container.profiles[:80]!r} contains no name, so this container is in no image"
             yield _finding(container, "profile", why, '<containers profiles="…">')
         missing = [name for name in container.profile_names if name not in declared]
         if missing:
             names = ", ".join(repr(name[:80]) for name in missing)
-            why = f"no profile {names[:2000]} is declared, so that it adds this container to no image"
+            why = f"these profiles are not declared, and add this container to no image: {names[:2000]}"
             yield _finding(container, "profile", why, f'<profile name="{missing[0][:80]}" description="…"/>')
-        yield from (of_problem(problem, "profile") for problem in overlay.check_profiles(container))
+        yield from (from_problem(problem, "profile") for problem in overlay.check_profiles(container))
 
 
-def _overlays(found: Description, subject: Subject) -> Iterator[Finding]:
-    """Find what the packager has where the containers go."""
-    for arch in subject.request.architectures_of(found):
-        every = found.of_architecture(arch)
-        fit = [container for container in every if not overlay.check_profiles(container)]
-        for name in {name: None for container in fit for name in container.profile_names or (overlay.ROOT,)}:
-            problem = overlay.check_directory(subject.package.directory / name)
+def _overlays(description: Description, context: Context) -> Iterator[Finding]:
+    """Find files of the packager at paths where inject writes files."""
+    for arch in context.request.architectures_of(description):
+        containers = description.of_architecture(arch)
+        usable = [container for container in containers if not overlay.check_profiles(container)]
+        for name in {name: None for container in usable for name in container.profile_names or (overlay.ROOT,)}:
+            problem = overlay.check_directory(context.package.directory / name)
             if problem:
-                yield of_problem(problem, "overlay")
-        placed = overlay.place(fit, overlay.assign_paths(every), arch, subject.lock or EMPTY)
-        for name, items in overlay.group_by_directory(placed).items():
-            for entry in overlay.list_files(items):
-                if os.path.lexists(f"{subject.package.directory / name}{entry.path}"):
-                    why = "the build puts a file of that name there, and fails if yours is another"
+                yield from_problem(problem, "overlay")
+        placements = overlay.place(usable, overlay.assign_paths(containers), arch, context.lock or EMPTY)
+        for name, members in overlay.group_by_directory(placements).items():
+            for file in overlay.list_files(members):
+                if os.path.lexists(f"{context.package.directory / name}{file.path}"):
                     yield Finding(
                         severity=Severity.WARNING,
                         check="overlay",
-                        file=f"{name}{entry.path}",
-                        why=why,
+                        file=f"{name}{file.path}",
+                        why="the build creates a file of the same name, and fails if yours is different",
                         fix="rename or remove it",
                     )
 
 
-def _names(found: Description, subject: Subject) -> Iterator[Finding]:
-    """Say where plain kiwi would fail, and this project does not."""
-    for arch in subject.request.architectures_of(found):
-        places = overlay.assign_paths(found.of_architecture(arch))
-        for container, why in overlay.list_relocations(places):
-            yield _finding(container, "plain-kiwi", f"{why}; here it is at {places[container]}")
-    for container in found.containers:
-        if _asked_by_kiwi(container) != container.reference:
-            why = f"plain kiwi would ask for {container.endpoint!r} and fail; here it is {container.origin}"
+def _names(description: Description, context: Context) -> Iterator[Finding]:
+    """Find containers that work with this project, but would not with plain kiwi."""
+    for arch in context.request.architectures_of(description):
+        paths = overlay.assign_paths(description.of_architecture(arch))
+        for container, reason in overlay.list_relocations(paths):
+            yield _finding(container, "plain-kiwi", f"{reason}; this project writes it to {paths[container]}")
+    for container in description.containers:
+        try:
+            reference = Reference.parse(container.endpoint)
+        except ValueError:
+            reference = None
+        if reference != container.reference:
+            why = (
+                f"plain kiwi would fail to pull {container.endpoint!r}; this project takes the image from "
+                f"{container.origin}"
+            )
             yield _finding(container, "plain-kiwi", why)
-
-
-def _asked_by_kiwi(container: Container) -> Reference | None:
-    try:
-        return Reference.parse(container.endpoint)
-    except ValueError:
-        return None
 
 
 def _finding(container: Container, check: str, why: str, fix: str = "", *, severity: Severity | None = None) -> Finding:

@@ -1,8 +1,8 @@
-"""`_service`: whether the containers get into the image when OBS builds it, and when services run."""
+"""Checks of `_service`: whether OBS builds get the containers, and whether the services run in the right place."""
 
 from collections.abc import Iterator, Sequence
 
-from osc_containers.checks.context import Subject
+from osc_containers.checks.context import Context
 from osc_containers.checks.finding import Finding, Severity
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
@@ -15,128 +15,125 @@ from osc_containers.obs.selection import Request
 from osc_containers.obs.service_file import FILE_NAME, Entry
 from osc_containers.oci import platform
 
-_LOCAL = ("manual", "localonly", "disabled")
+_LOCAL_MODES = ("manual", "localonly", "disabled")
 """Modes that never run on the server (osc_scm/serviceinfo.py and bs_service)."""
 
-_WHEN = {"": "without mode", "trylocal": "mode 'trylocal'", "serveronly": "mode 'serveronly'"}
+_PREFETCH_LINE = f'<service name="{PREFETCH}" mode="manual"/>'
+_INJECT_LINE = f'<service name="{INJECT}" mode="buildtime"/>'
 
 
-def check(subject: Subject) -> Iterator[Finding]:
-    """Check the entries of our two services."""
-    yield from _missing(subject)
-    for entry in subject.entries_of(PREFETCH):
-        yield from _prefetch(entry)
-        yield from _parameters(entry, subject)
-    yield from _not_prefetched(subject)
-    injects = subject.entries_of(INJECT)
-    for entry in injects:
+def check(context: Context) -> Iterator[Finding]:
+    """Check the entries of the prefetch and the inject service."""
+    yield from _missing(context)
+    for entry in context.entries_of(PREFETCH):
+        yield from _prefetch_mode(entry)
+        yield from _parameters(entry, context)
+    yield from _not_prefetched(context)
+    inject_entries = context.entries_of(INJECT)
+    for entry in inject_entries:
         if entry.mode != "buildtime":
-            why = f"{INJECT} does its work in the build root only, but with mode {entry.mode!r} it does not run there"
-            yield _finding(Severity.ERROR, why, _line(INJECT, "buildtime"), entry)
-        if subject.is_bundled:
-            why = f"{INJECT} finds no archives: {PREFETCH} puts them into {cpio.FILE_NAME}, as 'inject' says"
-            yield _finding(Severity.ERROR, why, "without this service, or without inject=source", entry)
-        yield from _parameters(entry, subject)
-    if injects and not subject.is_bundled:
-        yield from _ambiguous(injects, subject.package)
+            why = f"{INJECT} only works in the build root, but does not run there with mode {entry.mode!r}"
+            yield _finding(Severity.ERROR, why, _INJECT_LINE, entry)
+        if context.is_bundled:
+            why = f"{INJECT} finds no archives: with inject=source, {PREFETCH} stores them in {cpio.FILE_NAME}"
+            yield _finding(Severity.ERROR, why, "remove this service, or inject=source", entry)
+        yield from _parameters(entry, context)
+    if inject_entries and not context.is_bundled:
+        yield from _ambiguous(inject_entries, context.package)
 
 
-def _missing(subject: Subject) -> Iterator[Finding]:
-    if not subject.descriptions:
+def _missing(context: Context) -> Iterator[Finding]:
+    if not context.descriptions:
         return
-    if not subject.entries_of(PREFETCH):
-        why = "nothing here fetches the containers: 'osc service manualrun' does not, only 'osc containers prefetch'"
-        yield _finding(Severity.WARNING, why, _line(PREFETCH, "manual"))
-    if not subject.is_bundled and not subject.entries_of(INJECT):
-        why = "nothing puts the containers into the image: in the build, kiwi will try to pull them, without a network"
-        yield _finding(Severity.ERROR, why, _line(INJECT, "buildtime"))
+    if not context.entries_of(PREFETCH):
+        why = "no service downloads the containers; without one, only 'osc containers prefetch' does"
+        yield _finding(Severity.WARNING, why, _PREFETCH_LINE)
+    if not context.is_bundled and not context.entries_of(INJECT):
+        why = "no service puts the containers into the image: kiwi would pull them in the build, without a network"
+        yield _finding(Severity.ERROR, why, _INJECT_LINE)
 
 
-def _prefetch(entry: Entry) -> Iterator[Finding]:
+def _prefetch_mode(entry: Entry) -> Iterator[Finding]:
     if entry.mode == "buildtime":
-        why = f"{PREFETCH} needs a network, and there is none in the build root"
-        yield _finding(Severity.ERROR, why, _line(PREFETCH, "manual"), entry)
-    elif entry.mode not in _LOCAL:
-        when = _WHEN.get(entry.mode, f"mode {entry.mode[:40]!r}")
-        why = f"{PREFETCH} {when} runs on the OBS server, where services have no network: the package will be broken"
-        yield _finding(Severity.ERROR, why, _line(PREFETCH, "manual"), entry)
+        why = f"{PREFETCH} needs a network, and the build root has none"
+        yield _finding(Severity.ERROR, why, _PREFETCH_LINE, entry)
+    elif entry.mode not in _LOCAL_MODES:
+        mode = f"with mode {entry.mode[:40]!r}" if entry.mode else "without a mode"
+        why = f"{PREFETCH} {mode} runs on the OBS server, where services have no network: the package would be broken"
+        yield _finding(Severity.ERROR, why, _PREFETCH_LINE, entry)
 
 
-def _not_prefetched(subject: Subject) -> Iterator[Finding]:
-    """Find images that OBS builds, as the description says, though what they need is not prefetched."""
-    entries = subject.prefetches()
-    if not entries or not subject.descriptions or subject.is_bundled:
+def _not_prefetched(context: Context) -> Iterator[Finding]:
+    """Find images that OBS builds according to the description, but whose containers are not prefetched."""
+    entries = context.prefetches()
+    if not entries or not context.descriptions or context.is_bundled:
         return
-    told = selection.of_entries(subject.package, entries)
-    built = {name for entry in subject.entries_of(INJECT) for name in entry.given("description")}
-    for found in subject.descriptions:
-        fetched = told.architectures_of(found)
-        if not fetched or (built and found.path.name not in built):
+    request = selection.of_entries(context.package, entries)
+    built_names = {name for entry in context.entries_of(INJECT) for name in entry.given("description")}
+    for description in context.descriptions:
+        name = description.path.name
+        architectures = request.architectures_of(description)
+        if not architectures or (built_names and name not in built_names):
             continue
-        for arch in _unserved(found, fetched):
-            why = f"{PREFETCH} fetches for {', '.join(fetched)} only: a build of {found.path.name} for {arch} fails"
-            fix = f'<param name="arch">{arch}</param>, or no {arch} in OBS-ExclusiveArch'
+        for arch in _missing_architectures(description, architectures):
+            why = f"{PREFETCH} downloads for {', '.join(architectures)} only: a build of {name} for {arch} would fail"
+            fix = f'<param name="arch">{arch}</param>, or remove {arch} from OBS-ExclusiveArch'
             yield _finding(Severity.WARNING, why, fix, entries[0])
-        for names in dict.fromkeys(names for arch in fetched for names in _incomplete(found, arch, told)):
-            build = f"{found.path.name} {f'for {names[0][:80]!r}' if names else 'without a profile'}"
-            why = f"{PREFETCH} fetches for other profiles only: a build of {build} fails"
-            fix = f'<param name="profile">{names[0][:80] if names else "…"}</param>, or none of these'
+        incomplete = (names for arch in architectures for names in _incomplete_images(description, arch, request))
+        for names in dict.fromkeys(incomplete):
+            build = f"{name} {f'for profile {names[0][:80]!r}' if names else 'without a profile'}"
+            why = f"{PREFETCH} downloads for other profiles only: a build of {build} would fail"
+            fix = f'<param name="profile">{names[0][:80] if names else "…"}</param>, or remove all profile parameters'
             yield _finding(Severity.ERROR if names else Severity.WARNING, why, fix, entries[0])
 
 
-def _unserved(found: Description, fetched: Sequence[str]) -> Iterator[str]:
-    """Yield the architectures of `OBS-ExclusiveArch` that nothing is fetched for, under no name that they have."""
-    served = {platform.of_architecture(arch) for arch in fetched}
-    for arch in found.exclusive_archs or ():
-        is_known = arch in platform.ARCHITECTURES  # OBS has more, for other builds than kiwi's
-        if is_known and platform.of_architecture(arch) not in served and found.of_architecture(arch):
+def _missing_architectures(description: Description, architectures: Sequence[str]) -> Iterator[str]:
+    """Yield the architectures of `OBS-ExclusiveArch` that have containers, but are not prefetched under any name."""
+    platforms = {platform.of_architecture(arch) for arch in architectures}
+    for arch in description.exclusive_archs or ():
+        # OBS has more architectures than kiwi, for other kinds of builds.
+        is_kiwis = arch in platform.ARCHITECTURES
+        if is_kiwis and platform.of_architecture(arch) not in platforms and description.of_architecture(arch):
             yield arch
 
 
-def _incomplete(found: Description, arch: str, told: Request) -> Iterator[tuple[str, ...]]:
-    """Yield the profiles of each image that OBS builds for an architecture, and that needs what is not fetched."""
+def _incomplete_images(description: Description, arch: str, request: Request) -> Iterator[tuple[str, ...]]:
+    """Yield the profiles of each image that OBS builds for an architecture and that lacks a container."""
     try:
-        used = told.used_profiles(found, arch)
-    except DescriptionError:  # said by the check of the layout
+        used = request.used_profiles(description, arch)
+    except DescriptionError:  # reported by the check of the layout
         return
-    if used is not None and arch in (found.exclusive_archs or [arch]):
-        for names in image_type.builds(found, arch) if found.obs_profiles is not None else [()]:
-            if not all(container.is_in(used) for container in found.select(arch, names)):
+    if used is not None and arch in (description.exclusive_archs or [arch]):
+        for names in image_type.builds(description, arch) if description.obs_profiles is not None else [()]:
+            if not all(container.is_in(used) for container in description.select(arch, names)):
                 yield names
 
 
-def _parameters(entry: Entry, subject: Subject) -> Iterator[Finding]:
+def _parameters(entry: Entry, context: Context) -> Iterator[Finding]:
     """Find values that the service will refuse."""
     for name in entry.given("description"):
-        if not (subject.package.directory / name).is_file():
-            yield _finding(
-                Severity.ERROR, f"{entry.name}: description {name[:160]!r}: there is no such file", "", entry
-            )
+        if not (context.package.directory / name).is_file():
+            yield _finding(Severity.ERROR, f"{entry.name}: description {name[:160]!r}: no such file", "", entry)
     for problem in entry.problems():
         yield _finding(Severity.ERROR, problem, "", entry)
 
 
 def _ambiguous(entries: Sequence[Entry], package: Package) -> Iterator[Finding]:
-    """Find builds that would not know which description is theirs: each runs every entry."""
-    told = [entry.given("description") for entry in entries]
-    asked = list(dict.fromkeys(name for each in told for name in each)) if all(told) else []
+    """Find packages where the inject service cannot tell which description is built; every build runs all entries."""
+    names_by_entry = [entry.given("description") for entry in entries]
+    names = list(dict.fromkeys(name for each in names_by_entry for name in each)) if all(names_by_entry) else []
     try:
-        descriptions = selection.read(package, asked, [], []).descriptions
-    except (DescriptionError, FileNotFoundError):  # said by the checks of the descriptions and of the parameters
+        descriptions = selection.read(package, names, [], []).descriptions
+    except (DescriptionError, FileNotFoundError):  # reported by the checks of the descriptions and of the parameters
         return
-    having = [found for found in descriptions if found.containers]
-    if len({found.asks for found in having}) > 1:
-        names = [found.path.name for found in having]
-        why = f"{', '.join(names)} have <containers>, and {INJECT} cannot know which of them is built"
-        fix = f'<param name="description">{names[0]}</param>{" and no other" if asked else ""}'
+    candidates = [each for each in descriptions if each.containers]
+    if len({each.asks for each in candidates}) > 1:
+        first, all_names = candidates[0].path.name, ", ".join(each.path.name for each in candidates)
+        why = f"{all_names} have <containers>, and {INJECT} cannot tell which of them is built"
+        fix = f'<param name="description">{first}</param>{" and no other" if names else ""}'
         yield _finding(Severity.ERROR, why, fix, entries[-1])
 
 
-def _line(name: str, mode: str) -> str:
-    return f'<service name="{name}" mode="{mode}"/>'
-
-
 def _finding(severity: Severity, why: str, fix: str, entry: Entry | None = None) -> Finding:
-    return Finding(
-        severity=severity, check="service", file=FILE_NAME, line=entry.line if entry else 0, why=why, fix=fix
-    )
+    line = entry.line if entry else 0
+    return Finding(severity=severity, check="service", file=FILE_NAME, line=line, why=why, fix=fix)

@@ -20,8 +20,6 @@ MEBIBYTE = 1 << 20
 _MULTIBUILD = "_multibuild"
 _FLAVOR = "@BUILD_FLAVOR@"
 _SIZE = re.compile(r"([0-9]{1,12})([MG]?)")
-_SMALLEST_VOLUME = {"btrfs": 120, "xfs": 300}
-"""MiB that kiwi leaves free in a volume without a size, by file system; 30 in others (kiwi/defaults.py)."""
 
 
 class Packages(NamedTuple):
@@ -48,17 +46,21 @@ class Packages(NamedTuple):
 
 
 class Limit(NamedTuple):
-    """How large something may get: as a whole, or beyond what is in it when the image is made. In bytes."""
+    """The size of the root file system, in bytes: its total, or with `is_additive` what kiwi adds to the data."""
 
     size: int
     is_additive: bool
     line: int
     text: str
-    """The element, for messages."""
+    """The element and its value, for messages."""
 
 
 class ImageType(NamedTuple):
-    """A `<type>`: the limits of its root file system and of others by mount point; None is no limit."""
+    """A `<type>`, with the limit of its root file system, and the mount points of other volumes and partitions.
+
+    `root` is None if the file system grows to the size of its disk, or if its limit cannot be read. `mounts` leaves out
+    what shares its space with others: subvolumes of btrfs, and volumes that take the rest.
+    """
 
     image: str
     profiles: tuple[str, ...]
@@ -66,7 +68,7 @@ class ImageType(NamedTuple):
     file: str
     line: int
     root: Limit | None
-    mounts: tuple[tuple[str, Limit], ...]
+    mounts: tuple[str, ...]
 
     def is_for(self, used: Collection[str], arch: str) -> bool:
         """Tell whether it is the type of an image that uses these profiles on an architecture."""
@@ -185,7 +187,7 @@ def _root_limit(element: Element) -> Limit | None:
             return _limit(system, "M", is_additive=False) if system else None
     size = _child(element, "size")
     if size is None:
-        return Limit(size=0, is_additive=True, line=element.line, text="no <size>")
+        return Limit(size=0, is_additive=True, line=element.line, text="without <size>")
     return _limit(size, size.attributes.get("unit", "M"), is_additive=size.attributes.get("additive") in ("true", "1"))
 
 
@@ -195,7 +197,7 @@ def _limit(element: Element, unit: str, *, is_additive: bool) -> Limit | None:
     if bytes_ is None:
         return None
     size = max(0, bytes_ - unpartitioned)
-    text = f"<{element.name}> of {size // MEBIBYTE} MiB{' beside the data' if is_additive else ''}"
+    text = f"<{element.name}> of {size // MEBIBYTE} MiB{' in addition to the data' if is_additive else ''}"
     return Limit(size=size, is_additive=is_additive, line=element.line, text=text)
 
 
@@ -204,29 +206,16 @@ def _bytes(text: str) -> int | None:
     return int(match[1]) * MEBIBYTE * (1024 if match[2] == "G" else 1) if match else None
 
 
-def _mounts(element: Element) -> Iterator[tuple[str, Limit]]:
-    """Yield the file systems beside the root, and the root's own volume as `/`."""
+def _mounts(element: Element) -> Iterator[str]:
+    """Yield the mount points of partitions and volumes with a size of their own (kiwi/xml_state.py, `get_volumes`)."""
     for partition in (_child(element, "partitions") or element).children:
-        size = _bytes(partition.attributes.get("size", ""))
-        if partition.name == "partition" and "mountpoint" in partition.attributes and size is not None:
-            text = f"<partition mountpoint={partition.attributes['mountpoint'][:80]!r}>"
-            limit = Limit(size=size, is_additive=False, line=partition.line, text=text)
-            yield partition.attributes["mountpoint"], limit
+        if partition.name == "partition" and "mountpoint" in partition.attributes:
+            yield partition.attributes["mountpoint"]
     disk = _child(element, "systemdisk")
-    if disk is not None and (
-        element.attributes.get("filesystem") != "btrfs" or disk.attributes.get("preferlvm") in ("true", "1")
-    ):
-        yield from _volumes(disk, element.attributes.get("filesystem", ""))
-
-
-def _volumes(disk: Element, filesystem: str) -> Iterator[tuple[str, Limit]]:
-    """Yield the volumes of LVM that do not just take what is left (kiwi/xml_state.py, `get_volumes`)."""
-    smallest = _SMALLEST_VOLUME.get(filesystem, 30)
-    for volume in disk.children:
-        name = volume.attributes.get("name", "")
-        size, free = volume.attributes.get("size"), volume.attributes.get("freespace")
-        bytes_ = _bytes(size or free or str(smallest))
-        if bytes_ is not None and "arch" not in volume.attributes:  # else it is "all", or not in every image
-            mount = "/" if name.startswith("@root") else "/" + (volume.attributes.get("mountpoint") or name).strip("/")
-            limit = Limit(size=bytes_, is_additive=not size, line=volume.line, text=f"<volume name={name[:80]!r}>")
-            yield mount, limit
+    uses_lvm = disk is not None and disk.attributes.get("preferlvm") in ("true", "1")
+    if disk is not None and (uses_lvm or element.attributes.get("filesystem") != "btrfs"):
+        for volume in disk.children:
+            name = volume.attributes.get("name", "")
+            takes_rest = "all" in (volume.attributes.get("size"), volume.attributes.get("freespace"))
+            if not takes_rest and not name.startswith("@root"):
+                yield "/" + (volume.attributes.get("mountpoint") or name).strip("/")

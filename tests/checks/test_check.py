@@ -1,4 +1,4 @@
-"""`check`: a package built to have each finding, and nothing in one that has none."""
+"""`check`: a package for each finding, and a clean package without any."""
 
 import json
 import os
@@ -51,12 +51,12 @@ APP = {"registry.example.com/team/app:1.0": 10 * MIB}
 
 
 def write(directory: Path, files: Mapping[str, str | None], sizes: Mapping[str, int]) -> Path:
-    """Write the clean package with these files in place of its own, and with archives that are all holes."""
-    made = make_lock(sizes)
-    for _, _, locked in made.images():
+    """Write the clean package with these files replaced, and with sparse archives of these sizes."""
+    lock = make_lock(sizes)
+    for _, _, locked in lock.images():
         with (directory / locked.archive.name).open("wb") as file:
             file.truncate(locked.archive.size)
-    for name, text in ({**CLEAN, "containers.lock": lockfile.dumps(made)} | dict(files)).items():
+    for name, text in ({**CLEAN, "containers.lock": lockfile.dumps(lock)} | dict(files)).items():
         if text is not None:
             (directory / name).write_text(text)
     return directory
@@ -64,18 +64,18 @@ def write(directory: Path, files: Mapping[str, str | None], sizes: Mapping[str, 
 
 def check(directory: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
     status = main(["check", str(directory), *options])
-    said = capsys.readouterr()
-    assert said.err == ""
-    return status, said.out
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return status, captured.out
 
 
-def test_a_clean_package_has_no_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(write(tmp_path, {}, APP), capsys, "--strict") == (0, "nothing found\n")
+def test_clean_package_has_no_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(write(tmp_path, {}, APP), capsys, "--strict") == (0, "no problems found\n")
     assert check(tmp_path, capsys, "--format", "json") == (0, "[]\n")
 
 
 @pytest.mark.integration
-def test_the_example_has_no_findings(
+def test_example_has_no_findings(
     docker_registry: DockerRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(ROOT / "example", tmp_path, dirs_exist_ok=True)
@@ -85,7 +85,7 @@ def test_the_example_has_no_findings(
         docker_registry.push(images.multi_platform(name.partition(":")[0].replace("/", "-")), name)
     assert main(["prefetch", str(tmp_path)]) == 0
     capsys.readouterr()
-    assert check(tmp_path, capsys, "--strict") == (0, "nothing found\n")
+    assert check(tmp_path, capsys, "--strict") == (0, "no problems found\n")
 
 
 def containers(inner: str, source: str = "registry.example.com") -> str:
@@ -113,7 +113,7 @@ FIXED = "<oemconfig><oem-resize>false</oem-resize></oemconfig>"
 LARGE = {"registry.example.com/team/app:1.0": 600 * MIB}
 PODMAN, COREUTILS = '<package name="podman"/>', '<package name="coreutils"/>'
 
-# What is said of each is in check.golden, in the same order.
+# The output for each case is in check.golden, in the same order.
 CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
     "visible": ({"a.kiwi": HEAD + CONTAINERS.partition("\n")[2], "containers.xml": None}, APP),
     "visible with a port": (
@@ -336,102 +336,94 @@ def golden() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_finds(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_case_has_its_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     files, sizes = CASES[name]
-    status, said = check(write(tmp_path, files, sizes), capsys)
-    assert said.removesuffix("\n") == golden()[name].removesuffix("\n")
-    assert status == (1 if ": error: " in said else 0)
-    assert all(len(line) <= 100 for line in said.splitlines() if not line.startswith("    > "))
+    status, output = check(write(tmp_path, files, sizes), capsys)
+    assert output.removesuffix("\n") == golden()[name].removesuffix("\n")
+    assert status == (1 if ": error: " in output else 0)
+    assert all(len(line) <= 100 for line in output.splitlines() if not line.startswith("    > "))
 
 
-def test_every_case_is_in_the_golden_file() -> None:
+def test_golden_file_has_every_case() -> None:
     assert list(golden()) == list(CASES)
 
 
-def test_findings_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_findings_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, {"_service": None, "a.kiwi": KIWI.replace(COREUTILS, "")}, APP)
-    status, said = check(tmp_path, capsys, "--format", "json")
+    status, output = check(tmp_path, capsys, "--format", "json")
     assert status == 1
-    found = json.loads(said)
-    assert [(each["severity"], each["check"]) for each in found] == [
+    findings = json.loads(output)
+    assert [(each["severity"], each["check"]) for each in findings] == [
         ("error", "service"),
         ("warning", "service"),
         ("info", "package"),
     ]
-    assert found[0] == {
+    assert findings[0] == {
         "severity": "error",
         "check": "service",
         "file": "_service",
         "line": None,
-        "why": (
-            "nothing puts the containers into the image: in the build, kiwi will try to pull them, without a network"
-        ),
+        "why": ("no service puts the containers into the image: kiwi would pull them in the build, without a network"),
         "fix": '<service name="kiwi_containers_inject" mode="buildtime"/>',
     }
-    assert (found[2]["file"], found[2]["line"]) == ("containers.xml", 3)
+    assert (findings[2]["file"], findings[2]["line"]) == ("containers.xml", 3)
 
 
-def test_nothing_is_unwanted_where_a_description_cannot_be_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unreadable_description_makes_no_reference_unused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, {"a.kiwi": "<image"}, APP)
-    said = "a.kiwi:1: error: not XML; '<' begins no complete tag; write '&lt;' for the character itself\n"
-    assert check(tmp_path, capsys) == (1, said)
+    output = "a.kiwi:1: error: not XML; '<' begins no complete tag; write '&lt;' for the character itself\n"
+    assert check(tmp_path, capsys) == (1, output)
 
 
-def test_of_many_profiles_that_are_not_declared_some_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_long_list_of_undeclared_profiles_is_shortened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     many = ",".join(f"p{number}" for number in range(9000))
     write(tmp_path, {"containers.xml": CONTAINERS.replace('"podman"', f'"podman" profiles="{many}"')}, APP)
-    status, said = check(tmp_path, capsys)
-    assert (status, len(said) < 4000) == (0, True)
+    status, output = check(tmp_path, capsys)
+    assert (status, len(output) < 4000) == (0, True)
 
 
-def test_strict_makes_errors_of_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_strict_turns_warnings_into_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, {"stray.ociarchive": "x"}, APP)
     assert check(tmp_path, capsys)[0] == 0
     assert check(tmp_path, capsys, "--strict")[0] == 1
 
 
-def test_what_is_in_the_way_of_the_overlay_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_conflict_with_the_overlay_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, {}, APP) / "root/usr/lib/systemd/system/kiwi_containers.service"
     path.parent.mkdir(parents=True)
     path.symlink_to("mine")
-    expected = "root/usr/lib/systemd/system/kiwi_containers.service: warning: the build puts a file of that name"
+    expected = "root/usr/lib/systemd/system/kiwi_containers.service: warning: the build creates a file"
     assert check(tmp_path, capsys)[1].startswith(expected)
     shutil.rmtree(tmp_path / "root")
     (tmp_path / "root").touch()
-    status, said = check(tmp_path, capsys)
+    status, output = check(tmp_path, capsys)
     assert status == 1
-    assert said.startswith("root: error: got a file or symlink, expected an overlay directory or nothing; rename it")
+    assert output.startswith("root: error: got a file or symlink, expected an overlay directory or nothing; rename it")
 
 
-def test_the_command_that_removes_a_file_is_for_the_working_copy_that_it_is_in(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`osc rm` without --force refuses what it never had."""
+def test_removal_command_fits_the_working_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without --force, `osc rm` refuses files that it does not track."""
     write(tmp_path, {"stray.ociarchive": "x"}, APP)
     (tmp_path / ".osc").mkdir()
     assert check(tmp_path, capsys)[1].endswith("    > osc rm --force stray.ociarchive\n")
 
 
-def test_a_bundle_needs_no_inject_service(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bundle_needs_no_inject_service(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     service = """<services><service name="kiwi_containers" mode="manual">
 <param name="description">containers.xml</param><param name="arch">x86_64</param><param name="inject">source</param>
 </service></services>"""
     files: dict[str, str | None] = {"a.kiwi": HEAD + "</image>", "_service": service, NAME: None}
     write(tmp_path, files | {"kiwi_containers.obscpio": "x"}, APP)
     (tmp_path / NAME).unlink()
-    assert check(tmp_path, capsys, "--strict") == (0, "nothing found\n")
+    assert check(tmp_path, capsys, "--strict") == (0, "no problems found\n")
     (tmp_path / "containers.xml").write_text(CONTAINERS.replace("<containers", '<containers profiles="A"'))
-    assert "no profile 'A' is declared" in check(tmp_path, capsys, "--strict")[1]
+    assert "no image: 'A'" in check(tmp_path, capsys, "--strict")[1]
     (tmp_path / "a.kiwi").write_text(with_profiles("A").replace('  <include from="this://./containers.xml"/>\n', ""))
-    assert check(tmp_path, capsys, "--strict") == (0, "nothing found\n")
+    assert check(tmp_path, capsys, "--strict") == (0, "no problems found\n")
     (tmp_path / "kiwi_containers.obscpio").unlink()
-    status, said = check(tmp_path, capsys)
+    status, output = check(tmp_path, capsys)
     assert status == 1
-    assert said.startswith("kiwi_containers.obscpio: error: not there, but containers.lock pins 1 image for it")
+    assert output.startswith("kiwi_containers.obscpio: error: missing, but containers.lock pins 1 image for it")
 
 
 SOURCE = '"manual"><param name="inject">source</param></service>'
@@ -446,41 +438,41 @@ ALONE = SERVICE.replace('"manual"/>', SOURCE).replace(
         (
             {"_service": SERVICE.replace('"manual"/>', SOURCE)},
             [
-                ("_service", "kiwi_containers_inject finds no archives: kiwi_containers puts them"),
-                ("a.kiwi", "kiwi reads these <containers>, too"),
+                ("_service", "kiwi_containers_inject finds no archives: with inject=source"),
+                ("a.kiwi", "kiwi would pull these containers without a network"),
             ],
         ),
-        ({"_service": ALONE}, [("a.kiwi", "kiwi reads these <containers>, too")]),
+        ({"_service": ALONE}, [("a.kiwi", "kiwi would pull these containers without a network")]),
         (
             {"_service": ALONE, "a.kiwi": HEAD + AND_APP.replace("</image>\n", "") + "</image>"},
-            [("a.kiwi", "kiwi reads these <containers>, too")],
+            [("a.kiwi", "kiwi would pull these containers without a network")],
         ),
     ],
 )
-def test_a_bundle_is_no_good_beside_what_reads_the_containers_again(
+def test_containers_in_bundle_and_description_are_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], files: dict[str, str | None], expected: list[tuple[str, str]]
 ) -> None:
     write(tmp_path, files | {"kiwi_containers.obscpio": "x"}, APP)
     (tmp_path / NAME).unlink()
-    status, said = check(tmp_path, capsys, "--format", "json")
-    found = json.loads(said)
+    status, output = check(tmp_path, capsys, "--format", "json")
+    findings = json.loads(output)
     assert status == 1
-    assert [(each["file"], each["why"][: len(why)]) for each, (_, why) in zip(found, expected, strict=True)] == expected
+    assert [
+        (each["file"], each["why"][: len(why)]) for each, (_, why) in zip(findings, expected, strict=True)
+    ] == expected
 
 
-def test_a_description_with_many_packages_is_checked_and_set_up(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_description_with_many_packages_is_accepted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     many = "".join(f'<package name="p{number}"/>\n' for number in range(20_001))
     write(tmp_path, {"a.kiwi": KIWI.replace("<package ", f"{many}<package ", 1)}, APP)
-    assert check(tmp_path, capsys) == (0, "nothing found\n")
+    assert check(tmp_path, capsys) == (0, "no problems found\n")
     (tmp_path / "containers.xml").write_text(CONTAINERS.replace("</image>", f"<packages>{many}</packages></image>"))
     (tmp_path / "_service").unlink()
     assert main(["init", "--inject", "source", "--no-prefetch", str(tmp_path)]) == 1
     assert "a.kiwi:20009: containers.xml has 'packages', too;" in capsys.readouterr().err
 
 
-def test_more_elements_than_anybody_writes_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_many_elements_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     many = "<x/>" * 100_000
     write(tmp_path, {"a.kiwi": KIWI.replace("<package ", f"{many}<package ", 1)}, APP)
     assert check(tmp_path, capsys) == (1, "a.kiwi:7: error: more than 100000 elements\n")
@@ -491,26 +483,28 @@ def test_more_elements_than_anybody_writes_are_said(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().err == "osc-containers: containers.xml:5: more than 100000 elements\n"
 
 
-def test_no_more_of_a_file_is_read_than_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_oversized_service_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, {"a.kiwi": KIWI.replace("<image", "<!-- OBS-Profiles: @BUILD_FLAVOR@ -->\n<image")}, APP)
     for name in ("_multibuild", "_service"):
         (tmp_path / name).touch()
         os.truncate(tmp_path / name, 1 << 40)
-        status, said = check(tmp_path, capsys)
-    assert (status, said) == (1, "_service: error: has more than 4194304 bytes, too many for such a file\n")
+        status, output = check(tmp_path, capsys)
+    assert (status, output) == (1, "_service: error: has more than 4194304 bytes, too many for such a file\n")
     for inject in ("buildtime", "source"):
         assert main(["init", "--inject", inject, "--no-prefetch", str(tmp_path)]) == 1
         assert capsys.readouterr().err.startswith("osc-containers: _service: has more than 4194304 bytes")
 
 
 @pytest.mark.parametrize("command", ["check", "prefetch", "init --no-prefetch --inject source"])
-def test_a_machine_that_kiwi_does_not_know_is_said_where_it_matters(
+def test_unknown_machine_architecture_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setattr(platform, "of_this_machine", lambda: "loongarch64")
     write(tmp_path, {"_service": None, "a.kiwi": KIWI.replace("<!-- OBS-ExclusiveArch: x86_64 -->\n", "")}, APP)
     assert main([*command.split(), str(tmp_path)]) == 1
-    said = "".join(capsys.readouterr()).replace("\n    ", " ")
-    assert len(re.findall(r"this machine has an unknown architecture 'loongarch64', .*; give one by 'arch'", said)) == 1
+    output = "".join(capsys.readouterr()).replace("\n    ", " ")
+    assert (
+        len(re.findall(r"this machine has an unknown architecture 'loongarch64', .*; give one by 'arch'", output)) == 1
+    )
     assert main(["check", "--arch", "x86_64", str(tmp_path)]) == 1
-    assert "nothing puts the containers into the image" in capsys.readouterr().out.replace("\n    ", " ")
+    assert "no service puts the containers into the image" in capsys.readouterr().out.replace("\n    ", " ")

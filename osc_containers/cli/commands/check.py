@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterator
 
 from osc_containers.checks import archives, layout, programs, services, space
-from osc_containers.checks.context import Subject
-from osc_containers.checks.finding import Finding, Severity, as_objects, of_problem, sort
+from osc_containers.checks.context import Context
+from osc_containers.checks.finding import Finding, Severity, as_objects, from_problem, sort
 from osc_containers.cli import arguments
 from osc_containers.cli.arguments import Commands
 from osc_containers.cli.findings import as_text
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     elif found:
         print(as_text(found))
     else:
-        print("nothing found")
+        print("no problems found")
     serious = (Severity.ERROR, Severity.WARNING) if options.strict else (Severity.ERROR,)
     return 1 if any(finding.severity in serious for finding in found) else 0
 
@@ -59,23 +59,23 @@ def _findings(package: Package, names: list[str], architectures: list[str]) -> I
     try:
         lock = package.read_lock()
     except Error as error:
-        yield from (of_problem(problem, "lock") for problem in error.problems)
+        yield from (from_problem(problem, "lock") for problem in error.problems)
     checks = list(_CHECKS)
     try:
         entries = package.service_entries
     except Error as error:
-        yield from (of_problem(problem, "service") for problem in error.problems)
+        yield from (from_problem(problem, "service") for problem in error.problems)
         checks.remove(services.check)
-    subject = Subject(package=package, request=_NOTHING, lock=lock, entries=entries)
+    context = Context(package=package, request=_NOTHING, lock=lock, entries=entries)
     try:
-        found = selection.of_entries(package, subject.prefetches(), names, architectures)
+        found = selection.of_entries(package, context.prefetches(), names, architectures)
         for description in found.descriptions:
             found.architectures_of(description)
-        subject = subject._replace(request=found)
+        context = context._replace(request=found)
     except DescriptionError as error:
-        yield from (of_problem(problem, "description") for problem in error.problems)
+        yield from (from_problem(problem, "description") for problem in error.problems)
     for check in checks:
         try:
-            yield from check(subject)
+            yield from check(context)
         except DescriptionError as error:
-            yield from (of_problem(problem, "description") for problem in error.problems)
+            yield from (from_problem(problem, "description") for problem in error.problems)

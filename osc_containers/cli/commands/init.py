@@ -7,7 +7,7 @@ from pathlib import Path
 
 from osc_containers.archive import find, verify
 from osc_containers.checks import layout, services
-from osc_containers.checks.context import Subject
+from osc_containers.checks.context import Context
 from osc_containers.cli import arguments
 from osc_containers.cli.arguments import Commands
 from osc_containers.cli.commands.prefetch import prefetch_all
@@ -152,10 +152,10 @@ def _check_entries(package: Package, entries: Sequence[Entry]) -> None:
 
     :raises DescriptionError: each reason is named.
     """
-    subject = Subject(package=package, request=Request(parts=()), lock=None, entries=tuple(entries))
-    found = list(services.check(subject))
-    if subject.is_bundled:
-        found += layout.pulled(package, selection.of_entries(package, subject.prefetches()))
+    context = Context(package=package, request=Request(parts=()), lock=None, entries=tuple(entries))
+    found = list(services.check(context))
+    if context.is_bundled:
+        found += layout.find_double_injected(package, selection.of_entries(package, context.prefetches()))
     problems = [f"{each.file}:{each.line}: {each.why}" + (f"; write {each.fix}" if each.fix else "") for each in found]
     if problems:
         raise DescriptionError(*problems)

@@ -124,7 +124,7 @@ def test_what_asks_for_nothing_here_is_set_up_as_well(
     for command, said in (
         ("init", "Nothing changed: the package is set up.\n"),
         ("verify", "0 archives verified: all is as the lock and the description say\n"),
-        ("check", "nothing found\n"),
+        ("check", "no problems found\n"),
     ):
         assert main([command, str(tmp_path)]) == 0
         assert capsys.readouterr().out == said
@@ -229,10 +229,14 @@ BUNDLE = PREFETCH.replace("/>", "><param name='inject'>source</param></service>"
 @pytest.mark.parametrize(
     ("options", "entries", "expected"),
     [
-        ([], (PREFETCH, INJECT.replace("buildtime", "manual")), "_service:3: kiwi_containers_inject does its work in"),
-        ([], (PREFETCH.replace("manual", "buildtime"),), "_service:2: kiwi_containers needs a network, and there is"),
-        ([], (PREFETCH.replace("manual", "trylocal"),), "_service:2: kiwi_containers mode 'trylocal' runs on the OBS"),
-        ([], (BUNDLE.replace("manual", ""),), "_service:2: kiwi_containers without mode runs on the OBS"),
+        ([], (PREFETCH, INJECT.replace("buildtime", "manual")), "_service:3: kiwi_containers_inject only works in"),
+        ([], (PREFETCH.replace("manual", "buildtime"),), "_service:2: kiwi_containers needs a network, and the build"),
+        (
+            [],
+            (PREFETCH.replace("manual", "trylocal"),),
+            "_service:2: kiwi_containers with mode 'trylocal' runs on the OBS",
+        ),
+        ([], (BUNDLE.replace("manual", ""),), "_service:2: kiwi_containers without a mode runs on the OBS"),
         (
             [],
             (PREFETCH.replace("/>", "><param name='arch'>amd65</param></service>"),),
@@ -255,7 +259,7 @@ BUNDLE = PREFETCH.replace("/>", "><param name='inject'>source</param></service>"
         (
             [],
             (BUNDLE, "<!-- b.kiwi -->"),
-            "a.kiwi:1: kiwi reads these <containers>, too: what is in kiwi_containers.obscpio already it",
+            "a.kiwi:1: kiwi would pull these containers without a network; they are already in",
         ),
     ],
 )
@@ -301,7 +305,9 @@ def test_names_with_blanks_are_names(tmp_path: Path, capsys: pytest.CaptureFixtu
     named = ["--description", "my app.kiwi", "--arch", "x86_64"]
     for command in (["verify", *named], ["prefetch", "--locked", *named], ["inject", "--root", str(tmp_path), *named]):
         assert main([*command, "--profile", "My Profile", str(tmp_path)]) == 1
-        assert capsys.readouterr().err.startswith("osc-containers: containers.lock: missing")
+        assert capsys.readouterr().err.startswith(
+            ("osc-containers: containers.lock: missing", "osc-containers: containers.lock: not there")
+        )
     assert main(["list", "--format", "json", "--arch", "x86_64", "--profile", "My Profile", str(tmp_path)]) == 0
     assert '"a.b/x:latest"' in capsys.readouterr().out
     assert main(["check", str(tmp_path)]) == 1
