@@ -53,6 +53,7 @@ def matches_lock(package: Package, reference: Reference, locked: LockedImage) ->
     """
     location = find_archive(package, reference, locked)
     manifest, config = locked.image.manifest, locked.image.config
+    # The sizes come from an untrusted lock file, and both blobs are read into memory.
     if location is None or manifest.size > MANIFEST_LIMIT or config.size > CONFIG_LIMIT:
         return False
     offsets = {member.digest: member.offset for member in lay_out(locked.image, reference).blobs()}

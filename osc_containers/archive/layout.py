@@ -24,6 +24,7 @@ from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import INDEX
 from osc_containers.oci.reference import Reference
 
+# containerd prefers the first one; podman and skopeo read the second one.
 NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 
 
@@ -90,6 +91,7 @@ def _contents(image: Image, reference: Reference) -> Iterator[tuple[str, int, by
         "index.json": _json(_index(image, reference)),
         "manifest.json": _json(_docker_manifest(image, reference)),
     }
+    # This file is the same in all archives, so the common start of archives with the same base includes it.
     yield "oci-layout", len(files["oci-layout"]), files["oci-layout"], Digest.of(files["oci-layout"])
     for blob in image.blobs:
         yield path_of(blob.digest), blob.size, None, blob.digest

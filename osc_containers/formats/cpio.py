@@ -51,6 +51,7 @@ def lay_out(entries: Sequence[Entry]) -> Layout:
     """
     links = Counter(entry.content for entry in entries)
     remaining = Counter(links)
+    # Hard links are recognized by their common inode number.
     inodes = {name: number for number, name in enumerate(links, start=1)}
     frame: list[tuple[int, bytes]] = []
     contents: dict[str, int] = {}
@@ -101,6 +102,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
             return
         fields = [int(header[at : at + 8], 16) for at in range(len(_MAGIC), _HEADER, 8)]
         mode, size, name_size = fields[1], fields[6], fields[11]
+        # The limit bounds memory: an untrusted header can declare a name of 4 GiB.
         path = file.read(min(name_size, _NAME_LIMIT)).rstrip(b"\0").decode("utf-8", "replace")
         if path == _TRAILER:
             return

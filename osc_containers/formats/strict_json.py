@@ -52,6 +52,7 @@ def _depth(text: str) -> int:
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    # Parsers differ in which of two values they use. We might verify one digest, and an engine load another one.
     result = dict(pairs)
     if len(result) != len(pairs):
         [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
@@ -60,6 +61,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _reject_constant(name: str) -> NoReturn:
+    # `json` accepts NaN and Infinity by default, other parsers refuse them.
     raise ValueError(f"{name} is not a JSON number")
 
 
@@ -99,6 +101,7 @@ class Fields:
     def size(self, key: str) -> int:
         """Return a number of bytes, an integer from 0 to 2**63 - 1; required."""
         value = self._value(key, None)
+        # In Python, a boolean is an integer.
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"{self.path(key)}: got {_kind(value)}, expected a whole number")
         if not 0 <= value < 1 << 63:
@@ -125,6 +128,7 @@ class Fields:
     def path(self, key: str) -> str:
         """Return the location of a value for error messages; an unusual key is quoted and truncated."""
         step = key if _PLAIN_KEY.fullmatch(key) else f"[{key[:300]!r}]"
+        # The first key follows the name of the file, `FILE: key`; the keys below it follow that, `FILE: key.below`.
         if ": " not in self.where:
             return f"{self.where}: {step}"
         return f"{self.where}.{step}" if step == key else self.where + step
@@ -156,6 +160,7 @@ def _text(value: object, path: str) -> str:
 
 def _line(value: object, path: str) -> str:
     text = _text(value, path)
+    # This excludes terminal escape sequences, line breaks and characters that change the direction of writing.
     if not text.isprintable():
         raise ValueError(f"{path}: got {text[:80]!r}, expected printable characters")
     return text

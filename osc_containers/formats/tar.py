@@ -32,6 +32,7 @@ def header(name: str, size: int) -> bytes:
     The file belongs to root, has mode 0644 and is dated 1970-01-01. `name` is ASCII.
     """
     encoded = name.encode("ascii")
+    # A value that does not fit its field goes to an extended header. Its field then has a truncated name or the size 0.
     records = _record(b"path", encoded) if len(encoded) > _USTAR_NAME_LENGTH else b""
     records += _record(b"size", b"%d" % size) if size >= _USTAR_SIZE_LIMIT else b""
     block = _block(encoded, size if size < _USTAR_SIZE_LIMIT else 0, 0o644, _FILE, b"root")

@@ -15,6 +15,7 @@ _OTHER_FILES = 256
 """Descriptors that a process needs for everything else, mostly network connections."""
 
 _SUFFIX = ".osc-containers"
+# Temporary names are random, so whatever exists under one was put there by somebody else and must not be opened.
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHMOD_UNSUPPORTED = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -33,6 +34,7 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
 @contextmanager
 def naming(path: Path | str) -> Iterator[None]:
     """Make every `OSError` of the block name `path` instead of a temporary file or no file at all."""
+    # Without this, a user would read the name of a temporary file, or none: a failed pwrite(2) knows only a descriptor.
     try:
         yield
     except OSError as error:
@@ -77,12 +79,14 @@ def flush(descriptor: int) -> None:
 def temporary_name(path: Path | str) -> str:
     """Return an unpredictable name in the directory of `path`, in the form that `remove_abandoned` recognizes."""
     parent, name = os.path.split(path)
+    # 48 characters are at most 192 bytes of UTF-8, so the result fits in NAME_MAX for every valid name.
     return os.path.join(parent, f".{name[:48]}.{os.urandom(8).hex()}{_SUFFIX}")
 
 
 def remove_abandoned(directory: Path) -> None:
     """Remove temporary files that killed processes left behind; no other process may be writing to `directory`."""
     for path in directory.glob(f".*.{'[0-9a-f]' * 16}{_SUFFIX}"):
+        # A file that remains does no harm, and the next run tries again.
         with suppress(OSError):
             path.unlink()
 
@@ -121,6 +125,7 @@ def allow_open(count: int) -> None:
     :raises Error: the hard limit is lower than that.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Failing here is better than running out of descriptors in the middle of a download.
     if hard != resource.RLIM_INFINITY and hard < count:
         raise Error(f"limit on open files: got {hard}, expected more than {count}; raise it (ulimit -Hn)")
     needed = count + _OTHER_FILES

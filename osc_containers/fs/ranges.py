@@ -86,6 +86,7 @@ def _copy(source: int, source_offset: int, target: int, target_offset: int, size
             # runs into the same error if the disk is the cause.
             with suppress(OSError):
                 count = os.copy_file_range(source, target, size, source_offset, target_offset)
+            # Some FUSE file systems report success but copy 0 bytes. Only a read tells that from the end of the file.
             use_kernel = count > 0
         if not use_kernel:
             chunk = os.pread(source, min(size, CHUNK), source_offset)

@@ -18,6 +18,7 @@ from osc_containers.fs import atomic, ranges
 _LINK_LIMIT = 40
 """Symbolic links that are followed in one path, as in Linux (path_resolution(7))."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Another file system, a file system without hard links or a kernel that forbids them, and too many links to the source.
 _NO_HARD_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
 _MODES = {"/tmp": 0o1777, "/var/tmp": 0o1777}  # noqa: S108 - directories of the image, which any user may write to
 
@@ -98,6 +99,7 @@ class Tree(NamedTuple):
         if not pure.is_absolute() or ".." in pure.parts or "\0" in path:
             raise ValueError(f"got path {path[:300]!r}, expected an absolute path without '..'")
         with ExitStack() as stack:
+            # The root is opened first, so that an error about it names the root and not the path.
             root = _open(self.root, None, stack)
             with atomic.naming(f"{self.root}{path}"):
                 yield _open_directory(root, pure.parent, stack), pure.name
@@ -139,6 +141,7 @@ def _open_directory(root: int, directory: PurePosixPath, stack: ExitStack) -> in
 
 
 def _open_or_create(name: str, parent: int, mode: int, stack: ExitStack) -> int:
+    # Until the directory has its final mode, no other user can put anything into it.
     try:
         os.mkdir(name, 0o700, dir_fd=parent)
     except FileExistsError:
@@ -161,6 +164,7 @@ def _can_share(status: os.stat_result, *, own: bool) -> bool:
 
 def _digest(name: str, parent: int) -> bytes | None:
     """Return the SHA-256 of a file, or None if it is not a regular file."""
+    # The type is checked first, because opening a FIFO would block.
     if not stat.S_ISREG(os.lstat(name, dir_fd=parent).st_mode):
         return None
     with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent), "rb") as file:
@@ -172,6 +176,6 @@ def _link_target(name: str, parent: int) -> str | None:
     try:
         return os.readlink(name, dir_fd=parent)
     except OSError as error:
-        if error.errno in (errno.EINVAL, errno.ENOENT):
+        if error.errno in (errno.EINVAL, errno.ENOENT):  # no link, or nothing at all
             return None
         raise

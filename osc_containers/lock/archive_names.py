@@ -24,6 +24,7 @@ def flatten(references: Iterable[Reference]) -> Mapping[Reference, str]:
     Names are distinct even if case is ignored, because a package may be checked out on such a file system.
     """
     levels = {reference: int(len(str(reference)) > _LENGTH) for reference in sorted(set(references), key=str)}
+    # Each round gives longer hashes to all names that clash, until no two are equal.
     while True:
         flat = {reference: _name(reference, _HASH_LENGTHS[level]) for reference, level in levels.items()}
         counts = Counter(name.lower() for name in flat.values())

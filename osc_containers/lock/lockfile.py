@@ -136,6 +136,7 @@ def loads(text: str, where: str = FILE_NAME) -> Lock:
     :raises LockError: the text is not a lock file, or has another major version. The error has the first problem of
         each reference.
     """
+    # As JSON, this would be a syntax error in some line, which does not tell what to do.
     if re.search(r"^(<{7}|>{7}) ", text, re.MULTILINE):
         raise LockError(f"{where}: has merge conflict markers; keep either side, then run the prefetch again")
     try:
@@ -171,6 +172,7 @@ def _is_newer(document: Fields) -> bool:
     if match is None:
         raise ValueError(f"{document.path('version')}: got {version[:40]!r}, expected '{_MAJOR}.{_MINOR}'")
     if int(match[1]) != _MAJOR:
+        # This is not a ValueError, which would get the advice to remove the lock: this lock is not broken.
         raise LockError(f"{document.where}: got version {version}, expected {_MAJOR}.x; use a release that supports it")
     return int(match[2]) > _MINOR
 
@@ -180,6 +182,7 @@ def _reference(name: str, where: str) -> Reference:
         reference = Reference.parse(name)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+    # Two spellings of the same reference would be two entries, and only one of them would be updated.
     if str(reference) != name:
         raise ValueError(f"{where}: expected the complete reference {str(reference)[:300]!r}")
     return reference

@@ -36,6 +36,7 @@ MANIFEST_LIMIT = 4 << 20
 """Bytes of a manifest or index; registries have the same limit (distribution-spec v1.1, "Pushing Manifests")."""
 CONFIG_LIMIT = 16 << 20
 """Bytes of a configuration."""
+# Bounds for hostile documents. No engine can mount nearly as many layers.
 LAYER_COUNT_LIMIT = 1000
 INDEX_COUNT_LIMIT = 10_000
 
@@ -58,6 +59,7 @@ class Descriptor(NamedTuple):
     is_attestation: bool = False
     urls: tuple[str, ...] = ()
 
+    # The entry of an index has a platform and annotations; the descriptor of the same manifest in a lock has none.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Descriptor) and self[:3] == other[:3]
 
@@ -140,6 +142,7 @@ def parse_document(raw: bytes, media_type: str, where: str) -> Manifest | Index:
     if len(raw) > MANIFEST_LIMIT:
         raise ValueError(f"{where}: got a manifest of {len(raw)} bytes, expected at most {MANIFEST_LIMIT}")
     document = strict_json.load(raw, where)
+    # Version 1 is a different format, which engines no longer load. Some OCI documents have no version.
     version = document.size("schemaVersion") if "schemaVersion" in document else 2
     if version != 2:
         raise ValueError(f"{where}: got schemaVersion {version}, expected 2; push the image again with a current tool")
@@ -187,6 +190,7 @@ def _index(document: Fields, raw: bytes, media_type: str) -> Index:
 def _manifest(document: Fields, raw: bytes, media_type: str) -> Manifest:
     _refuse_other_shapes(document, "config", "layers")
     config = Descriptor.from_fields(document.member("config"))
+    # Helm charts, signatures and other artifacts have manifests, too. The type of the configuration tells them apart.
     if config.media_type not in CONFIG_TYPES + (_OLD_CONFIG_TYPES if media_type == DOCKER_MANIFEST else ()):
         kind = document.line("artifactType", "") or config.media_type
         raise ValueError(
@@ -263,6 +267,7 @@ def created_of(config: bytes, where: str) -> str:
 
     :raises ValueError: it is not a configuration.
     """
+    # The date is only displayed, so an invalid one is no reason to refuse the image.
     created = strict_json.load(config, where).values.get("created")
     return created if isinstance(created, str) and is_date(created) else ""
 
