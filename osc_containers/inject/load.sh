@@ -15,6 +15,7 @@ export LC_ALL=C HOME="${HOME:-/root}"
 archives=/var/tmp/kiwi_containers
 state=/var/lib/kiwi_containers
 runtime=/run/kiwi_containers
+owner=$(id -u)
 units=/usr/lib/systemd/system
 keep=/usr/libexec/kiwi_containers/keep
 
@@ -45,6 +46,22 @@ summarize() {
     return 1
 }
 
+# Other users must not be able to change a file between its check and its use, or make root remove files elsewhere. In
+# /var/tmp any user can create the directory if it is missing, or put a link in its place. "stat" follows no link. The
+# group may not write either: its permissions include those that an ACL gives to single users.
+is_own() { # directory|regular PATH
+    found=$(stat -c '%u/%a/%F' -- "$2" 2> /dev/null)
+    case $found in "$owner/"*[0145][0145]"/$1"*) return 0 ;; esac
+    problem="$2: got ${found:-nothing} (owner, mode, type), expected a $1 that only root can write to"
+    problem="$problem; remove it, or give it to root: chown -h root $2 && chmod go-w $2"
+    return 1
+}
+
+own_directory() { # DIRECTORY: create it if it is missing
+    mkdir -m 755 -- "$1" 2> /dev/null
+    is_own directory "$1"
+}
+
 # A process has its PID and the time of its start for itself; the PID alone may be another's later (proc(5), stat).
 process() { # PID
     line=
@@ -57,7 +74,7 @@ process() { # PID
 # Loads into one engine take turns: the disk then has to hold the copies of one of them only, and .ENGINE-loading tells of
 # one. It does not matter much that two waiters could both take over from a holder that was killed.
 lock() {
-    mkdir -p "$runtime" || give_up "$runtime cannot be made"
+    own_directory "$runtime" || give_up "$problem"
     until ln -s "$(process $$)" "$runtime/$engine.lock" 2> /dev/null; do
         holder=$(readlink "$runtime/$engine.lock") && [ "$holder" != "$(process "${holder%-*}")" ] &&
             rm -f "$runtime/$engine.lock"
@@ -79,7 +96,7 @@ clean_up() {
 }
 
 recorded() { # ENGINE
-    [ -e "$state/$1-$id" ] && read -r line < "$state/$1-$id" && [ "$line" = "$sha256" ]
+    is_own regular "$state/$1-$id" && read -r line < "$state/$1-$id" && [ "$line" = "$sha256" ]
 }
 
 # Units that share an archive share its ID: the last engine that has the image removes it, unless somebody wants the
@@ -154,7 +171,8 @@ repair() {
 }
 
 check_archive() {
-    [ -f "$archive" ] || give_up "$archive is missing: put it back, or get the image with: $engine pull $name"
+    [ -e "$archive" ] || give_up "$archive is missing: put it back, or get the image with: $engine pull $name"
+    is_own regular "$archive" || give_up "$problem"
     bytes=$(stat -c %s -- "$archive")
     [ "$bytes" = "$size" ] || give_up "$archive is damaged: got $bytes bytes, expected $size; replace it"
     sum=$(sha256sum < "$archive") || give_up "$archive cannot be read"
@@ -252,10 +270,16 @@ try() {
 }
 
 load() {
+    own_directory "$state" || give_up "$problem"
     if recorded "$engine"; then
-        release_archive
-        return
+        if own_directory "$archives"; then
+            release_archive
+            return
+        fi
+        say 4 "$name: $engine has it already, but its archive cannot be removed: $problem"
+        return 0
     fi
+    own_directory "$archives" || give_up "$problem"
     command -v "$engine" > /dev/null || give_up "$engine is not installed; install it"
     trap clean_up EXIT
     trap 'exit 143' HUP INT TERM

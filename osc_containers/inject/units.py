@@ -204,6 +204,8 @@ ExecStart={{command}}
 """
 
 _TMPFILES = f"""\
-# Archives stay until they are loaded, and those that are only fetched for good: no aging as of the rest of /var/tmp.
+# The directory belongs to root alone, before any user can create it. Archives stay until they are loaded, and those
+# that are only fetched stay for good: no aging as of the rest of /var/tmp.
+d {ARCHIVES} 0755 root root -
 x {ARCHIVES}
 """

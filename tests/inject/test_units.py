@@ -262,10 +262,15 @@ def test_tmpfiles_aging_keeps_the_archives(tmp_path: Path) -> None:
 def test_loaded_archive_is_fetch_only_if_also_fetch_only(tmp_path: Path, is_fetch_only: bool) -> None:
     """A load that is already recorded only removes the archive."""
     text = texts(LOAD)[LOADER]
-    for name, path in (("state", "/var/lib/kiwi_containers"), ("keep", units.KEEP), ("units", UNITS)):
+    for name, path in (
+        ("archives", ARCHIVES),
+        ("state", "/var/lib/kiwi_containers"),
+        ("keep", units.KEEP),
+        ("units", UNITS),
+    ):
         text = text.replace(f"{name}={path}\n", f"{name}={tmp_path}/{name}\n")
         (tmp_path / name).mkdir()
-    archive = tmp_path / "archive"
+    archive = tmp_path / "archives/app_1.0"
     archive.touch()
     (tmp_path / "state/podman-app_1.0").write_text(f"{LOAD.sha256}\n")
     if is_fetch_only:
@@ -356,6 +361,36 @@ def test_stopping_a_waiting_loader_leaves_the_lock_alone(
     assert second.wait(timeout=30) == 143
     assert copies.exists()
     assert (tmp_path / "run/kiwi_containers/podman.lock").is_symlink()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("where", ["/run/kiwi_containers", "/var/lib/kiwi_containers", ARCHIVES])
+@pytest.mark.parametrize("kind", ["writable", "writable for its group", "link"])
+def test_loader_refuses_directories_of_others(
+    start_loader: Callable[[], subprocess.Popen[str]], tmp_path: Path, where: str, kind: str
+) -> None:
+    directory, other = tmp_path / where[1:], tmp_path / "other"
+    if kind == "link":
+        directory.rename(other)
+        directory.symlink_to(other)
+    else:
+        directory.chmod(0o757 if kind == "writable" else 0o775)
+    output, _ = start_loader().communicate(timeout=30)
+    assert f": {directory}: got " in output
+    assert "expected a directory that only root can write to; remove it" in output
+    assert not other.exists() or not list(other.iterdir())
+
+
+@pytest.mark.integration
+def test_loader_creates_missing_directories(start_loader: Callable[[], subprocess.Popen[str]], tmp_path: Path) -> None:
+    for directory in ("/run/kiwi_containers", "/var/lib/kiwi_containers", ARCHIVES):
+        (tmp_path / directory[1:]).rmdir()
+    (tmp_path / "hangs").mkdir()
+    output, _ = start_loader().communicate(timeout=30)
+    assert output.startswith(f"app: not loaded into podman: {tmp_path}/gone is missing: ")
+    assert {(tmp_path / directory[1:]).stat().st_mode & 0o777 for directory in ("/run/kiwi_containers", ARCHIVES)} == {
+        0o755
+    }
 
 
 @pytest.mark.integration
