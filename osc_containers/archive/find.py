@@ -3,19 +3,21 @@
 Unless a function says otherwise, the content is not verified.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers.archive.layout import lay_out
+from osc_containers.archive.layout import Layout, lay_out
 from osc_containers.formats import cpio, tar
 from osc_containers.fs.ranges import FileSlice
-from osc_containers.lock.lockfile import ArchiveFile, LockedImage
+from osc_containers.lock.lockfile import ArchiveFile
 from osc_containers.obs.package import Package
+from osc_containers.oci import chain
+from osc_containers.oci.chain import Claim
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
-from osc_containers.oci.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, created_of, parse_document
+from osc_containers.oci.manifest import CONFIG_LIMIT, Descriptor
 from osc_containers.oci.reference import Reference
 
 
@@ -27,18 +29,19 @@ class ArchiveLocation(NamedTuple):
     size: int
 
 
-def find_archive(package: Package, reference: Reference, locked: LockedImage) -> ArchiveLocation | None:
+def find_archive(package: Package, reference: Reference, image: Image, name: str) -> ArchiveLocation | None:
     """Return the location of the archive of an image, or None if the package does not have it.
 
-    In a cpio archive, members have the paths of an overlay. So an archive is recognized there by its size and headers.
+    It is the file `name`. In a cpio archive, members have the paths of an overlay, so an archive is recognized there by
+    its size and headers.
     """
-    path = package.find(locked.archive.name)
+    path = package.find(name)
     if path:
         return ArchiveLocation(path=path, offset=0, size=path.stat().st_size)
     path = package.find(cpio.FILE_NAME)
     if path is None:
         return None
-    layout = lay_out(locked.image, reference)
+    layout = lay_out(image, reference)
     with path.open("rb") as file:
         for member in cpio.members(file):
             if member.size == layout.size and has_parts(FileSlice(file.fileno(), member.offset), layout.frame()):
@@ -46,27 +49,35 @@ def find_archive(package: Package, reference: Reference, locked: LockedImage) ->
     return None
 
 
-def matches_lock(package: Package, reference: Reference, locked: LockedImage) -> bool:
-    """Return whether the package has the archive of an image, and its manifest and config agree with the lock.
+def matches_claim(package: Package, claim: Claim, name: str) -> bool:
+    """Return whether the package has the archive of an image, and its documents prove what is claimed of the image.
 
-    Both are verified; layers are not read.
+    The documents are verified; layers are not read.
     """
-    location = find_archive(package, reference, locked)
-    manifest, config = locked.image.manifest, locked.image.config
-    # The sizes come from an untrusted lock file, and both blobs are read into memory.
-    if location is None or manifest.size > MANIFEST_LIMIT or config.size > CONFIG_LIMIT:
+    location = find_archive(package, claim.reference, claim.image, name)
+    if location is None:
         return False
-    offsets = {member.digest: member.offset for member in lay_out(locked.image, reference).blobs()}
     with suppress(OSError, ValueError), location.path.open("rb") as file:
         archive = FileSlice(file.fileno(), location.offset)
-        raw, text = (archive.at(offsets[blob.digest]).read(0, blob.size) for blob in (manifest, config))
-        if not manifest.digest.matches(raw) or not config.digest.matches(text):
-            return False
-        document, created = parse_document(raw, manifest.media_type, ""), created_of(text, "")
-        return isinstance(document, Manifest) and (
-            (Image.from_manifest(document), created) == (locked.image, locked.created)
-        )
+        chain.check(claim, document_reader(archive, lay_out(claim.image, claim.reference)))
+        return True
     return False
+
+
+def document_reader(archive: FileSlice, layout: Layout) -> Callable[[Descriptor], bytes]:
+    """Return the function that reads a document of an archive, for `oci.chain.check`.
+
+    It raises ValueError for a document that is larger than any may be.
+    """
+    offsets = {member.digest: member.offset for member in layout.blobs()}
+
+    def read(descriptor: Descriptor) -> bytes:
+        # The size comes from an untrusted lock file, and the document is read into memory.
+        if descriptor.size > CONFIG_LIMIT:
+            raise ValueError(f"{descriptor.digest}: got {descriptor.size} bytes, expected at most {CONFIG_LIMIT}")
+        return archive.at(offsets[descriptor.digest]).read(0, descriptor.size)
+
+    return read
 
 
 def has_parts(file: FileSlice, parts: Iterable[tuple[int, bytes]]) -> bool:

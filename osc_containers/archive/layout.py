@@ -3,13 +3,14 @@
 It is an OCI image layout, plus the `manifest.json` of `docker save`:
 
     oci-layout
-    blobs/<algorithm>/<hex>     layers in the order of the manifest, then config and manifest
-    index.json                  one entry with the full reference as its name
+    blobs/<algorithm>/<hex>     layers in the order of the manifest, then config, manifest and indexes
+    index.json                  one entry, the manifest, with the full reference as its name
     manifest.json
 
-The archive depends on nothing but the manifest and the reference. The offset of every byte is known before the first
-blob is downloaded. Layers come first, so that archives of images with a common base start with the same bytes, which
-are hashed only once.
+The indexes lead from the digest of the reference to the manifest, so that the chain can be checked offline
+(`oci.chain`). The archive depends on nothing but its documents and the reference. The offset of every byte is known
+before the first blob is downloaded. Layers come first, so that archives of images with a common base start with the
+same bytes, which are hashed only once.
 
 Spec: OCI image-spec v1.1, image-layout.md; Docker image-spec v1.2, "Combined Image JSON + Filesystem Changeset Format".
 """

@@ -11,11 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from osc_containers.archive import find
 from osc_containers.archive.layout import Layout, Member, lay_out
 from osc_containers.fs.ranges import FileSlice
-from osc_containers.lock.lockfile import FILE_NAME, Lock, LockedImage
+from osc_containers.lock.lockfile import FILE_NAME, ArchiveFile, Lock, LockedReference
 from osc_containers.obs.package import Package
-from osc_containers.oci import platform
+from osc_containers.oci import chain
 from osc_containers.oci.digest import Digest
-from osc_containers.oci.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, parse_document, platform_of
 from osc_containers.oci.reference import Reference
 
 _WORKERS = 2
@@ -23,44 +22,49 @@ _WORKERS = 2
 _ADVICE = "run the prefetch again and commit the result"
 
 
-def check_archives(package: Package, images: Iterable[tuple[Reference, str, LockedImage]]) -> tuple[str, ...]:
-    """Return all problems of the archives of `images`, which are tuples of reference, architecture and lock entry."""
+def check_archives(package: Package, lock: Lock, images: Iterable[tuple[Reference, str]]) -> tuple[str, ...]:
+    """Return all problems of the archives of `images`: pairs of a reference and an architecture as the lock has it."""
     # An interrupt ends only the wait for these threads. The program then exits without joining them, so it does not
     # take as long as reading the rest of a large archive.
     with ThreadPoolExecutor(_WORKERS) as pool:
-        results = pool.map(lambda item: check_archive(package, *item), images)
+        results = pool.map(lambda image: check_archive(package, lock.references[image[0]], *image), images)
     return tuple(problem for problems in results for problem in problems)
 
 
-def check_archive(package: Package, reference: Reference, arch: str, locked: LockedImage) -> tuple[str, ...]:
-    """Return the problems of one archive; none if it has exactly the locked content."""
-    name = locked.archive.name
-    location = find.find_archive(package, reference, locked)
+def check_archive(package: Package, entry: LockedReference, reference: Reference, arch: str) -> tuple[str, ...]:
+    """Return the problems of one archive; none if it has exactly the locked content, and proves what the lock says."""
+    archive, claim = entry.images[arch].archive, entry.claim(reference, arch)
+    location = find.find_archive(package, reference, claim.image, archive.name)
     if location is None:
-        return (f"{name}: missing, but locked for {reference} ({arch}); {_ADVICE}",)
-    layout = lay_out(locked.image, reference)
+        return (f"{archive.name}: missing, but locked for {reference} ({arch}); {_ADVICE}",)
+    layout = lay_out(claim.image, reference)
     try:
         with location.path.open("rb") as file:
-            _check_content(FileSlice(file.fileno(), location.offset), location.size, layout, arch, locked)
+            content = FileSlice(file.fileno(), location.offset)
+            _check_content(content, location.size, layout, archive)
+            # The bytes are those that the lock describes. This finds locks that were edited, or merged from two.
+            chain.check(claim, find.document_reader(content, layout))
     except ValueError as error:
-        return (f"{name}: {error}; {_ADVICE}",)
+        return (f"{archive.name}: {error}; {_ADVICE}",)
     except OSError as error:
-        return (f"{name}: {error.strerror}",)
+        return (f"{archive.name}: {error.strerror}",)
     return ()
 
 
-def _check_content(archive: FileSlice, size: int, layout: Layout, arch: str, locked: LockedImage) -> None:
-    if layout.size != locked.archive.size:
-        raise ValueError(f"{FILE_NAME} gives {locked.archive.size} bytes, but the locked blobs make {layout.size}")
+def _check_content(content: FileSlice, size: int, layout: Layout, archive: ArchiveFile) -> None:
+    if layout.size != archive.size:
+        raise ValueError(f"{FILE_NAME} gives {archive.size} bytes, but the locked blobs make {layout.size}")
     if size != layout.size:
         raise ValueError(f"got {size} bytes, expected {layout.size}; it is truncated or a different file")
     whole = hashlib.sha256()
     for member in layout.members:
-        _check_member(archive, member, whole)
-    whole.update(archive.read(layout.members[-1].end, layout.size))
-    if whole.hexdigest() != locked.archive.sha256:
-        raise ValueError(f"got sha256 {whole.hexdigest()}, expected {locked.archive.sha256}")
-    _check_manifest(archive, layout, arch, locked)
+        _check_member(content, member, whole)
+    end = content.read(layout.members[-1].end, layout.size)
+    if end.strip(b"\0"):
+        raise ValueError("got data after its last member, expected zeros")
+    whole.update(end)
+    if whole.hexdigest() != archive.sha256:
+        raise ValueError(f"got sha256 {whole.hexdigest()}, expected {archive.sha256}")
 
 
 def _check_member(archive: FileSlice, member: Member, whole: "hashlib._Hash") -> None:
@@ -82,35 +86,6 @@ def _check_member(archive: FileSlice, member: Member, whole: "hashlib._Hash") ->
     if padding.strip(b"\0"):
         raise ValueError(f"member {member.name}: got data after its end, expected zeros")
     whole.update(padding)
-
-
-def _check_manifest(archive: FileSlice, layout: Layout, arch: str, locked: LockedImage) -> None:
-    """Compare the manifest in the archive with the lock, and the platform in the configuration with `arch`.
-
-    The bytes are those that the lock describes. This finds lock files that were edited, or merged from two versions.
-    """
-    members = {member.digest: member for member in layout.blobs()}
-    raw = _read_blob(archive, members[locked.image.manifest.digest], MANIFEST_LIMIT)
-    manifest = parse_document(raw, locked.image.manifest.media_type, "manifest")
-    if not isinstance(manifest, Manifest):
-        raise ValueError("manifest: got an index, expected the manifest of an image")
-    if manifest.media_type != locked.image.manifest.media_type:
-        raise ValueError(
-            f"manifest: its media type is {manifest.media_type!r}, but {FILE_NAME} has "
-            f"{locked.image.manifest.media_type[:120]!r}"
-        )
-    if (manifest.config, manifest.layers) != (locked.image.config, locked.image.layers):
-        raise ValueError(f"manifest: its config and layers differ from those in {FILE_NAME}")
-    candidate = platform_of(_read_blob(archive, members[manifest.config.digest], CONFIG_LIMIT), "config")
-    target = platform.of_architecture(arch)
-    if platform.rank(target, candidate) is None:
-        raise ValueError(f"the image is for {candidate}, expected {target} ({arch})")
-
-
-def _read_blob(archive: FileSlice, member: Member, limit: int) -> bytes:
-    if member.size > limit:
-        raise ValueError(f"member {member.name}: got {member.size} bytes, expected at most {limit}")
-    return archive.read(member.offset, member.offset + member.size)
 
 
 def check_use(references: Collection[Reference], lock: Lock) -> tuple[str, ...]:

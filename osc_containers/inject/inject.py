@@ -101,9 +101,11 @@ def _place_verified(
     paths = overlay.assign_paths(description.of_architecture(arch))
     placements = overlay.place(containers, paths, arch, lock)
     archives = {
-        each.locked_image.archive.name: (each.container.reference, arch, each.locked_image) for each in placements
+        each.locked_image.archive.name: (each.container.reference, name)
+        for each in placements
+        if (name := lock.arch_name(each.container.reference, arch))
     }
-    problems = verify.check_archives(package, archives.values()) or tuple(
+    problems = verify.check_archives(package, lock, archives.values()) or tuple(
         f"{name}: stored only in {cpio.FILE_NAME}, which the build unpacks itself; to get a separate file, run "
         "'osc containers prefetch --inject buildtime'"
         for name in archives

@@ -8,6 +8,7 @@ kiwi's names; sizes are in bytes.
         "digest", "mediaType"                             of the index, or of the manifest if there is no index
         "architectures": {ARCH: {
             "manifest", "config": {"digest", "mediaType", "size"}, "layers": [likewise, …],
+            "indexes": [likewise, …]                      from the reference's digest to the manifest, if there are any
             "created"                                     creation date in the image's configuration, optional
             "archive": {"name", "sha256", "size"}}}}}}
 
@@ -26,6 +27,7 @@ from osc_containers.formats import strict_json
 from osc_containers.formats.strict_json import Fields
 from osc_containers.lock.archive_names import ARCHIVE_SUFFIX
 from osc_containers.oci import platform
+from osc_containers.oci.chain import Claim
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import Descriptor, is_date
@@ -65,6 +67,11 @@ class LockedReference(NamedTuple):
     media_type: str
     images: Mapping[str, LockedImage]
 
+    def claim(self, reference: Reference, arch: str) -> Claim:
+        """Return what the lock claims of the image for an architecture, as the lock names it."""
+        locked = self.images[arch]
+        return Claim(reference, self.digest, self.media_type, arch, locked.image, locked.created)
+
 
 class Lock(NamedTuple):
     """The content of a lock file."""
@@ -74,18 +81,20 @@ class Lock(NamedTuple):
     """Whether the file has a later minor version, and possibly properties that were not read."""
 
     def image_for(self, reference: Reference, arch: str) -> LockedImage | None:
-        """Return the image of a reference for a kiwi architecture, or None if it is not locked.
+        """Return the image of a reference for a kiwi architecture, or None if it is not locked."""
+        name = self.arch_name(reference, arch)
+        return self.references[reference].images[name] if name else None
 
-        The architecture may have another name for the same platform in the lock: `arm64` finds `aarch64`.
+    def arch_name(self, reference: Reference, arch: str) -> str | None:
+        """Return the name by which the lock has a kiwi architecture of a reference, or None if it is not locked.
+
+        The lock may have another name of the same platform: `arm64` finds `aarch64`.
         """
-        locked = self.references.get(reference)
-        if locked is None:
-            return None
-        if arch in locked.images:
-            return locked.images[arch]
+        entry = self.references.get(reference)
+        if entry is None or arch in entry.images:
+            return arch if entry else None
         target = platform.of_architecture(arch)
-        synonyms = (name for name in sorted(locked.images) if platform.of_architecture(name) == target)
-        return next((locked.images[name] for name in synonyms), None)
+        return next((name for name in sorted(entry.images) if platform.of_architecture(name) == target), None)
 
     def images(self) -> Iterator[tuple[Reference, str, LockedImage]]:
         """Yield each image with its reference and architecture, sorted by both."""
@@ -123,6 +132,7 @@ def _dump_image(locked: LockedImage) -> dict[str, object]:
         "manifest": _dump_descriptor(locked.image.manifest),
         "config": _dump_descriptor(locked.image.config),
         "layers": [_dump_descriptor(layer) for layer in locked.image.layers],
+        **({"indexes": [_dump_descriptor(index) for index in locked.image.indexes]} if locked.image.indexes else {}),
     }
 
 
@@ -204,6 +214,7 @@ def _load_image(item: Fields) -> LockedImage:
         manifest=Descriptor.from_fields(item.member("manifest")),
         config=Descriptor.from_fields(item.member("config")),
         layers=tuple(Descriptor.from_fields(layer) for layer in item.members("layers")),
+        indexes=tuple(Descriptor.from_fields(index) for index in item.members("indexes")) if "indexes" in item else (),
     )
     created = item.line("created", "")
     if created and not is_date(created):

@@ -23,6 +23,7 @@ from osc_containers.errors import VerificationError
 from osc_containers.fs import atomic
 from osc_containers.fs.ranges import FileSlice
 from osc_containers.lock.lockfile import ArchiveFile
+from osc_containers.oci import chain
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.prefetch import download, partial_file
@@ -99,6 +100,7 @@ def assemble(
         with _Hashing(targets) as hashing:
             download.receive(tasks, context, hashing)
             written = hashing.result()
+        _check_chains(targets)
         if strict:
             _compare([job for job, _ in targets], written)
         for output in outputs:
@@ -170,7 +172,7 @@ def _blob_tasks(
     tasks = [
         BlobTask(
             blob=blob,
-            is_manifest=digest == job.image.manifest.digest,
+            is_manifest=digest in {job.image.manifest.digest, *(index.digest for index in job.image.indexes)},
             reference=job.reference,
             source=context.open_source(job.resolved.location),
             slices=tuple(slices[digest]),
@@ -180,6 +182,21 @@ def _blob_tasks(
         for digest, (blob, job) in first.items()
     ]
     return sorted(tasks, key=lambda task: (-task.blob.size * len(task.slices), task.blob.digest))
+
+
+def _check_chains(targets: Sequence[_Target]) -> None:
+    """Check that the documents which were written lead from each reference to its image.
+
+    A locked run takes the descriptors from the lock, which may be wrong.
+    """
+    problems = []
+    for job, target in targets:
+        try:
+            chain.check(job.claim, find.document_reader(target, job.layout))
+        except ValueError as error:
+            problems.append(f"{job.reference} ({job.arch}): {error}; run the prefetch without 'locked'")
+    if problems:
+        raise VerificationError(*problems)
 
 
 def _compare(jobs: Iterable[ArchiveJob], written: Mapping[str, ArchiveFile]) -> None:

@@ -66,8 +66,8 @@ class ArchiveFiles:
         if strict and contradicted:
             raise LockError(
                 *(
-                    f"{lockfile.FILE_NAME}: {job.reference} for {job.arch}: got other descriptors than its archive "
-                    "has; run the prefetch without 'locked'"
+                    f"{lockfile.FILE_NAME}: {job.reference} for {job.arch}: the documents in its archive do not lead "
+                    "from the locked digest to the locked image; run the prefetch without 'locked'"
                     for job in contradicted
                 )
             )
@@ -136,7 +136,7 @@ def _find_locked(package: Package, job: ArchiveJob) -> ArchiveLocation | None:
 
 def _matches_image(package: Package, job: ArchiveJob) -> bool:
     """Tell whether the locked archive holds the image: a merge may have made a lock from two."""
-    return job.locked is not None and find.matches_lock(package, job.reference, job.locked_image(job.locked))
+    return job.locked is not None and find.matches_claim(package, job.claim, job.name)
 
 
 def _link(path: Path, own: Path, outdir: Path) -> None:

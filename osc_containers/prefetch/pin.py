@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from osc_containers.archive import find
 from osc_containers.errors import Error, LockError, RegistryError, VerificationError
 from osc_containers.lock.lockfile import Lock, LockedReference
+from osc_containers.obs.package import Package
 from osc_containers.obs.selection import ImageRequest
 from osc_containers.oci import platform
 from osc_containers.oci.digest import Digest
@@ -17,12 +19,12 @@ from osc_containers.oci.manifest import Descriptor, Index, Manifest, created_of,
 from osc_containers.oci.reference import Reference
 from osc_containers.sources.interface import ATTEMPTS, ImageSource
 
-_INDEX_DEPTH = 4
+_INDEX_DEPTH = 3
 _PARALLEL_REQUESTS = 4
 
 
 class PinnedImage(NamedTuple):
-    """The image of a reference for one architecture; `documents` may have the bytes of its manifest and config."""
+    """The image of a reference for one architecture; `documents` may have the bytes of its documents."""
 
     image: Image
     created: str
@@ -86,6 +88,25 @@ def resolved_from_lock(requests: Iterable[ImageRequest], lock: Lock) -> tuple[Re
     return tuple(_from_lock(request, entry) for request, entry in entries if entry)
 
 
+def trusted_entries(package: Package, old: Lock, requests: Iterable[ImageRequest]) -> Lock:
+    """Return the lock entries that the archives prove.
+
+    Others may come from a merge of two locks, or from somebody who wants another image in the place of the pinned one.
+    """
+    return Lock(
+        references={
+            request.reference: entry
+            for request in requests
+            if (entry := old.references.get(request.reference))
+            and all(
+                find.matches_claim(package, entry.claim(request.reference, arch), image.archive.name)
+                for arch, image in entry.images.items()
+                if arch in request.architectures
+            )
+        }
+    )
+
+
 def _resolve_one(
     request: ImageRequest, open_source: Callable[[str], ImageSource], entry: LockedReference | None
 ) -> ResolvedReference:
@@ -124,22 +145,25 @@ def _from_lock(request: ImageRequest, entry: LockedReference) -> ResolvedReferen
 
 def _pin_image(reference: Reference, document: Manifest | Index, arch: str, source: ImageSource) -> PinnedImage:
     target = platform.of_architecture(arch)
-    for _ in range(_INDEX_DEPTH):
-        if isinstance(document, Manifest):
-            break
+    indexes: list[Index] = []
+    while isinstance(document, Index):
         # An index may list other indexes (image-spec, image-index.md), as deep as its author likes.
-        entry = select(document, target, str(reference))
-        document = source.manifest(reference, entry.digest)
-    else:
-        raise ValueError(f"{reference}: got an index inside {_INDEX_DEPTH - 1} others, expected a manifest")
+        if len(indexes) == _INDEX_DEPTH:
+            raise ValueError(f"{reference}: got an index inside {_INDEX_DEPTH} others, expected a manifest")
+        indexes.append(document)
+        document = source.manifest(reference, select(document, target, str(reference)).digest)
     config = read_blob(source, reference, document.config)
     offered = platform_of(config, f"{reference}: config")
     if platform.rank(target, offered) is None:
         raise ValueError(f"{reference}: no image for {target} ({arch}); it is for {offered} only")
     return PinnedImage(
-        image=Image.from_manifest(document),
+        image=Image.from_documents(document, indexes),
         created=created_of(config, f"{reference}: config"),
-        documents={document.digest: document.raw, document.config.digest: config},
+        documents={
+            **{index.digest: index.raw for index in indexes},
+            document.digest: document.raw,
+            document.config.digest: config,
+        },
     )
 
 

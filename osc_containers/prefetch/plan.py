@@ -6,6 +6,7 @@ from typing import NamedTuple
 from osc_containers.archive.layout import Layout, lay_out
 from osc_containers.lock import archive_names
 from osc_containers.lock.lockfile import ArchiveFile, Lock, LockedImage, LockedReference
+from osc_containers.oci.chain import Claim
 from osc_containers.oci.image import Image
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch.pin import PinnedImage, ResolvedReference
@@ -38,6 +39,18 @@ class ArchiveJob(NamedTuple):
     def image(self) -> Image:
         """The descriptors of the image."""
         return self.pinned.image
+
+    @property
+    def claim(self) -> Claim:
+        """What the resolution claims of the image."""
+        return Claim(
+            self.reference,
+            self.resolved.digest,
+            self.resolved.media_type,
+            self.arch,
+            self.image,
+            self.pinned.created,
+        )
 
     def locked_image(self, archive: ArchiveFile) -> LockedImage:
         """Return the entry of the lock for the image, with this archive."""

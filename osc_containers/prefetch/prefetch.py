@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from osc_containers.archive import find
 from osc_containers.errors import DescriptionError, Error, LockError
 from osc_containers.formats import cpio, human
 from osc_containers.fs import atomic, ranges
@@ -17,10 +16,9 @@ from osc_containers.lock import lockfile
 from osc_containers.lock.lockfile import Lock, LockedReference
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import ImageRequest
-from osc_containers.oci.manifest import INDEX_TYPES, Descriptor
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch.output import ArchiveFiles, Output
-from osc_containers.prefetch.pin import resolve, resolved_from_lock
+from osc_containers.prefetch.pin import resolve, resolved_from_lock, trusted_entries
 from osc_containers.prefetch.plan import lock_of, plan
 from osc_containers.sources.interface import FetchContext
 
@@ -62,7 +60,7 @@ def prefetch(
             resolved = resolved_from_lock(requests, old)
         else:
             requests = [_with_kept_architectures(request, kept.get(request.reference)) for request in requests]
-            resolved = resolve(requests, context.open_source, _trusted_entries(package, old, requests))
+            resolved = resolve(requests, context.open_source, trusted_entries(package, old, requests))
         jobs = plan(resolved, old, among=old.references if locked else kept)
         _check_names(outdir, {lockfile.FILE_NAME, *output.file_names(job.name for job in jobs)})
         with ExitStack() as last:
@@ -117,29 +115,6 @@ def _with_kept_architectures(request: ImageRequest, kept: LockedReference | None
     return request._replace(architectures=(*request.architectures, *kept.images)) if kept else request
 
 
-def _trusted_entries(package: Package, old: Lock, requests: Iterable[ImageRequest]) -> Lock:
-    """Return the lock entries that the archives confirm; others may come from a merge of two locks."""
-    return Lock(
-        references={
-            request.reference: entry
-            for request in requests
-            if (entry := old.references.get(request.reference))
-            and all(
-                _can_lead_to(entry, image.image.manifest) and find.matches_lock(package, request.reference, image)
-                for arch, image in entry.images.items()
-                if arch in request.architectures
-            )
-        }
-    )
-
-
-def _can_lead_to(entry: LockedReference, manifest: Descriptor) -> bool:
-    """Tell whether the digest of a reference can be that of an index with this manifest, or of the manifest itself."""
-    if entry.media_type in INDEX_TYPES:
-        return entry.digest != manifest.digest
-    return (entry.digest, entry.media_type) == (manifest.digest, manifest.media_type)
-
-
 def _check_names(outdir: Path, names: Iterable[str]) -> None:
     """Fail before anything is downloaded if a file cannot get its name; otherwise some would get theirs, some not."""
     problems = [
@@ -164,7 +139,7 @@ def _report(old: Lock, new: Lock) -> None:
         digest = entry.image.manifest.digest
         if before is None:
             logger.info("%s (%s): pinned to %s, %s", reference, arch, digest, human.size(entry.archive.size))
-        elif before.image != entry.image:
+        elif before.image.manifest != entry.image.manifest:
             logger.info("%s (%s): moved from %s to %s", reference, arch, before.image.manifest.digest, digest)
         else:
             logger.info("%s (%s): unchanged, %s", reference, arch, digest)

@@ -9,7 +9,7 @@ import pytest
 
 from osc_containers.archive import verify
 from osc_containers.archive.layout import lay_out
-from osc_containers.lock.lockfile import Lock, LockedImage
+from osc_containers.lock.lockfile import Lock, LockedImage, LockedReference
 from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
@@ -40,7 +40,15 @@ def locked_app(package: Package) -> LockedImage:
 
 
 def check(package: Package) -> tuple[str, ...]:
-    return verify.check_archives(package, read_lock(package).images())
+    lock = read_lock(package)
+    return verify.check_archives(package, lock, [image[:2] for image in lock.images()])
+
+
+def check_app(package: Package, locked: LockedImage, arch: str = "x86_64") -> tuple[str, ...]:
+    """Check the archive of APP against another entry of the lock."""
+    manifest = locked.image.manifest
+    entry = LockedReference(digest=manifest.digest, media_type=manifest.media_type, images={arch: locked})
+    return verify.check_archive(package, entry, Reference.parse(APP), arch)
 
 
 def test_a_prefetched_package_has_no_problems(package: Package) -> None:
@@ -61,7 +69,7 @@ def flip(offset: int) -> Callable[[bytes], bytes]:
         (flip(0), "member oci-layout at byte 0: unexpected header; it is damaged or a different archive"),
         (flip(512), "member oci-layout: got sha256:"),
         (flip(1000), "member oci-layout: got data after its end, expected zeros"),
-        (flip(9215), "got sha256 "),
+        (flip(9215), "got data after its last member, expected zeros"),
     ],
 )
 def test_damage_is_reported_with_its_position(change: Callable[[bytes], bytes], message: str, package: Package) -> None:
@@ -112,7 +120,7 @@ def test_a_lock_with_the_blobs_of_another_image_is_refused(package: Package) -> 
     assert other
     forged = locked._replace(image=other.image)
     assert lay_out(other.image, Reference.parse(APP)).size == locked.archive.size
-    (problem,) = verify.check_archive(package, Reference.parse(APP), "x86_64", forged)
+    (problem,) = check_app(package, forged)
     assert "unexpected header; it is damaged or a different archive" in problem
 
 
@@ -132,12 +140,12 @@ def test_a_lock_with_other_layers_than_the_manifest_is_refused(tmp_path: Path) -
     (tmp_path / NAME).write_bytes(content)
     file = locked.archive._replace(size=len(content), sha256=Digest.of(bytes(content)).hex)
     forged = locked._replace(image=image, archive=file)
-    (problem,) = verify.check_archive(package, Reference.parse(APP), "x86_64", forged)
-    assert problem.startswith(f"{NAME}: manifest: its config and layers differ from those in containers.lock")
+    (problem,) = check_app(package, forged)
+    assert problem.startswith(f"{NAME}: manifest: its config and layers differ from those in the lock")
 
 
 def test_an_archive_of_another_architecture_is_refused(package: Package) -> None:
-    (problem,) = verify.check_archive(package, Reference.parse(APP), "aarch64", locked_app(package))
+    (problem,) = check_app(package, locked_app(package), "aarch64")
     assert problem.startswith(f"{NAME}: the image is for linux/amd64, expected linux/arm64/v8 (aarch64)")
 
 

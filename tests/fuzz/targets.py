@@ -21,7 +21,7 @@ from osc_containers.fs import ranges
 from osc_containers.kiwi import description
 from osc_containers.kiwi.image_source import Source, interpret
 from osc_containers.lock import archive_names, lockfile
-from osc_containers.lock.lockfile import ArchiveFile, LockedImage
+from osc_containers.lock.lockfile import ArchiveFile, LockedImage, LockedReference
 from osc_containers.obs import service_file
 from osc_containers.obs.package import Package
 from osc_containers.oci.image import Image
@@ -182,7 +182,7 @@ def good_archive() -> tuple[bytes, LockedImage]:
     with path.open("rb") as file:
         sha256 = ranges.FileSlice(file.fileno(), 0).sha256(len(content))
     locked = ArchiveFile(name="app.x86_64.ociarchive", size=len(content), sha256=sha256)
-    return bytes(content), LockedImage(image=pinned, created="", archive=locked)
+    return bytes(content), LockedImage(image=pinned, created="1970-01-01T00:00:00Z", archive=locked)
 
 
 def verify_archive(data: bytes) -> None:
@@ -193,7 +193,9 @@ def verify_archive(data: bytes) -> None:
     package = _scratch() / "package"
     package.mkdir(exist_ok=True)
     (package / locked.archive.name).write_bytes(changed)
-    problems = check_archive(Package(package), _REFERENCE, "x86_64", locked)
+    manifest = locked.image.manifest
+    entry = LockedReference(digest=manifest.digest, media_type=manifest.media_type, images={"x86_64": locked})
+    problems = check_archive(Package(package), entry, _REFERENCE, "x86_64")
     assert (not problems) == (changed == good), problems
     assert all(problem.isprintable() for problem in problems)
 

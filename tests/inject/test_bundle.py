@@ -127,7 +127,7 @@ def test_changed_image_fetches_only_new_blobs(package: Path) -> None:
 
 def verify_archives(directory: Path) -> tuple[str, ...]:
     package = Package(directory)
-    return verify.check_archives(package, package.require_lock().images())
+    return verify.check_archives(package, lock := package.require_lock(), [each[:2] for each in lock.images()])
 
 
 def test_archives_are_verified_inside_the_bundle(package: Path) -> None:

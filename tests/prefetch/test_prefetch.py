@@ -409,3 +409,58 @@ def test_output_depends_on_no_umask_locale_time_zone_or_hash_seed(tmp_path: Path
         subprocess.run(command, cwd=directory, env=environment, check=True)
         found.append((hashes(directory), {path.name: path.stat().st_mode for path in directory.iterdir()}))
     assert found[0] == found[1]
+
+
+def with_other_image(directory: Path, source: FakeSource) -> None:
+    """Put another image, with its archive, in the place of APP; the lock keeps the true digest of the index."""
+    evil = directory.parent / "evil"
+    evil.mkdir()
+    run_prefetch(FakeSource({APP: images.multi_platform("evil")}), evil, *want(APP))
+    own, other = (json.loads((each / "containers.lock").read_text()) for each in (directory, evil))
+    own["containers"][APP]["architectures"] = other["containers"][APP]["architectures"]
+    (directory / "containers.lock").write_text(json.dumps(own, indent=2, sort_keys=True) + "\n")
+    name = "registry.example.com_team_app_1.0.x86_64.ociarchive"
+    (directory / name).write_bytes((evil / name).read_bytes())
+
+
+def test_another_image_under_the_true_digest_is_replaced(tmp_path: Path) -> None:
+    (package := tmp_path / "package").mkdir()
+    source = FakeSource({APP: images.multi_platform("app")})
+    run_prefetch(source, package, *want(APP))
+    before = hashes(package)
+    with_other_image(package, source)
+    run_prefetch(source, package, *want(APP))
+    assert hashes(package) == before
+
+
+def test_another_image_under_the_true_digest_fails_if_locked(tmp_path: Path) -> None:
+    (package := tmp_path / "package").mkdir()
+    source = FakeSource({APP: images.multi_platform("app")})
+    run_prefetch(source, package, *want(APP))
+    with_other_image(package, source)
+    before = hashes(package)
+    with pytest.raises(LockError, match="do not lead from the locked digest to the locked image"):
+        run_prefetch(source, package, *want(APP), locked=True)
+    assert hashes(package) == before
+
+
+def test_a_locked_download_of_another_image_is_refused(tmp_path: Path) -> None:
+    """Without the archive, a locked run downloads what the lock names; the index shows that it is another image."""
+    (package := tmp_path / "package").mkdir()
+    app, evil = images.multi_platform("app"), images.multi_platform("evil")
+    source = FakeSource({APP: app})
+    run_prefetch(source, package, *want(APP))
+    path = package / "containers.lock"
+    lock = json.loads(path.read_text())
+    entry = lock["containers"][APP]["architectures"]["x86_64"]
+    run_prefetch(FakeSource({APP: evil}), package, *want(APP))
+    forged = json.loads(path.read_text())["containers"][APP]["architectures"]["x86_64"]
+    lock["containers"][APP]["architectures"]["x86_64"] = {**forged, "indexes": entry["indexes"]}
+    path.write_text(json.dumps(lock, indent=2, sort_keys=True) + "\n")
+    (archive,) = package.glob("*.ociarchive")
+    archive.unlink()
+    before = hashes(package)
+    both = FakeSource({APP: app, WEB: evil})
+    with pytest.raises(VerificationError, match=r"index: for linux/amd64 it has sha256:\S+, but the lock says sha256:"):
+        run_prefetch(both, package, *want(APP), locked=True)
+    assert hashes(package) == before

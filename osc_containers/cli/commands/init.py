@@ -201,7 +201,10 @@ def _is_complete(package: Package, found: Request) -> bool:
     if lock is None:
         return False
     wanted = [(item.reference, arch, item.where) for item in selection.wanted(found) for arch in item.architectures]
-    archives = [find.find_archive(package, reference, locked) for reference, _, locked in lock.images()]
+    archives = [
+        find.find_archive(package, reference, locked.image, locked.archive.name)
+        for reference, _, locked in lock.images()
+    ]
     return not verify.check_coverage(wanted, lock) and all(archives)
 
 

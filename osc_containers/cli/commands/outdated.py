@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compare what is locked with what the tags name now."""
-    from osc_containers.prefetch.pin import resolve
+    from osc_containers.prefetch.pin import resolve, trusted_entries
     from osc_containers.sources import transports  # slow to load, and not in build roots
 
     package, given = Package(options.directory), arguments.given
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         found.with_default_architectures(selection.default_architectures(selection.of_package(package), lock))
     )
     with transports.Sources(package.directory) as sources:
-        now = {each.reference: each for each in resolve(wanted, sources.open, lock)}
+        now = {each.reference: each for each in resolve(wanted, sources.open, trusted_entries(package, lock, wanted))}
     moved = diff.find_updates(lock.references, now)
     if options.format == "json":
         print(json.dumps(diff.as_objects(moved), indent=2))

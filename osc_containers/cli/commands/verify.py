@@ -50,8 +50,8 @@ def verify_all(package: Package, names: Sequence[str], architectures: Sequence[s
     used = {item.reference for item in (*asked, *selection.wanted(besides.with_default_architectures(otherwise)))}
     # What is missing comes behind what is too much: a server shows the last line alone.
     problems = (*verify.check_use(used, lock), *verify.check_coverage(wanted, lock))
-    images = [image for image in lock.images() if not architectures or image[1] in architectures]
-    damage = verify.check_archives(package, images)
+    images = [(reference, arch) for reference, arch, _ in lock.images() if not architectures or arch in architectures]
+    damage = verify.check_archives(package, lock, images)
     if problems:
         raise LockError(*problems, *damage)
     if damage:

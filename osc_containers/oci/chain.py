@@ -1,0 +1,89 @@
+"""The chain of digests from a reference to its image: reference, index, manifest, config and layers.
+
+Each document names the next by its digest. With the bytes of all documents, the whole chain can be checked offline.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from osc_containers.oci import platform
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import (
+    Descriptor,
+    Index,
+    Manifest,
+    created_of,
+    parse_document,
+    platform_of,
+    select,
+)
+from osc_containers.oci.reference import Reference
+
+
+class Claim(NamedTuple):
+    """What is claimed of a reference: that it resolved to `digest`, and has this image for a kiwi architecture."""
+
+    reference: Reference
+    digest: Digest
+    media_type: str
+    arch: str
+    image: Image
+    created: str
+
+
+def check(claim: Claim, read: Callable[[Descriptor], bytes]) -> None:
+    """Check every link from the reference to the layers; `read` returns the bytes of a document.
+
+    The entry of an index must be the one that a prefetch would select (`select`), so that nobody can put another image
+    of the same index in its place.
+
+    :raises ValueError: a link does not hold, or a document is malformed or does not match its descriptor.
+    """
+    reference, image = claim.reference, claim.image
+    if reference.digest and reference.digest != claim.digest:
+        raise ValueError(f"the lock has the digest {claim.digest}, expected {reference.digest} as in the reference")
+    top = image.indexes[0] if image.indexes else image.manifest
+    if (top.digest, top.media_type) != (claim.digest, claim.media_type):
+        kind = "index" if image.indexes else "manifest"
+        raise ValueError(
+            f"its {kind} is {top.digest} of type {top.media_type[:120]!r}, but the lock says that the reference "
+            f"resolved to {claim.digest} of type {claim.media_type[:120]!r}"
+        )
+    target = platform.of_architecture(claim.arch)
+    for number, descriptor in enumerate(image.indexes):
+        document = _parse(descriptor, read, "index")
+        if not isinstance(document, Index):
+            raise ValueError("index: got a manifest, expected an index")
+        following = (*image.indexes[number + 1 :], image.manifest)[0]
+        entry = select(document, target, "index")
+        if entry.digest != following.digest:
+            raise ValueError(f"index: for {target} it has {entry.digest}, but the lock says {following.digest}")
+    manifest = _parse(image.manifest, read, "manifest")
+    if not isinstance(manifest, Manifest):
+        raise ValueError("manifest: got an index, expected the manifest of one image")
+    if (manifest.config, manifest.layers) != (image.config, image.layers):
+        raise ValueError("manifest: its config and layers differ from those in the lock")
+    config = _read(image.config, read, "config")
+    offered = platform_of(config, "config")
+    if platform.rank(target, offered) is None:
+        raise ValueError(f"the image is for {offered}, expected {target} ({claim.arch})")
+    created = created_of(config, "config")
+    if created != claim.created:
+        raise ValueError(f"config: it was created {created or 'at no date'}, but the lock says {claim.created!r}")
+
+
+def _parse(descriptor: Descriptor, read: Callable[[Descriptor], bytes], kind: str) -> Manifest | Index:
+    document = parse_document(_read(descriptor, read, kind), descriptor.media_type, kind)
+    if document.media_type != descriptor.media_type:
+        raise ValueError(
+            f"{kind}: its media type is {document.media_type!r}, but the lock says {descriptor.media_type[:120]!r}"
+        )
+    return document
+
+
+def _read(descriptor: Descriptor, read: Callable[[Descriptor], bytes], kind: str) -> bytes:
+    raw = read(descriptor)
+    if len(raw) != descriptor.size or not descriptor.digest.matches(raw):
+        raise ValueError(f"{kind}: its {len(raw)} bytes do not match {descriptor.digest} of {descriptor.size} bytes")
+    return raw
