@@ -63,12 +63,19 @@ def test_the_examples_use_the_services_as_they_are_described(path: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_package_cannot_slip_code_into_a_service(installed: Path, tmp_path: Path, name: str) -> None:
-    for module in ("osc_containers", "requests", "lxml", "sitecustomize", "usercustomize", "json", "argparse"):
+    """Every module that it imports on its way to the registry, or to the lock."""
+    ours = ("osc_containers", "sitecustomize", "usercustomize")
+    for module in (*ours, "argparse", "json", "lxml", "platformdirs", "requests", "rich", "urllib3"):
         (tmp_path / f"{module}.py").write_text("raise SystemExit('executed')")
+    (tmp_path / "a.kiwi").write_text(
+        '<image schemaversion="8.0" name="x"><containers source="127.0.0.1:1" backend="podman">'
+        '<container name="app"/></containers></image>'
+    )
     command = [str(installed / "lib/obs/service" / name), "--outdir", str(tmp_path)]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert "executed" not in done.stderr
+    assert {"kiwi_containers": "connection refused", "kiwi_containers_inject": "containers.lock: "}[name] in done.stderr
 
 
 @pytest.mark.parametrize("name", NAMES)
