@@ -1,7 +1,7 @@
-"""Container images made on the spot: everything that registries serve, in a few bytes or in as many as asked for.
+"""Generated container images: every kind that registries serve, in any size.
 
-An `Image` is a manifest or an index together with everything below it, as bytes. The same arguments give the same bytes
-on every machine, so tests may compare archives and locks.
+An `Image` is a manifest or an index with everything that it refers to. The same arguments give the same bytes on every
+machine, so tests can compare archives and locks.
 
 Spec: OCI image-spec v1.1; Docker's "Image Manifest Version 2, Schema 2".
 """
@@ -37,7 +37,7 @@ _DOCKER_CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """A tar of files, as it is stored; `diff_id` is the digest of the tar before compression."""
+    """A layer as registries store it; `diff_id` is the digest of the uncompressed tar archive."""
 
     content: bytes
     compression: Compression
@@ -57,11 +57,11 @@ class Image:
 
     @property
     def digest(self) -> Digest:
-        """The digest of the manifest's or index's bytes."""
+        """The digest of the manifest or index."""
         return Digest.of(self.raw)
 
     def descriptor(self) -> dict[str, object]:
-        """Return the entry that an index has for this image."""
+        """Return the entry for this image in an index."""
         entry = _descriptor(self.raw, self.media_type)
         if self.platform:
             parts = {"architecture": self.platform.architecture, "os": self.platform.os}
@@ -69,30 +69,30 @@ class Image:
         return entry | ({"annotations": dict(self.annotations)} if self.annotations else {})
 
     def manifests(self) -> Iterator["Image"]:
-        """Yield every manifest and index, what is referred to before what refers to it."""
+        """Yield all manifests and indexes, each one after those that it refers to."""
         for child in self.children:
             yield from child.manifests()
         yield self
 
 
 def layer(files: Mapping[str, bytes], *, compression: Compression = "gzip") -> Layer:
-    """Pack `files`, root's and dated 1970; those below a `bin` directory can be executed."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    """Return a layer with these files, owned by root and dated 1970; those in `bin` directories are executable."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content in sorted(files.items()):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             member.mode = 0o755 if "bin" in Path(name).parts else 0o644
             tar.addfile(member, io.BytesIO(content))
     return Layer(
-        content=_compress(packed.getvalue(), compression),
+        content=_compress(archive.getvalue(), compression),
         compression=compression,
-        diff_id=Digest.of(packed.getvalue()),
+        diff_id=Digest.of(archive.getvalue()),
     )
 
 
 def random_layer(seed: str, size: int, *, compression: Compression = "none") -> Layer:
-    """Pack one file of `size` bytes that do not compress and that only `seed` decides."""
+    """Return a layer with a file of `size` incompressible bytes, which depend on `seed` only."""
     return layer({f"srv/{seed}": hashlib.shake_256(seed.encode()).digest(size)}, compression=compression)
 
 
@@ -111,7 +111,7 @@ def image(
     media_types: bool = True,
     created: str = "1970-01-01T00:00:00Z",
 ) -> Image:
-    """Make the manifest of one image, as OCI or as Docker schema 2; without `media_types` it does not name its own."""
+    """Return an image in the format of OCI or Docker; without `media_types` its manifest does not declare its type."""
     config = {
         "architecture": platform.architecture,
         "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/usr/bin:/bin"]},
@@ -120,13 +120,13 @@ def image(
         "os": platform.os,
         "rootfs": {"diff_ids": [str(part.diff_id) for part in layers], "type": "layers"},
     } | ({"variant": platform.variant} if platform.variant else {})
-    made = _manifest(
+    manifest = _manifest(
         (_dumps(config), _DOCKER_CONFIG_TYPE if docker else _CONFIG_TYPE),
         [(part.content, _layer_type(part, docker)) for part in layers],
         DOCKER_MANIFEST if docker else MANIFEST,
         media_types=media_types,
     )
-    return replace(made, platform=platform)
+    return replace(manifest, platform=platform)
 
 
 def _layer_type(part: Layer, docker: bool) -> str:
@@ -136,7 +136,7 @@ def _layer_type(part: Layer, docker: bool) -> str:
 
 
 def index(*children: Image, docker: bool = False, media_types: bool = True) -> Image:
-    """Make an OCI index or a Docker manifest list; its children may be indexes too."""
+    """Return an OCI index or a Docker manifest list. Its children can be indexes, too."""
     kind = DOCKER_LIST if docker else INDEX
     document: dict[str, object] = {"schemaVersion": 2, "manifests": [child.descriptor() for child in children]}
     raw = _dumps(document | ({"mediaType": kind} if media_types else {}))
@@ -144,18 +144,21 @@ def index(*children: Image, docker: bool = False, media_types: bool = True) -> I
 
 
 def attestation(subject: Image) -> Image:
-    """Make what BuildKit puts beside an image in its index: a statement about it, for no platform."""
-    made = _manifest(
+    """Return an attestation about an image, as BuildKit adds it to an index: with an unknown platform."""
+    manifest = _manifest(
         (_dumps({"architecture": "unknown", "os": "unknown"}), _CONFIG_TYPE),
         [(_dumps({"subject": str(subject.digest)}), "application/vnd.in-toto+json")],
         MANIFEST,
     )
-    marks = {"vnd.docker.reference.digest": str(subject.digest), "vnd.docker.reference.type": "attestation-manifest"}
-    return replace(made, platform=Platform("unknown", "unknown"), annotations=marks)
+    annotations = {
+        "vnd.docker.reference.digest": str(subject.digest),
+        "vnd.docker.reference.type": "attestation-manifest",
+    }
+    return replace(manifest, platform=Platform("unknown", "unknown"), annotations=annotations)
 
 
 def helm_chart() -> Image:
-    """Make what `helm push` leaves in a registry: an OCI manifest that is not an image."""
+    """Return a Helm chart as `helm push` uploads it: an OCI manifest that is not an image."""
     return _manifest(
         (_dumps({"name": "chart", "version": "1.0.0"}), "application/vnd.cncf.helm.config.v1+json"),
         [(b"chart", "application/vnd.cncf.helm.chart.content.v1.tar+gzip")],
@@ -164,7 +167,7 @@ def helm_chart() -> Image:
 
 
 def artifact() -> Image:
-    """Make an artifact with the empty config (manifest.md, "Guidelines for Artifact Usage")."""
+    """Return an artifact with an empty configuration (manifest.md, "Guidelines for Artifact Usage")."""
     return _manifest(
         (b"{}", "application/vnd.oci.empty.v1+json"),
         [(b"data", "application/vnd.example.data")],
@@ -200,24 +203,24 @@ def _dumps(document: Mapping[str, object]) -> bytes:
 
 
 def small(name: str, *, platform: Platform = AMD64, docker: bool = False) -> Image:
-    """Make an image of two layers, the first of which all small images share."""
+    """Return an image with two layers. All small images have the first one in common."""
     files = {f"etc/{name}": f"{name} for {platform}\n".encode()}
     return image(layer({"etc/base": b"base\n"}), layer(files), platform=platform, docker=docker)
 
 
 def multi_platform(name: str, *, docker: bool = False) -> Image:
-    """Make an image for amd64 and arm64; the OCI form has an attestation too, as today's builders push it."""
+    """Return an image for amd64 and arm64. In the format of OCI it has an attestation, as current builders add it."""
     amd64, arm64 = (small(name, platform=platform, docker=docker) for platform in (AMD64, ARM64))
     return index(amd64, arm64, docker=True) if docker else index(amd64, arm64, attestation(amd64))
 
 
-def write_layout(made: Image, directory: Path, name: str) -> None:
-    """Write an OCI image layout in which `made` is called `name` (image-layout.md)."""
+def write_layout(image: Image, directory: Path, name: str) -> None:
+    """Write an OCI image layout that contains `image` with the name `name` (image-layout.md)."""
     blobs = directory / "blobs" / "sha256"
     blobs.mkdir(parents=True)
-    for part in made.manifests():
+    for part in image.manifests():
         for content in (part.raw, *part.blobs):
             (blobs / Digest.of(content).hex).write_bytes(content)
-    named = made.descriptor() | {"annotations": {"org.opencontainers.image.ref.name": name}}
-    (directory / "index.json").write_bytes(_dumps({"schemaVersion": 2, "manifests": [named]}))
+    entry = image.descriptor() | {"annotations": {"org.opencontainers.image.ref.name": name}}
+    (directory / "index.json").write_bytes(_dumps({"schemaVersion": 2, "manifests": [entry]}))
     (directory / "oci-layout").write_bytes(_dumps({"imageLayoutVersion": "1.0.0"}))

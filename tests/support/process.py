@@ -1,4 +1,4 @@
-"""Limits of this process, set for the time of a block."""
+"""Limits of this process that are set for the duration of a block."""
 
 import os
 import resource
@@ -20,7 +20,7 @@ def umask(mask: int) -> Iterator[None]:
 
 @contextmanager
 def file_size_limit(limit: int) -> Iterator[None]:
-    """Let the kernel cut each write at `limit` bytes, and refuse the next: a disk that is full in the middle."""
+    """Make the kernel truncate a write at `limit` bytes of a file and refuse the next one, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:

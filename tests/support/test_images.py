@@ -1,4 +1,4 @@
-"""The images of the tests are what they say, to our parser, to a real registry and to skopeo."""
+"""The generated images are valid for our parser, a real registry and skopeo."""
 
 import json
 import subprocess
@@ -25,19 +25,19 @@ IMAGES = {
 }
 
 
-@pytest.mark.parametrize("made", IMAGES.values(), ids=IMAGES.keys())
-def test_our_parser_reads_what_was_made(made: Image) -> None:
-    for part in made.manifests():
+@pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES.keys())
+def test_our_parser_reads_the_images(image: Image) -> None:
+    for part in image.manifests():
         if not part.annotations:
             parsed = parse_document(part.raw, part.media_type, "image")
             assert parsed.digest == part.digest
             assert parsed.media_type == part.media_type
 
 
-@pytest.mark.parametrize("made", [images.helm_chart(), images.artifact()])
-def test_an_artifact_is_no_image(made: Image) -> None:
+@pytest.mark.parametrize("image", [images.helm_chart(), images.artifact()])
+def test_an_artifact_is_not_an_image(image: Image) -> None:
     with pytest.raises(ValueError, match="not an image but an artifact"):
-        parse_document(made.raw, made.media_type, "image")
+        parse_document(image.raw, image.media_type, "image")
 
 
 def test_an_index_has_its_platforms() -> None:
@@ -55,42 +55,42 @@ def test_the_same_arguments_give_the_same_bytes() -> None:
 @pytest.mark.integration
 @pytest.mark.parametrize("name", IMAGES)
 def test_a_registry_serves_the_bytes_that_were_pushed(docker_registry: DockerRegistry, name: str) -> None:
-    made = IMAGES[name]
-    reference = docker_registry.push(made, f"images/{name}:1.0")
+    image = IMAGES[name]
+    reference = docker_registry.push(image, f"images/{name}:1.0")
     command = ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{reference}"]
-    assert subprocess.run(command, check=True, capture_output=True).stdout == made.raw
+    assert subprocess.run(command, check=True, capture_output=True).stdout == image.raw
 
 
 @pytest.mark.integration
-def test_a_registry_with_tls_and_password_asks_for_both(start_registry: StartRegistry, tmp_path: Path) -> None:
+def test_a_registry_can_require_tls_and_a_password(start_registry: StartRegistry, tmp_path: Path) -> None:
     registry = start_registry(tls=True, users={"ann": "secret"})
-    made = IMAGES["oci"]
-    reference = registry.push(made, "private/app:1.0")
+    image = IMAGES["oci"]
+    reference = registry.push(image, "private/app:1.0")
     assert registry.authority
     (tmp_path / "certs").mkdir()
     (tmp_path / "certs" / "ca.crt").write_bytes(registry.authority.read_bytes())
     command = ["skopeo", "inspect", "--raw", f"--cert-dir={tmp_path}/certs", f"docker://{reference}"]
-    refused = subprocess.run(command, capture_output=True, text=True)
-    assert refused.returncode
-    assert "authentication required" in refused.stderr
-    assert subprocess.run([*command, "--creds=ann:secret"], check=True, capture_output=True).stdout == made.raw
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode
+    assert "authentication required" in result.stderr
+    assert subprocess.run([*command, "--creds=ann:secret"], check=True, capture_output=True).stdout == image.raw
 
 
 @pytest.mark.integration
-def test_a_registry_tells_what_it_was_asked(start_registry: StartRegistry) -> None:
+def test_a_registry_records_its_requests(start_registry: StartRegistry) -> None:
     registry = start_registry()
-    made = IMAGES["oci"]
-    reference = registry.push(made, "app:1.0")
-    before = len(registry.requests())
+    image = IMAGES["oci"]
+    reference = registry.push(image, "app:1.0")
+    count = len(registry.requests())
     command = ["skopeo", "inspect", "--tls-verify=false", f"docker://{reference}"]
-    assert json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["Digest"] == str(made.digest)
-    fetched = [request for request in registry.requests()[before:] if request.is_blob]
-    assert [request.written for request in fetched] == [len(made.blobs[0])]
-    assert registry.blob_file(made.digest).read_bytes() == made.raw
+    assert json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["Digest"] == str(image.digest)
+    blobs = [request for request in registry.requests()[count:] if request.is_blob]
+    assert [request.written for request in blobs] == [len(image.blobs[0])]
+    assert registry.blob_file(image.digest).read_bytes() == image.raw
 
 
 @pytest.mark.integration
-def test_a_layout_is_one_to_skopeo(tmp_path: Path) -> None:
+def test_skopeo_reads_a_layout(tmp_path: Path) -> None:
     images.write_layout(IMAGES["oci"], tmp_path / "layout", "app")
     command = ["skopeo", "inspect", f"oci:{tmp_path}/layout:app"]
     assert json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["Architecture"] == "amd64"
