@@ -471,6 +471,7 @@ def test_a_foreign_layer_comes_from_its_urls(
     registry.blobs.clear()
     assert read(source, reference, blob) == BIG
     assert all("authorization" not in request.headers for request in elsewhere.requests)
+    assert any("authorization" in request.headers for request in registry.requests)
 
 
 def test_the_urls_of_a_foreign_layer_are_retried(
