@@ -14,7 +14,7 @@ SECONDS = 60
 SEED = 1
 EXAMPLES = 2000
 
-.PHONY: help setup check lint test pythons parity boot demo pictures bench faults crash large fuzz install \
+.PHONY: help setup check lint test pythons parity boot demo pictures bench faults crash large fuzz redteam install \
 	uninstall clean
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "make crash      kill a prefetch at every step and at random moments: POINTS=$(POINTS)"
 	@echo "make large      fetch a layer of 6 GiB and measure time and memory; needs 7 GB in /var/tmp"
 	@echo "make fuzz       fuzz every parser, SECONDS=$(SECONDS) each"
+	@echo "make redteam    attack packages, registries, images and trees, and print which attacks succeed, 2 minutes"
 	@echo "make install    DESTDIR= PREFIX=$(PREFIX) PYTHON=$(PYTHON)"
 	@echo "make uninstall  remove what make install installed; use the same DESTDIR and PREFIX"
 	@echo "make clean      remove .venv, caches and build results"
@@ -93,6 +94,10 @@ fuzz:
 	@PYTHON="$(PYTHON)" scripts/setup check
 	@$(VENV) -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	@$(VENV) -m tests.fuzz.campaign $(SECONDS)
+
+redteam:
+	@PYTHON="$(PYTHON)" scripts/setup test
+	@scripts/own-mounts $(VENV) -m tests.redteam.test_attacks --numprocesses auto
 
 # The library gets a directory of its own instead of one Python version's site-packages. The scripts find it relative to
 # their own location, also in DESTDIR and with any Python, and nothing else gets onto their import path.

@@ -129,8 +129,8 @@ def _no_faults(_request: Request) -> Fault | None:
 class FaultRegistry:
     """The registry's contents and its rules; a test may change each of them at any time."""
 
-    def __init__(self, port: int, refuse: Callable[[float], None]) -> None:
-        self.host = f"127.0.0.1:{port}"
+    def __init__(self, host: str, refuse: Callable[[float], None]) -> None:
+        self.host = host
         self.refuse = refuse
         """Accept no connection for some seconds."""
         self.script: Script = _no_faults
@@ -299,9 +299,9 @@ def _error(status: int, code: str, message: str) -> Answer:
 
 
 @contextmanager
-def serve(context: ssl.SSLContext | None = None) -> Iterator[FaultRegistry]:
-    """Run a registry until the context is left; with `context` it speaks TLS."""
-    server = _Server(context)
+def serve(context: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> Iterator[FaultRegistry]:
+    """Run a registry at an IPv4 address of this machine until the context is left; with `context` it speaks TLS."""
+    server = _Server(context, address)
     try:
         yield server.registry
     finally:
@@ -311,11 +311,11 @@ def serve(context: ssl.SSLContext | None = None) -> Iterator[FaultRegistry]:
 class _Server:
     """The sockets: one thread accepts, and each connection has its own."""
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
+    def __init__(self, context: ssl.SSLContext | None, address: str) -> None:
         self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._port: int = self._listener.getsockname()[1]
-        self.registry = FaultRegistry(self._port, self._refuse)
+        self._listener = socket.create_server((address, 0))
+        self._address = address, self._listener.getsockname()[1]
+        self.registry = FaultRegistry("{}:{}".format(*self._address), self._refuse)
         self._pause = 0.0
         self._open: dict[int, socket.socket] = {}
         self._threads = [threading.Thread(target=self._accept)]
@@ -344,7 +344,7 @@ class _Server:
             except OSError:
                 self._listener.close()
                 if not self.registry.stopping.wait(self._pause):
-                    self._listener = socket.create_server(("127.0.0.1", self._port))
+                    self._listener = socket.create_server(self._address)
                 continue
             number = len(self._threads)
             self._open[number] = sock
