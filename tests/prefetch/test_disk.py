@@ -256,7 +256,8 @@ def test_what_a_broken_run_keeps_on_a_disk_is_room_for_the_next(
         free = os.statvfs(directory)
         assert 24_000_000 < free.f_bavail * free.f_frsize < 30_000_000  # what did not come takes no room
         moved = {APP: images.image(images.random_layer("moved", 30_000_000))}
-        with pytest.raises(OSError, match=rf"; interrupted runs left \d{{8}} bytes in {directory}/cache/\S+, remove it"):
+        left = rf"; interrupted runs left \d{{8}} bytes in {directory}/cache/\S+, remove it"
+        with pytest.raises(OSError, match=left):
             transfer(RecordingSource(moved), package)
         transfer(RecordingSource({APP: BIG}), package)
         assert len(hashes(package)) == 2
