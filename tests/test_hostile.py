@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from osc_containers.checks.finding import Finding, Severity
 from osc_containers.cli import terminal
+from osc_containers.cli.findings import as_text
 from osc_containers.cli.main import main
 from osc_containers.errors import DescriptionError, Error, RegistryError, VerificationError
 from osc_containers.fs import atomic
@@ -159,7 +161,22 @@ def test_any_name_is_refused_with_its_line_or_harmless(attribute: str, text: str
 
 @given(st.text(max_size=30))
 def test_what_is_printed_cannot_drive_a_terminal(text: str) -> None:
-    assert all(line.isprintable() for line in terminal.printable(text).split("\n"))
+    assert terminal.printable(text).isprintable()
+
+
+def test_a_newline_in_a_name_starts_no_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\nosc-containers: all is well"
+    finding = Finding(severity=Severity.ERROR, check="x", file=name, why=name, fix=f"rm -- '{name}'")
+    (tmp_path / f"{name}.kiwi").write_text("<image/>")
+    (tmp_path / f"{name}.ociarchive").touch()
+    assert main(["check", str(tmp_path)]) == 1
+    assert main(["prefetch", str(tmp_path), "--description", f"{name}.kiwi"]) == 1
+    assert main(["verify", str(tmp_path / name)]) == 1
+    with pytest.raises(Error) as caught:
+        Package(tmp_path / name).description(f"{name}.kiwi")
+    for text in (as_text([finding]), *capsys.readouterr(), terminal.printable(str(caught.value))):
+        assert "a\\nosc-containers" in text
+        assert "\nosc-containers: all is well" not in text
 
 
 # Registries

@@ -15,7 +15,7 @@ def as_text(findings: Sequence[Finding]) -> str:
     for each in findings:
         severity = f"{each.severity.value}:"
         paragraph = textwrap.wrap(
-            terminal.printable(f"{each.location}: {severity} {each.why}").replace("\n", " "),
+            terminal.printable(f"{each.location}: {severity} {each.why}"),
             table.line_width(),
             subsequent_indent="    ",
             break_long_words=False,

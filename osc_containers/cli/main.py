@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from osc_containers import __version__
-from osc_containers.cli import process
+from osc_containers.cli import process, terminal
 
 COMMANDS = {
     "list": "list the containers that kiwi would put into the image",
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str]) -> int:
     options, unknown = parser(COMMANDS.keys() & set(arguments)).parse_known_args(arguments)
     if unknown:
-        options.refuse(f"unrecognized arguments: {' '.join(unknown)}")
+        options.refuse(f"unrecognized arguments: {terminal.printable(' '.join(unknown))}")
     process.set_verbosity(options.verbosity)
     status: int = options.run(options)
     return status

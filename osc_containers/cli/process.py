@@ -24,7 +24,7 @@ _NO_THREAD = "can't start new thread"
 
 
 class _Printable(logging.Formatter):
-    """Messages with whatever could drive a terminal made visible."""
+    """Messages of one line each, with escapes for what is not printable."""
 
     def format(self, record: logging.LogRecord) -> str:
         return terminal.printable(super().format(record))

@@ -23,5 +23,8 @@ def paint_head(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text with whatever could drive a terminal, but for the ends of lines, made visible."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    """Return a text as one line, with escapes for newlines and everything else that is not printable.
+
+    A name in a package may contain a newline, and what follows must not look like a message of its own.
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from osc_containers.archive import find, verify
 from osc_containers.checks import layout, services
 from osc_containers.checks.context import Context
-from osc_containers.cli import arguments
+from osc_containers.cli import arguments, terminal
 from osc_containers.cli.arguments import Commands
 from osc_containers.cli.commands.prefetch import prefetch_all
 from osc_containers.errors import DescriptionError, Error
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         raise
     if not is_complete:
         commands = "osc containers prefetch", *working_copy.commands_for_all(package.directory)
-        print("Now fetch and commit:", *commands, sep="\n  ")
+        print("Now fetch and commit:", *map(terminal.printable, commands), sep="\n  ")
         return 0
     _say_what_to_commit(package.directory, before)
     return 0
@@ -219,4 +219,5 @@ def _say_what_to_commit(directory: Path, before: Mapping[str, tuple[int, int, in
     if not changed:
         print("Nothing changed: the package is set up.")
         return
-    print("Now commit:", *working_copy.commands_for(directory, changed), sep="\n  ")
+    commands = working_copy.commands_for(directory, changed)
+    print("Now commit:", *map(terminal.printable, commands), sep="\n  ")
