@@ -1,4 +1,4 @@
-"""Challenges and tokens: what registries write, and what they should not."""
+"""Challenges and token responses, well-formed and malformed."""
 
 from urllib.parse import parse_qs, urlsplit
 
@@ -43,8 +43,8 @@ HUB = 'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",
     ],
 )
 def test_challenges_are_parsed(header: str, expected: list[tuple[str, dict[str, str]]]) -> None:
-    found = [(challenge.scheme, challenge.parameters) for challenge in auth.parse_challenges(header)]
-    assert found == expected
+    parsed = [(challenge.scheme, challenge.parameters) for challenge in auth.parse_challenges(header)]
+    assert parsed == expected
 
 
 @given(st.text(alphabet=st.sampled_from('Bearer realm="\\,= \t\x00é'), max_size=300))

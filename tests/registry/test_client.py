@@ -1,4 +1,4 @@
-"""The distribution API against registries in this process, good ones and bad ones."""
+"""The distribution API against registries in this process, correct ones and faulty ones."""
 
 import email.utils
 import hashlib
@@ -60,7 +60,7 @@ def read(source: ImageSource, reference: Reference, blob: Descriptor, start: int
 
 
 def pull(source: ImageSource, name: str) -> list[bytes]:
-    """Return manifest and blobs as prefetch gets them: by tag, then by digest."""
+    """Return manifest and blobs, fetched as in a prefetch: by tag, then by digest."""
     reference = Reference.parse(name)
     manifest = source.manifest(reference, source.resolve(reference))
     assert isinstance(manifest, Manifest)
@@ -68,14 +68,14 @@ def pull(source: ImageSource, name: str) -> list[bytes]:
 
 
 def put(registry: FaultRegistry, content: bytes, **changes: object) -> tuple[Reference, Descriptor]:
-    """Store a blob; return what to ask for it with."""
+    """Store a blob; return the arguments to fetch it with."""
     digest = Digest.parse(registry.put_blob(content))
     blob = Descriptor(digest=digest, size=len(content), media_type="application/vnd.oci.image.layer.v1.tar")
     return Reference.parse(f"{registry.host}/team/app:1.0"), blob._replace(**changes)  # type: ignore[arg-type]
 
 
-def said(source: ImageSource, name: str) -> str:
-    """Return what is said when an image cannot be pulled."""
+def pull_error(source: ImageSource, name: str) -> str:
+    """Return the message when an image cannot be pulled."""
     with pytest.raises(RegistryError) as caught:
         pull(source, name)
     return str(caught.value)
@@ -222,9 +222,9 @@ def test_a_manifest_has_precedence_over_its_content_type(
     assert source.manifest(reference).media_type == "application/vnd.oci.image.manifest.v1+json"
 
 
-# What is said when a fault strikes one request of a pull. Faults that are not named here are survived at every request,
-# and those with an empty text at some.
-SAID: dict[str, tuple[str, ...]] = {
+# Parts of the message when a fault affects one request of a pull. Faults that are not listed are survived at every
+# request, those with an empty text at some requests.
+MESSAGES: dict[str, tuple[str, ...]] = {
     "endless_body": ("", "got more than 4194304 bytes"),
     "redirect_to_file": ("got a URL of scheme 'file', expected http or https",),
     "status_401": ("asks for an unknown kind of login: ''",),
@@ -239,11 +239,11 @@ SAID: dict[str, tuple[str, ...]] = {
     "wrong_digest": ("", "no manifest sha256:0000000000000000"),
 }
 CORRUPTING = {"flip", "repeat", "endless_body"}
-"""Faults that change a blob but not its size; whoever gets it verifies it."""
+"""Faults that change a blob but not its size; the caller verifies it."""
 
 
 def attempt(name: str) -> list[bytes] | str:
-    """Pull an image by a client of its own; return its parts, or what is said instead."""
+    """Pull an image with a new client; return its parts, or the message."""
     with Sources(Path(), policy=HASTY) as sources:
         try:
             return pull(sources.open("docker://"), name)
@@ -262,9 +262,9 @@ def test_a_fault_at_any_request_is_survived_or_reported(registry: FaultRegistry,
         assert time.monotonic() - began < ENDLESS
         if isinstance(outcome, str):
             assert outcome.startswith(f"{reference}: ")
-            assert any(text and text in outcome for text in SAID.get(name, ())), f"{outcome} (at request {number})"
+            assert any(text and text in outcome for text in MESSAGES.get(name, ())), f"{outcome} (at request {number})"
         else:
-            assert "" in SAID.get(name, ("",)), f"should have failed at request {number}"
+            assert "" in MESSAGES.get(name, ("",)), f"should have failed at request {number}"
             wrong = [at for at, part in enumerate(outcome, start=1) if part != EXPECTED[at - 1]]
             assert wrong == ([number] if name in CORRUPTING and number > 1 else [])
 
@@ -286,7 +286,7 @@ def test_the_final_message_lists_the_attempts(registry: FaultRegistry, source: I
     name = registry.push(IMAGE, "team/app:1.0")
     script = [faults.status(503), faults.reset_before, faults.status(503), faults.status(503)]
     registry.script = lambda request: script[request.number]
-    message = said(source, name)
+    message = pull_error(source, name)
     assert message.startswith(f"{name}: http://{registry.host}: HTTP 503")
     assert "; before: " in message
     assert "; tried 4 times in 0 s" in message
@@ -295,18 +295,22 @@ def test_the_final_message_lists_the_attempts(registry: FaultRegistry, source: I
 def test_an_unreachable_registry_is_named(source: ImageSource) -> None:
     with serve() as registry:
         host = registry.host
-    assert f"{host}: connection refused; nothing listens there; tried 3 times" in said(source, f"{host}/team/app:1.0")
+    assert f"{host}: connection refused; nothing listens there; tried 3 times" in pull_error(
+        source, f"{host}/team/app:1.0"
+    )
 
 
 def test_a_missing_tag_is_reported_with_the_registrys_message(registry: FaultRegistry, source: ImageSource) -> None:
-    assert said(source, f"{registry.host}/team/app:nope") == (
+    assert pull_error(source, f"{registry.host}/team/app:nope") == (
         f"{registry.host}/team/app:nope: no tag 'nope' at {registry.host}: HTTP 404 ('MANIFEST_UNKNOWN', "
         "'manifest unknown'); the tag or the repository does not exist"
     )
 
 
 def test_an_artifact_that_is_not_an_image_is_reported(registry: FaultRegistry, source: ImageSource) -> None:
-    assert "not an image but an artifact of type" in said(source, registry.push(images.helm_chart(), "team/chart:1"))
+    assert "not an image but an artifact of type" in pull_error(
+        source, registry.push(images.helm_chart(), "team/chart:1")
+    )
 
 
 @pytest.mark.parametrize(
@@ -389,7 +393,7 @@ def test_bytes_before_a_reset_are_not_lost(registry: FaultRegistry, source: Imag
     def some(exchange: Exchange) -> None:
         answer = exchange.answer()
         exchange.send_bytes(answer.head() + answer.body[:500_000])
-        exchange.pause(0.2)  # or the reset overtakes what was sent
+        exchange.pause(0.2)  # otherwise the reset overtakes the bytes
         exchange.reset()
 
     registry.script = faults.on(some, lambda _: True, times=3)
@@ -514,7 +518,7 @@ def test_a_response_that_is_no_manifest_is_retried(registry: FaultRegistry, sour
 
 
 def test_a_failed_request_does_not_fail_other_threads(registry: FaultRegistry) -> None:
-    """Idle connections are dropped then, perhaps between the moment another takes them and that of its request."""
+    """It closes idle connections, possibly just before another thread uses them."""
     connections = Transport(ssl.create_default_context(), 8)
     route = Route(url=f"http://{registry.host}", proxy="", certificates="")
     end = time.monotonic() + 1
@@ -593,7 +597,7 @@ def test_a_challenge_after_a_redirect_is_not_answered(
     registry.auth = "bearer"
     registry.blob_location = f"http://{elsewhere.host}/v2/team/app/blobs/"
     elsewhere.auth = "bearer"
-    message = said(source, registry.push(IMAGE, "team/app:1.0"))
+    message = pull_error(source, registry.push(IMAGE, "team/app:1.0"))
     assert f"http://{elsewhere.host}: HTTP 401" in message
     assert all(request.path != "/token" for request in elsewhere.requests)
 
@@ -603,7 +607,7 @@ def test_a_refusal_after_a_redirect_is_not_blamed_on_the_login(
 ) -> None:
     registry.blob_location = f"http://{elsewhere.host}/storage/"
     elsewhere.script = lambda request: faults.status(403)
-    message = said(source, registry.push(IMAGE, "team/app:1.0"))
+    message = pull_error(source, registry.push(IMAGE, "team/app:1.0"))
     reason = f"{registry.host} redirected there, credentials are not forwarded"
     assert f"http://{elsewhere.host}: HTTP 403; {reason}" in message
     assert "podman login" not in message
@@ -629,7 +633,7 @@ def test_a_refusal_after_a_redirect_is_not_blamed_on_the_login(
 def test_a_public_registry_cannot_redirect_inside(
     registry: FaultRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, problem: str, way: str
 ) -> None:
-    # The registry in this process plays the proxy on the way to a public one.
+    # The registry in this process acts as the proxy, and so as a public registry.
     configuration = tmp_path / "registries.conf"
     configuration.write_text('[[registry]]\nlocation = "registry.example"\ninsecure = true\n')
     monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(configuration))
@@ -640,7 +644,7 @@ def test_a_public_registry_cannot_redirect_inside(
     if way == "redirect":
         registry.script = faults.on(faults.redirect(target), lambda request: request.method != "CONNECT")
     with Sources(Path(), policy=PATIENT) as sources:
-        message = said(sources.open("docker://"), "registry.example/team/app:1.0")
+        message = pull_error(sources.open("docker://"), "registry.example/team/app:1.0")
     assert problem in message
     assert "secret" not in message
     assert {request.target.partition("/v2/")[0] for request in registry.requests} == {
@@ -705,7 +709,7 @@ def test_a_token_that_expires_during_a_download_is_renewed(registry: FaultRegist
 def test_a_registry_that_rejects_its_own_tokens_is_abandoned(registry: FaultRegistry, source: ImageSource) -> None:
     registry.auth = "bearer"
     registry.script = faults.on(faults.expire_token, lambda request: "/v2/" in request.path)
-    message = said(source, registry.push(IMAGE, "team/app:1.0"))
+    message = pull_error(source, registry.push(IMAGE, "team/app:1.0"))
     assert "HTTP 401; it does not exist, or requires a login" in message
     assert [request.path for request in registry.requests].count("/token") == 2
     assert len(registry.requests) == 5
@@ -734,7 +738,7 @@ def test_a_malformed_token_response_is_reported(
         exchange.send(Answer(status=200, headers={"Content-Length": str(len(body))}, body=body))
 
     registry.script = faults.on(nonsense, lambda request: request.path == "/token")
-    message = said(source, registry.push(IMAGE, "team/app:1.0"))
+    message = pull_error(source, registry.push(IMAGE, "team/app:1.0"))
     assert problem in message
     assert len(message) < 2000
 
@@ -768,7 +772,7 @@ def test_a_password_is_sent_to_its_registry_alone(
     assert set(authorizations(elsewhere)) == {""}
     registry.users = {"me": "changed"}
     registry.expire_tokens()
-    message = said(source, registry.push(OTHER, "team/other:1.0"))
+    message = pull_error(source, registry.push(OTHER, "team/other:1.0"))
     assert f"the login for {registry.host} is not sufficient, renew it with `podman login {registry.host}`" in message
     for text in (message, caplog.text):
         assert "secret" not in text
@@ -797,7 +801,7 @@ def test_a_login_is_used_for_its_own_host_only(
     registry.realm = elsewhere.realm
     elsewhere.users = {"me": "secret"}
     log_in(monkeypatch, tmp_path, f'{{"auths": {{"{elsewhere.host}": {{"auth": "bWU6c2VjcmV0"}}}}}}')
-    said(source, registry.push(IMAGE, "team/app:1.0"))
+    pull_error(source, registry.push(IMAGE, "team/app:1.0"))
     assert set(authorizations(elsewhere)) == {""}
 
 
@@ -806,7 +810,7 @@ def test_a_login_is_used_for_its_own_host_only(
 
 @pytest.fixture
 def configure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], ImageSource]]:
-    """Give a function that returns a source for a registries.conf."""
+    """Give a function that returns a source with a given registries.conf."""
     with Sources(Path(), policy=PATIENT) as sources:
 
         def write(text: str) -> ImageSource:
@@ -885,5 +889,5 @@ def test_a_blocked_registry_receives_no_request(
     registry: FaultRegistry, configure: Callable[[str], ImageSource]
 ) -> None:
     source = configure(f'[[registry]]\nlocation = "{registry.host}"\nblocked = true\n')
-    assert "is blocked by " in said(source, registry.push(IMAGE, "team/app:1.0"))
+    assert "is blocked by " in pull_error(source, registry.push(IMAGE, "team/app:1.0"))
     assert registry.requests == []

@@ -1,4 +1,4 @@
-"""What works with podman and skopeo on a machine works here: real registries, real logins, real certificates."""
+"""Settings of podman and skopeo work here, too: real registries, logins, certificates and proxies."""
 
 import json
 import ssl
@@ -26,7 +26,7 @@ USERS = {"me": "se/cr:et"}
 
 
 def pull(name: str) -> list[bytes]:
-    """Pull an image by a client of its own; return manifest and blobs."""
+    """Pull an image with a new client; return manifest and blobs."""
     reference = Reference.parse(name)
     buffer = memoryview(bytearray(64 << 10))
     with Sources(Path(), policy=Policy(attempts=2, first_delay=0.1)) as sources:
@@ -49,7 +49,7 @@ def run(*command: str | Path, text: str = "") -> None:
 
 
 def trust(home: Path, registry: DockerRegistry) -> None:
-    """Put the registry's authority where podman looks for it."""
+    """Install the registry's authority where podman looks for it."""
     assert registry.authority
     directory = home / ".config/containers/certs.d" / registry.host
     directory.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def test_logins_of_podman_and_skopeo_are_used(home: Path, start_registry: StartR
         pull(name)
     (home / ".config/containers/certs.d" / registry.host).mkdir(parents=True)
     with pytest.raises(RegistryError, match=f"{home}/.config/containers/certs.d/{registry.host}/ca.crt"):
-        pull(name)  # from now on the one in /etc is not looked at
+        pull(name)  # the directory in /etc no longer counts
     trust(home, registry)
     with pytest.raises(RegistryError, match=f"requires a login: use `podman login {registry.host}`"):
         pull(name)
@@ -121,7 +121,7 @@ def test_a_pull_through_mirror_is_used(
 
 
 class Certificates:
-    """An authority, and what it signs: `name.crt` (or `.cert`) and `name.key` in `directory`."""
+    """An authority and its certificates: `name.crt` (or `.cert`) and `name.key` in `directory`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -129,7 +129,7 @@ class Certificates:
         self._make("/CN=authority", "authority.key", "authority.crt")
 
     def sign(self, name: str, suffix: str, extension: str) -> tuple[Path, Path]:
-        """Make a certificate for this machine, and its key."""
+        """Create a certificate for this machine, and its key."""
         signed = ("-CA", self.authority, "-CAkey", self.directory / "authority.key", "-addext", extension)
         return self._make(f"/CN={name}", f"{name}.key", f"{name}{suffix}", *signed)
 
@@ -148,7 +148,7 @@ def certificates(tmp_path: Path) -> Certificates:
 
 @pytest.fixture
 def secure(certificates: Certificates) -> Iterator[FaultRegistry]:
-    """Run a registry that speaks TLS and wants a certificate of its client."""
+    """Run a registry with TLS that requires a client certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificates.sign("server", ".crt", "subjectAltName=IP:127.0.0.1"))
     context.load_verify_locations(certificates.authority)
@@ -233,7 +233,7 @@ def test_a_tls_registry_receives_no_plain_http(
 
 
 def test_requests_adds_no_authorities(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither those of certifi nor those of the variables that podman does not know."""
+    """Neither certifi's nor those of variables that podman ignores."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificates.sign("server", ".crt", "subjectAltName=IP:127.0.0.1"))
     monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(certificates.authority))

@@ -1,4 +1,4 @@
-"""How long to wait, and when to stop."""
+"""Delays between attempts, and the end of attempts."""
 
 import threading
 import time
@@ -74,7 +74,7 @@ def test_a_wait_beyond_the_deadline_ends_the_attempts() -> None:
 
 
 class Recorder(threading.Event):
-    """Notes for how long it is waited for, and does not wait."""
+    """Records how long it would wait."""
 
     waited = 0.0
 

@@ -1,4 +1,4 @@
-"""The transport sends what it is given and nothing else, whatever requests and the environment would add."""
+"""The transport sends exactly what it is told to, whatever requests and the environment would add."""
 
 import ssl
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def transport() -> Iterator[Transport]:
 
 
 def send(transport: Transport, url: str, headers: dict[str, str] | None = None) -> requests.Response:
-    """Send a GET request and read no more than the headers of the response."""
+    """Send a GET request and read only the headers of the response."""
     route = Route(url="http://registry", proxy="", certificates="")
     response = transport.send("GET", url, headers=headers or {}, body=None, timeout=(5, 5), proxy=None, route=route)
     response.raw.close()
@@ -57,7 +57,7 @@ def test_no_headers_are_added(registry: FaultRegistry, transport: Transport) -> 
 
 
 def test_a_url_is_sent_unchanged(registry: FaultRegistry, transport: Transport) -> None:
-    """A store may have signed it in just this spelling."""
+    """A store may have signed exactly this spelling."""
     send(transport, f"http://{registry.host}/a%7Eb%2Fc?signature=%7Ex%2B%41")
     assert registry.requests[0].target == "/a%7Eb%2Fc?signature=%7Ex%2B%41"
 
@@ -91,7 +91,7 @@ def test_proxies_of_the_environment_are_ignored(
 
 @pytest.mark.parametrize("fault", [faults.reset_before, faults.close_before, faults.reset_in_headers])
 def test_a_failed_request_is_not_repeated(registry: FaultRegistry, transport: Transport, fault: Fault) -> None:
-    """Attempts are counted by the caller, who knows what else failed."""
+    """The caller counts attempts."""
     registry.script = lambda request: fault
     with pytest.raises(Failure):
         send(transport, f"http://{registry.host}/v2/")

@@ -1,4 +1,4 @@
-"""Where a registry may send us, and what of a URL is shown."""
+"""Which URLs of a registry are followed, and how URLs are redacted."""
 
 import ipaddress
 import re

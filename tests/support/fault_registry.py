@@ -1,4 +1,4 @@
-"""A registry in this process that is as good, or as bad, as a test wants: real HTTP on a free loopback port.
+"""A registry in this process that behaves well or badly, as a test needs it; real HTTP on a free loopback port.
 
 It has the read side of the distribution specification (v1.1: pull, content discovery) and of token authentication.
 For every request a `Script` may name a fault, which then answers in the registry's place; `faults` has them.
@@ -27,7 +27,7 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request that came; names of headers are in lower case."""
+    """A request as received; header names are in lower case."""
 
     number: int
     connection: int
@@ -38,22 +38,22 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path alone, as the specification writes it."""
+        """The decoded path, without the query."""
         return unquote(urlsplit(self.target).path)
 
     def without_range(self) -> "Request":
-        """Return the same request for the whole."""
+        """Return the same request without a range."""
         return replace(self, headers={name: value for name, value in self.headers.items() if name != "range"})
 
     @property
     def is_blob(self) -> bool:
-        """Tell whether it asks for a blob, wherever that is stored."""
+        """Tell whether the request is for a blob, in the registry or in a store."""
         return "/blobs/" in self.path or self.path.startswith("/storage/")
 
 
 @dataclass(slots=True, kw_only=True)
 class Answer:
-    """What is about to be sent; a fault may change it first."""
+    """A response before it is sent; a fault may change it."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
@@ -61,13 +61,13 @@ class Answer:
     version: str = "HTTP/1.1"
 
     def head(self) -> bytes:
-        """Return status line and headers as they go over the wire."""
+        """Return status line and headers as bytes."""
         lines = (f"{name}: {value}" for name, value in self.headers.items())
         return "\r\n".join((f"{self.version} {self.status} Status", *lines, "", "")).encode("latin-1")
 
 
 class Exchange:
-    """One request and the connection to answer it on."""
+    """One request and its connection."""
 
     def __init__(self, registry: "FaultRegistry", request: Request, sock: socket.socket) -> None:
         self.registry = registry
@@ -76,11 +76,11 @@ class Exchange:
         self.is_open = True
 
     def answer(self) -> Answer:
-        """Return what a good registry answers now."""
+        """Return the answer of a correct registry."""
         return self.registry.answer(self.request)
 
     def send(self, answer: Answer) -> None:
-        """Send an answer whole, as its headers say."""
+        """Send a complete answer, in chunks if its headers say so."""
         chunked = answer.headers.get("Transfer-Encoding") == "chunked"
         self.send_bytes(
             answer.head() + (b"" if self.request.method == "HEAD" else chunks(answer) if chunked else answer.body)
@@ -89,25 +89,25 @@ class Exchange:
             self.close()
 
     def send_bytes(self, content: bytes) -> None:
-        """Send bytes as they are."""
+        """Send bytes unchanged."""
         if self.is_open:
             self._socket.sendall(content)
 
     def close(self) -> None:
-        """End the connection in order."""
+        """Close the connection."""
         if self.is_open:
             self.is_open = False
             self._socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """End the connection by a reset."""
+        """Reset the connection."""
         if self.is_open:
             self.is_open = False
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._socket.close()
 
     def pause(self, seconds: float) -> bool:
-        """Wait, and tell whether the registry is still up."""
+        """Wait, and tell whether the registry is still running."""
         return not self.registry.stopping.wait(seconds)
 
 
@@ -127,7 +127,7 @@ def _no_faults(_request: Request) -> Fault | None:
 
 
 class FaultRegistry:
-    """The registry's contents and its rules; a test may change each of them at any time."""
+    """The registry's contents and settings; a test may change them at any time."""
 
     def __init__(self, host: str, refuse: Callable[[float], None]) -> None:
         self.host = host
@@ -143,16 +143,16 @@ class FaultRegistry:
         self.users: dict[str, str] = {}
         self.identity_tokens: set[str] = set()
         self.allows_anonymous = True
-        """Whether the token server gives tokens to those who do not log in."""
+        """Whether the token server issues tokens without a login."""
         self.realm = f"http://{self.host}/token"
         self.turn: AbstractContextManager[object] = nullcontext()
-        """What a connection enters before it is served: a lock lets one be served at a time."""
+        """A context for serving a connection; with a lock, connections are served one at a time."""
         self.refuses_other_protocols = True
-        """Whether it answers what is not of its protocol, or waits for more."""
+        """Whether a client with another protocol is refused, or kept waiting."""
         self.takes_ranges = True
         self.has_digest_header = True
         self.blob_location: str | None = None
-        """A URL to which requests for blobs are redirected; the digest is put behind it."""
+        """The URL, without the digest at its end, to which requests for blobs are redirected."""
         self._tokens: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -168,18 +168,18 @@ class FaultRegistry:
         return f"{self.host}/{name}"
 
     def put_blob(self, content: bytes) -> str:
-        """Store a blob under its digests; return the usual one."""
+        """Store a blob by its SHA-256 and SHA-512 digests; return the former."""
         self.blobs[f"sha512:{hashlib.sha512(content).hexdigest()}"] = content
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         self.blobs[digest] = content
         return digest
 
     def expire_tokens(self) -> None:
-        """Let no token that was given so far be good for anything."""
+        """Invalidate all tokens."""
         self._tokens.clear()
 
     def note(self, method: str, target: str, headers: dict[str, str], body: bytes, connection: int) -> Request:
-        """Keep a request, with its number."""
+        """Record a request with its number."""
         with self._lock:
             request = Request(
                 number=len(self.requests),
@@ -193,7 +193,7 @@ class FaultRegistry:
         return request
 
     def answer(self, request: Request) -> Answer:
-        """Answer as the specification says."""
+        """Return the answer that the specification demands."""
         if request.path == "/token":
             return self._token(request)
         if request.path.startswith("/storage/"):
@@ -300,7 +300,7 @@ def _error(status: int, code: str, message: str) -> Answer:
 
 @contextmanager
 def serve(context: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> Iterator[FaultRegistry]:
-    """Run a registry at an IPv4 address of this machine until the context is left; with `context` it speaks TLS."""
+    """Run a registry at an IPv4 address of this machine until the context is left, with TLS if there is a `context`."""
     server = _Server(context, address)
     try:
         yield server.registry
@@ -309,7 +309,7 @@ def serve(context: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> 
 
 
 class _Server:
-    """The sockets: one thread accepts, and each connection has its own."""
+    """The sockets; one thread accepts connections, and each connection has a thread."""
 
     def __init__(self, context: ssl.SSLContext | None, address: str) -> None:
         self._context = context
@@ -323,7 +323,7 @@ class _Server:
 
     def stop(self) -> None:
         self.registry.stopping.set()
-        with suppress(OSError):  # it may be closed for a moment
+        with suppress(OSError):  # `refuse` may have closed it for a moment
             self._listener.shutdown(socket.SHUT_RDWR)
         self._threads[0].join()
         self._listener.close()
@@ -373,7 +373,7 @@ class _Server:
         self._open.pop(number, None)
 
     def _secured(self, sock: socket.socket) -> socket.socket:
-        """Begin TLS where the registry speaks it; who speaks another protocol than the registry gets no further."""
+        """Start TLS if the registry uses it. A client with another protocol gets no further."""
         if (sock.recv(1, socket.MSG_PEEK) == b"\x16") == (self._context is not None):
             return self._context.wrap_socket(sock, server_side=True) if self._context else sock
         if self.registry.refuses_other_protocols:
@@ -385,7 +385,7 @@ class _Server:
 
 
 class _GoneError(Exception):
-    """The client has closed its side."""
+    """The client has closed the connection."""
 
 
 def _read_request(stream: BinaryIO) -> tuple[str, str, dict[str, str], bytes]:

@@ -12,16 +12,16 @@ from tests.support.fault_registry import Answer, Exchange, Fault, Request, Scrip
 from tests.support.images import Image
 
 STALL = 20.0
-"""Seconds that a stall lasts: much longer than a test lets a client wait."""
+"""Seconds that a stall lasts, much longer than the timeouts of the tests."""
 
 
 def at(number: int, fault: Fault) -> Script:
-    """Let one request fail, counted from 0."""
+    """Apply a fault to one request; the first has the number 0."""
     return lambda request: fault if request.number == number else None
 
 
 def on(fault: Fault, matches: Callable[[Request], bool], times: int = 1 << 30) -> Script:
-    """Let the first `times` requests that match fail."""
+    """Apply a fault to the first `times` requests that match."""
     left = [times]
 
     def script(request: Request) -> Fault | None:
@@ -34,7 +34,7 @@ def on(fault: Fault, matches: Callable[[Request], bool], times: int = 1 << 30) -
 
 
 def seeded(seed: str, rate: float) -> Script:
-    """Let each request fail with the probability `rate`; seed and number of the request decide, nothing else."""
+    """Apply a random fault to each request with the probability `rate`, determined by seed and request number."""
 
     def script(request: Request) -> Fault | None:
         choice = random.Random(f"{seed}/{request.number}")
@@ -44,50 +44,50 @@ def seeded(seed: str, rate: float) -> Script:
 
 
 def refuse(exchange: Exchange) -> None:
-    """Accept no connection for a moment; this one is reset."""
+    """Reset the connection, and accept no new one for a moment."""
     exchange.registry.refuse(0.02)
     exchange.reset()
 
 
 def reset_before(exchange: Exchange) -> None:
-    """Reset instead of an answer."""
+    """Reset the connection instead of answering."""
     exchange.reset()
 
 
 def close_before(exchange: Exchange) -> None:
-    """Close instead of an answer."""
+    """Close the connection instead of answering."""
     exchange.close()
 
 
 def reset_in_headers(exchange: Exchange) -> None:
-    """Reset when half of the headers is sent."""
+    """Reset the connection after half of the headers."""
     head = exchange.answer().head()
     exchange.send_bytes(head[: len(head) // 2])
     exchange.reset()
 
 
 def reset_after_headers(exchange: Exchange) -> None:
-    """Reset when the headers are sent."""
+    """Reset the connection after the headers."""
     exchange.send_bytes(exchange.answer().head())
     exchange.reset()
 
 
 def reset_in_body(exchange: Exchange) -> None:
-    """Reset when half of the body is sent, and time was given to receive it."""
+    """Reset the connection after half of the body, when it has probably been received."""
     _send_half(exchange)
     exchange.pause(0.02)
     exchange.reset()
 
 
 def reset_after(exchange: Exchange) -> None:
-    """Reset when all is sent."""
+    """Reset the connection after the answer."""
     exchange.send(exchange.answer())
     exchange.pause(0.02)
     exchange.reset()
 
 
 def truncate(exchange: Exchange) -> None:
-    """Close in order when half of the body is sent."""
+    """Close the connection after half of the body."""
     _send_half(exchange)
     exchange.close()
 
@@ -99,7 +99,7 @@ def stall_before(exchange: Exchange) -> None:
 
 
 def stall_in_body(exchange: Exchange) -> None:
-    """Send half of the body, and then nothing."""
+    """Send half of the body, then stall."""
     _send_half(exchange)
     exchange.pause(STALL)
     exchange.close()
@@ -131,7 +131,7 @@ def endless_headers(exchange: Exchange) -> None:
 
 
 def interim(code: int) -> Fault:
-    """Send interim replies before the answer (RFC 9110, 15.2)."""
+    """Send interim responses before the answer (RFC 9110, 15.2)."""
 
     def fault(exchange: Exchange) -> None:
         exchange.send_bytes(b"HTTP/1.1 %d Interim\r\nLink: </a>; rel=preload\r\n\r\n" % code * 2)
@@ -141,20 +141,20 @@ def interim(code: int) -> Fault:
 
 
 def endless_interim(exchange: Exchange) -> None:
-    """Send interim replies without end (RFC 9110, 15.2)."""
+    """Send interim responses without end (RFC 9110, 15.2)."""
     while exchange.pause(0):
         exchange.send_bytes(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n" * 100)
 
 
 def endless_body(exchange: Exchange) -> None:
-    """Send a body without end, in place of any."""
+    """Send an endless body."""
     exchange.send_bytes(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
     while exchange.pause(0):
         exchange.send_bytes(b" " * 65536)
 
 
 def endless_error(exchange: Exchange) -> None:
-    """Send an error whose body has no end."""
+    """Send an error with an endless body."""
     exchange.send_bytes(b"HTTP/1.1 500 Error\r\nContent-Type: application/json\r\n\r\n")
     while exchange.pause(0):
         exchange.send_bytes(b"x" * 65536)
@@ -167,7 +167,7 @@ def garbage(exchange: Exchange) -> None:
 
 
 def extend(exchange: Exchange) -> None:
-    """Announce and send more than there is."""
+    """Announce and send additional bytes."""
     answer = exchange.answer()
     answer.body += b"more"
     _resize(answer)
@@ -175,7 +175,7 @@ def extend(exchange: Exchange) -> None:
 
 
 def extend_silently(exchange: Exchange) -> None:
-    """Send more than is announced, and close."""
+    """Send more bytes than announced, and close."""
     answer = exchange.answer()
     answer.body += b"more" * 10
     exchange.send(answer)
@@ -193,7 +193,7 @@ def flip(exchange: Exchange) -> None:
 
 
 def repeat(exchange: Exchange) -> None:
-    """Send a piece of the body twice, and as much less of the end."""
+    """Send a piece of the body twice, and the body cut to its size."""
     answer = exchange.answer()
     half = len(answer.body) // 2
     answer.body = (answer.body[:half] + answer.body[max(half - 100, 0) :])[: len(answer.body)]
@@ -201,7 +201,7 @@ def repeat(exchange: Exchange) -> None:
 
 
 def announce_less(exchange: Exchange) -> None:
-    """Announce and send less than there is."""
+    """Announce and send fewer bytes."""
     answer = exchange.answer()
     answer.body = answer.body[:-1]
     _resize(answer)
@@ -209,7 +209,7 @@ def announce_less(exchange: Exchange) -> None:
 
 
 def announce_more(exchange: Exchange) -> None:
-    """Announce more than is sent, and close."""
+    """Announce more bytes than are sent, and close."""
     answer = exchange.answer()
     answer.headers["Content-Length"] = str(len(answer.body) + 7)
     exchange.send(answer)
@@ -217,7 +217,7 @@ def announce_more(exchange: Exchange) -> None:
 
 
 def absurd_length(exchange: Exchange) -> None:
-    """Announce a length that is no number."""
+    """Announce a length that is not a number."""
     answer = exchange.answer()
     answer.headers["Content-Length"] = "-5"
     exchange.send(answer)
@@ -225,35 +225,35 @@ def absurd_length(exchange: Exchange) -> None:
 
 
 def without_type(exchange: Exchange) -> None:
-    """Leave the media type out."""
+    """Omit the media type."""
     answer = exchange.answer()
     answer.headers.pop("Content-Type", None)
     exchange.send(answer)
 
 
 def wrong_type(exchange: Exchange) -> None:
-    """Call everything a web page."""
+    """Declare everything a web page."""
     answer = exchange.answer()
     answer.headers["Content-Type"] = "text/html"
     exchange.send(answer)
 
 
 def wrong_digest(exchange: Exchange) -> None:
-    """Send a digest that is not that of the body."""
+    """Send the digest of something else."""
     answer = exchange.answer()
     answer.headers["Docker-Content-Digest"] = "sha256:" + "0" * 64
     exchange.send(answer)
 
 
 def absurd_digest(exchange: Exchange) -> None:
-    """Send a digest that is none."""
+    """Send a malformed digest."""
     answer = exchange.answer()
     answer.headers["Docker-Content-Digest"] = "sha256:../../etc/passwd"
     exchange.send(answer)
 
 
 def expire_token(exchange: Exchange) -> None:
-    """Let every token expire just before this request."""
+    """Invalidate all tokens just before this request."""
     exchange.registry.expire_tokens()
     exchange.send(exchange.answer())
 
@@ -269,17 +269,17 @@ def move_tag(image: Image, name: str) -> Fault:
 
 
 def empty_success(exchange: Exchange) -> None:
-    """Answer well, with nothing."""
+    """Send an empty successful answer."""
     exchange.send(Answer(status=200, headers={"Content-Length": "0"}))
 
 
 def web_page(exchange: Exchange) -> None:
-    """Answer as a captive portal does."""
+    """Answer like a captive portal."""
     exchange.send(_page(200))
 
 
 def status(code: int, headers: Mapping[str, str] | None = None) -> Fault:
-    """Answer with a status, and a web page for body."""
+    """Answer with a status and a web page."""
 
     def fault(exchange: Exchange) -> None:
         answer = _page(code)
@@ -290,17 +290,17 @@ def status(code: int, headers: Mapping[str, str] | None = None) -> Fault:
 
 
 def redirect(target: str) -> Fault:
-    """Send the client elsewhere."""
+    """Redirect the client."""
     return status(307, {"Location": target})
 
 
 def redirect_loop(exchange: Exchange) -> None:
-    """Send the client to where it is."""
+    """Redirect the client to the same URL."""
     redirect(exchange.request.target)(exchange)
 
 
 def old_http(exchange: Exchange) -> None:
-    """Answer in HTTP/1.0: no length, the end is the end of the connection."""
+    """Answer in HTTP/1.0, without a length: the body ends with the connection."""
     answer = exchange.answer()
     answer.version = "HTTP/1.0"
     answer.headers.pop("Content-Length", None)
@@ -316,7 +316,7 @@ def chunked(exchange: Exchange) -> None:
 
 
 def truncate_chunked(exchange: Exchange) -> None:
-    """Send the body in chunks, and close within one."""
+    """Send the body in chunks, and close in the middle of one."""
     answer = exchange.answer()
     del answer.headers["Content-Length"]
     answer.headers["Transfer-Encoding"] = "chunked"
@@ -326,7 +326,7 @@ def truncate_chunked(exchange: Exchange) -> None:
 
 
 def endless_trailers(exchange: Exchange) -> None:
-    """Send the body in chunks, and trailers without end (RFC 9112, 7.1.2)."""
+    """Send the body in chunks, and endless trailers (RFC 9112, 7.1.2)."""
     answer = exchange.answer()
     del answer.headers["Content-Length"]
     answer.headers["Transfer-Encoding"] = "chunked"
@@ -336,7 +336,7 @@ def endless_trailers(exchange: Exchange) -> None:
 
 
 def mostly_extensions(exchange: Exchange) -> None:
-    """Send the body in chunks of a byte, each with an extension of a thousand (RFC 9112, 7.1.1)."""
+    """Send the body in chunks of one byte with extensions of a thousand bytes (RFC 9112, 7.1.1)."""
     answer = exchange.answer()
     del answer.headers["Content-Length"]
     answer.headers["Transfer-Encoding"] = "chunked"
@@ -347,9 +347,10 @@ def mostly_extensions(exchange: Exchange) -> None:
 
 
 def packed(exchange: Exchange) -> None:
-    """Pack the body although nobody asked for it."""
+    """Compress the body although the client refuses that."""
     answer = exchange.answer()
-    if answer.status == 206:  # what a server does that packs: parts of what is packed would be of no use
+    # A server that compresses sends the whole, since a part of a compressed body would be useless.
+    if answer.status == 206:
         answer = exchange.registry.answer(exchange.request.without_range())
     answer.body = gzip.compress(answer.body, compresslevel=1, mtime=0)
     answer.headers["Content-Encoding"] = "gzip"
@@ -358,14 +359,14 @@ def packed(exchange: Exchange) -> None:
 
 
 def falsely_packed(exchange: Exchange) -> None:
-    """Call the body packed, which it is not."""
+    """Declare a body compressed that is not."""
     answer = exchange.answer()
     answer.headers["Content-Encoding"] = "gzip"
     exchange.send(answer)
 
 
 def wrong_range(exchange: Exchange) -> None:
-    """Give another part than the one asked for."""
+    """Send another range than the requested one."""
     answer = exchange.answer()
     if answer.status == 206:
         answer.headers["Content-Range"] = f"bytes 0-{len(answer.body) - 1}/{len(answer.body)}"
@@ -373,7 +374,7 @@ def wrong_range(exchange: Exchange) -> None:
 
 
 def shorter_range(size: int) -> Fault:
-    """Give at most so many bytes of a part (RFC 9110, 15.3.7)."""
+    """Send at most `size` bytes of a range (RFC 9110, 15.3.7)."""
 
     def fault(exchange: Exchange) -> None:
         answer = exchange.answer()
@@ -389,7 +390,7 @@ def shorter_range(size: int) -> Fault:
 
 
 def unasked_range(exchange: Exchange) -> None:
-    """Call the answer a part."""
+    """Declare the answer a range."""
     answer = exchange.answer()
     answer.status = 206
     exchange.send(answer)
@@ -472,4 +473,4 @@ FAULTS: dict[str, Fault] = {
     "redirect_to_file": redirect("file:///etc/passwd"),
     "redirect_to_nothing": redirect(""),
 }
-"""The faults by name; each is good for any request."""
+"""The faults by name; each can be applied to any request."""

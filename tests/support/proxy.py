@@ -1,4 +1,4 @@
-"""An HTTP proxy on the loopback interface that leads to one place, whatever host it is asked for."""
+"""An HTTP proxy on the loopback interface that connects every client with the same target."""
 
 import selectors
 import socket
@@ -14,7 +14,7 @@ _CHUNK = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A running proxy; `asked` has the head of each request, as it came."""
+    """A running proxy; `asked` has the header of each request."""
 
     host: str
     asked: list[str] = field(default_factory=list)
@@ -22,7 +22,7 @@ class Proxy:
 
 @contextmanager
 def serve(target: str, *, status: int = 200, context: ssl.SSLContext | None = None) -> Iterator[Proxy]:
-    """Run a proxy that makes tunnels (RFC 9110, CONNECT) to `target`, `address:port`.
+    """Run a proxy that opens tunnels (RFC 9110, CONNECT) to `target`, `address:port`.
 
     Any other `status` is its answer to every request. With `context` it speaks TLS itself.
     """

@@ -1,4 +1,4 @@
-"""Credential files and helpers, as podman, skopeo and docker leave them."""
+"""Credential files and helpers of podman, skopeo and docker."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def entry(user: str, password: str = "secret") -> dict[str, str]:
 
 
 def written(directory: Path, document: object) -> dict[str, str]:
-    """Write a credential file; return the environment that names it."""
+    """Write a credential file; return an environment with its path."""
     file = directory / "auth.json"
     file.write_text(json.dumps(document))
     return {"REGISTRY_AUTH_FILE": str(file), "PATH": str(directory)}
@@ -58,15 +58,15 @@ AUTHS = {
     ],
 )
 def test_the_longest_name_takes_precedence(tmp_path: Path, host: str, repository: str, user: str | None) -> None:
-    found = Logins((), written(tmp_path, {"auths": AUTHS})).find(host, repository)
-    assert (found.username if found else None) == user
-    assert found is None or found.password == "secret"
+    login = Logins((), written(tmp_path, {"auths": AUTHS})).find(host, repository)
+    assert (login.username if login else None) == user
+    assert login is None or login.password == "secret"
 
 
 def test_identity_tokens_are_read(tmp_path: Path) -> None:
-    found = Logins((), written(tmp_path, {"auths": AUTHS})).find("token.example", "x")
-    assert found is not None
-    assert found.identity_token == "refresh"
+    login = Logins((), written(tmp_path, {"auths": AUTHS})).find("token.example", "x")
+    assert login is not None
+    assert login.identity_token == "refresh"
 
 
 def test_files_are_searched_in_podmans_order(tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ def test_a_file_from_the_environment_does_not_hide_others(tmp_path: Path) -> Non
     (tmp_path / ".docker/config.json").write_text(json.dumps({"auths": {"a.example": entry("docker")}}))
     environ = written(tmp_path, {"auths": {"b.example": entry("named")}}) | {"HOME": str(tmp_path)}
     for named in (environ["REGISTRY_AUTH_FILE"], str(tmp_path / "missing.json")):
-        found = Logins((), environ | {"REGISTRY_AUTH_FILE": named}).find("a.example", "x")
-        assert found == Login(username="docker", password="secret")
+        login = Logins((), environ | {"REGISTRY_AUTH_FILE": named}).find("a.example", "x")
+        assert login == Login(username="docker", password="secret")
 
 
 HELPER = """#!{python}
@@ -132,7 +132,7 @@ print(replies[server])
 
 @pytest.fixture
 def helper(tmp_path: Path) -> Path:
-    """Install `docker-credential-test`, which notes what it is asked in the file that is returned."""
+    """Install `docker-credential-test`; return the file in which it records what it was asked."""
     log = tmp_path / "asked"
     program = tmp_path / "docker-credential-test"
     program.write_text(HELPER.format(python=sys.executable, log=str(log)))
@@ -160,11 +160,11 @@ def test_helpers_are_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: Path, document: object, host: str, expected: Login | None
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = Logins((), written(tmp_path, document))
-    assert found.find(host, "team/app") == expected
-    assert found.find(host, "team/other") == expected
-    asked = helper.read_text().split() if helper.exists() else []
-    assert len(asked) == len(set(asked))
+    logins = Logins((), written(tmp_path, document))
+    assert logins.find(host, "team/app") == expected
+    assert logins.find(host, "team/other") == expected
+    servers = helper.read_text().split() if helper.exists() else []
+    assert len(servers) == len(set(servers))
 
 
 def test_helpers_of_registries_conf_are_asked_in_order(
@@ -173,9 +173,9 @@ def test_helpers_of_registries_conf_are_asked_in_order(
     monkeypatch.setenv("PATH", str(tmp_path))
     environ = written(tmp_path, {"auths": {"good.example": entry("file")}})
     for order, user in ((("test", "containers-auth.json"), "me"), (("containers-auth.json", "test"), "file")):
-        found = Logins(order, environ).find("good.example", "x")
-        assert found is not None
-        assert found.username == user
+        login = Logins(order, environ).find("good.example", "x")
+        assert login is not None
+        assert login.username == user
 
 
 @pytest.mark.parametrize(
@@ -217,11 +217,11 @@ def test_an_unusable_store_causes_one_warning(
     problem: str,
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = Logins((), written(tmp_path, {"credsStore": store}))
+    logins = Logins((), written(tmp_path, {"credsStore": store}))
     for repository in ("app", "other"):
-        assert found.find("broken.example", repository) is None
-    known = Login(username="me", password="secret") if store == "test" else None
-    assert found.find("good.example", "app") == known
+        assert logins.find("broken.example", repository) is None
+    expected = Login(username="me", password="secret") if store == "test" else None
+    assert logins.find("good.example", "app") == expected
     [warning] = caplog.messages
     assert warning.startswith(f"{tmp_path}/auth.json: credsStore: {problem}; ")
     assert "secret" not in warning
@@ -231,15 +231,15 @@ def test_failing_helpers_are_skipped_if_another_has_the_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = Logins(
+    logins = Logins(
         ("missing", "test", "containers-auth.json"), written(tmp_path, {"auths": {"broken.example": entry("file")}})
     )
-    assert found.find("broken.example", "x") == Login(username="file", password="secret")
-    assert found.find("broken.example", "y") == Login(username="file", password="secret")
-    assert found.find("good.example", "x") == Login(username="me", password="secret")
+    assert logins.find("broken.example", "x") == Login(username="file", password="secret")
+    assert logins.find("broken.example", "y") == Login(username="file", password="secret")
+    assert logins.find("good.example", "x") == Login(username="me", password="secret")
     assert helper.read_text().split() == ["broken.example", "good.example"]
     with pytest.raises(RegistryError, match="docker-credential-missing: not installed"):
-        found.find("other.example", "x")
+        logins.find("other.example", "x")
 
 
 @pytest.mark.parametrize(
@@ -280,9 +280,9 @@ def test_a_malformed_file_is_reported_without_its_contents(tmp_path: Path, text:
 )
 def test_a_malformed_entry_does_not_affect_other_registries(tmp_path: Path, slip: dict[str, dict[str, object]]) -> None:
     document = slip | {"auths": {"a.example": entry("me")} | slip.get("auths", {})}
-    found = Logins((), written(tmp_path, document))
-    assert found.find("a.example", "x") == Login(username="me", password="secret")
-    assert found.find("c.example", "x") is None
+    logins = Logins((), written(tmp_path, document))
+    assert logins.find("a.example", "x") == Login(username="me", password="secret")
+    assert logins.find("c.example", "x") is None
 
 
 def test_a_malformed_file_after_a_login_does_not_matter(tmp_path: Path) -> None:
@@ -290,16 +290,16 @@ def test_a_malformed_file_after_a_login_does_not_matter(tmp_path: Path) -> None:
     (tmp_path / ".config/containers/auth.json").write_text(json.dumps({"auths": {"a.example": entry("me")}}))
     (tmp_path / ".docker").mkdir()
     (tmp_path / ".docker/config.json").write_text("{")
-    found = Logins((), {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")})
-    assert found.find("a.example", "x") == Login(username="me", password="secret")
+    logins = Logins((), {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")})
+    assert logins.find("a.example", "x") == Login(username="me", password="secret")
     with pytest.raises(RegistryError, match=r"config\.json: not valid JSON"):
-        found.find("b.example", "x")
+        logins.find("b.example", "x")
 
 
 def test_line_breaks_in_base64_are_ignored(tmp_path: Path) -> None:
     wrapped = entry("me")["auth"][:8] + "\r\n" + entry("me")["auth"][8:] + "\n"
-    found = Logins((), written(tmp_path, {"auths": {"a.example": {"auth": wrapped}}}))
-    assert found.find("a.example", "x") == Login(username="me", password="secret")
+    logins = Logins((), written(tmp_path, {"auths": {"a.example": {"auth": wrapped}}}))
+    assert logins.find("a.example", "x") == Login(username="me", password="secret")
 
 
 def test_an_empty_file_has_no_login(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where certificates are looked for."""
+"""The directories that certificates are read from."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ HOST = "registry.example"
 
 @contextmanager
 def _not_root() -> Iterator[None]:
-    """Let file permissions hold for root, too."""
+    """Make file permissions apply to root, too."""
     user = os.geteuid()
     os.seteuid(user or 65534)
     try:
@@ -25,7 +25,7 @@ def _not_root() -> Iterator[None]:
 
 @pytest.mark.parametrize("closed", ["docker", "docker/certs.d", f"docker/certs.d/{HOST}"])
 def test_an_unreadable_directory_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
-    base = Path("docker/certs.d")  # relative, for what is above tmp_path is closed as well
+    base = Path("docker/certs.d")  # relative, because directories above tmp_path are closed as well
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(certs_d, "_SYSTEM", (base,))
     (base / HOST).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""containers-registries.conf(5): where images are looked for."""
+"""The endpoints of images according to containers-registries.conf(5)."""
 
 import gc
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from osc_containers.registry.config.registries_conf import Configuration
 
 DIGEST = "sha256:" + "0" * 64
 
-# The manual's example, with what else a table may say.
+# The manual's example, with the other keys of a table.
 MANUAL = """
 unqualified-search-registries = ["example.com", "docker.io"]
 credential-helpers = ["containers-auth.json", "secretservice"]
@@ -73,9 +73,11 @@ location = "hub-mirror.example:5000"
 """
 
 
-def places(configuration: Configuration, name: str, *, by_digest: bool = False) -> list[str]:
-    found = configuration.endpoints(Reference.parse(name), by_digest=by_digest)
-    return [f"{place.host}/{place.repository}{' insecure' if place.insecure else ''}" for place in found]
+def endpoints_of(configuration: Configuration, name: str, *, by_digest: bool = False) -> list[str]:
+    endpoints = configuration.endpoints(Reference.parse(name), by_digest=by_digest)
+    return [
+        f"{endpoint.host}/{endpoint.repository}{' insecure' if endpoint.insecure else ''}" for endpoint in endpoints
+    ]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def places(configuration: Configuration, name: str, *, by_digest: bool = False) 
     ],
 )
 def test_endpoints_follow_the_manual(name: str, expected: list[str]) -> None:
-    assert places(registries_conf.parse(MANUAL.encode(), "conf"), name) == expected
+    assert endpoints_of(registries_conf.parse(MANUAL.encode(), "conf"), name) == expected
 
 
 @pytest.mark.parametrize("tables", [("*.example.org", "a.b.example.org"), ("a.b.example.org", "*.example.org")])
@@ -116,23 +118,26 @@ def test_the_longest_prefix_takes_precedence(tables: tuple[str, str]) -> None:
         order = (is_blocked, others) if tables[0].startswith("*") else (others, is_blocked)
         configuration = registries_conf.parse(blocks.format(*order).encode(), "conf")
         wide, narrow = ("c.example.org:5000/x", "a.b.example.org/x")
-        refused, found = (wide, narrow) if is_blocked == "true" else (narrow, wide)
-        assert places(configuration, found) == [found]
+        blocked, allowed = (wide, narrow) if is_blocked == "true" else (narrow, wide)
+        assert endpoints_of(configuration, allowed) == [allowed]
         with pytest.raises(RegistryError, match="is blocked by conf"):
-            places(configuration, refused)
+            endpoints_of(configuration, blocked)
 
 
 def test_the_first_table_of_a_prefix_counts(tmp_path: Path) -> None:
     file = tmp_path / "registries.conf"
     file.write_text("".join(f'[[registry]]\nprefix = "a.example"\nlocation = "{to}.example"\n' for to in ("b", "c")))
     configuration = registries_conf.load({"CONTAINERS_REGISTRIES_CONF": str(file), "HOME": str(tmp_path)})
-    assert places(configuration, "a.example/x") == ["b.example/x"]
+    assert endpoints_of(configuration, "a.example/x") == ["b.example/x"]
 
 
 def test_digest_only_mirrors_are_used_for_digests() -> None:
     configuration = registries_conf.parse(MANUAL.encode(), "conf")
-    assert places(configuration, "digests.example/x:1", by_digest=True) == ["mirror.example/x", "digests.example/x"]
-    assert places(configuration, f"mixed.example/x@{DIGEST}", by_digest=True) == [
+    assert endpoints_of(configuration, "digests.example/x:1", by_digest=True) == [
+        "mirror.example/x",
+        "digests.example/x",
+    ]
+    assert endpoints_of(configuration, f"mixed.example/x@{DIGEST}", by_digest=True) == [
         "by-digest.example/x",
         "mixed.example/x",
     ]
@@ -140,17 +145,17 @@ def test_digest_only_mirrors_are_used_for_digests() -> None:
 
 def test_a_blocked_image_is_reported_with_the_file() -> None:
     with pytest.raises(RegistryError, match=r"^example.com/foo/secret/x:1: registry .* is blocked by conf$"):
-        places(registries_conf.parse(MANUAL.encode(), "conf"), "example.com/foo/secret/x:1")
+        endpoints_of(registries_conf.parse(MANUAL.encode(), "conf"), "example.com/foo/secret/x:1")
 
 
 def test_short_names_mean_the_same_as_in_skopeo() -> None:
-    """Neither aliases nor registries to search turn one image into another that kiwi would not pull."""
+    """Aliases and search registries do not replace the image that kiwi would pull."""
     configuration = registries_conf.parse(MANUAL.encode(), "conf")
-    assert places(configuration, "tumbleweed") == [
+    assert endpoints_of(configuration, "tumbleweed") == [
         "hub-mirror.example:5000/library/tumbleweed",
         "docker.io/library/tumbleweed",
     ]
-    assert places(Configuration(), "team/app") == ["docker.io/team/app"]
+    assert endpoints_of(Configuration(), "team/app") == ["docker.io/team/app"]
 
 
 def write(path: Path, text: str) -> None:
@@ -166,16 +171,16 @@ def test_later_files_replace_lists_and_same_prefixes(tmp_path: Path) -> None:
     write(home / "registries.conf.d/30-c.txt", "nonsense")
     configuration = registries_conf.load({"HOME": str(tmp_path)})
     assert configuration.helpers == ("containers-auth.json",)
-    assert places(configuration, "registry.com/image") == ["registry.com/image"]
+    assert endpoints_of(configuration, "registry.com/image") == ["registry.com/image"]
 
 
 def test_the_users_file_is_where_podman_reads_it(tmp_path: Path) -> None:
-    """In HOME even where XDG_CONFIG_HOME is elsewhere, unlike the users' logins."""
+    """In HOME, even if XDG_CONFIG_HOME is set, unlike the user's logins."""
     write(tmp_path / ".config/containers/registries.conf", '[[registry]]\nlocation = "a.example"\nblocked = true\n')
     write(tmp_path / "other/containers/registries.conf", "nonsense")
     configuration = registries_conf.load({"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "other")})
     with pytest.raises(RegistryError, match="is blocked"):
-        places(configuration, "a.example/x")
+        endpoints_of(configuration, "a.example/x")
 
 
 def test_the_environment_replaces_the_main_file(tmp_path: Path) -> None:
@@ -184,12 +189,12 @@ def test_the_environment_replaces_the_main_file(tmp_path: Path) -> None:
         {"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "mine.conf")}
     )
     with pytest.raises(RegistryError, match="is blocked"):
-        places(configuration, "a.example/x")
+        endpoints_of(configuration, "a.example/x")
 
 
 @pytest.fixture
 def _kept_garbage() -> Iterator[None]:
-    """Leave what earlier tests left: its finalizers fail, and pytest with them, where a test uses up the stack."""
+    """Exempt existing objects from garbage collection: their finalizers would fail in a test that uses up the stack."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -230,11 +235,11 @@ def test_a_missing_file_from_the_environment_is_reported(tmp_path: Path) -> None
     "location", ["b.example/%", "b.example:99999", "b", "b/x", "docker.io", "index.docker.io/library"]
 )
 def test_a_location_that_is_no_name_is_reported(location: str) -> None:
-    """Least of all it becomes a name of Docker Hub."""
+    """In particular, it does not become a name of Docker Hub."""
     table = f'[[registry]]\nprefix = "a.example"\nlocation = "{location}"\n'
     configuration = registries_conf.parse(table.encode(), "conf")
     with pytest.raises(RegistryError, match=r"^conf: cannot be applied to a.example/x:latest: "):
-        places(configuration, "a.example/x")
+        endpoints_of(configuration, "a.example/x")
 
 
 @given(st.text(alphabet=st.sampled_from('[registy]\n= "a.mirolcn#'), max_size=80))
