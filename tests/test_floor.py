@@ -14,12 +14,7 @@ import pytest
 
 from tests.support.e2e.debs import ROOT, once, run
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(
-        sys.version_info >= (3, 12), reason="Debian 12's libraries do not run on Pythons newer than 3.11"
-    ),
-]
+pytestmark = pytest.mark.integration
 
 _TESTS = (
     *("registry/test_session.py", "registry/test_client.py", "registry/test_reach.py"),
