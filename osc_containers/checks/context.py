@@ -48,7 +48,7 @@ class Context(NamedTuple):
                 parameters=tuple(
                     (name, value)
                     for name in ("description", "arch", "profile")
-                    for value in entry.given(name)
+                    for value in entry.effective_values(name)
                     if self._is_valid(name, value)
                 )
             )

@@ -38,7 +38,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _visible(description: Description) -> Iterator[Finding]:
     """Find containers that obs-build would turn into build dependencies."""
-    for container in description.visible:
+    for container in description.seen_by_obs_build:
         if ":" in container.endpoint.partition("/")[0]:
             dependency = "a package named after this container without its source, because the source has a colon"
         else:
@@ -66,7 +66,7 @@ def _double_injected_by(description: Description, bundled_files: Collection[str]
     )
     if description.path.name in bundled_files:
         fix = "move <containers> to a separate file that is not included, and name it as 'description' in _service"
-        yield _finding(description.visible[0], check, why, fix, severity=Severity.ERROR)
+        yield _finding(description.seen_by_obs_build[0], check, why, fix, severity=Severity.ERROR)
     for include in description.includes:
         if include.name in bundled_files and not include.is_nested:
             fix = f"remove the include of {include.name}, and name it as 'description' in _service"

@@ -69,7 +69,7 @@ def _not_prefetched(context: Context) -> Iterator[Finding]:
     if not entries or not context.descriptions or context.is_bundled:
         return
     request = selection.of_entries(context.package, entries)
-    built_names = {name for entry in context.entries_of(INJECT) for name in entry.given("description")}
+    built_names = {name for entry in context.entries_of(INJECT) for name in entry.effective_values("description")}
     for description in context.descriptions:
         name = description.path.name
         architectures = request.architectures_of(description)
@@ -111,7 +111,7 @@ def _incomplete_images(description: Description, arch: str, request: Request) ->
 
 def _parameters(entry: Entry, context: Context) -> Iterator[Finding]:
     """Find values that the service will refuse."""
-    for name in entry.given("description"):
+    for name in entry.effective_values("description"):
         if not (context.package.directory / name).is_file():
             yield _finding(Severity.ERROR, f"{entry.name}: description {name[:160]!r}: no such file", "", entry)
     for problem in entry.problems():
@@ -120,14 +120,14 @@ def _parameters(entry: Entry, context: Context) -> Iterator[Finding]:
 
 def _ambiguous(entries: Sequence[Entry], package: Package) -> Iterator[Finding]:
     """Find packages where the inject service cannot tell which description is built; every build runs all entries."""
-    names_by_entry = [entry.given("description") for entry in entries]
+    names_by_entry = [entry.effective_values("description") for entry in entries]
     names = list(dict.fromkeys(name for each in names_by_entry for name in each)) if all(names_by_entry) else []
     try:
         descriptions = selection.read(package, names, [], []).descriptions
     except (DescriptionError, FileNotFoundError):  # reported by the checks of the descriptions and of the parameters
         return
     candidates = [each for each in descriptions if each.containers]
-    if len({each.asks for each in candidates}) > 1:
+    if len({each.content_key for each in candidates}) > 1:
         first, all_names = candidates[0].path.name, ", ".join(each.path.name for each in candidates)
         why = f"{all_names} have <containers>, and {INJECT} cannot tell which of them is built"
         fix = f'<param name="description">{first}</param>{" and no other" if names else ""}'

@@ -13,7 +13,7 @@ from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import PREFETCH, SERVICES
 from osc_containers.oci import platform
 
-given, words = service_file.given, service_file.words
+given, words = service_file.drop_empty, service_file.split_lists
 """Read repeated options as the services read their parameters."""
 
 _HELP_WIDTH = 80

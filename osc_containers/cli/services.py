@@ -82,7 +82,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
     for parameter in SERVICES[name].parameters.values():
         if parameter.choices:
             allowed = (*parameter.choices, *NO_VALUE)
-            # Blanks around a value are layout of the XML, as in `servicefile.given`.
+            # Blanks around a value are layout of the XML, as in `service_file.drop_empty`.
             parser.add_argument(
                 f"--{parameter.name}", type=str.strip, choices=allowed, metavar="|".join(parameter.choices)
             )

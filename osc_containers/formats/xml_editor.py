@@ -1,4 +1,4 @@
-"""Edits XML files of a packager so that every other byte stays."""
+"""Editor for XML files that leaves all other bytes unchanged, with their comments, layout and encoding."""
 
 import re
 from collections import deque
@@ -17,57 +17,58 @@ _ESCAPES = str.maketrans(
 
 
 def escape(text: str) -> str:
-    """Return a text in ASCII as it stands in an element or between double quotes, read back to the character.
+    """Escape a text for an element or an attribute in double quotes.
 
-    So it can stand in a file of any encoding. The standard library's own loads an HTTP client (xml.sax.saxutils).
+    The result is ASCII, so that it fits into a file of any encoding.
     """
+    # The function of the standard library, in xml.sax.saxutils, imports an HTTP client.
     return text.translate(_ESCAPES).encode("ascii", "xmlcharrefreplace").decode()
 
 
 class XmlText(NamedTuple):
-    """The text of a file as in `osc_containers.formats.xml_tags.decode`; only ASCII can be put into it."""
+    """The text of a file, as from `osc_containers.formats.xml_tags.decode`. Only ASCII may be inserted."""
 
     text: str
     codec: str
 
     @classmethod
     def of(cls, xml: bytes) -> "XmlText":
-        """Take a file that was read without an error."""
+        """Decode a file that was parsed without an error."""
         return cls(*xml_tags.decode(xml))
 
     def encode(self, text: str) -> bytes:
-        """Return the bytes of an edited text."""
+        """Return an edited text as bytes."""
         return text.encode(self.codec)
 
     @property
     def newline(self) -> str:
-        """What ends the lines of the file."""
+        """The line ending of the file."""
         return "\r\n" if "\r\n" in self.text else "\n"
 
     @property
     def head(self) -> str:
-        """The byte order mark and the XML declaration for another file in the same encoding."""
-        mark, declaration = next(_HEAD.finditer(self.text)).groups("")  # it matches nothing, too
+        """The byte order mark and XML declaration for another file in the same encoding."""
+        mark, declaration = next(_HEAD.finditer(self.text)).groups("")  # this always matches, if only the empty text
         encoding = "utf-8" if self.codec == "latin-1" else "utf-16"
         return mark + (declaration or f'<?xml version="1.0" encoding="{encoding}"?>')
 
     def begins_line(self, position: int) -> bool:
-        """Tell whether only blanks are before `position` on its line."""
+        """Tell whether only white space is before `position` on its line."""
         start = self._before_blanks(position)
         return start == 0 or self.text[start - 1] == "\n"
 
     def line_start(self, position: int) -> int:
-        """Return where the line begins, if only blanks are before `position` on it, else `position`."""
+        """Return the start of the line if only white space is before `position`, otherwise `position`."""
         return self._before_blanks(position) if self.begins_line(position) else position
 
     def _before_blanks(self, position: int) -> int:
-        # Looking for the newline instead would take forever in a file of a single long line.
+        # A search for the newline would take quadratic time in a file that is one long line.
         while position and self.text[position - 1] in " \t":
             position -= 1
         return position
 
     def whole_line(self, start: int, end: int) -> tuple[int, int]:
-        """Widen a place to all of its lines where only blanks are beside it."""
+        """Extend a span to whole lines if only white space is beside it."""
         rest = _REST_OF_LINE.match(self.text, end)
         return (self.line_start(start), rest.end()) if rest and self.begins_line(start) else (start, end)
 
@@ -75,7 +76,7 @@ class XmlText(NamedTuple):
 def spans(
     xml: bytes, name: str, matches: Callable[[Element], bool] = lambda element: True
 ) -> tuple[tuple[int, int], ...]:
-    """Return where each child `name` of the root begins and ends in the text of the file.
+    """Return start and end of each child `name` of the root in the text of a file.
 
     :raises ValueError: as `osc_containers.formats.xml_reader.parse`.
     """
@@ -83,10 +84,10 @@ def spans(
     return tuple((each.tag.start, each.tag.end) for each in root.children if each.name == name and matches(each))
 
 
-def without(xml: bytes, name: str, matches: Callable[[Element], bool] = lambda element: True) -> bytes:
-    """Return the file without the children `name` of the root that match, every other byte as it was.
+def remove(xml: bytes, name: str, matches: Callable[[Element], bool] = lambda element: True) -> bytes:
+    """Return a file without the children `name` of the root that match, and with all other bytes unchanged.
 
-    The lines they stood on go too where nothing else is on them.
+    Lines that become empty go, too.
 
     :raises ValueError: as `osc_containers.formats.xml_reader.parse`.
     """
@@ -99,7 +100,7 @@ def without(xml: bytes, name: str, matches: Callable[[Element], bool] = lambda e
 
 
 def _whole_lines(source: XmlText, elements: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, int]]:
-    """Widen each element to its line where only blanks and other ones of `elements` are on it."""
+    """Extend each span to its line if only white space and other spans are on the line."""
     remaining = deque(elements)
     while remaining:
         on_line = [remaining.popleft()]

@@ -39,14 +39,14 @@ _REASONS = {
     "ERR_PI_NOT_STARTED": "'<?' has no name behind it",
     "ERR_SPACE_REQUIRED": "white space is missing between two attributes",
 }
-"""What libxml2's less clear errors mean; the others are shown in its own words."""
+"""Plain words for errors of libxml2 that are hard to understand. The others are shown as they are."""
 
 
 class Element(NamedTuple):
-    """An element with its attributes; `name` is `{namespace}local` where it has a namespace.
+    """An element; `name` is `{namespace}local` if it has a namespace.
 
-    `text` is what is directly in it, without its children, and with the blanks. `tag` says where it is in the text of
-    the file (`osc_containers.formats.xml_tags.decode`).
+    `text` is all text directly in the element, with its white space and without the text of its children. `tag` is its
+    position in the text of the file.
     """
 
     name: str
@@ -57,28 +57,28 @@ class Element(NamedTuple):
 
     @property
     def line(self) -> int:
-        """The line on which its start tag begins."""
+        """The line where the start tag begins."""
         return self.tag.line
 
     @property
     def has_text(self) -> bool:
-        """Whether other text than blanks is in it."""
+        """Whether it has text that is not only white space."""
         return bool(self.text.strip(BLANKS))
 
     def required(self, attribute: str) -> str:
-        """Return an attribute that must be there.
+        """Return an attribute.
 
-        :raises ValueError: it is not.
+        :raises ValueError: it is missing.
         """
         try:
             return self.attributes[attribute]
         except KeyError:
-            raise ValueError(f"{self.name}: without attribute {attribute!r}") from None
+            raise ValueError(f"{self.name}: attribute {attribute!r} is missing") from None
 
     def boolean(self, attribute: str) -> bool:
-        """Return an `xsd:boolean`, false where it is not there.
+        """Return an `xsd:boolean`; if it is missing, it is false.
 
-        :raises ValueError: it is none of the four spellings.
+        :raises ValueError: it is not a boolean.
         """
         value = self.attributes.get(attribute, "false")
         try:
@@ -87,9 +87,9 @@ class Element(NamedTuple):
             raise ValueError(f"{attribute} {value[:80]!r}: expected one of {', '.join(_BOOLEANS)}") from None
 
     def expect(self, attributes: Collection[str], children: Collection[str] = ()) -> None:
-        """Check that nothing else is in this element.
+        """Check that the element has no other attributes and children, and no text.
 
-        :raises ValueError: something is, text other than blanks included.
+        :raises ValueError: it has.
         """
         expected = ", ".join(repr(child) for child in children) or "nothing"
         if unknown := sorted(set(self.attributes) - set(attributes)):
@@ -101,25 +101,26 @@ class Element(NamedTuple):
 
 
 class Problems:
-    """What is wrong with the elements of some files; reading goes on behind each, so that one run says all."""
+    """Collects the problems of several elements, so that a reader can go on and report all of them together."""
 
     def __init__(self) -> None:
-        self.found: list[str] = []
+        self.messages: list[str] = []
 
     @contextmanager
     def at(self, file: str, element: Element) -> Iterator[None]:
-        """Take a `ValueError` for a problem of this element."""
+        """Collect a `ValueError` as a problem of this element."""
         try:
             yield
         except ValueError as error:
-            self.found.append(f"{file}:{element.line}: {error}")
+            self.messages.append(f"{file}:{element.line}: {error}")
 
 
 def read(path: Path, flags: int = 0) -> bytes:
-    """Read a file, but no more of it than `parse` has to see to refuse it; nothing is waited for.
+    """Read a regular file, but not more than one byte beyond `SIZE_LIMIT`, by which `parse` refuses it.
 
-    :raises ValueError: it is no regular file.
+    :raises ValueError: it is not a regular file.
     """
+    # O_NONBLOCK, because opening a FIFO would wait for its writer.
     with open(path, "rb", opener=lambda path, own: os.open(path, own | flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("is not a regular file")
@@ -128,10 +129,10 @@ def read(path: Path, flags: int = 0) -> bytes:
 
 
 def parse(xml: bytes, file: str, keep: Collection[str] = ()) -> Element:
-    """Read an XML file, down from those children of the root whose local name is in `keep`.
+    """Read an XML file: its root element, and those children of it whose local names are in `keep`.
 
     :raises ValueError: it is not XML, has a DOCTYPE, or exceeds a limit of this module or of `xml_tags`.
-        The message begins with `file:line`, or with `file` where it is about the whole file.
+        The message begins with `file:line`, or with `file` if the file is too large.
     """
     if len(xml) > SIZE_LIMIT:
         raise ValueError(f"{file}: has more than {SIZE_LIMIT} bytes, too many for such a file")
@@ -153,17 +154,18 @@ def parse(xml: bytes, file: str, keep: Collection[str] = ()) -> Element:
 
 
 def _parse_with_lxml(xml: bytes) -> "_Element":
-    """Read an XML file as kiwi does, but for comments and processing instructions, which are left out.
+    """Read an XML file as kiwi does, but leave out comments and processing instructions.
 
     :raises ValueError: it is not XML; the message begins with the line number.
     """
-    from lxml import etree  # here, because it takes 30 ms, and not every command reads a description
+    # Imported here, because it takes as long as half of our modules, and not all commands read XML.
+    from lxml import etree
 
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
     )
     try:
-        # Unlike etree.fromstring, this stops at the first error. libxml2 2.9 would collect millions of them.
+        # Unlike etree.fromstring, this stops at the first error; libxml2 2.9 could go on and keep millions of them.
         parser.feed(xml)
         return parser.close()
     except etree.XMLSyntaxError as error:

@@ -23,7 +23,7 @@ from osc_containers.inject import overlay
 from osc_containers.inject.overlay import ROOT, PackageFile, Placement
 from osc_containers.inject.units import Symlink
 from osc_containers.kiwi.containers import Container
-from osc_containers.kiwi.description import Description, without_containers
+from osc_containers.kiwi.description import Description, remove_containers
 from osc_containers.obs.package import Package
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def inject_sources(
     # The description comes last: with <containers> removed it must never be seen without the overlay directories.
     for path in description.files:
         before = path.read_bytes()
-        after = without_containers(before, profiles)
+        after = remove_containers(before, profiles)
         if after != before:
             atomic.write_atomically(path, after)
             logger.info("%s: removed <containers>", path.name)

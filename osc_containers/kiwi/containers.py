@@ -1,4 +1,4 @@
-"""The `<containers>` of a description and what each `<container>` in them asks for."""
+"""The `<containers>` sections of a description, and the images that they name."""
 
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
@@ -14,12 +14,13 @@ _CONTAINER = ("name", "path", "tag", "arch", "fetch_only")
 
 
 class Container(NamedTuple):
-    """One `<container>`, as asked for.
+    """A `<container>` with the attributes of its section.
 
-    `endpoint` is the text that kiwi builds, `origin` says where to get the image (as in containers-transports(5); a
-    relative path starts at the package) and `reference` what it is called in the engine. `file_name` is the path that
-    kiwi gives it below `/var/tmp/kiwi_containers`; it may have a slash. `profiles` and the `arch` attributes are as
-    written, but for blanks around the latter. `file` is relative to the package.
+    `endpoint` is the name that kiwi passes to skopeo. `origin` is the location of the image in the syntax of
+    containers-transports(5); a relative path is relative to the package. `reference` is the name of the image in the
+    engine, and `file_name` the path of its archive below `/var/tmp/kiwi_containers`, which may contain slashes.
+    `profiles` and the `arch` attributes have their original text, without white space around an `arch`. `file` is
+    relative to the package.
     """
 
     endpoint: str
@@ -36,28 +37,29 @@ class Container(NamedTuple):
 
     @property
     def arch(self) -> str | None:
-        """The container's own `arch`, else its section's."""
+        """The `arch` of the container, or else that of its section."""
         return self.container_arch or self.section_arch
 
     @property
     def profile_names(self) -> tuple[str, ...]:
-        """The profiles that the section is for; none means that it is for all, or for no image if `profiles` is ",".
-
-        As for kiwi, an empty name between commas is nobody's.
-        """
+        """The profiles of the section, without empty names; none if it is for all images."""
         return _names(self.profiles)
 
     def is_in(self, used: Collection[str]) -> bool:
-        """Tell whether an image that uses these profiles has it, if it is for this architecture."""
+        """Tell whether it is in an image with these profiles, on the architectures that it is for."""
         return is_in(self.profiles, used)
 
     def is_for(self, arch: str) -> bool:
-        """Tell whether section and container both let `arch` in."""
+        """Tell whether section and container are both for `arch`."""
         return profiles.is_for(arch, self.section_arch) and profiles.is_for(arch, self.container_arch)
 
 
 def is_in(profiles: str | None, used: Collection[str]) -> bool:
-    """Tell whether an image that uses some profiles has a section with this `profiles`."""
+    """Tell whether a section with this `profiles` attribute is in an image that uses some profiles.
+
+    Without the attribute, or if it is empty, the section is in all images. As in kiwi, one with only commas is in none
+    (`XMLState._profiled` in kiwi/xml_state.py).
+    """
     return not profiles or not set(used).isdisjoint(_names(profiles))
 
 
@@ -66,7 +68,7 @@ def _names(profiles: str | None) -> tuple[str, ...]:
 
 
 class _Section:
-    """The attributes of a `<containers>`; those that are wrong are None."""
+    """The attributes of a `<containers>`; invalid ones are None or empty."""
 
     def __init__(self) -> None:
         self.source: Source | None = None
@@ -76,7 +78,7 @@ class _Section:
 
 
 def containers_of(section: Element, file: str, problems: Problems) -> Iterator[Container]:
-    """Yield what a `<containers>` asks for; those with problems that forbid it are left out."""
+    """Yield the containers of a `<containers>`, except those whose image cannot be determined."""
     with problems.at(file, section):
         section.expect(_SECTION, ("container",))
         if not section.children:
@@ -85,9 +87,12 @@ def containers_of(section: Element, file: str, problems: Problems) -> Iterator[C
     with problems.at(file, section):
         shared.source = Source.parse(section.required("source"))
     with problems.at(file, section):
-        shared.backend = _backend(section)
+        backend = section.required("backend").strip(BLANKS)
+        if backend not in BACKENDS:
+            raise ValueError(f"backend {backend[:80]!r}: expected one of {', '.join(BACKENDS)}")
+        shared.backend = backend
     with problems.at(file, section):
-        shared.arch = profiles.arch_of(section)
+        shared.arch = profiles.parse_arch(section)
     with problems.at(file, section):
         shared.profiles = _profiles(section)
     for child in section.children:
@@ -96,27 +101,27 @@ def containers_of(section: Element, file: str, problems: Problems) -> Iterator[C
 
 
 def _container(section: _Section, element: Element, file: str, problems: Problems) -> Iterator[Container]:
-    """Yield the container, or nothing where there is no place to get it from."""
-    arch, fetch_only, found = None, False, None
+    """Yield the container, or nothing if its image cannot be determined."""
+    arch, fetch_only, image = None, False, None
     with problems.at(file, element):
         element.expect(_CONTAINER)
     with problems.at(file, element):
-        arch = profiles.arch_of(element)
+        arch = profiles.parse_arch(element)
     with problems.at(file, element):
         fetch_only = element.boolean("fetch_only")
     with problems.at(file, element):
         name = element.required("name")
         if section.source is not None:
             path, tag = (element.attributes.get(attribute, "") for attribute in ("path", "tag"))
-            found = image_source.interpret(source=section.source, path=path, name=name, tag=tag)
-    if found is not None:
+            image = image_source.interpret(source=section.source, path=path, name=name, tag=tag)
+    if image is not None:
         yield Container(
-            endpoint=found.endpoint,
-            origin=found.place,
-            reference=found.reference,
+            endpoint=image.endpoint,
+            origin=image.location,
+            reference=image.reference,
             backend=section.backend,
             fetch_only=fetch_only,
-            file_name=found.file_name,
+            file_name=image.file_name,
             section_arch=section.arch,
             container_arch=arch,
             profiles=section.profiles,
@@ -125,15 +130,8 @@ def _container(section: _Section, element: Element, file: str, problems: Problem
         )
 
 
-def _backend(section: Element) -> str:
-    backend = section.required("backend").strip(BLANKS)
-    if backend not in BACKENDS:
-        raise ValueError(f"backend {backend[:80]!r}: expected one of {', '.join(BACKENDS)}")
-    return backend
-
-
 def _profiles(section: Element) -> str | None:
-    """Return `profiles` as it is; overlay directories are called by these names, so they must be able to be."""
+    """Return the `profiles` attribute. Its names must be valid names of directories: kiwi uses them for overlays."""
     value = section.attributes.get("profiles")
     for name in (value or "").split(","):
         if not name.isprintable() or "/" in name or name in (".", ".."):

@@ -1,15 +1,15 @@
-"""kiwi descriptions: which containers they ask for, on which architectures and in which profiles.
+"""Reader for kiwi descriptions: their containers, and for which architectures and profiles these are.
 
-`read` goes in at a file and the files that it includes, and out come plain values; `parse` is the same without a disk.
-The meaning is kiwi's (10.3 and 11: its schema, `kiwi/xml_state.py` and `kiwi/xsl/include.xsl`), whatever the
-`schemaversion` of the file, with these differences:
+`read` reads a description and the files that it includes; `parse` does the same without a disk. Elements and attributes
+mean what they mean to kiwi 10.3 and 11 (its schema, `kiwi/xml_state.py` and `kiwi/xsl/include.xsl`), whatever the
+`schemaversion` of the file is, with these differences:
 
-- kiwi ignores an include in an included file. It is followed here, and `Include.is_nested` tells.
-- kiwi's schema allows blanks around a boolean, on which its parser then fails. Here they are taken off.
-- What no registry could be asked for is refused with its line (`osc_containers.origin`), as is what could not be cut
-  out of the file again (`osc_containers.formats.xml_tags`) and an include that leaves the package.
+- kiwi ignores an include in an included file. It is followed here, and marked with `Include.is_nested`.
+- kiwi's schema allows white space around a boolean, but its code fails on it. It is ignored here.
+- Some things are errors here that kiwi accepts: a name that no registry can have (`osc_containers.kiwi.image_source`),
+  a DOCTYPE (`osc_containers.formats.xml_tags`), and an include of a file outside the package.
 
-Descriptions in YAML or JSON are not read.
+Descriptions in YAML or JSON are not supported.
 """
 
 import os
@@ -26,16 +26,16 @@ from osc_containers.kiwi.containers import Container, containers_of, is_in
 from osc_containers.kiwi.profiles import Profile
 
 INCLUDE_LIMIT = 100
-"""Files that one description may include, those counted twice that it includes twice."""
+"""Includes of one description. A file that is included twice counts twice."""
 PROBLEM_LIMIT = 100
-"""Problems of a description that are said in one run."""
+"""Problems of one description that are reported."""
 
-# More letters than these mean something in the address that kiwi takes this for, or may not be in it.
+# kiwi takes this for a URI, in which all other characters are special or not allowed.
 _INCLUDED = re.compile(r"(?:this://)?(?!/)([A-Za-z0-9._+=,~@/-]+)")
 
 
 class Include(NamedTuple):
-    """An `<include>`: the file it means, and where it stands; kiwi ignores those that are nested."""
+    """An `<include>`: the name of the included file, and where the element is; kiwi ignores nested ones."""
 
     name: str
     file: str
@@ -46,8 +46,8 @@ class Include(NamedTuple):
 class Description(NamedTuple):
     """A description with everything that it includes, in the order of the document.
 
-    `exclusive_archs` and `obs_profiles` are what obs-build reads from the comments `OBS-ExclusiveArch` and
-    `OBS-Profiles` of the file itself; None where there is no such comment.
+    `exclusive_archs` and `obs_profiles` are the values of the comments `OBS-ExclusiveArch` and `OBS-Profiles` that
+    obs-build finds in the file itself, or None if there is no such comment.
     """
 
     path: Path
@@ -64,51 +64,51 @@ class Description(NamedTuple):
         return tuple(self.path.parent / name for name in names)
 
     @property
-    def asks(self) -> tuple[tuple[Container, ...], tuple[Profile, ...]]:
-        """What it asks for, and where: the same for descriptions that share it by their includes."""
+    def content_key(self) -> tuple[tuple[Container, ...], tuple[Profile, ...]]:
+        """A value that is equal for two descriptions that get the same containers from the same included files."""
         return self.containers, self.profiles
 
     @property
-    def visible(self) -> tuple[Container, ...]:
-        """Those containers that obs-build sees, because they stand in the description itself."""
+    def seen_by_obs_build(self) -> tuple[Container, ...]:
+        """The containers in the description itself. obs-build reads no included files."""
         return tuple(container for container in self.containers if container.file == self.path.name)
 
-    def select(self, arch: str, asked: Collection[str] = ()) -> tuple[Container, ...]:
-        """Return what kiwi acts on for `arch` and the profiles `asked` for, or those it imports if there are none.
+    def select(self, arch: str, requested: Collection[str] = ()) -> tuple[Container, ...]:
+        """Return the containers that kiwi puts into an image, as `used_profiles`.
 
         :raises DescriptionError: a profile is not declared for `arch`.
         """
-        used = self.used_profiles(arch, asked)
+        used = self.used_profiles(arch, requested)
         return tuple(container for container in self.of_architecture(arch) if container.is_in(used))
 
-    def used_profiles(self, arch: str, asked: Collection[str] = ()) -> frozenset[str]:
-        """Return the profiles that kiwi uses for `arch` and those `asked` for.
+    def used_profiles(self, arch: str, requested: Collection[str] = ()) -> frozenset[str]:
+        """Return the profiles that kiwi uses on `arch` if its options request these, or none.
 
-        :raises DescriptionError: one is not declared for `arch`.
+        :raises DescriptionError: a profile is not declared for `arch`.
         """
         try:
-            return profiles.used(self.profiles, arch, asked)
+            return profiles.resolve(self.profiles, arch, requested)
         except ValueError as error:
             raise DescriptionError(f"{self.path.name}: {error}") from None
 
     def of_architecture(self, arch: str) -> tuple[Container, ...]:
-        """Return every container for `arch`, whatever its profiles."""
+        """Return the containers for `arch` in all profiles."""
         return tuple(container for container in self.containers if container.is_for(arch))
 
 
 def find(directory: Path) -> tuple[Path, ...]:
     """Return the descriptions of a package, every `*.kiwi` and `config.xml`, sorted.
 
-    One that is a link to another is left out: obs-build makes such a `config.xml`, and people link to theirs. So is
-    what a service that runs automatically made of another, `_service:NAME:appliance.kiwi`: it is not the one to edit,
-    and a build has but one of them.
+    Symbolic links to another description are left out: obs-build makes a `config.xml` that is one, and some packages
+    have one. So are copies that OBS made by running a service, `_service:NAME:appliance.kiwi`, if the original is
+    there: a build uses only one of the two, and people edit the original.
 
     :raises DescriptionError: there is none.
     """
-    with os.scandir(directory) as entries:
-        found = [e for e in entries if _is_description(e.name) and not e.is_dir(follow_symlinks=False)]
-    files = [entry.name for entry in found if not entry.is_symlink()]
-    names = sorted(files + [e.name for e in found if e.is_symlink() and os.readlink(e) not in files])
+    with os.scandir(directory) as scan:
+        entries = [e for e in scan if _is_description(e.name) and not e.is_dir(follow_symlinks=False)]
+    files = [entry.name for entry in entries if not entry.is_symlink()]
+    names = sorted(files + [e.name for e in entries if e.is_symlink() and os.readlink(e) not in files])
     names = [name for name in names if not name.startswith("_service:") or name.rpartition(":")[2] not in files]
     if not names:
         raise DescriptionError(f"{directory}: no kiwi description, expected a file '*.kiwi' or 'config.xml'")
@@ -120,9 +120,9 @@ def _is_description(name: str) -> bool:
 
 
 def read(path: Path) -> Description:
-    """Read a description; the package that its includes are taken from is the directory it is in.
+    """Read a description and the files that it includes, which are relative to its directory.
 
-    :raises DescriptionError: it or a file that it includes is broken; has a line for each problem.
+    :raises DescriptionError: a file is invalid; there is one message for each problem.
     """
     if not path.name.isprintable():
         raise DescriptionError(f"{path.name!r}: expected a file name without control characters")
@@ -134,7 +134,10 @@ def read(path: Path) -> Description:
 
 
 def load(directory: Path, name: str) -> bytes:
-    """Read a regular file of a package without following links."""
+    """Read a regular file of a package, and follow no symbolic links.
+
+    :raises ValueError: it is something else.
+    """
     path = directory
     for part in name.split("/"):
         path /= part
@@ -144,9 +147,9 @@ def load(directory: Path, name: str) -> bytes:
 
 
 def parse(xml: bytes, path: Path, load: Callable[[str], bytes]) -> Description:
-    """Read a description that was loaded from `path`, with `load` for included files by their name in the package.
+    """Read a description whose content is `xml`; `load` returns included files by their names in the package.
 
-    `load` may raise `OSError`, and `ValueError` with the reason alone.
+    `load` may raise `OSError`, and `ValueError` with only the reason.
 
     :raises DescriptionError: as `read`.
     """
@@ -159,10 +162,11 @@ def parse(xml: bytes, path: Path, load: Callable[[str], bytes]) -> Description:
         for child in element.children:
             if (element.name, child.name) == ("profiles", "profile"):
                 with reader.problems.at(file, child):
-                    declared.append(Profile.of(child))
-    if found := list(dict.fromkeys(reader.problems.found)):  # a file may be included twice
-        more = [f"{path.name}: and {len(found) - PROBLEM_LIMIT} more"] if len(found) > PROBLEM_LIMIT else []
-        raise DescriptionError(*found[:PROBLEM_LIMIT], *more)
+                    declared.append(Profile.from_element(child))
+    # A file may be included twice, but each of its problems is reported once.
+    if messages := list(dict.fromkeys(reader.problems.messages)):
+        more = [f"{path.name}: and {len(messages) - PROBLEM_LIMIT} more"] if len(messages) > PROBLEM_LIMIT else []
+        raise DescriptionError(*messages[:PROBLEM_LIMIT], *more)
     return Description(
         path=path,
         containers=tuple(containers),
@@ -174,15 +178,15 @@ def parse(xml: bytes, path: Path, load: Callable[[str], bytes]) -> Description:
 
 
 def _directive(name: bytes, xml: bytes) -> tuple[str, ...] | None:
-    """Read a comment for obs-build as obs-build does, by a pattern on the bytes (Build/Kiwi.pm, `kiwiparse`)."""
-    # Theirs also lets blank lines before it match; beginning in its own line makes this one linear.
+    """Return the words of a comment for obs-build, which finds it with a pattern (Build/Kiwi.pm, `kiwiparse`)."""
+    # The pattern there also matches blank lines before the comment. This one does not, so that it takes linear time.
     pattern = rb"^[^\S\n]*<!--\s+%s:\s+(?:(\S(?:.*\S)?)\s+|\s)-->\s*$" % name
     match = re.search(pattern, xml, re.IGNORECASE | re.MULTILINE)
     return tuple(dict.fromkeys(match[1].decode("utf-8", "replace").split())) if match and match[1] else None
 
 
 class _Reader:
-    """The way through a description and its includes."""
+    """Reads a description file by file, and collects the problems of all of them."""
 
     def __init__(self, load: Callable[[str], bytes]) -> None:
         self.load = load
@@ -191,14 +195,14 @@ class _Reader:
         self.open_files: list[str] = []
 
     def elements(self, file: str, xml: bytes) -> Iterator[tuple[str, Element]]:
-        """Yield the sections of a file with the file they are in; those of an include in its place."""
+        """Yield the sections of a file, each with the name of the file that it is in; includes are replaced."""
         try:
             root = xml_reader.parse(xml, file, ("containers", "profiles", "include"))
         except ValueError as error:
-            self.problems.found.append(str(error))
+            self.problems.messages.append(str(error))
             return
         if root.name != "image":
-            self.problems.found.append(f"{file}:{root.line}: got the root {root.name[:80]!r}, expected 'image'")
+            self.problems.messages.append(f"{file}:{root.line}: got the root {root.name[:80]!r}, expected 'image'")
             return
         self.open_files.append(file)
         for element in root.children:
@@ -207,45 +211,41 @@ class _Reader:
             elif element.name.startswith("{"):
                 namespace, _, name = element.name[1:].rpartition("}")
                 problem = f"{name!r} has the namespace {namespace[:80]!r}, expected none"
-                self.problems.found.append(f"{file}:{element.line}: {problem}")
+                self.problems.messages.append(f"{file}:{element.line}: {problem}")
             else:
                 yield file, element
         self.open_files.pop()
 
     def included(self, file: str, element: Element) -> Iterator[tuple[str, Element]]:
-        """Yield the sections of the file that an `<include>` means."""
-        found = None
+        """Yield the sections of the file that an `<include>` names."""
+        xml = None
         with self.problems.at(file, element):
             name = _included_name(element)
             if name in self.open_files:
-                raise ValueError(f"include {name!r}: includes itself, by way of {' and '.join(self.open_files)}")
+                raise ValueError(f"include {name!r}: includes itself through {' and '.join(self.open_files)}")
             if len(self.includes) >= INCLUDE_LIMIT:
                 raise ValueError(f"include {name!r}: expected at most {INCLUDE_LIMIT} includes")
-            found = name, self.loaded(name)
-        if found is not None:
-            nested = len(self.open_files) > 1
-            self.includes.append(Include(name=found[0], file=file, line=element.line, is_nested=nested))
-            yield from self.elements(*found)
-
-    def loaded(self, name: str) -> bytes:
-        """Load an included file."""
-        try:
-            return self.load(name)
-        except FileNotFoundError:
-            raise ValueError(f"include {name[:160]!r}: there is no such file in the package") from None
-        except OSError as error:
-            raise ValueError(f"include {name[:160]!r}: {error.strerror}") from None
-        except ValueError as error:
-            raise ValueError(f"include {name!r}: {error}") from None
+            try:
+                xml = self.load(name)
+            except FileNotFoundError:
+                raise ValueError(f"include {name[:160]!r}: there is no such file in the package") from None
+            except OSError as error:
+                raise ValueError(f"include {name[:160]!r}: {error.strerror}") from None
+            except ValueError as error:
+                raise ValueError(f"include {name!r}: {error}") from None
+        if xml is not None:
+            is_nested = len(self.open_files) > 1
+            self.includes.append(Include(name=name, file=file, line=element.line, is_nested=is_nested))
+            yield from self.elements(name, xml)
 
 
 def _included_name(element: Element) -> str:
-    """Return the file that an `<include>` means, by its name in the package."""
+    """Return the name in the package of the file that an `<include>` names."""
     if element.children or element.has_text:
-        raise ValueError("include: has content, expected none; put it beside")
+        raise ValueError("include: got content in it, expected none; move the content out")
     name = element.required("from")
     if any(attribute.endswith("}base") for attribute in element.attributes):
-        raise ValueError(f"include {name[:160]!r}: has an 'xml:base', expected the whole path in 'from'")
+        raise ValueError(f"include {name[:160]!r}: got an 'xml:base', expected the whole path in 'from'")
     match = _INCLUDED.fullmatch(name)
     parts = [part for part in match[1].split("/") if part not in ("", ".")] if match else []
     if not parts or ".." in parts:
@@ -253,22 +253,14 @@ def _included_name(element: Element) -> str:
     return "/".join(parts)
 
 
-def containers_spans(xml: bytes) -> tuple[tuple[int, int], ...]:
-    """Return where each `<containers>` begins and ends in the text of a description file.
+def remove_containers(xml: bytes, used: Collection[str] | None = None) -> bytes:
+    """Return a description file without its `<containers>`, and with all other bytes unchanged.
+
+    Lines that become empty go, too. If `used` is given, only those sections are removed that are in an image with these
+    profiles.
 
     :raises ValueError: as `osc_containers.formats.xml_reader.parse`.
     """
-    return xml_editor.spans(xml, "containers")
-
-
-def without_containers(xml: bytes, used: Collection[str] | None = None) -> bytes:
-    """Return a description file without its `<containers>`, every other byte as it was.
-
-    The lines they stood on go too where nothing else is on them. Those that no image has with the profiles `used`, if
-    these are given, stay.
-
-    :raises ValueError: as `osc_containers.formats.xml_reader.parse`.
-    """
-    return xml_editor.without(
+    return xml_editor.remove(
         xml, "containers", lambda section: used is None or is_in(section.attributes.get("profiles"), used)
     )

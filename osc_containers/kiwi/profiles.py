@@ -1,7 +1,7 @@
-"""The profiles of a description and which of them a build uses.
+"""The profiles of a description, and which of them an image uses.
 
-The rules are those of kiwi's `XMLState`: a profile may be for some architectures only, may require others, and those
-with `import="true"` are used when none is asked for.
+The rules are those of `XMLState` in kiwi/xml_state.py: a profile can be limited to some architectures and can require
+others, and profiles with `import="true"` are used if none is requested.
 """
 
 from collections.abc import Collection, Sequence
@@ -12,14 +12,14 @@ from osc_containers.oci import platform
 
 
 class Requirement(NamedTuple):
-    """Another profile that comes with a profile, on these architectures (a comma list; None is all)."""
+    """A profile that another one requires on some architectures: a comma-separated list, or None for all."""
 
     profile: str
     arch: str | None = None
 
 
 class Profile(NamedTuple):
-    """A `<profile>` as declared."""
+    """A `<profile>`."""
 
     name: str
     arch: str | None = None
@@ -27,27 +27,27 @@ class Profile(NamedTuple):
     requires: tuple[Requirement, ...] = ()
 
     @classmethod
-    def of(cls, element: Element) -> "Profile":
+    def from_element(cls, element: Element) -> "Profile":
         """Read a `<profile>`.
 
-        :raises ValueError: an attribute is missing or not what kiwi's schema asks for.
+        :raises ValueError: an attribute is missing or invalid.
         """
         requires = (child for child in element.children if child.name == "requires")
         name = element.required("name")
         if not name:
-            raise ValueError("profile name '': expected a name, for kiwi copies the directory of that name")
+            raise ValueError("profile name '': expected a name; kiwi copies the overlay directory of this name")
         return cls(
             name=name,
-            arch=arch_of(element),
+            arch=parse_arch(element),
             is_imported=element.boolean("import"),
-            requires=tuple(Requirement(profile=r.required("profile"), arch=arch_of(r)) for r in requires),
+            requires=tuple(Requirement(profile=r.required("profile"), arch=parse_arch(r)) for r in requires),
         )
 
 
-def arch_of(element: Element) -> str | None:
-    """Return the `arch` attribute, without the blanks around it.
+def parse_arch(element: Element) -> str | None:
+    """Return the `arch` attribute, without white space around it.
 
-    :raises ValueError: kiwi's schema would refuse it.
+    :raises ValueError: kiwi's schema does not allow it.
     """
     value = element.attributes.get("arch")
     if value is None:
@@ -55,37 +55,37 @@ def arch_of(element: Element) -> str | None:
     value = value.strip(BLANKS)
     for arch in value.split(","):
         if arch not in platform.ARCHITECTURES:
-            known = ", ".join(platform.ARCHITECTURES)
+            names = ", ".join(platform.ARCHITECTURES)
             raise ValueError(
-                f"arch {value[:160]!r}: got {arch[:80]!r}, expected a comma list without blanks of {known}"
+                f"arch {value[:160]!r}: got {arch[:80]!r}, expected a comma-separated list without spaces of {names}"
             )
     return value
 
 
 def is_for(arch: str, wanted: str | None) -> bool:
-    """Tell whether the `arch` attribute `wanted` lets `arch` in; without one, everything may."""
+    """Tell whether something with the `arch` attribute `wanted` is for `arch`; without the attribute, it is."""
     return not wanted or arch in wanted.split(",")
 
 
-def used(declared: Sequence[Profile], arch: str, asked: Collection[str]) -> frozenset[str]:
-    """Return the profiles that kiwi uses on `arch` for `--profile` options `asked`, or for none.
+def resolve(declared: Sequence[Profile], arch: str, requested: Collection[str]) -> frozenset[str]:
+    """Return the profiles that kiwi uses on `arch` if its `--profile` options request these, or none.
 
-    :raises ValueError: one that is asked for or required is not declared for `arch`.
+    :raises ValueError: a profile that is requested or required is not declared for `arch`.
     """
     available = {profile.name: profile for profile in declared if is_for(arch, profile.arch)}
-    if not asked:
-        # Without what they require, and twice declared ones by either: kiwi does so too.
+    if not requested:
+        # kiwi ignores what imported profiles require. If a name is declared twice, one `import` is enough.
         return frozenset(p.name for p in declared if p.is_imported and is_for(arch, p.arch))
-    found: set[str] = set()
-    pending = [(name, "") for name in asked]
+    used: set[str] = set()
+    pending = [(name, "") for name in requested]
     while pending:
-        name, because = pending.pop(0)
+        name, reason = pending.pop(0)
         if name not in available:
-            known = ", ".join(repr(each[:80]) for each in available)
-            expected = f"expected one of {known[:2000]}" if known else "there is none"
-            raise ValueError(f"profile {name[:80]!r}{because} is not declared for {arch}, {expected}")
-        if name not in found:
-            found.add(name)
-            because = f" (required by {name[:80]!r})"
-            pending += [(each.profile, because) for each in available[name].requires if is_for(arch, each.arch)]
-    return frozenset(found)
+            names = ", ".join(repr(each[:80]) for each in available)
+            expected = f"expected one of {names[:2000]}" if names else "no profile is"
+            raise ValueError(f"profile {name[:80]!r}{reason} is not declared for {arch}, {expected}")
+        if name not in used:
+            used.add(name)
+            reason = f" (required by {name[:80]!r})"
+            pending += [(each.profile, reason) for each in available[name].requires if is_for(arch, each.arch)]
+    return frozenset(used)

@@ -1,7 +1,7 @@
-"""The layout that OBS can build: `<containers>` in a file that the description includes.
+"""Moves `<containers>` into a file that the description includes, which is the layout that OBS can build.
 
-obs-build reads only the description, no includes, and takes every container in it for a package that has to be there
-(Build/Kiwi.pm, `kiwiparse`). kiwi puts the children of the included file's root in place of the `<include>`
+obs-build requires each container in the description as a package (`kiwiparse` in Build/Kiwi.pm), but does not read
+included files. kiwi replaces an `<include>` by the children of the root element of the included file
 (kiwi/xsl/include.xsl).
 """
 
@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME = "containers.xml"
 
-_END_BEFORE = re.compile(r"(?P<comment>-->)[ \t]*\r?\n\Z")
+_COMMENT_END = re.compile(r"(?P<comment>-->)[ \t]*\r?\n\Z")
 _LINE = 1000
-"""Letters in which the end of a comment and that of its line are looked for."""
+"""Characters before an element that are searched for the end of a comment."""
 _SECTIONS = (
     "description",
     "preferences",
@@ -41,13 +41,13 @@ _SECTIONS = (
     "extension",
     "certificates",
 )
-"""What else than `<containers>` may be in a description (kiwi.rnc, k.image)."""
+"""The other sections of a description (`k.image` in kiwi/schema/kiwi.rnc)."""
 _DIRECTIVE = re.compile(r"<!--\s*OBS-", re.IGNORECASE)
-_FIT_FOR_INCLUDE = re.compile(r"[A-Za-z0-9._+=,~@-]+")
+_INCLUDABLE_NAME = re.compile(r"[A-Za-z0-9._+=,~@-]+")
 
 
 class Split(NamedTuple):
-    """What moves the `<containers>` of one description: the new content of two files."""
+    """The new content of a description and of the file that gets its `<containers>`."""
 
     description: Path
     included: Path
@@ -57,50 +57,50 @@ class Split(NamedTuple):
 
 
 def plan(descriptions: Sequence[Description]) -> tuple[Split, ...]:
-    """Move every `<containers>` that obs-build sees in these, all the descriptions of a package; nothing is written.
+    """Return how to move each `<containers>` that obs-build sees in all descriptions of a package.
 
-    :raises DescriptionError: it cannot be done without loss; every reason is named.
+    :raises DescriptionError: something would be lost; there is one message for each reason.
     """
-    visible = [found for found in descriptions if found.visible]
+    affected = [each for each in descriptions if each.seen_by_obs_build]
     splits = []
     problems = []
-    for found in visible:
+    for each in affected:
         try:
-            splits.append(_split(found, descriptions, alone=len(visible) == 1))
+            splits.append(_split(each, descriptions, alone=len(affected) == 1))
         except ValueError as error:
-            problems.append(f"{found.path.name}:{found.visible[0].line}: {error}")
+            problems.append(f"{each.path.name}:{each.seen_by_obs_build[0].line}: {error}")
     if problems:
         raise DescriptionError(*problems)
     return tuple(splits)
 
 
 def apply(splits: Sequence[Split]) -> None:
-    """Write the files: the new ones first, so that no description is ever without its containers."""
+    """Write the files: the new ones first, so that no description ever lacks its containers."""
     for split in splits:
         mode = split.description.stat().st_mode & 0o7777
         atomic.write_atomically(split.included, split.moved, mode)
-        logger.info("%s: new, has the <containers> of %s", split.included.name, split.description.name)
+        logger.info("%s: created with the <containers> of %s", split.included.name, split.description.name)
     for split in splits:
         mode = split.description.stat().st_mode & 0o7777
         atomic.write_atomically(split.description, split.edited, mode)
-        logger.info("%s: includes %s; nothing else changed", split.description.name, split.included.name)
+        logger.info("%s: now includes %s; nothing else changed", split.description.name, split.included.name)
 
 
-def detached(found: Description, splits: Sequence[Split] = ()) -> tuple[bytes, tuple[str, ...]]:
-    """Return a description that includes no file with its `<containers>`, and those files' names, for `inject=source`.
+def detach_containers(described: Description, splits: Sequence[Split] = ()) -> tuple[bytes, tuple[str, ...]]:
+    """Return a description without the includes of files with `<containers>`, and the names of these files.
 
-    It is the description as `splits` will leave it; nothing is written.
+    This is for `inject=source`, where kiwi must not see any container. `splits` are taken as already applied.
 
-    :raises DescriptionError: what it includes is more than that; every reason is named.
+    :raises DescriptionError: an included file has more than `<containers>`; there is one message for each reason.
     """
     new = {split.description.name: split.edited for split in splits}
-    load = _loader(found.path.parent, new | {split.included.name: split.moved for split in splits})
-    xml = load(found.path.name)
-    found = description.parse(xml, found.path, load)
-    holding = tuple(dict.fromkeys(container.file for container in found.containers))
+    load = _loader(described.path.parent, new | {split.included.name: split.moved for split in splits})
+    xml = load(described.path.name)
+    described = description.parse(xml, described.path, load)
+    detached = tuple(dict.fromkeys(container.file for container in described.containers))
     problems = []
-    for include in found.includes:
-        if include.name in holding:
+    for include in described.includes:
+        if include.name in detached:
             try:
                 obstacle = _obstacle(include, load)
             except ValueError as error:
@@ -108,60 +108,60 @@ def detached(found: Description, splits: Sequence[Split] = ()) -> tuple[bytes, t
                 continue
             if obstacle:
                 problems.append(
-                    f"{include.file}:{include.line}: {include.name} {obstacle}; put <containers> into a file of its own"
+                    f"{include.file}:{include.line}: {include.name} {obstacle}; put <containers> into a separate file"
                 )
     if problems:
         raise DescriptionError(*problems)
     source = XmlText.of(xml)
-    own = (include for include in found.includes if not include.is_nested)
+    own = (include for include in described.includes if not include.is_nested)
     pieces, done = [], 0
     for include, (start, end) in zip(own, xml_editor.spans(xml, "include"), strict=True):
-        if include.name in holding:
+        if include.name in detached:
             first, last = source.whole_line(start, end)
             pieces.append(source.text[done:first])
             done = last
-    return source.encode("".join([*pieces, source.text[done:]])), holding
+    return source.encode("".join([*pieces, source.text[done:]])), detached
 
 
 def _obstacle(include: Include, load: Callable[[str], bytes]) -> str:
-    """Return why an included file with `<containers>` cannot be the service's own; nothing where it can.
+    """Return why an included file with `<containers>` cannot be left to the service, or an empty text.
 
     :raises ValueError: as `osc_containers.formats.xml_reader.parse`.
     """
     if include.is_nested:
         return "is included by another file"
     if "/" in include.name:
-        return "is in a directory, where the service does not look"
+        return "is in a subdirectory, where the service does not look"
     others = xml_reader.parse(load(include.name), include.name, _SECTIONS).children
-    return f"has {others[0].name!r}, too" if others else ""
+    return f"also has {others[0].name!r}" if others else ""
 
 
-def _split(found: Description, descriptions: Sequence[Description], *, alone: bool) -> Split:
+def _split(described: Description, descriptions: Sequence[Description], *, alone: bool) -> Split:
     for other in descriptions:
-        if found.path in other.files[1:]:
+        if described.path in other.files[1:]:
             raise ValueError(
-                f"{other.path.name} includes this file, and kiwi does not follow an include in it; move <containers> "
+                f"{other.path.name} includes this file, and kiwi ignores includes in included files; move <containers> "
                 f"into a file that {other.path.name} includes"
             )
-    xml = description.load(found.path.parent, found.path.name)
-    root = xml_reader.parse(xml, found.path.name)
+    xml = description.load(described.path.parent, described.path.name)
+    root = xml_reader.parse(xml, described.path.name)
     source = XmlText.of(xml)
-    spans = [(_with_comments(source, start), end) for start, end in description.containers_spans(xml)]
+    spans = [(_with_comments(source, start), end) for start, end in xml_editor.spans(xml, "containers")]
     moved = source.encode(_included_text(source, root, spans))
-    included = _free_name(found, moved, descriptions, alone=alone)
+    included = _free_name(described, moved, descriptions, alone=alone)
     edited = source.encode(_edited_text(source, spans, included.name))
-    _check(found, edited, {included.name: moved})
-    return Split(description=found.path, included=included, edited=edited, moved=moved, sections=len(spans))
+    _check(described, edited, {included.name: moved})
+    return Split(description=described.path, included=included, edited=edited, moved=moved, sections=len(spans))
 
 
 def _with_comments(source: XmlText, start: int) -> int:
-    """Return where the comments begin that stand directly before an element, on lines of their own.
+    """Return the start of the comments directly before an element, on their own lines.
 
-    Those for obs-build stay: it reads them in the description alone, and wherever they are.
+    Comments for obs-build stay where they are, because it reads them only in the description.
     """
     text = source.text
     while source.begins_line(start):
-        match = _END_BEFORE.search(text, max(0, source.line_start(start) - _LINE), source.line_start(start))
+        match = _COMMENT_END.search(text, max(0, source.line_start(start) - _LINE), source.line_start(start))
         comment = text.rfind("<!--", 0, match.end("comment")) if match else -1
         if comment < 0 or not source.begins_line(comment) or _DIRECTIVE.match(text, comment):
             break
@@ -170,7 +170,7 @@ def _with_comments(source: XmlText, start: int) -> int:
 
 
 def _included_text(source: XmlText, root: Element, spans: Sequence[tuple[int, int]]) -> str:
-    """Return the new file: the elements as they are, in the root that they had."""
+    """Return the new file: the unchanged elements, in a copy of the root element."""
     attributes = "".join(
         f' {name}="{escape(root.attributes[name])}"' for name in ("schemaversion", "name") if name in root.attributes
     )
@@ -188,43 +188,43 @@ def _included_text(source: XmlText, root: Element, spans: Sequence[tuple[int, in
 def _edited_text(source: XmlText, spans: Sequence[tuple[int, int]], name: str) -> str:
     (start, end), *others = spans
     pieces = [source.text[:start], f'<include from="this://./{name}"/>']
-    for place in others:
-        first, last = source.whole_line(*place)
+    for span in others:
+        first, last = source.whole_line(*span)
         pieces.append(source.text[end:first])
         end = last
     return "".join([*pieces, source.text[end:]])
 
 
-def _free_name(found: Description, moved: bytes, descriptions: Sequence[Description], *, alone: bool) -> Path:
-    """Choose the new file's name: of several descriptions that need one, each gets its own."""
-    own = f"{found.path.stem}.{FILE_NAME}"
-    used = {path for other in descriptions if other is not found for path in other.files[1:]}
-    path = found.path.parent / (FILE_NAME if alone else own)
+def _free_name(described: Description, moved: bytes, descriptions: Sequence[Description], *, alone: bool) -> Path:
+    """Return the path of the new file; if several descriptions need one, each gets its own."""
+    own = f"{described.path.stem}.{FILE_NAME}"
+    used = {path for other in descriptions if other is not described for path in other.files[1:]}
+    path = described.path.parent / (FILE_NAME if alone else own)
     if path in used:
-        path = found.path.parent / own
-    if not _FIT_FOR_INCLUDE.fullmatch(path.name):
-        raise ValueError(f"{path.name[:160]!r} is no name that can be included; rename the description")
-    if path in found.files:
-        raise ValueError(f"{path.name} is there already and included; move this <containers> into it")
+        path = described.path.parent / own
+    if not _INCLUDABLE_NAME.fullmatch(path.name):
+        raise ValueError(f"{path.name[:160]!r} is not a name that can be included; rename the description")
+    if path in described.files:
+        raise ValueError(f"{path.name} already exists and is included; move this <containers> into it")
     if os.path.lexists(path) and not (path.is_file() and not path.is_symlink() and xml_reader.read(path) == moved):
-        raise ValueError(f"{path.name} is there already and is something else; rename or remove it")
+        raise ValueError(f"{path.name} already exists with other content; rename or remove it")
     return path
 
 
 def _check(before: Description, edited: bytes, new: Mapping[str, bytes]) -> None:
-    """Make sure that both readings have the same containers in the same order, and obs-build sees none."""
+    """Check that the edited description has the same containers in the same order, and that obs-build sees none."""
     after = description.parse(edited, before.path, _loader(before.path.parent, new))
     if [_content(each) for each in after.containers] != [_content(each) for each in before.containers]:
         raise ValueError(
-            "the order of the containers would change, because an include with others stands between; move the "
-            "<containers> before it or behind it"
+            "the order of the containers would change, because an include with others is between them; move the "
+            "<containers> before or after it"
         )
-    if after.visible:
-        raise AssertionError(f"{before.path}: {after.visible[0]} is still visible")
+    if after.seen_by_obs_build:
+        raise AssertionError(f"{before.path}: obs-build still sees {after.seen_by_obs_build[0]}")
 
 
 def _loader(directory: Path, new: Mapping[str, bytes]) -> Callable[[str], bytes]:
-    """Return what loads the files of a package as they will be: those that are `new`, and the others."""
+    """Return a function that loads the files of a package, but those in `new` with their new content."""
     return lambda name: new.get(name) or description.load(directory, name)
 
 

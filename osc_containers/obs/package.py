@@ -49,7 +49,7 @@ class Package:
 
         :raises DescriptionError: it cannot be used.
         """
-        return service_file.entries_in(self.directory)
+        return service_file.read_entries(self.directory)
 
     @property
     def prefetches(self) -> tuple[Entry, ...]:

@@ -142,9 +142,9 @@ def of_entries(
         about = [name for name in names if entry.reads(name) or not any(each.reads(name) for each in entries)]
         if about or not names:
             asked = (
-                tuple(about or entry.given("description")),
-                tuple(architectures or entry.given("arch")),
-                tuple(profiles or entry.given("profile")),
+                tuple(about or entry.effective_values("description")),
+                tuple(architectures or entry.effective_values("arch")),
+                tuple(profiles or entry.effective_values("profile")),
             )
             told.append(asked)
     requests = [read(package, *each) for each in dict.fromkeys(told)]

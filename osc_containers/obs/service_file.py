@@ -1,6 +1,6 @@
-"""The file `_service` of a package: what it runs when, and how to add to it so that every other byte stays.
+"""Reader and editor for the file `_service` of a package, which lists the source services and when they run.
 
-Modes and what they mean: osc (`obs_scm/serviceinfo.py`), the source server (bs_service), obs-build (`runservices`).
+The modes are defined by osc (`obs_scm/serviceinfo.py`), the source server (`bs_service`) and obs-build (`runservices`).
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -18,9 +18,9 @@ FILE_NAME = "_service"
 
 
 class Entry(NamedTuple):
-    """A `<service>`; `mode` is empty where it has none, `parameters` are name and value in their order.
+    """A `<service>`; `mode` is empty if it has none, and `parameters` are its names and values in their order.
 
-    `others` are the elements in it that are no parameters: osc passes over them, and OBS takes no such file.
+    `others` are the names of elements in it other than `<param>`. osc ignores them, but OBS refuses such a file.
     """
 
     name: str
@@ -30,24 +30,24 @@ class Entry(NamedTuple):
     others: tuple[str, ...] = ()
 
     def values(self, parameter: str) -> tuple[str, ...]:
-        """Return the values of a parameter that may be given several times."""
+        """Return all values of a parameter."""
         return tuple(value for name, value in self.parameters if name == parameter)
 
     def value(self, parameter: str) -> str:
-        """Return the value of a parameter that has choices: the last one given, or else its default."""
+        """Return the value of a parameter that has choices: the last one, or else its default."""
         last = self.values(parameter)[-1:]
         return last[0] if last and last[0] not in NO_VALUE else SERVICES[self.name].parameters[parameter].choices[0]
 
-    def given(self, parameter: str) -> list[str]:
-        """Return the values of a parameter as the service takes them."""
-        return (words if parameter == "arch" else given)(self.values(parameter))
+    def effective_values(self, parameter: str) -> list[str]:
+        """Return the values of a parameter that may have several, as the service uses them."""
+        return (split_lists if parameter == "arch" else drop_empty)(self.values(parameter))
 
     def reads(self, description: str) -> bool:
-        """Tell whether it is about a description: one that it names, or any where it names none."""
-        return description in (self.given("description") or [description])
+        """Tell whether the service reads a description: it reads all unless it names some."""
+        return description in (self.effective_values("description") or [description])
 
     def problems(self) -> Iterator[str]:
-        """Yield a problem for each parameter of one of our services that the service will refuse."""
+        """Yield a message for each parameter that our service will refuse."""
         parameters = SERVICES[self.name].parameters
         yield from (f"{self.name}: got the element {other[:80]!r} in it, expected 'param'" for other in self.others)
         for name, value in self.parameters:
@@ -55,7 +55,7 @@ class Entry(NamedTuple):
                 yield f"{self.name}: got the parameter {name[:80]!r}, expected one of {', '.join(parameters)}"
             elif (choices := parameters[name].choices) and value not in (*choices, *NO_VALUE):
                 yield f"{self.name}: {name}: got {value[:80]!r}, expected one of {', '.join(choices)}"
-        for arch in self.given("arch"):
+        for arch in self.effective_values("arch"):
             try:
                 platform.of_architecture(arch)
             except ValueError as error:
@@ -63,44 +63,44 @@ class Entry(NamedTuple):
 
 
 def read(directory: Path) -> bytes | None:
-    """Return the file of a package, or None where there is none."""
+    """Return the content of a package's `_service`, or None if there is no such file."""
     path = directory / FILE_NAME
     return xml_reader.read(path) if path.is_file() else None
 
 
-def entries_in(directory: Path) -> tuple[Entry, ...]:
-    """Read the entries of a package, none where it has no such file.
+def read_entries(directory: Path) -> tuple[Entry, ...]:
+    """Return the services of a package, none if it has no `_service`.
 
-    :raises DescriptionError: as `entries`.
+    :raises DescriptionError: as `parse`.
     """
     xml = read(directory)
-    return () if xml is None else entries(xml)
+    return () if xml is None else parse(xml)
 
 
 def is_bundled(prefetches: Iterable[Entry]) -> bool:
-    """Tell whether the prefetch puts the containers into an archive that obs-build unpacks by itself."""
+    """Tell whether prefetch puts the containers into an archive that obs-build unpacks without our service."""
     return any(entry.value("inject") == "source" for entry in prefetches)
 
 
 def is_locked(prefetches: Sequence[Entry]) -> bool:
-    """Tell whether the prefetch follows no tags.
+    """Tell whether prefetch uses only what is locked, and does not follow tags.
 
-    :raises DescriptionError: some of its entries do, and some do not.
+    :raises DescriptionError: only some of its entries are locked.
     """
-    found = {entry.value("locked") == "yes" for entry in prefetches}
-    if len(found) > 1:
+    locked = {entry.value("locked") == "yes" for entry in prefetches}
+    if len(locked) > 1:
         lines = " and ".join(str(entry.line) for entry in prefetches if entry.value("locked") == "yes")
         raise DescriptionError(
             f"{FILE_NAME}:{lines}: {PREFETCH} is locked, but not in its other entries; run 'osc service manualrun', or "
             "choose by --locked or --no-locked, or by the --description of some"
         )
-    return found == {True}
+    return locked == {True}
 
 
-def entries(xml: bytes) -> tuple[Entry, ...]:
-    """Read the entries.
+def parse(xml: bytes) -> tuple[Entry, ...]:
+    """Read the services in a `_service` file.
 
-    :raises DescriptionError: it is not such a file.
+    :raises DescriptionError: it is not XML, or not such a file.
     """
     return tuple(_entry(element) for element in _root(xml).children)
 
@@ -130,43 +130,43 @@ def _root(xml: bytes) -> Element:
     return root
 
 
-def completed(
+def add_our_services(
     xml: bytes | None, parameters: Sequence[tuple[str, str]] = (), names: Collection[str] = (PREFETCH, INJECT)
 ) -> bytes:
-    """Return the file with those of our two services in it that are named; what is there of them stays as it is.
+    """Return a `_service` file with our services of these names, or a new file if it is None.
 
-    New entries get those of `parameters` that they know.
+    Services that are there stay unchanged. New ones get those of `parameters` that they have.
 
-    :raises DescriptionError: as `entries`.
+    :raises DescriptionError: as `parse`.
     """
-    there = {entry.name for entry in entries(xml)} if xml is not None else set()
+    existing = {entry.name for entry in parse(xml)} if xml is not None else set()
     new = [
         Entry(
             name=name, mode=service.mode, parameters=tuple(each for each in parameters if each[0] in service.parameters)
         )
         for name, service in SERVICES.items()
-        if name in names and name not in there
+        if name in names and name not in existing
     ]
     if xml is None:
-        return created(new)
-    return extended(xml, new) if new else xml
+        return create(new)
+    return append(xml, new) if new else xml
 
 
-def created(new: Sequence[Entry]) -> bytes:
-    """Return a file with these entries alone."""
-    return "\n".join(["<services>", *(_written(entry, "  ", "\n") for entry in new), "</services>", ""]).encode("ascii")
+def create(new: Sequence[Entry]) -> bytes:
+    """Return a `_service` file with these services."""
+    return "\n".join(["<services>", *(_format(entry, "  ", "\n") for entry in new), "</services>", ""]).encode("ascii")
 
 
-def extended(xml: bytes, new: Sequence[Entry]) -> bytes:
-    """Return the file with entries more at its end, written as the others are indented.
+def append(xml: bytes, new: Sequence[Entry]) -> bytes:
+    """Return a `_service` file with more services at its end, indented like the others.
 
-    :raises DescriptionError: as `entries`.
+    :raises DescriptionError: as `parse`.
     """
     root = _root(xml)
     source = XmlText.of(xml)
     end = root.tag.stop
     indent = _indent(source, root)
-    added = source.newline.join(_written(entry, indent, source.newline) for entry in new)
+    added = source.newline.join(_format(entry, indent, source.newline) for entry in new)
     if not source.text.startswith("</", end):  # <services/>
         end = source.text.rindex("/", 0, end)
         rest = f">{source.newline}{added}{source.newline}</services{source.text[end + 1 :]}"
@@ -177,7 +177,7 @@ def extended(xml: bytes, new: Sequence[Entry]) -> bytes:
 
 
 def _indent(source: XmlText, root: Element) -> str:
-    """Return the blanks before the last entry on its line, or two."""
+    """Return the indentation of the last service, or two spaces."""
     for child in reversed(root.children):
         position = child.tag.start
         if source.begins_line(position):
@@ -185,7 +185,7 @@ def _indent(source: XmlText, root: Element) -> str:
     return "  "
 
 
-def _written(entry: Entry, indent: str, newline: str) -> str:
+def _format(entry: Entry, indent: str, newline: str) -> str:
     opening = f'{indent}<service name="{entry.name}" mode="{entry.mode}"'
     if not entry.parameters:
         return f"{opening}/>"
@@ -194,14 +194,14 @@ def _written(entry: Entry, indent: str, newline: str) -> str:
     return newline.join([f"{opening}>", *lines, f"{indent}</service>"])
 
 
-def given(values: Sequence[str]) -> list[str]:
-    """Return the values of a parameter that mean something.
+def drop_empty(values: Sequence[str]) -> list[str]:
+    """Return the values of a parameter without empty ones, and without the white space around them.
 
-    Blanks around one are layout of the XML; those in it belong to the name of a description or profile.
+    White space inside a value belongs to the name of a description or profile.
     """
     return [value for value in map(str.strip, values) if value not in NO_VALUE]
 
 
-def words(values: Sequence[str]) -> list[str]:
-    """Split the values of a parameter that takes lists at blanks and commas, which only `arch` does."""
-    return given([word for value in values for word in value.replace(",", " ").split()])
+def split_lists(values: Sequence[str]) -> list[str]:
+    """Split the values of a parameter at white space and commas. Only `arch` takes such lists."""
+    return drop_empty([word for value in values for word in value.replace(",", " ").split()])

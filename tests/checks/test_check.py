@@ -469,7 +469,7 @@ def test_description_with_many_packages_is_accepted(tmp_path: Path, capsys: pyte
     (tmp_path / "containers.xml").write_text(CONTAINERS.replace("</image>", f"<packages>{many}</packages></image>"))
     (tmp_path / "_service").unlink()
     assert main(["init", "--inject", "source", "--no-prefetch", str(tmp_path)]) == 1
-    assert "a.kiwi:20009: containers.xml has 'packages', too;" in capsys.readouterr().err
+    assert "a.kiwi:20009: containers.xml also has 'packages';" in capsys.readouterr().err
 
 
 def test_too_many_elements_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

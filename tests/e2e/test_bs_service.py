@@ -158,7 +158,7 @@ def test_a_service_of_the_build_is_not_run(package: Path, update: Update) -> Non
 
 def test_a_server_has_nothing_to_run_in_what_init_writes() -> None:
     """Modes with which today's server starts no run at all (BSSrcServer/Service.pm, genservicemark)."""
-    document = etree.fromstring(service_file.completed(None, []))
+    document = etree.fromstring(service_file.add_our_services(None, []))
     assert {service.get("mode") for service in document.iterchildren("service")} == {"manual", "buildtime"}
 
 

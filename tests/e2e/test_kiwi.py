@@ -70,7 +70,7 @@ def inject(service: Path, sources: Path, outdir: Path) -> int:
     return int(written)
 
 
-def without_containers(package: Path, target: Path) -> Path:
+def remove_containers(package: Path, target: Path) -> Path:
     """Copy a package that never had any containers."""
     shutil.copytree(package, target)
     path = target / "appliance.kiwi"
@@ -81,7 +81,7 @@ def without_containers(package: Path, target: Path) -> Path:
 def test_the_tree_is_kiwi_s_and_what_readme_lists(
     kiwi: Path, package: Appliance, installed: Path, installed_for_debian: Path, tmp_path: Path
 ) -> None:
-    plain = prepare(kiwi, without_containers(package.directory, tmp_path / "plain"), tmp_path / "root")
+    plain = prepare(kiwi, remove_containers(package.directory, tmp_path / "plain"), tmp_path / "root")
     run_ours(installed, package, "init", "--arch", "x86_64")
     archives = {path.stat().st_ino: path.stat().st_size for path in package.directory.glob("*.ociarchive")}
     service = installed_for_debian / "lib/obs/service/kiwi_containers_inject"

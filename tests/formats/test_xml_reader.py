@@ -65,7 +65,7 @@ def test_lines_are_counted_beyond_65535() -> None:
     ],
 )
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_elements_are_cut_out_of_every_encoding(codec: str, declared: str, mark: bytes, newline: str) -> None:
+def test_elements_are_removed_in_every_encoding(codec: str, declared: str, mark: bytes, newline: str) -> None:
     letter = {"koi8-r": "й", "shift_jis": "ソ", "gb18030": "\U0001f600", "euc-jp": "日", "big5": "功"}.get(codec, "ü")
     start = f'<?xml version="1.0" encoding="{declared}"?>\n<a x="{letter}">\n'
     end = f"  <d>{letter}</d>\n</a>\n"
@@ -74,7 +74,7 @@ def test_elements_are_cut_out_of_every_encoding(codec: str, declared: str, mark:
     def encoded(text: str) -> bytes:
         return mark + text.replace("\n", newline).encode(codec)
 
-    assert xml_editor.without(encoded(xml), "b") == encoded(start + end)
+    assert xml_editor.remove(encoded(xml), "b") == encoded(start + end)
     root = xml_reader.parse(encoded(xml), "file", ("d",))
     assert (root.attributes, root.children[0].text) == ({"x": letter}, letter)
 
@@ -104,15 +104,15 @@ def test_elements_are_cut_out_of_every_encoding(codec: str, declared: str, mark:
         ("<a/>", None),
     ],
 )
-def test_only_children_of_the_root_are_cut_out(xml: str, expected: str | None) -> None:
-    assert xml_editor.without(xml.encode(), "b").decode() == (xml if expected is None else expected)
+def test_only_children_of_the_root_are_removed(xml: str, expected: str | None) -> None:
+    assert xml_editor.remove(xml.encode(), "b").decode() == (xml if expected is None else expected)
 
 
 @given(st.lists(st.sampled_from(["<b/>", "<b>x</b>", "<b><c/></b>", "<c/>", " ", "\n", "\t", "<!-- <b/> -->", "t"])))
-def test_what_is_cut_out_is_the_elements_and_blanks(pieces: list[str]) -> None:
+def test_only_elements_and_white_space_are_removed(pieces: list[str]) -> None:
     xml = f"<a>{''.join(pieces)}</a>".encode()
     rest = "".join(piece for piece in pieces if not piece.startswith("<b"))
-    left = xml_editor.without(xml, "b").decode()
+    left = xml_editor.remove(xml, "b").decode()
     assert "".join(left.split()) == "".join(f"<a>{rest}</a>".split())
     assert left.count("<b") == rest.count("<b")
 
@@ -270,7 +270,7 @@ import sys
 from pathlib import Path
 from osc_containers.formats import xml_editor
 try:
-    xml_editor.without(Path(sys.argv[1]).read_bytes(), "b")
+    xml_editor.remove(Path(sys.argv[1]).read_bytes(), "b")
     print()
 except ValueError as error:
     print(error)
@@ -327,7 +327,7 @@ def test_any_text_is_read_as_kiwi_reads_it(text: str) -> None:
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     try:
-        xml_editor.without(content, "b")
+        xml_editor.remove(content, "b")
     except ValueError as error:
         said = str(error)
     else:

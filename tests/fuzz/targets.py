@@ -16,7 +16,7 @@ from osc_containers.archive import find
 from osc_containers.archive.layout import lay_out
 from osc_containers.archive.verify import check_archive
 from osc_containers.errors import DescriptionError, LockError, RegistryError
-from osc_containers.formats import cpio, xml_reader, xml_tags
+from osc_containers.formats import cpio, xml_editor, xml_reader, xml_tags
 from osc_containers.fs import ranges
 from osc_containers.kiwi import description
 from osc_containers.kiwi.image_source import Source, interpret
@@ -65,8 +65,8 @@ def parse_description(data: bytes) -> None:
     for arch in ("x86_64", "aarch64"):
         for container in found.of_architecture(arch):
             assert (str(container.reference) + container.origin).isprintable()
-    edited = description.without_containers(xml)
-    assert description.containers_spans(edited) == ()
+    edited = description.remove_containers(xml)
+    assert xml_editor.spans(edited, "containers") == ()
 
 
 def parse_reference(data: bytes) -> None:
@@ -87,7 +87,7 @@ def parse_origin(data: bytes) -> None:
     except ValueError as error:
         _expect_printable(str(error))
         return
-    assert (origin.place + origin.file_name + str(origin.reference)).isprintable()
+    assert (origin.location + origin.file_name + str(origin.reference)).isprintable()
     assert not {"..", "."} & set(origin.file_name.split("/"))
     assert not origin.file_name.startswith("/")
 
@@ -291,7 +291,7 @@ def parse_xml(data: bytes) -> None:
 def parse_services(data: bytes) -> None:
     """Read a `_service` file."""
     try:
-        service_file.entries(data)
+        service_file.parse(data)
     except DescriptionError as error:
         _expect_printable(*error.problems)
 

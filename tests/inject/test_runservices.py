@@ -113,7 +113,7 @@ def test_all_files_belong_to_root_and_only_root_can_write(build: BuildRoot, pack
             assert mode != 0o777 or (package / directory / name).is_symlink(), name
 
 
-def test_kiwi_accepts_the_description_without_containers(build: BuildRoot, package: Path, oracle: Oracle) -> None:
+def test_kiwi_accepts_the_description_remove_containers(build: BuildRoot, package: Path, oracle: Oracle) -> None:
     selections = [Selection("x86_64", profiles) for profiles in PROFILES]
     answers = oracle.ask(package / "appliance.kiwi", selections)["answers"]
     assert [len(answer["containers"]) for answer in answers] == [2, 3, 4, 4]
@@ -150,7 +150,7 @@ def test_entry_without_arch_uses_the_locked_architectures(build: BuildRoot, pack
     every = service_file.Entry(name=PREFETCH, mode="manual")
     some = every._replace(parameters=(("arch", "aarch64"), ("profile", "small")))
     inject = service_file.Entry(name=INJECT, mode="buildtime")
-    (package / "_service").write_bytes(service_file.created([every, some, inject]))
+    (package / "_service").write_bytes(service_file.create([every, some, inject]))
     path = package / "containers.lock"
     lock = json.loads(path.read_text())
     for name, locked in lock["containers"].items():
@@ -166,7 +166,7 @@ def test_description_name_with_xml_escapes(build: BuildRoot, package: Path) -> N
     """`init` escapes the name in `_service`, and obs-build passes it on without unescaping it."""
     name = "größe & maß.kiwi"
     (package / "appliance.kiwi").rename(package / name)
-    (package / "_service").write_bytes(service_file.completed(None, [("description", name)]))
+    (package / "_service").write_bytes(service_file.add_our_services(None, [("description", name)]))
     run(build)
     assert "<containers" not in (package / "containers.xml").read_text()
 

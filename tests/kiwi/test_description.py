@@ -1,4 +1,4 @@
-"""What a kiwi description asks for, rule by rule; `test_parity.py` asks kiwi itself."""
+"""How descriptions are read, rule by rule. `test_parity.py` compares with kiwi itself."""
 
 import os
 import time
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osc_containers.errors import DescriptionError
+from osc_containers.formats import xml_editor
 from osc_containers.kiwi import description
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description, Include
@@ -50,7 +51,7 @@ def endpoints(containers: tuple[Container, ...]) -> list[str]:
     return [container.endpoint for container in containers]
 
 
-def test_a_container_has_all_that_is_asked_for_and_its_place() -> None:
+def test_a_container_has_its_attributes_and_line() -> None:
     body = """
 <containers source="registry.opensuse.org" backend="docker" arch=" x86_64,aarch64 " profiles="A,B">
   <container name="tumbleweed" path="opensuse" tag="20261101" arch="aarch64" fetch_only="true"/>
@@ -100,9 +101,7 @@ def test_a_section_without_limits_is_for_everything() -> None:
         (' arch="amd64"', "", False),
     ],
 )
-def test_section_and_container_must_both_be_for_the_architecture(
-    sections: str, container: str, *, expected: bool
-) -> None:
+def test_section_and_container_must_be_for_the_architecture(sections: str, container: str, *, expected: bool) -> None:
     read = parse(section(f'<container name="app"{container}/>', sections))
     assert endpoints(read.select("x86_64")) == ["a.b/app:latest"] * expected
     assert read.of_architecture("x86_64") == read.select("x86_64")
@@ -131,7 +130,7 @@ PROFILED = """
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("requested", "expected"),
     [
         ((), {"all", "empty", "a", "ab", "blank"}),
         (("A",), {"all", "empty", "a", "ab", "blank"}),
@@ -139,16 +138,16 @@ PROFILED = """
         (("C",), {"all", "empty", "c", "commas"}),
     ],
 )
-def test_a_section_with_profiles_needs_one_of_them_to_be_used(asked: tuple[str, ...], expected: set[str]) -> None:
-    selected = parse(PROFILED).select("x86_64", asked)
+def test_a_section_is_used_with_one_of_its_profiles(requested: tuple[str, ...], expected: set[str]) -> None:
+    selected = parse(PROFILED).select("x86_64", requested)
     assert {container.file_name.removesuffix("_latest") for container in selected} == expected
 
 
-def test_every_section_of_an_architecture_can_be_asked_for_whatever_its_profiles() -> None:
+def test_an_architecture_has_sections_of_all_profiles() -> None:
     assert len(parse(PROFILED).of_architecture("x86_64")) == 9
 
 
-def test_a_profile_that_is_not_declared_for_the_architecture_is_an_error() -> None:
+def test_an_undeclared_profile_is_an_error() -> None:
     read = parse(PROFILED)
     with pytest.raises(DescriptionError) as caught:
         read.select("aarch64", ("B",))
@@ -157,7 +156,7 @@ def test_a_profile_that_is_not_declared_for_the_architecture_is_an_error() -> No
     )
 
 
-def test_profiles_are_read_as_they_are_declared() -> None:
+def test_profiles_are_read_with_their_attributes() -> None:
     body = '<profile name="P" description="d" arch="x86_64" import="1"><requires profile="Q" arch="ix86"/></profile>'
     assert parse(f"<profiles>{body}</profiles>").profiles == (
         Profile(name="P", arch="x86_64", is_imported=True, requires=(Requirement(profile="Q", arch="ix86"),)),
@@ -172,12 +171,12 @@ def test_booleans_have_four_spellings(value: str, *, expected: bool) -> None:
     assert container.fetch_only is expected
 
 
-def test_blanks_around_a_backend_are_taken_off() -> None:
+def test_white_space_around_a_backend_is_ignored() -> None:
     (container,) = parse(section().replace('"podman"', '" podman&#10;"')).containers
     assert container.backend == "podman"
 
 
-def test_comments_text_and_other_namespaces_hold_no_containers() -> None:
+def test_comments_text_and_namespaces_hold_no_containers() -> None:
     body = f"""
 <!-- {section()} -->
 <description><specification><![CDATA[{section()}]]></specification></description>
@@ -206,14 +205,17 @@ _KNOWN_ARCHITECTURES = (
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ('<containers backend="podman"><container name="x"/></containers>', "containers: without attribute 'source'"),
-        ('<containers source="a.b"><container name="x"/></containers>', "containers: without attribute 'backend'"),
+        (
+            '<containers backend="podman"><container name="x"/></containers>',
+            "containers: attribute 'source' is missing",
+        ),
+        ('<containers source="a.b"><container name="x"/></containers>', "containers: attribute 'backend' is missing"),
         (
             section().replace('"podman"', '"lxc"'),
             "backend 'lxc': expected one of podman, docker, container-snap",
         ),
         (section(""), "containers: empty, expected a 'container'"),
-        (section("<container/>"), "container: without attribute 'name'"),
+        (section("<container/>"), "container: attribute 'name' is missing"),
         (section("text" + APP), "containers: got text in it, expected 'container'"),
         (section('<container name="x">y</container>'), "container: got text in it, expected nothing"),
         (section(APP + "<app/>"), "containers: got the element 'app' in it, expected 'container'"),
@@ -229,11 +231,12 @@ _KNOWN_ARCHITECTURES = (
         ),
         (
             section(APP, ' arch="x86_64, aarch64"'),
-            f"arch 'x86_64, aarch64': got ' aarch64', expected a comma list without blanks of {_KNOWN_ARCHITECTURES}",
+            "arch 'x86_64, aarch64': got ' aarch64', expected a comma-separated list without spaces of "
+            + _KNOWN_ARCHITECTURES,
         ),
         (
             section(APP, ' arch=""'),
-            f"arch '': got '', expected a comma list without blanks of {_KNOWN_ARCHITECTURES}",
+            f"arch '': got '', expected a comma-separated list without spaces of {_KNOWN_ARCHITECTURES}",
         ),
         (section(APP, ' profiles="A,../B"'), "profiles '../B': expected names without slash and control characters"),
         (section(APP, ' profiles=".."'), "profiles '..': expected names without slash and control characters"),
@@ -246,27 +249,30 @@ _KNOWN_ARCHITECTURES = (
             '<xi:include xmlns:xi="http://www.w3.org/2001/XInclude" href="/etc/passwd" parse="text"/>',
             "'include' has the namespace 'http://www.w3.org/2001/XInclude', expected none",
         ),
-        ("<profiles><profile/></profiles>", "profile: without attribute 'name'"),
+        ("<profiles><profile/></profiles>", "profile: attribute 'name' is missing"),
         (
             '<profiles><profile name=""/></profiles>',
-            "profile name '': expected a name, for kiwi copies the directory of that name",
+            "profile name '': expected a name; kiwi copies the overlay directory of this name",
         ),
-        ('<profiles><profile name="A"><requires/></profile></profiles>', "requires: without attribute 'profile'"),
+        ('<profiles><profile name="A"><requires/></profile></profiles>', "requires: attribute 'profile' is missing"),
         (
             '<profiles><profile name="A" import="maybe"/></profiles>',
             "import 'maybe': expected one of true, 1, false, 0",
         ),
-        ("<include/>", "include: without attribute 'from'"),
-        ('<include from="a.xml"><a/></include>', "include: has content, expected none; put it beside"),
-        (f'<include from="a.xml">{section()}</include>', "include: has content, expected none; put it beside"),
+        ("<include/>", "include: attribute 'from' is missing"),
+        ('<include from="a.xml"><a/></include>', "include: got content in it, expected none; move the content out"),
+        (
+            f'<include from="a.xml">{section()}</include>',
+            "include: got content in it, expected none; move the content out",
+        ),
         (
             '<include from="a.xml" xml:base="b/"/>',
-            "include 'a.xml': has an 'xml:base', expected the whole path in 'from'",
+            "include 'a.xml': got an 'xml:base', expected the whole path in 'from'",
         ),
         ('<include from="none.xml"/>', "include 'none.xml': there is no such file in the package"),
     ],
 )
-def test_what_is_wrong_is_said_with_file_and_line(body: str, expected: str) -> None:
+def test_an_error_names_file_and_line(body: str, expected: str) -> None:
     assert problems(f"\n{body}") == (f"appliance.kiwi:4: {expected}",)
 
 
@@ -296,7 +302,7 @@ def test_what_is_wrong_is_said_with_file_and_line(body: str, expected: str) -> N
         "ü.xml",
     ],
 )
-def test_an_include_that_is_no_plain_file_of_the_package_is_refused(name: str) -> None:
+def test_an_include_outside_the_package_is_refused(name: str) -> None:
     (problem,) = problems(f'<include from="{name}"/>', a="")
     shown = name.replace("&#10;", "\n")
     assert problem == (
@@ -304,7 +310,7 @@ def test_an_include_that_is_no_plain_file_of_the_package_is_refused(name: str) -
     )
 
 
-def test_all_problems_of_all_files_are_said_in_one_run() -> None:
+def test_all_problems_of_all_files_are_reported() -> None:
     body = f"""<include from="a.xml"/>
 <containers backend="lxc" arch="pdp11">
   <container name="X" fetch_only="maybe"/>
@@ -313,16 +319,16 @@ def test_all_problems_of_all_files_are_said_in_one_run() -> None:
 {section('<container name="../x"/>')}
 <include from="b.xml"/>
 {section('<container name="x" tag="a b"/>')}"""
-    expected = f"expected a comma list without blanks of {_KNOWN_ARCHITECTURES}"
+    expected = f"expected a comma-separated list without spaces of {_KNOWN_ARCHITECTURES}"
     assert problems(body, a=section('<container name="Y"/>')) == (
         "a.xml:3: repository 'Y': got component 'Y', expected lower-case letters and digits, separated by '.', "
         "'_', '__' or '-'",
-        "appliance.kiwi:4: containers: without attribute 'source'",
+        "appliance.kiwi:4: containers: attribute 'source' is missing",
         "appliance.kiwi:4: backend 'lxc': expected one of podman, docker, container-snap",
         f"appliance.kiwi:4: arch 'pdp11': got 'pdp11', {expected}",
         "appliance.kiwi:5: fetch_only 'maybe': expected one of true, 1, false, 0",
         f"appliance.kiwi:6: arch 'vax': got 'vax', {expected}",
-        "appliance.kiwi:6: container: without attribute 'name'",
+        "appliance.kiwi:6: container: attribute 'name' is missing",
         "appliance.kiwi:8: name '../x': expected the name of an image",
         "appliance.kiwi:9: include 'b.xml': there is no such file in the package",
         "appliance.kiwi:10: tag 'a b': expected at most 128 letters, digits and '_.-', starting with a letter, "
@@ -330,14 +336,14 @@ def test_all_problems_of_all_files_are_said_in_one_run() -> None:
     )
 
 
-def test_problems_are_said_once_and_not_without_end() -> None:
+def test_problems_are_reported_once_and_up_to_a_limit() -> None:
     assert len(problems('<include from="a.xml"/><include from="a.xml"/>', a=section(""))) == 1
     found = problems("\n".join([section("")] * 150))
     assert (len(found), found[-1]) == (101, "appliance.kiwi: and 50 more")
 
 
 @pytest.mark.parametrize("name", ["a.xml", "./a.xml", "this://a.xml", "this://./a.xml", "this://.//./a.xml"])
-def test_an_include_stands_for_what_is_in_its_file(name: str) -> None:
+def test_an_include_is_replaced_by_its_file(name: str) -> None:
     body = f'{section("<container name=" + chr(34) + "x" + chr(34) + "/>")}\n<include from="{name}"/>\n{section()}'
     inner = (
         section('\n<container name="y"/>') + '<profiles><profile name="P" description="d" import="true"/></profiles>'
@@ -348,10 +354,10 @@ def test_an_include_stands_for_what_is_in_its_file(name: str) -> None:
     assert [profile.name for profile in read.profiles] == ["P"]
     assert read.includes == (Include(name="a.xml", file="appliance.kiwi", line=4, is_nested=False),)
     assert read.files == (PATH, PATH.parent / "a.xml")
-    assert endpoints(read.visible) == ["a.b/x:latest", "a.b/app:latest"]
+    assert endpoints(read.seen_by_obs_build) == ["a.b/x:latest", "a.b/app:latest"]
 
 
-def test_an_include_in_an_included_file_counts_although_kiwi_ignores_it() -> None:
+def test_nested_includes_are_followed() -> None:
     read = parse('<include from="a.xml"/>', a='<include from="sub/b.xml"/>', **{"sub/b": section()})
     assert [(c.endpoint, c.file) for c in read.containers] == [("a.b/app:latest", "sub/b.xml")]
     assert [(include.name, include.is_nested) for include in read.includes] == [("a.xml", False), ("sub/b.xml", True)]
@@ -363,16 +369,16 @@ def test_a_file_included_twice_counts_twice() -> None:
     assert read.files == (PATH, PATH.parent / "a.xml")
 
 
-def test_a_circle_of_includes_is_an_error() -> None:
+def test_circular_includes_are_an_error() -> None:
     assert problems('<include from="a.xml"/>', a='<include from="b.xml"/>', b='<include from="./a.xml"/>') == (
-        "b.xml:3: include 'a.xml': includes itself, by way of appliance.kiwi and a.xml and b.xml",
+        "b.xml:3: include 'a.xml': includes itself through appliance.kiwi and a.xml and b.xml",
     )
     assert problems('<include from="appliance.kiwi"/>') == (
-        "appliance.kiwi:3: include 'appliance.kiwi': includes itself, by way of appliance.kiwi",
+        "appliance.kiwi:3: include 'appliance.kiwi': includes itself through appliance.kiwi",
     )
 
 
-def test_includes_that_double_and_double_come_to_an_end() -> None:
+def test_the_number_of_includes_is_bounded() -> None:
     files = {f"f{n}": f'<include from="f{n + 1}.xml"/><include from="f{n + 1}.xml"/>' for n in range(40)}
     started = time.process_time()
     found = problems('<include from="f0.xml"/>', **files, f40="")
@@ -380,13 +386,13 @@ def test_includes_that_double_and_double_come_to_an_end() -> None:
     assert time.process_time() - started < 5
 
 
-def test_a_broken_include_is_named_by_its_own_line() -> None:
+def test_an_error_in_an_included_file_names_that_file() -> None:
     (problem,) = problems('<include from="a.xml"/>', a="</b>")
     assert problem == "a.xml:3: not XML; got the end tag of 'b', expected that of 'image'"
 
 
 @pytest.mark.parametrize("root", ["<kiwi/>", "<product/>", "<image xmlns='urn:x'/>"])
-def test_a_root_that_is_no_image_is_an_error(root: str) -> None:
+def test_a_root_other_than_image_is_an_error(root: str) -> None:
     with pytest.raises(DescriptionError, match=r"^appliance\.kiwi:1: got the root '.*', expected 'image'$"):
         description.parse(root.encode(), PATH, lambda _: b"")
 
@@ -412,7 +418,7 @@ def test_the_schema_version_does_not_matter(version: str) -> None:
         ("", None),
     ],
 )
-def test_comments_for_obs_are_read_as_obs_build_reads_them(comment: str, expected: tuple[str, ...] | None) -> None:
+def test_obs_comments_are_read_as_by_obs_build(comment: str, expected: tuple[str, ...] | None) -> None:
     read = parse(f"{comment}\n<!-- OBS-Profiles: @BUILD_FLAVOR@ base -->")
     assert read.exclusive_archs == expected
     assert read.obs_profiles == ("@BUILD_FLAVOR@", "base")
@@ -428,7 +434,7 @@ def test_comments_for_obs_are_read_as_obs_build_reads_them(comment: str, expecte
         ("<!-- OBS-ExclusiveArch: x" + " " * 5000) * 200,
     ],
 )
-def test_no_comment_takes_long(hostile: str) -> None:
+def test_comments_are_read_in_linear_time(hostile: str) -> None:
     started = time.process_time()
     with pytest.raises(DescriptionError):
         description.parse(f"<image>{hostile}".encode(), PATH, lambda _: b"")
@@ -446,7 +452,7 @@ _VALUES = (
     st.fixed_dictionaries(dict.fromkeys(("name", "path", "tag", "arch", "fetch_only"), _VALUES)),
     _VALUES,
 )
-def test_any_attributes_are_understood_or_refused_in_plain_lines(
+def test_any_attributes_are_read_or_refused(
     shared: dict[str, str | None], own: dict[str, str | None], include: str | None
 ) -> None:
     def written(values: dict[str, str | None]) -> str:
@@ -482,7 +488,7 @@ def test_the_descriptions_of_a_package_are_found(tmp_path: Path) -> None:
         ("a.kiwi", "b.kiwi", "b.kiwi", ["a.kiwi", "b.kiwi"]),
     ],
 )
-def test_a_link_to_a_description_is_not_a_second_one(
+def test_a_symlink_to_a_description_is_ignored(
     tmp_path: Path, file: str, link: str, target: str, expected: list[str]
 ) -> None:
     write(tmp_path, file)
@@ -491,16 +497,14 @@ def test_a_link_to_a_description_is_not_a_second_one(
 
 
 @pytest.mark.parametrize(("own", "expected"), [("a.kiwi", ["a.kiwi", "b.kiwi"]), ("c.kiwi", None)])
-def test_what_a_service_made_of_a_description_is_not_a_second_one(
-    tmp_path: Path, own: str, expected: list[str] | None
-) -> None:
+def test_a_copy_made_by_a_service_is_ignored(tmp_path: Path, own: str, expected: list[str] | None) -> None:
     names = [own, "b.kiwi", "_service:set_version:a.kiwi"]
     for name in names:
         write(tmp_path, name)
     assert [path.name for path in description.find(tmp_path)] == (expected or sorted(names))
 
 
-def test_a_package_without_description_is_an_error(tmp_path: Path) -> None:
+def test_a_package_without_a_description_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DescriptionError) as caught:
         description.find(tmp_path)
     assert str(caught.value) == f"{tmp_path}: no kiwi description, expected a file '*.kiwi' or 'config.xml'"
@@ -546,7 +550,7 @@ def test_links_and_special_files_are_refused(tmp_path: Path) -> None:
     )
 
 
-def test_a_description_that_is_a_link_is_refused(tmp_path: Path) -> None:
+def test_a_symlink_as_description_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "real.xml")
     (tmp_path / "a.kiwi").symlink_to("real.xml")
     with pytest.raises(DescriptionError, match=r"^a\.kiwi: is a symbolic link, expected a file of the package$"):
@@ -554,7 +558,7 @@ def test_a_description_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\x1b[2J.kiwi", "a\n.kiwi", os.fsdecode(b"a\xff.kiwi")])
-def test_a_file_name_that_a_terminal_would_act_on_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_file_name_with_control_characters_is_refused(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, name)
     assert description.find(tmp_path) == (path,)
     with pytest.raises(DescriptionError) as caught:
@@ -563,28 +567,28 @@ def test_a_file_name_that_a_terminal_would_act_on_is_refused(tmp_path: Path, nam
     assert str(caught.value).isascii()
 
 
-def test_an_include_of_a_name_too_long_is_an_error_of_one_line(tmp_path: Path) -> None:
+def test_an_include_with_a_long_name_is_a_short_error(tmp_path: Path) -> None:
     path = write(tmp_path, "a.kiwi", f'<include from="{"x" * 5000}"/>')
     with pytest.raises(DescriptionError) as caught:
         description.read(path)
     assert str(caught.value) == f"a.kiwi:3: include '{'x' * 160}': File name too long"
 
 
-def test_a_description_that_is_not_there_is_the_systems_error(tmp_path: Path) -> None:
+def test_a_missing_description_is_an_oserror(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         description.read(tmp_path / "a.kiwi")
 
 
-def test_a_thousand_containers_are_read_in_no_time() -> None:
+def test_a_thousand_containers_are_read_quickly() -> None:
     body = section("".join(f'<container name="app{number}"/>\n' for number in range(1000)))
     started = time.process_time()
     assert len(parse(body).select("x86_64")) == 1000
     assert time.process_time() - started < 2
 
 
-def test_containers_are_taken_out_and_nothing_else() -> None:
+def test_only_containers_are_removed() -> None:
     body = f"<!-- why -->\n  {section()}\n<packages/>\n  {section()} <!-- note -->"
     xml = image(body).encode()
-    (first, second) = description.containers_spans(xml)
+    (first, second) = xml_editor.spans(xml, "containers")
     assert [xml[start:end].decode() for start, end in (first, second)] == [section(), section()]
-    assert description.without_containers(xml).decode() == image("<!-- why -->\n<packages/>\n   <!-- note -->")
+    assert description.remove_containers(xml).decode() == image("<!-- why -->\n<packages/>\n   <!-- note -->")

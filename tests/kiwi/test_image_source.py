@@ -1,4 +1,4 @@
-"""How the attributes of a section and a container become a place and a name."""
+"""How the attributes of a section and a container become a location and a name."""
 
 import subprocess
 from contextlib import nullcontext
@@ -33,9 +33,9 @@ def join(source: str, path: str = "", name: str = "app", tag: str = "") -> Origi
         (("oci:5000",), "oci:5000/app:latest", "oci:5000/app:latest"),
     ],
 )
-def test_a_registry_is_joined_as_kiwi_joins_it(arguments: tuple[str, ...], endpoint: str, reference: str) -> None:
+def test_a_registry_is_joined_as_by_kiwi(arguments: tuple[str, ...], endpoint: str, reference: str) -> None:
     origin = join(*arguments)
-    assert (origin.endpoint, str(origin.reference), origin.place) == (endpoint, reference, f"docker://{reference}")
+    assert (origin.endpoint, str(origin.reference), origin.location) == (endpoint, reference, f"docker://{reference}")
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ def test_a_registry_is_joined_as_kiwi_joins_it(arguments: tuple[str, ...], endpo
         ("/team//./app", "1", "a.b/team/app:1", "team/app_1"),
     ],
 )
-def test_tag_and_digest_may_stand_in_both_attributes(name: str, tag: str, reference: str, file_name: str) -> None:
+def test_tag_and_digest_may_be_in_both_attributes(name: str, tag: str, reference: str, file_name: str) -> None:
     origin = join("a.b", name=name, tag=tag)
     assert (str(origin.reference), origin.file_name) == (reference, file_name)
     assert Reference.parse(reference) == origin.reference
 
 
 @pytest.mark.parametrize(
-    ("arguments", "place", "reference"),
+    ("arguments", "location", "reference"),
     [
         (("docker://a.b/c", "", "app", "1"), "docker://a.b/c/app:1", "a.b/c/app:1"),
         (("docker://docker.io", "", "alpine"), "docker://docker.io/library/alpine:latest", None),
@@ -79,15 +79,15 @@ def test_tag_and_digest_may_stand_in_both_attributes(name: str, tag: str, refere
         (("docker-daemon:a.b", "", "app", DIGEST), f"docker-daemon:a.b/app@{DIGEST}", f"a.b/app@{DIGEST}"),
     ],
 )
-def test_a_source_may_carry_a_transport(arguments: tuple[str, ...], place: str, reference: str | None) -> None:
+def test_a_source_may_have_a_transport(arguments: tuple[str, ...], location: str, reference: str | None) -> None:
     origin = join(*arguments)
-    assert origin.place == place
-    assert str(origin.reference) == (reference or place.partition(":")[2].removeprefix("//"))
+    assert origin.location == location
+    assert str(origin.reference) == (reference or location.partition(":")[2].removeprefix("//"))
 
 
 _KNOWN = (
-    "'docker:', 'containers-storage:', 'docker-daemon:', 'dir:', 'docker-archive:', 'oci:', 'oci-archive:' before "
-    "the place"
+    "'docker:', 'containers-storage:', 'docker-daemon:', 'dir:', 'docker-archive:', 'oci:', 'oci-archive:' before a "
+    "location"
 )
 
 
@@ -102,22 +102,22 @@ _KNOWN = (
         ("HTTP://", "source 'HTTP://': expected a registry without scheme; write source='registry.example.com'"),
         (
             "obs://A:B/c",
-            "source 'obs://A:B/c': only a build of the Open Build Service can read that; write the registry that "
+            "source 'obs://A:B/c': only builds in the Open Build Service can use this; write the registry that "
             "has the image, like source='registry.opensuse.org'",
         ),
         (
             "obsrepositories:/",
-            "source 'obsrepositories:/': only a build of the Open Build Service can read that; write the registry that "
+            "source 'obsrepositories:/': only builds in the Open Build Service can use this; write the registry that "
             "has the image, like source='registry.opensuse.org'",
         ),
         ("ostree:/x", f"source 'ostree:/x': expected a registry, or one of {_KNOWN}"),
         ("localhost:port", f"source 'localhost:port': expected a registry, or one of {_KNOWN}"),
         ("a.b:123456/c", f"source 'a.b:123456/c': expected a registry, or one of {_KNOWN}"),
-        ("a.b\n", "source 'a.b\\n': got characters that cannot be printed"),
-        ("a\u202eb", "source 'a\\u202eb': got characters that cannot be printed"),
+        ("a.b\n", "source 'a.b\\n': got non-printable characters"),
+        ("a\u202eb", "source 'a\\u202eb': got non-printable characters"),
     ],
 )
-def test_a_source_that_is_no_registry_is_refused(source: str, message: str) -> None:
+def test_an_invalid_source_is_refused(source: str, message: str) -> None:
     with pytest.raises(ValueError, match=r"^source ") as caught:
         Source.parse(source)
     assert str(caught.value) == message
@@ -126,7 +126,7 @@ def test_a_source_that_is_no_registry_is_refused(source: str, message: str) -> N
 @pytest.mark.parametrize(
     "source", ["user:secret@a.b", "docker://user:secret@a.b", "https://user:secret@a.b", "secret@a.b"]
 )
-def test_a_password_in_a_source_is_refused_and_not_repeated(source: str) -> None:
+def test_a_password_in_a_source_is_refused_and_not_shown(source: str) -> None:
     with pytest.raises(ValueError, match="log in with 'podman login'") as caught:
         Source.parse(source)
     assert "secret" not in str(caught.value)
@@ -146,10 +146,10 @@ _REPOSITORY = "expected lower-case letters and digits, separated by '.', '_', '_
         (("a.b", "", f"@{DIGEST}"), f"name '@{DIGEST}': expected the name of an image"),
         (("a.b", "c/d", "../x"), "name '../x': expected the name of an image"),
         (("a.b", "", "x/../y"), "name 'x/../y': expected the name of an image"),
-        (("a.b", "", "x\n"), "name 'x\\n': got characters that cannot be printed"),
-        (("a.b", "", "x\x1b[31m"), "name 'x\\x1b[31m': got characters that cannot be printed"),
-        (("a.b", "p\t"), "path 'p\\t': got characters that cannot be printed"),
-        (("a.b", "", "x", "1\r"), "tag '1\\r': got characters that cannot be printed"),
+        (("a.b", "", "x\n"), "name 'x\\n': got non-printable characters"),
+        (("a.b", "", "x\x1b[31m"), "name 'x\\x1b[31m': got non-printable characters"),
+        (("a.b", "p\t"), "path 'p\\t': got non-printable characters"),
+        (("a.b", "", "x", "1\r"), "tag '1\\r': got non-printable characters"),
         (("a.b", "", "x", "a b"), f"tag 'a b': {_TAG}"),
         (("a.b", "", "x", "%n"), f"tag '%n': {_TAG}"),
         (("a.b", "", "x", "-1"), f"tag '-1': {_TAG}"),
@@ -191,13 +191,13 @@ _REPOSITORY = "expected lower-case letters and digits, separated by '.', '_', '_
         ),
         (
             ("oci:/a:b",),
-            "source 'oci:/a:b': expected a path without ':', got '/a:b/app'; the last part of the path is the "
-            "container's 'name', and what follows a ':' its 'tag'",
+            "source 'oci:/a:b': expected a path without ':', got '/a:b/app'; write the last part of the path as "
+            "the container's 'name', and what follows a ':' as its 'tag'",
         ),
         (("dir:/srv", "", "My App"), f"repository 'My App': got component 'My App', {_REPOSITORY}"),
     ],
 )
-def test_a_name_that_is_none_is_refused(arguments: tuple[str, ...], message: str) -> None:
+def test_an_invalid_name_is_refused(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=r"^\w") as caught:
         join(*arguments)
     assert str(caught.value) == message
@@ -209,7 +209,7 @@ def test_a_name_that_is_none_is_refused(arguments: tuple[str, ...], message: str
     st.text("a/.:@%- \n\\'\"$é", max_size=8),
     st.text("a/.:@%- \n\\'\"$é", max_size=8),
 )
-def test_what_comes_out_is_harmless(source: str, path: str, name: str, tag: str) -> None:
+def test_results_have_no_special_characters(source: str, path: str, name: str, tag: str) -> None:
     try:
         origin = join(source, path, name, tag)
     except ValueError:
@@ -222,7 +222,7 @@ def test_what_comes_out_is_harmless(source: str, path: str, name: str, tag: str)
 
 @pytest.mark.integration
 @pytest.mark.parametrize(("length", "fits"), [(255, True), (256, False)])
-def test_a_name_is_as_long_as_skopeo_lets_it_be(length: int, fits: bool) -> None:
+def test_the_length_of_a_name_is_limited_as_by_skopeo(length: int, fits: bool) -> None:
     """podman, too: an image of a longer name could not be loaded when the appliance boots."""
     name = "127.0.0.1:1/".ljust(length, "x")
     done = subprocess.run(["skopeo", "inspect", f"docker://{name}"], capture_output=True, text=True, check=False)
@@ -233,6 +233,6 @@ def test_a_name_is_as_long_as_skopeo_lets_it_be(length: int, fits: bool) -> None
 
 @pytest.mark.integration
 @pytest.mark.parametrize("program", [["skopeo", "inspect"], ["podman", "pull"]])
-def test_no_engine_takes_a_registry_of_an_ipv6_address(program: list[str]) -> None:
+def test_no_engine_accepts_an_ipv6_address_as_registry(program: list[str]) -> None:
     done = subprocess.run([*program, "docker://[::1]:1/app"], capture_output=True, text=True, check=False)
     assert "invalid reference format" in done.stderr

@@ -2,7 +2,7 @@
 
 import pytest
 
-from osc_containers.kiwi.profiles import Profile, Requirement, is_for, used
+from osc_containers.kiwi.profiles import Profile, Requirement, is_for, resolve
 from tests.support.messages import assert_bounded
 
 
@@ -38,8 +38,8 @@ DECLARED = (
         ("x86_64", ("twice",), {"twice", "plain"}),
     ],
 )
-def test_profiles_are_those_that_kiwi_uses(arch: str, asked: tuple[str, ...], expected: set[str]) -> None:
-    assert used(DECLARED, arch, asked) == expected
+def test_the_used_profiles_are_those_of_kiwi(arch: str, asked: tuple[str, ...], expected: set[str]) -> None:
+    assert resolve(DECLARED, arch, asked) == expected
 
 
 @pytest.mark.parametrize(
@@ -50,32 +50,32 @@ def test_profiles_are_those_that_kiwi_uses(arch: str, asked: tuple[str, ...], ex
         ("x86_64", ("a",), "profile 'arm' (required by 'b') is not declared for x86_64, expected one of 'a', 'b'"),
     ],
 )
-def test_a_profile_that_is_not_there_is_named(arch: str, asked: tuple[str, ...], message: str) -> None:
+def test_an_undeclared_profile_is_named(arch: str, asked: tuple[str, ...], message: str) -> None:
     declared = (
         Profile(name="a", requires=needs("b")),
         Profile(name="b", requires=needs("arm")),
         Profile(name="arm", arch="aarch64"),
     )
     with pytest.raises(ValueError, match=r"^profile ") as caught:
-        used(declared, arch, asked)
+        resolve(declared, arch, asked)
     assert str(caught.value) == message
 
 
-def test_of_many_profiles_some_are_named() -> None:
+def test_an_error_names_a_limited_number_of_profiles() -> None:
     many = tuple(Profile(name=f"p{number}") for number in range(9000))
     with pytest.raises(ValueError, match=r"^profile 'a' is not declared for x86_64, expected one of 'p0', ") as caught:
-        used(many, "x86_64", ("a",))
+        resolve(many, "x86_64", ("a",))
     assert_bounded(caught.value)
 
 
-def test_without_any_profile_none_can_be_asked_for() -> None:
-    assert used((), "x86_64", ()) == frozenset()
-    with pytest.raises(ValueError, match=r"^profile 'a' is not declared for x86_64, there is none$"):
-        used((), "x86_64", ("a",))
+def test_no_profile_can_be_requested_if_none_is_declared() -> None:
+    assert resolve((), "x86_64", ()) == frozenset()
+    with pytest.raises(ValueError, match=r"^profile 'a' is not declared for x86_64, no profile is$"):
+        resolve((), "x86_64", ("a",))
 
 
 @pytest.mark.parametrize(
     ("wanted", "expected"), [(None, True), ("", True), ("x86_64", True), ("aarch64,x86_64", True), ("x86", False)]
 )
-def test_an_architecture_is_for_those_it_lists(wanted: str | None, *, expected: bool) -> None:
+def test_an_arch_attribute_lists_architectures(wanted: str | None, *, expected: bool) -> None:
     assert is_for("x86_64", wanted) == expected

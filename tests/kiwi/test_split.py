@@ -1,4 +1,4 @@
-"""Moving `<containers>` out of a description: every other byte stays, kiwi sees the same, obs-build nothing."""
+"""Moving `<containers>` out of a description: nothing else changes, and kiwi sees the same, but obs-build nothing."""
 
 import os
 import tempfile
@@ -70,7 +70,9 @@ CASES = {
 @pytest.mark.parametrize(("before", "after", "included"), CASES.values(), ids=CASES)
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_it_moves(tmp_path: Path, *, before: str, after: str, included: str, newline: str, encoding: str) -> None:
+def test_containers_are_moved_with_their_comments(
+    tmp_path: Path, *, before: str, after: str, included: str, newline: str, encoding: str
+) -> None:
     def content(text: str) -> bytes:
         return text.replace("\n", newline).encode(encoding)
 
@@ -102,7 +104,7 @@ def test_the_new_file_has_the_encoding_of_the_description(tmp_path: Path, head: 
     assert (tmp_path / "containers.xml").read_bytes() == expected.encode(codec)
 
 
-def test_several_descriptions_get_a_file_each(tmp_path: Path) -> None:
+def test_each_description_gets_its_own_file(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.kiwi").write_text(image(OTHER))
     (tmp_path / "config.xml").write_text(image("<users/>"))
@@ -113,7 +115,7 @@ def test_several_descriptions_get_a_file_each(tmp_path: Path) -> None:
     assert split_package(tmp_path) == ()
 
 
-def test_another_description_that_is_split_keeps_its_file(tmp_path: Path) -> None:
+def test_a_description_already_split_keeps_its_file(tmp_path: Path) -> None:
     (tmp_path / "a.kiwi").write_text(image(OTHER))
     split_package(tmp_path)
     (tmp_path / "b.kiwi").write_text(image(SECTION))
@@ -122,7 +124,7 @@ def test_another_description_that_is_split_keeps_its_file(tmp_path: Path) -> Non
     assert (tmp_path / "b.containers.xml").read_text() == moved(SECTION)
 
 
-def test_a_run_that_was_interrupted_is_completed(tmp_path: Path) -> None:
+def test_an_interrupted_run_is_completed(tmp_path: Path) -> None:
     path = tmp_path / "appliance.kiwi"
     path.write_text(image(OTHER))
     split_package(tmp_path)
@@ -138,25 +140,25 @@ REFUSALS: dict[str, tuple[dict[str, str], str]] = {
     ),
     "another containers.xml": (
         {"a.kiwi": image(OTHER), "containers.xml": "mine"},
-        "a.kiwi:3: containers.xml is there already and is something else; rename or remove it",
+        "a.kiwi:3: containers.xml already exists with other content; rename or remove it",
     ),
     "an included containers.xml": (
         {"a.kiwi": image(f"{INCLUDE}\n{OTHER}"), "containers.xml": moved(SECTION)},
-        "a.kiwi:4: containers.xml is there already and included; move this <containers> into it",
+        "a.kiwi:4: containers.xml already exists and is included; move this <containers> into it",
     ),
     "an include of another name between": (
         {"a.kiwi": image(f"{OTHER}\n<include from='x.xml'/>\n{SECTION}"), "x.xml": moved(OTHER.replace('"y"', '"z"'))},
-        "a.kiwi:3: the order of the containers would change, because an include with others stands between; "
-        "move the <containers> before it or behind it",
+        "a.kiwi:3: the order of the containers would change, because an include with others is between them; "
+        "move the <containers> before or after it",
     ),
     "a description that is included": (
         {"a.kiwi": image("<include from='b.kiwi'/>"), "b.kiwi": image(OTHER)},
-        "b.kiwi:3: a.kiwi includes this file, and kiwi does not follow an include in it; move <containers> into a "
+        "b.kiwi:3: a.kiwi includes this file, and kiwi ignores includes in included files; move <containers> into a "
         "file that a.kiwi includes",
     ),
     "a name that no include can have": (
         {"a b.kiwi": image(OTHER), "c.kiwi": image(OTHER)},
-        "a b.kiwi:3: 'a b.containers.xml' is no name that can be included; rename the description",
+        "a b.kiwi:3: 'a b.containers.xml' is not a name that can be included; rename the description",
     ),
 }
 
@@ -171,7 +173,7 @@ def test_a_single_description_may_have_any_name(tmp_path: Path, name: str) -> No
 
 
 @pytest.mark.parametrize(("files", "expected"), REFUSALS.values(), ids=REFUSALS)
-def test_it_refuses_what_it_could_not_do_without_loss(
+def test_a_split_that_would_lose_something_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], files: dict[str, str], expected: str
 ) -> None:
     for name, text in files.items():
@@ -181,7 +183,7 @@ def test_it_refuses_what_it_could_not_do_without_loss(
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
 
 
-def test_a_comment_with_a_doctype_is_no_dtd(tmp_path: Path) -> None:
+def test_a_doctype_in_a_comment_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "a.kiwi").write_text(image(OTHER, "<!-- <!DOCTYPE x> -->\n<?x <!DOCTYPE x> ?>\n"))
     assert len(split_package(tmp_path)) == 1
 
@@ -195,12 +197,12 @@ def test_a_comment_with_a_doctype_is_no_dtd(tmp_path: Path) -> None:
         (f"<users/>\n  {INCLUDE}<!-- beside -->{INCLUDE}", "<users/>\n  <!-- beside -->"),
     ],
 )
-def test_only_the_include_of_containers_is_taken_out(tmp_path: Path, before: str, after: str) -> None:
+def test_only_the_include_of_containers_is_removed(tmp_path: Path, before: str, after: str) -> None:
     path = tmp_path / "a.kiwi"
     path.write_text(image(before))
     (tmp_path / "containers.xml").write_text(moved(OTHER))
     (tmp_path / "x.xml").write_text(image('<packages type="image"/>'))
-    assert split.detached(description.read(path)) == (image(after).encode(), ("containers.xml",))
+    assert split.detach_containers(description.read(path)) == (image(after).encode(), ("containers.xml",))
 
 
 @pytest.mark.integration
@@ -230,7 +232,7 @@ def compare_in(directory: Path, package: Package, oracle: Oracle) -> None:
         return
     oracle.counts["split" if splits else "nothing to split"] += 1
     assert oracle.ask(path, list(package.selections)) == before
-    assert description.read(path).visible == ()
+    assert description.read(path).seen_by_obs_build == ()
 
 
 @pytest.mark.integration

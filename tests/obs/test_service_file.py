@@ -1,4 +1,4 @@
-"""Reading and completing `_service`: what is there of it stays, byte for byte."""
+"""Reading and editing `_service`: what is already there stays the same, byte for byte."""
 
 import pytest
 
@@ -41,21 +41,21 @@ def test_our_services_are_added(before: str | None, after: str, newline: str, en
         return text.replace("\n", newline).encode(encoding)
 
     if before is None:
-        assert service_file.completed(None) == after.encode()
+        assert service_file.add_our_services(None) == after.encode()
     else:
-        assert service_file.completed(content(before)) == content(after)
-        assert service_file.completed(content(after)) == content(after)
+        assert service_file.add_our_services(content(before)) == content(after)
+        assert service_file.add_our_services(content(after)) == content(after)
 
 
-def test_new_entries_get_the_parameters_that_they_know() -> None:
+def test_new_services_get_only_their_own_parameters() -> None:
     parameters = [("description", "a.kiwi"), ("arch", "x86_64"), ("arch", "aarch64")]
-    xml = service_file.completed(None, parameters)
+    xml = service_file.add_our_services(None, parameters)
     assert xml.decode().splitlines()[1:4] == [
         '  <service name="kiwi_containers" mode="manual">',
         '    <param name="description">a.kiwi</param>',
         '    <param name="arch">x86_64</param>',
     ]
-    assert service_file.entries(xml) == (
+    assert service_file.parse(xml) == (
         Entry(name="kiwi_containers", mode="manual", parameters=tuple(parameters), line=2),
         Entry(name="kiwi_containers_inject", mode="buildtime", parameters=(("description", "a.kiwi"),), line=7),
     )
@@ -72,13 +72,13 @@ def test_new_entries_get_the_parameters_that_they_know() -> None:
     ],
 )
 def test_text_is_escaped_and_read_back(before: bytes | None, name: str) -> None:
-    (entry, _) = service_file.entries(service_file.completed(before, [("description", name)]))
+    (entry, _) = service_file.parse(service_file.add_our_services(before, [("description", name)]))
     assert entry.values("description") == (name,)
 
 
-def test_other_elements_than_parameters_are_none() -> None:
+def test_other_elements_are_not_parameters() -> None:
     """For osc, that is; the source server refuses the file."""
-    (entry,) = service_file.entries(b"""<services><service name="kiwi_containers" mode="manual">
+    (entry,) = service_file.parse(b"""<services><service name="kiwi_containers" mode="manual">
 <parameter name="arch">x86_64</parameter><param name="arch">aarch64</param></service></services>""")
     assert entry.parameters == (("arch", "aarch64"),)
     assert list(entry.problems()) == ["kiwi_containers: got the element 'parameter' in it, expected 'param'"]
@@ -87,8 +87,8 @@ def test_other_elements_than_parameters_are_none() -> None:
 def test_only_architectures_are_lists_in_one_value() -> None:
     values = ("a b", " c,d\n", "0", "", "e")
     entry = Entry(name="", mode="", parameters=tuple((name, each) for name in ("arch", "profile") for each in values))
-    assert entry.given("arch") == ["a", "b", "c", "d", "e"]
-    assert entry.given("profile") == ["a b", "c,d", "e"]
+    assert entry.effective_values("arch") == ["a", "b", "c", "d", "e"]
+    assert entry.effective_values("profile") == ["a b", "c,d", "e"]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_only_architectures_are_lists_in_one_value() -> None:
         (b"<!DOCTYPE x SYSTEM 'y'><services/>", "_service:1: DOCTYPE is not supported; remove it"),
     ],
 )
-def test_what_is_no_service_file_is_refused(xml: bytes, message: str) -> None:
+def test_an_invalid_service_file_is_refused(xml: bytes, message: str) -> None:
     with pytest.raises(DescriptionError) as caught:
-        service_file.completed(xml)
+        service_file.add_our_services(xml)
     assert caught.value.problems[0].startswith(message)

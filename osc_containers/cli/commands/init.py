@@ -86,11 +86,11 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Non
         raise _nothing(found)
     path, old = package.directory / service_file.FILE_NAME, service_file.read(package.directory)
     parameters = [("description", name)] if name is not None else []
-    new = service_file.completed(old, [*parameters, *(("arch", arch) for arch in architectures)])
-    entries = {entry.name: entry for entry in service_file.entries(new)}
-    if len({described.asks for described in having}) > 1 and not entries[INJECT].values("description"):
+    new = service_file.add_our_services(old, [*parameters, *(("arch", arch) for arch in architectures)])
+    entries = {entry.name: entry for entry in service_file.parse(new)}
+    if len({described.content_key for described in having}) > 1 and not entries[INJECT].values("description"):
         raise DescriptionError(f"{', '.join(names)}: several have <containers>; say by --description which OBS builds")
-    _check_entries(package, service_file.entries(new))
+    _check_entries(package, service_file.parse(new))
     there = [entry for entry in package.service_entries if entry.name in SERVICES]
     _check_options(there, name, architectures)
     split.apply(split.plan(found.descriptions))
@@ -126,14 +126,14 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
             "one; say by --arch which"
         )
     described, splits = having[0].path, split.plan(having)
-    detached, holding = split.detached(having[0], splits)
+    detached, holding = split.detach_containers(having[0], splits)
     if len(holding) > 1:
         raise DescriptionError(
             f"{described.name}: <containers> are in {', '.join(holding)}, but kiwi_containers.obscpio is for those of "
             "one file; put all into one"
         )
     parameters = [*(("description", file) for file in holding), ("arch", wanted[0]), ("inject", "source")]
-    new = service_file.completed(old, parameters, names=(PREFETCH,))
+    new = service_file.add_our_services(old, parameters, names=(PREFETCH,))
     split.apply(splits)
     # First what names the file, then what lets go of it: where the second fails, the next run says what is left to do.
     atomic.write_atomically(path, new)
@@ -169,7 +169,7 @@ def _check_options(entries: Sequence[Entry], name: str | None, architectures: Se
     problems = []
     for entry in entries:
         for parameter, given in (("description", [name] if name else []), ("arch", architectures)):
-            told = entry.given(parameter)
+            told = entry.effective_values(parameter)
             is_known = parameter in SERVICES[entry.name].parameters and (told or parameter == "arch")
             if is_known and given and set(told) != set(given):
                 what = f"{entry.name} has {parameter} {', '.join(told) or 'by default'}, got {', '.join(given)}"

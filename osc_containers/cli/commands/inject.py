@@ -54,7 +54,7 @@ def the_description(found: Request, arch: str) -> Description:
     :raises DescriptionError: several have others.
     """
     having = [described for described in found.descriptions if described.of_architecture(arch)]
-    if len({described.asks for described in having}) > 1:
+    if len({described.content_key for described in having}) > 1:
         names = ", ".join(described.path.name for described in having)
         raise DescriptionError(f"{names}: several descriptions have <containers>; name the image's with 'description'")
     return (having or list(found.descriptions))[0]

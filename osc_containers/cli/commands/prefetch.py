@@ -161,7 +161,7 @@ def _pack_for(found: Request) -> "Callable[[Lock], Bundle]":
 
 def _warn_of_visible(found: Request) -> None:
     for described in found.descriptions:
-        for container in described.visible[:1]:
+        for container in described.seen_by_obs_build[:1]:
             logger.warning(
                 "%s:%d: obs-build sees this <containers> and asks OBS for packages that nobody provides; "
                 "run 'osc containers split'",

@@ -192,7 +192,7 @@ CONTAINERS = "<containers source='a.b' backend='docker'><container name='x'/></c
                 "a.kiwi": f"<image>{CONTAINERS}\n<include from='x.xml'/></image>",
                 "x.xml": f"<image>{CONTAINERS}<packages/></image>",
             },
-            "a.kiwi:2: x.xml has 'packages', too; put <containers> into a file of its own",
+            "a.kiwi:2: x.xml also has 'packages'; put <containers> into a separate file",
         ),
         (
             ["--inject", "source", "--arch", "x86_64"],
@@ -205,7 +205,7 @@ CONTAINERS = "<containers source='a.b' backend='docker'><container name='x'/></c
         (
             ["--inject", "source", "--arch", "x86_64"],
             {"a.kiwi": "<image><include from='x/y.xml'/></image>", "x/y.xml": f"<image>{CONTAINERS}</image>"},
-            "a.kiwi:1: x/y.xml is in a directory, where the service does not look; put <containers> into a file of",
+            "a.kiwi:1: x/y.xml is in a subdirectory, where the service does not look; put <containers> into",
         ),
     ],
 )
@@ -450,7 +450,7 @@ def test_an_entry_without_architecture_stands_beside_one_for_another(
     service = package / "_service"
     of_b = [("description", "b.kiwi"), ("arch", "aarch64")]
     entry = service_file.Entry(name="kiwi_containers", mode="manual", parameters=tuple(of_b))
-    service.write_bytes(service_file.extended(service.read_bytes(), [entry]))
+    service.write_bytes(service_file.append(service.read_bytes(), [entry]))
     monkeypatch.chdir(package)
     for _ in range(2):
         assert services.prefetch(["--description", "appliance.kiwi", "--outdir", "."]) == 0
