@@ -1,19 +1,94 @@
-"""Where the user's cache is. It saves time and no more: whatever is wrong with it, all is done without it."""
+"""The user's cache. It only saves time: if anything is wrong with it, the run goes on without it.
 
+Somebody who can change a file here can change an archive. So directories and files are used only if they belong to the
+user, and if others can neither write to them nor reach them by another name.
+"""
+
+import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
 
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
 
 def directory() -> Path:
-    """Return our directory in the user's cache; it may not exist.
+    """Return the path of our directory in the user's cache; it may not exist.
 
-    :raises OSError: there is no place for it.
+    :raises OSError: the user has no cache.
     """
     try:
-        found = platformdirs.user_cache_path("osc-containers")
+        path = platformdirs.user_cache_path("osc-containers")
     except RuntimeError as error:
         raise FileNotFoundError(str(error)) from None
-    if not found.is_absolute():  # "~/.cache" from older ones for a user without a home
-        raise FileNotFoundError(f"no home directory: {found}")
-    return found
+    # Old versions of platformdirs return "~/.cache" for a user without a home directory.
+    if not path.is_absolute():
+        raise FileNotFoundError(f"no home directory: {path}")
+    return path
+
+
+def open_directory(name: str = "", *, create: bool = True) -> int:
+    """Open our directory in the cache, or the directory `name` in it, and return the descriptor.
+
+    With `create` it is created with mode 0700 if it does not exist.
+
+    :raises OSError: there is no such directory, or others can write to it.
+    """
+    path = directory()
+    if create:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = _open_own(path, None, create=create)
+    if not name:
+        return descriptor
+    try:
+        return _open_own(name, descriptor, create=create)
+    finally:
+        os.close(descriptor)
+
+
+def _open_own(path: Path | str, parent: int | None, *, create: bool) -> int:
+    if create:
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700, dir_fd=parent)
+    descriptor = os.open(path, _OPEN_DIRECTORY, dir_fd=parent)
+    try:
+        status = os.fstat(descriptor)
+        _refuse_others(status, str(path))
+        if status.st_mode & _FOR_OTHERS:
+            os.fchmod(descriptor, 0o700)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def open_file(name: str, flags: int, parent: int) -> int:
+    """Open, or create with mode 0600, a file in the open directory `parent`, and return the descriptor.
+
+    :raises OSError: it is not a regular file of the user's, or others can change it.
+    """
+    descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    try:
+        status = os.fstat(descriptor)
+        _refuse_others(status, name)
+        _refuse_other_names(status, name)
+        if status.st_mode & _FOR_OTHERS:
+            os.fchmod(descriptor, 0o600)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _refuse_others(status: os.stat_result, name: str) -> None:
+    if status.st_uid != os.geteuid() or status.st_mode & _WRITABLE_BY_OTHERS:
+        raise PermissionError(f"{name}: others can change it")
+
+
+def _refuse_other_names(status: os.stat_result, name: str) -> None:
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        raise PermissionError(f"{name}: got a special file or a file with several names, expected a plain file")

@@ -1,8 +1,8 @@
-"""Archives in the making: files that survive a run that was broken off, and know by themselves what they hold.
+"""Partial archives: files that survive an interrupted run, and show by themselves what they hold.
 
-They are in the user's cache where that is on the file system of the target, so that a finished one is moved and not
-copied; elsewhere they are beside the target and go with the run. Nothing is written down about their state: a part
-starts sparse, so what is no hole was written, and everything is verified before it counts.
+They are in the user's cache if that is on the file system of the target, so that a complete one can be renamed instead
+of copied. Otherwise they are beside the target and are removed at the end of the run. Their state is not recorded
+anywhere: a partial file starts as one hole, so what is not a hole was written. All of it is verified before use.
 """
 
 import errno
@@ -13,98 +13,105 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
 
 from osc_containers.fs import atomic, ranges
-from osc_containers.prefetch import cache
+from osc_containers.prefetch import cache, checksum_cache
 
 _SUFFIX = ".part"
-_KEPT = 14 * 24 * 3600
-"""Seconds after which what no run used is removed."""
-_SECTOR = 512  # what stat(2) counts blocks in
-_FICLONE = 0x40049409  # linux/fs.h; Python has no name for it
-_UNRESVSP = 0x40305829  # FS_IOC_UNRESVSP of linux/falloc.h, with its `struct space_resv`
+_UNUSED_LIMIT = 14 * 24 * 3600
+"""Seconds after which a file that no run used is removed from the cache."""
+_SECTOR = 512  # The unit of st_blocks (stat(2)).
+_FICLONE = 0x40049409  # From linux/fs.h; Python has no name for it.
+_UNRESVSP = 0x40305829  # FS_IOC_UNRESVSP of linux/falloc.h, with its `struct space_resv`.
 _SPACE = struct.Struct("=hh4xqq24x")
-_OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN = os.O_RDWR | os.O_CREAT
 
-Range = tuple[int, int]
-"""The offsets of a first byte and of the byte after the last."""
+Range: TypeAlias = tuple[int, int]
+"""The offsets of the first byte and of the byte after the last."""
 
 
 @contextmanager
 def part(target: Path, key: str, size: int) -> Iterator[int]:
-    """Open the part for `target`, of `size` bytes; it takes that name, with mode 0644, when the block ends well.
+    """Open a partial file of `size` bytes, which is renamed to `target`, with mode 0644, if the block succeeds.
 
-    `key` says what the content will be: a part that was left over for the same key is gone on with. When the block
-    fails, a part in the cache stays, and one beside the target is removed.
+    `key` identifies the content: a file that an earlier run left for the same key is continued. If the block fails, a
+    file in the cache stays there, and one beside the target is removed.
     """
-    kept = _open_kept(target, key, size)
-    path, descriptor = kept or _open_beside(target)
-    try:
-        if not kept:
+    with ExitStack() as stack:
+        directory, name, descriptor = _open_cached(target, key, size, stack) or _open_beside(target, stack)
+        is_cached = directory is not None
+        try:
+            if not is_cached:
+                with atomic.naming(target):
+                    _set_size(descriptor, size)
+            yield descriptor
             with atomic.naming(target):
-                _give_size(descriptor, size)
-        yield descriptor
-        with atomic.naming(target):
-            if _is_at(path, descriptor):
-                atomic.set_mode(descriptor, 0o644)
-                path.replace(target)
-            else:  # somebody cleared the cache, and another run may have a part of that name by now
-                with atomic.new_file(target) as copy:
-                    ranges.copy_range(descriptor, 0, copy, 0, size)
-    except BaseException:
-        with suppress(OSError):
-            if kept:
-                _give_back(descriptor, size)
-            else:
-                path.unlink()
-        raise
-    finally:
-        os.close(descriptor)
+                if _is_at(name, descriptor, directory):
+                    atomic.set_mode(descriptor, 0o644)
+                    os.rename(name, target, src_dir_fd=directory)
+                else:
+                    # Somebody cleared the cache, and another run may have created a file of the same name by now.
+                    with atomic.new_file(target) as copy:
+                        ranges.copy_range(descriptor, 0, copy, 0, size)
+        except BaseException:
+            with suppress(OSError):
+                if is_cached:
+                    _release(descriptor, size)
+                else:
+                    os.unlink(name)
+            raise
 
 
-def _open_kept(target: Path, key: str, size: int) -> tuple[Path, int] | None:
-    """Open the part in the cache, unless another run has it or anything is wrong there."""
-    if (directory := _cache_for(target)) is None:
-        return None
-    path = directory / f"{key}{_SUFFIX}"
-    with suppress(OSError), ExitStack() as stack:
-        descriptor = os.open(path, _OPEN, 0o600)
-        stack.callback(os.close, descriptor)
-        if _hold(descriptor, path):
-            _give_size(descriptor, size)
-            stack.pop_all()
-            return path, descriptor
+def _open_cached(target: Path, key: str, size: int, stack: ExitStack) -> tuple[int | None, str, int] | None:
+    """Open the file in the cache; None if another run uses it, or if anything is wrong there."""
+    with suppress(OSError), ExitStack() as own:
+        directory = _open_cache_for(target)
+        own.callback(os.close, directory)
+        name = f"{key}{_SUFFIX}"
+        descriptor = cache.open_file(name, _OPEN, directory)
+        own.callback(os.close, descriptor)
+        if _try_lock(descriptor, name, directory):
+            _set_size(descriptor, size)
+            stack.push(own.pop_all())
+            return directory, name, descriptor
     return None
 
 
-def _open_beside(target: Path) -> tuple[Path, int]:
-    path = Path(atomic.temporary_name(target))
+def _open_beside(target: Path, stack: ExitStack) -> tuple[int | None, str, int]:
+    name = atomic.temporary_name(target)
     with atomic.naming(target):
-        return path, os.open(path, _OPEN, 0o600)
+        descriptor = os.open(name, _OPEN | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    stack.callback(os.close, descriptor)
+    return None, name, descriptor
 
 
 def reusable_bytes(target: Path, key: str) -> int:
-    """Return how many bytes of the disk the part for `target` has already, if an earlier run left one over."""
-    directory = _cache_for(target)
-    return _room(directory / f"{key}{_SUFFIX}") if directory else 0
+    """Return how many bytes of the disk the partial file for `target` already has."""
+    return sum(size for name, size in _files_for(target) if name == f"{key}{_SUFFIX}")
 
 
 def stale_bytes(target: Path, keys: Collection[str]) -> tuple[Path, int] | None:
-    """Return where runs left parts on the disk of `target`, and how many bytes those of other keys have there."""
-    if (directory := _cache_for(target)) is None:
-        return None
-    return directory, sum(_room(path) for path in directory.glob(f"*{_SUFFIX}") if path.stem not in keys)
+    """Return where partial files are on the file system of `target`, and how many bytes those of other keys have."""
+    names = {f"{key}{_SUFFIX}" for key in keys}
+    size = sum(size for name, size in _files_for(target) if name not in names)
+    return (cache.directory(), size) if size else None
 
 
-def _room(path: Path) -> int:
-    try:
-        return path.lstat().st_blocks * _SECTOR
-    except FileNotFoundError:
-        return 0
+def _files_for(target: Path) -> Iterator[tuple[str, int]]:
+    """Yield name and allocated bytes of each partial file that can be renamed to `target`."""
+    with suppress(OSError):
+        directory = _open_cache_for(target)
+        try:
+            for entry in os.scandir(directory):
+                if entry.name.endswith(_SUFFIX):
+                    yield entry.name, entry.stat(follow_symlinks=False).st_blocks * _SECTOR
+        finally:
+            os.close(directory)
 
 
-def _give_size(descriptor: int, size: int) -> None:
-    # A new file is not cut to nothing first: ext4 would then write all of it when it is closed (auto_da_alloc).
+def _set_size(descriptor: int, size: int) -> None:
+    # A new file is not truncated to nothing first: ext4 would then write all of it when it is closed (auto_da_alloc).
     if os.fstat(descriptor).st_size not in (0, size):
         os.ftruncate(descriptor, 0)
     os.ftruncate(descriptor, size)
@@ -112,27 +119,27 @@ def _give_size(descriptor: int, size: int) -> None:
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Have the file system find the place for a new file at once, where it can do that and have it remain a hole.
+    """Allocate the blocks of a new file at once, if the file system can do that and the file remains a hole.
 
-    To find it for each page that is written takes a tenth of all processor time. What shares blocks with another file
-    (ioctl_ficlone(2)) needs no place.
+    Allocating them for each page that is written takes a tenth of all processor time. A file that shares the blocks of
+    another (ioctl_ficlone(2)) needs none.
     """
     block = os.fstat(descriptor).st_blksize
     if size <= block or not _is_hole(descriptor, size) or supports_reflink(descriptor):
         return
-    # Where the file system does not know how to, glibc writes to each block instead (posix_fallocate(3)).
+    # If the file system cannot do that, glibc writes to each block instead (posix_fallocate(3)).
     with suppress(OSError):
         os.posix_fallocate(descriptor, 0, block)
         if _is_hole(descriptor, block):
             os.posix_fallocate(descriptor, block, size - block)
             return
-    # Perhaps for want of space: who writes says that better, and nothing is kept for what does not come.
+    # There may be too little space. The code that writes reports that better.
     os.ftruncate(descriptor, 0)
     os.ftruncate(descriptor, size)
 
 
-def _give_back(descriptor: int, size: int) -> None:
-    """Give back what was found for bytes that did not come; they are a hole all the same."""
+def _release(descriptor: int, size: int) -> None:
+    """Free the blocks that were allocated for bytes that were not written; they remain a hole."""
     reached = 0
     for first, end in (*_extents(descriptor, 0, size), (size, size)):
         if reached < first:
@@ -145,7 +152,7 @@ def _is_hole(descriptor: int, size: int) -> bool:
 
 
 def supports_reflink(descriptor: int) -> bool:
-    """Tell whether the file system lets two files have the same blocks (btrfs, XFS)."""
+    """Tell whether two files can share blocks on this file system (btrfs, XFS)."""
     try:
         fcntl.ioctl(descriptor, _FICLONE, descriptor)
     except OSError as error:
@@ -153,49 +160,57 @@ def supports_reflink(descriptor: int) -> bool:
     return True
 
 
-def _cache_for(target: Path) -> Path | None:
-    """Return the directory for parts in the user's cache, if a file can be moved from there to `target`."""
+def _open_cache_for(target: Path) -> int:
+    """Open the directory for partial files in the user's cache.
+
+    :raises OSError: there is none, or files cannot be renamed from there to `target`.
+    """
+    directory = cache.open_directory()
     try:
-        directory = cache.directory()
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if directory.stat().st_dev != target.parent.stat().st_dev or not os.access(directory, os.W_OK):
-            return None
-        # Two mounts of one file system are one device, and yet no file is moved from one to the other. The kernel says
-        # that before it looks for the name.
-        nothing = Path(atomic.temporary_name(target))
+        # Files cannot be renamed between two file systems, nor between two mounts of the same one. The kernel checks
+        # that before it looks up the name, so a file that does not exist is enough to find out.
+        missing = atomic.temporary_name(target)
         with suppress(FileNotFoundError):
-            os.rename(directory / nothing.name, nothing)
-    except OSError:
-        return None
+            os.rename(os.path.basename(missing), missing, src_dir_fd=directory)
+    except BaseException:
+        os.close(directory)
+        raise
     return directory
 
 
 def remove_stale() -> None:
-    """Remove what no run used for two weeks from the cache: parts, and sums of files."""
-    with suppress(OSError):
-        directory = cache.directory()
-        for path in (*directory.glob(f"*{_SUFFIX}"), *directory.glob("sums/*")):
-            with suppress(OSError):  # one that cannot be removed keeps no other
-                if path.stat().st_mtime < time.time() - _KEPT:
-                    _remove_unused(path)
+    """Remove partial files and checksums that no run used for two weeks."""
+    for name in ("", checksum_cache.DIRECTORY):
+        with suppress(OSError):
+            directory = cache.open_directory(name, create=False)
+            try:
+                for entry in os.scandir(directory):
+                    # A file that cannot be removed must not keep others.
+                    with suppress(OSError):
+                        _remove_if_stale(entry, directory)
+            finally:
+                os.close(directory)
 
 
-def _remove_unused(path: Path) -> None:
-    """Remove a file unless a run has it: the clock may have jumped since that began."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _remove_if_stale(entry: "os.DirEntry[str]", directory: int) -> None:
+    is_ours = entry.name.endswith(_SUFFIX) or not entry.is_dir(follow_symlinks=False)
+    if not is_ours or entry.stat(follow_symlinks=False).st_mtime >= time.time() - _UNUSED_LIMIT:
+        return
+    descriptor = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     try:
+        # A run may still use the file: the clock may have jumped since the run began.
         try:
-            is_unused = _hold(descriptor, path)
-        except OSError:  # without locks no run has a part here
+            is_unused = _try_lock(descriptor, entry.name, directory)
+        except OSError:  # Without locks, no run has a partial file here.
             is_unused = True
         if is_unused:
-            path.unlink()
+            os.unlink(entry.name, dir_fd=directory)
     finally:
         os.close(descriptor)
 
 
-def _hold(descriptor: int, path: Path) -> bool:
-    """Lock an open part; False where another run has it, or moved it away in the meantime.
+def _try_lock(descriptor: int, name: str, directory: int) -> bool:
+    """Lock an open file; return False if another run has it, or renamed it in the meantime.
 
     :raises OSError: the file system has no locks (some NFS).
     """
@@ -203,57 +218,59 @@ def _hold(descriptor: int, path: Path) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    return _is_at(path, descriptor)
+    return _is_at(name, descriptor, directory)
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
+def _is_at(name: str, descriptor: int, directory: int | None) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
+        return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=directory, follow_symlinks=False))
     except OSError:
         return False
 
 
 def written_ranges(descriptor: int, start: int, stop: int) -> list[Range]:
-    """Return what an earlier run seems to have written of the bytes from `start` to `stop`; verify before use.
+    """Return the ranges between `start` and `stop` that an earlier run seems to have written; verify before use.
 
-    File systems keep holes in blocks, so a block at the edge of a hole may be written in part: it does not count. Nor
-    does one that the bytes share with their neighbours, unless there is more in it of them than zeros.
+    Holes consist of whole blocks, so a block beside a hole may be written only in part, and does not count. A block
+    that the range shares with its neighbours counts only if the range has more than zeros in it.
     """
     block = os.fstat(descriptor).st_blksize
     head = min(start + -start % block, stop)
     tail = max(stop - stop % block, start)
-    found = []
+    written = []
     for first, end in _extents(descriptor, start, stop):
-        begin = max(first + block, head) if first > start else start if _is_more(descriptor, start, head) else head
-        finish = min(end - block, tail) if end < stop else stop if _is_more(descriptor, tail, stop) else tail
+        at_start = start if _has_data(descriptor, start, head) else head
+        at_end = stop if _has_data(descriptor, tail, stop) else tail
+        begin = at_start if first <= start else max(first + block, head)
+        finish = at_end if end >= stop else min(end - block, tail)
         if begin < finish:
-            found.append((begin, finish))
-    return found
+            written.append((begin, finish))
+    return written
 
 
 def is_full(descriptor: int, start: int, stop: int) -> bool:
     """Tell whether there is no hole between `start` and `stop`."""
-    reached = start
+    position = start
     for first, end in _extents(descriptor, start, stop):
-        if first > reached:
+        if first > position:
             return False
-        reached = end
-    return reached >= stop
+        position = end
+    return position >= stop
 
 
-def _is_more(descriptor: int, start: int, stop: int) -> bool:
-    """Tell whether there is more than zeros between `start` and `stop`; there is no less than nothing."""
+def _has_data(descriptor: int, start: int, stop: int) -> bool:
+    """Tell whether there is anything but zeros between `start` and `stop`; an empty range counts as data."""
     return start == stop or any(os.pread(descriptor, stop - start, start))
 
 
 def _extents(descriptor: int, start: int, stop: int) -> Iterator[Range]:
+    """Yield the extents with data that overlap the range; the first one may begin before what is yielded."""
     position = start
     while position < stop:
         try:
             first = os.lseek(descriptor, position, os.SEEK_DATA)
-        except OSError:  # ENXIO: nothing but a hole follows
+        except OSError:  # ENXIO: only a hole follows.
             return
-        # What holds `position` may begin before it, and SEEK_DATA does not say where.
         end = os.lseek(descriptor, first, os.SEEK_HOLE)
         if first < stop:
             yield first, end

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from osc_containers.prefetch import partial_file
+from osc_containers.prefetch import checksum_cache, partial_file
 from tests.support import images
 from tests.support.fake_source import FakeSource
 from tests.support.prefetch_run import APP, WEB, run_prefetch, want
@@ -137,3 +138,53 @@ def test_what_is_stale_and_cannot_be_removed_keeps_no_other() -> None:
         "sums",
         "sums/directory",
     ]
+
+
+def make_writable(path: Path) -> None:
+    path.chmod(0o666 | path.stat().st_mode)
+
+
+def add_name(path: Path) -> None:
+    os.link(path, path.with_name("second"))
+
+
+def give_away(path: Path) -> None:
+    os.chown(path, 4711, 4711)
+
+
+def replace_by_link(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("expose", [make_writable, add_name, give_away, replace_by_link])
+def test_a_partial_file_that_others_can_change_is_not_used(tmp_path: Path, expose: Callable[[Path], object]) -> None:
+    path = cache() / f"{KEY}.part"
+    path.write_bytes(b"x" * 10)
+    path.chmod(0o600)
+    expose(path)
+    with partial_file.part(tmp_path / "x.ociarchive", KEY, 10) as descriptor:
+        assert os.pread(descriptor, 10, 0) == bytes(10)
+    assert path.exists()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("expose", [make_writable, give_away, replace_by_link])
+@pytest.mark.parametrize("name", ["", "sums"])
+def test_a_cache_directory_that_others_can_change_is_not_used(
+    tmp_path: Path, expose: Callable[[Path], object], name: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"content")
+    os.utime(file, STALE)
+    directory = cache() / "sums"
+    directory.mkdir(mode=0o700)
+    status = file.stat()
+    fields = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    entry = directory / "-".join(f"{field:x}" for field in fields)
+    entry.write_text("0" * 64)
+    entry.chmod(0o600)
+    assert checksum_cache.sha256_of(file) == "0" * 64
+    expose(cache() / name)
+    assert checksum_cache.sha256_of(file) == hashlib.sha256(b"content").hexdigest()
