@@ -54,17 +54,6 @@ OPEN = {
     "osc_file_that_is_none": "the files in .osc are read whatever they are",
     "osc_signs_for_another_server": "an option in .osc, and a server that the user's configuration does not know",
     "osc_hides_what_git_shows": "an .osc counts in a work tree of git",
-    "lock_with_another_image_is_accepted[verify": "the index document is not in the package",
-    "lock_with_another_image_is_accepted[prefetch --locked": "the index document is not in the package",
-    "lock_with_another_image_is_accepted[inject": "the index document is not in the package",
-    "lock_with_another_image_is_accepted[service": "the index document is not in the package",
-    "lock_with_another_image_is_accepted[outdated-index": "the index document is not in the package",
-    "lock_with_another_image_is_accepted[outdated-manifest": "the index document is not in the package",
-    "lock_with_another_image_is_accepted[outdated-pinned]": "the index document is not in the package",
-    "lock_with_another_image_is_accepted[outdated-one architecture": "the index document is not in the package",
-    "lock_with_another_image_stays[index": "the index document is not in the package",
-    "lock_with_another_image_stays[pinned]": "the index document is not in the package",
-    "lock_with_another_image_stays[one architecture": "the index document is not in the package",
     **{
         f"bundle_with_something_else[{kind}": "only the archives in a bundle are compared"
         for kind in (
@@ -90,11 +79,6 @@ OPEN = {
     "private_image_of_an_engine": "places outside of the package are like others",
     "private_image_is_not_mentioned": "places outside of the package are like others",
     "image_comes_by_the_login_of_the_victim": "logins are not mentioned",
-    "cache_of_another_user[part": "whose the cache is, and who can write to it, is not asked",
-    "cache_of_another_user[open part": "whose the cache is, and who can write to it, is not asked",
-    "cache_of_another_user[directory of another": "whose the cache is, and who can write to it, is not asked",
-    "cache_of_another_user[open directory": "whose the cache is, and who can write to it, is not asked",
-    "remembered_sum_of_another_user": "whose the cache is, and who can write to it, is not asked",
     **{
         f"public_registry_leads_inside[redirect of a blob-{kind}": "not every spelling of an internal address is known"
         for kind in (
@@ -110,8 +94,6 @@ OPEN = {
     "names_of_files[check-options-others": "hints do not write ./ before a dash",
     "prefetch_removes_what_a_lock_names": "every archive that a lock names is taken for ours",
     "lock_on_the_directory": "the lock is on the directory, which everybody can hold who can read it",
-    "archive_with_something_else[verify-data at the end": "the zeros at the end of an archive are not compared",
-    "archive_with_something_else[inject-data at the end": "the zeros at the end of an archive are not compared",
     "overlay_archive_in_a_build_root[name of a host": "tar takes a name with a colon for one of another host",
 }
 """Attacks that succeed, and why: how the names of the tests begin, after `test_`; whole names and parameters."""
