@@ -18,7 +18,15 @@ from tests.support.fault_registry import FaultRegistry
 
 pytest_plugins = ("tests.support.e2e.debs", "tests.support.e2e.builds", "tests.support.kiwi_peer")
 
-_FOREIGN = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "BUILD_ARCH")
+_FOREIGN = (
+    "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME",
+    "XDG_CACHE_HOME",
+    "XDG_STATE_HOME",
+    "REGISTRY_AUTH_FILE",
+    "DOCKER_CONFIG",
+    "BUILD_ARCH",
+)
 
 
 # No test is timed: a busy machine is no bug. The same examples every time: a failure can be had again.

@@ -24,7 +24,7 @@ FOREIGN = {
     "requests": {f"registry.{name}" for name in ("errors", "response", "session")},
     "urllib3": {f"registry.{name}" for name in ("config.proxy", "connection", "errors", "response", "session")},
     "lxml": {"formats.xml_reader"},
-    "platformdirs": {"prefetch.cache"},
+    "platformdirs": {"obs.run_lock", "prefetch.cache"},
     "rich": {"cli.progress"},
     "argcomplete": {"cli.main"},
 }

@@ -4,8 +4,6 @@ osc and the source server give the files of a service that runs automatically th
 next run osc puts them into `.old` (osc/obs_scm/serviceinfo.py), and the server does the same (bs_service).
 """
 
-import errno
-import fcntl
 import logging
 import os
 import re
@@ -14,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
 
-from osc_containers.errors import Error, LockError
+from osc_containers.errors import LockError
 from osc_containers.formats import cpio
 from osc_containers.fs import atomic
 from osc_containers.kiwi import description
@@ -22,14 +20,13 @@ from osc_containers.kiwi.description import Description
 from osc_containers.lock import lockfile
 from osc_containers.lock.archive_names import ARCHIVE_SUFFIX
 from osc_containers.lock.lockfile import Lock
-from osc_containers.obs import service_file
+from osc_containers.obs import run_lock, service_file
 from osc_containers.obs.parameters import PREFETCH
 from osc_containers.obs.service_file import Entry
 
 logger = logging.getLogger(__name__)
 
 _HOLDING = (ARCHIVE_SUFFIX, cpio.FILE_NAME)
-_NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _PREFIX = re.compile(r"_service:(?:[^:/]+:)*")
 
 
@@ -133,43 +130,19 @@ class Package:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep other runs out of the package while the block runs; nothing is written for it.
+        """Keep other runs out of the package while the block runs; nothing is written to the package for it.
 
-        What runs that were killed left under temporary names is removed: nobody else can know what it is.
-        Where the file system locks no directories (NFS), it keeps nobody out.
+        Temporary files of runs that were killed are removed first.
 
-        :raises Error: another process holds it; it is named.
+        :raises Error: another run of this user is in the package; or as `run_lock.hold`.
         """
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                who = _holder(os.fstat(descriptor))
-                raise Error(f"{self.directory}: {who} works in this package; wait until it has ended") from None
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-            else:
+        with run_lock.hold(self.directory) as is_alone:
+            if is_alone:
                 atomic.remove_abandoned(self.directory)
             yield
-        finally:
-            os.close(descriptor)
 
 
 @cache
 def _warn_of_newer(path: Path) -> None:
     """Warn once in a run, however often the lock is read."""
     logger.warning("%s: it was written by a newer release, which may say more than this one reads", lockfile.FILE_NAME)
-
-
-def _holder(directory: os.stat_result) -> str:
-    """Find who holds the lock: /proc/locks has lines like `1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF`."""
-    try:
-        lines = Path("/proc/locks").read_text("ascii").splitlines()
-    except OSError:
-        return "another process"
-    for fields in map(str.split, lines):
-        if "FLOCK" in fields and any(field.endswith(f":{directory.st_ino}") for field in fields):
-            return f"process {fields[fields.index('FLOCK') + 3]}"
-    return "another process"

@@ -1,6 +1,8 @@
 """A package gives its lock and archives, from wherever osc left them, and is one run's alone."""
 
+import fcntl
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -147,7 +149,7 @@ def other_run(directory: Path) -> Iterator[int]:
 def test_the_second_run_is_told_who_is_the_first(tmp_path: Path) -> None:
     package = Package(tmp_path)
     with other_run(tmp_path) as pid:
-        message = f"{tmp_path}: process {pid} works in this package; wait until it has ended"
+        message = f"{tmp_path}: in use by process {pid}; wait until it has ended"
         with pytest.raises(Error, match=exactly(message)), package.hold():
             pass
         (tmp_path / "other").mkdir()
@@ -163,6 +165,59 @@ def test_a_package_is_free_again_when_a_run_fails(tmp_path: Path) -> None:
     for _ in range(2):
         with all_closed(), pytest.raises(ZeroDivisionError), package.hold():
             raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("kind", [fcntl.LOCK_SH, fcntl.LOCK_EX])
+def test_a_lock_that_a_reader_can_hold_is_only_noted(
+    tmp_path: Path, kind: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    abandoned = Path(atomic.temporary_name(tmp_path / "x"))
+    abandoned.touch()
+    reader = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(reader, kind)
+    with Package(tmp_path).hold():
+        assert abandoned.exists()  # it may belong to a run of the other user
+        with pytest.raises(Error, match=f": in use by process {os.getpid()};"), Package(tmp_path).hold():
+            pass
+    os.close(reader)
+    assert caplog.messages == [f"{tmp_path}: process {os.getpid()} has a lock on this directory, which is ignored"]
+
+
+def test_the_lock_file_is_private_and_goes_with_the_run(tmp_path: Path) -> None:
+    locks = Path.home() / ".local/state/osc-containers/locks"
+    with Package(tmp_path).hold():
+        (lock,) = locks.iterdir()
+        assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+        assert stat.S_IMODE(locks.stat().st_mode) == 0o700
+    assert os.listdir(locks) == []
+
+
+def make_open_directory(path: Path) -> None:
+    path.mkdir()
+    path.chmod(0o777)
+
+
+@pytest.mark.parametrize("make", [Path.touch, make_link_to_fifo, make_open_directory])
+def test_without_a_lock_file_a_run_only_warns(
+    tmp_path: Path, make: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    locks = Path.home() / ".local/state/osc-containers/locks"
+    locks.parent.mkdir(parents=True)
+    make(locks)
+    with Package(tmp_path).hold():
+        pass
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path}: cannot be locked against a second run at the same time: {locks}: ")
+
+
+def test_a_lock_file_that_others_can_open_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    locks = Path.home() / ".local/state/osc-containers/locks"
+    with Package(tmp_path).hold():
+        (lock,) = locks.iterdir()
+    lock.touch(mode=0o644)
+    with Package(tmp_path).hold():
+        pass
+    assert "it is not a file that only this user can open; remove it" in caplog.text
 
 
 def test_a_package_that_is_not_there_cannot_be_held(tmp_path: Path) -> None:
