@@ -12,7 +12,7 @@ from pathlib import Path
 from osc_containers.errors import DescriptionError, Error, LockError
 from osc_containers.formats import cpio, human
 from osc_containers.fs import atomic, ranges
-from osc_containers.lock import lockfile
+from osc_containers.lock import archive_names, lockfile
 from osc_containers.lock.lockfile import Lock, LockedReference
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import ImageRequest
@@ -146,10 +146,16 @@ def _report(old: Lock, new: Lock) -> None:
 
 
 def _prune(package: Package, old: Lock, new: Lock, output: Output) -> None:
-    """Remove the files that the new lock no longer needs: osc never removes what a service wrote."""
+    """Remove the files that the new lock no longer needs: osc never removes what a service wrote.
+
+    A lock that somebody else wrote may name any file, so the names are computed from its references, not read from it.
+    """
     archives = {entry.archive.name for _, _, entry in new.images()}
-    earlier = {entry.archive.name for _, _, entry in old.images()}
-    for name in sorted({*archives, *earlier, cpio.FILE_NAME} - output.file_names(archives)):
+    ours = {cpio.FILE_NAME}
+    for lock in (old, new):
+        names = archive_names.flatten(lock.references)
+        ours |= {archive_names.archive(names[reference], arch) for reference, arch, _ in lock.images()}
+    for name in sorted(ours - output.file_names(archives)):
         path = package.directory / name
         if path.is_file():
             path.unlink()

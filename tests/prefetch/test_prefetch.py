@@ -384,10 +384,21 @@ def test_names_that_are_taken_are_said_before_anything_is_fetched(
     assert sorted((tmp_path / "outdir").iterdir()) == taken
 
 
+def test_a_file_that_only_a_lock_names_is_not_removed(tmp_path: Path) -> None:
+    run_prefetch(FakeSource({APP: images.small("app"), WEB: images.small("web")}), tmp_path, *want(APP, WEB))
+    lock = tmp_path / "containers.lock"
+    (web,) = (path for path in tmp_path.glob("*.ociarchive") if "web" in path.name)
+    precious = web.rename(tmp_path / "precious.ociarchive")
+    lock.write_text(lock.read_text().replace(web.name, precious.name))
+    run_prefetch(FakeSource({APP: images.small("app")}), tmp_path, *want(APP))
+    assert precious.exists()
+    assert "web" not in lock.read_text()
+
+
 def test_a_second_run_at_the_same_time_says_who_is_at_work(tmp_path: Path) -> None:
     with (
         Package(tmp_path).hold(),
-        pytest.raises(Error, match=rf"process {os.getpid()} works in this package; wait until it has ended"),
+        pytest.raises(Error, match=rf"in use by process {os.getpid()}; wait until it has ended"),
     ):
         run_prefetch(FakeSource({APP: images.small("app")}), tmp_path, *want(APP))
 

@@ -92,8 +92,6 @@ OPEN = {
     "registry_on_this_machine_leads_elsewhere": "a registry on loopback may lead everywhere",
     "registry_that_is_blocked_in_other_letters": "names of registries are compared letter by letter",
     "names_of_files[check-options-others": "hints do not write ./ before a dash",
-    "prefetch_removes_what_a_lock_names": "every archive that a lock names is taken for ours",
-    "lock_on_the_directory": "the lock is on the directory, which everybody can hold who can read it",
     "overlay_archive_in_a_build_root[name of a host": "tar takes a name with a colon for one of another host",
 }
 """Attacks that succeed, and why: how the names of the tests begin, after `test_`; whole names and parameters."""
