@@ -1,7 +1,7 @@
 """osc plugin: `osc containers ...` runs the program `osc-containers` of the same installation.
 
-osc runs every file of its plugin directories at every start, in its own interpreter, which is Python 3.6 on some
-systems. So this file stays in that syntax and imports nothing of ours: whatever is missing, other osc commands work.
+osc imports every plugin at every start, in its own interpreter, which is Python 3.6 on some systems. This file therefore
+uses the syntax of that version and does not import our library: if anything is missing, other osc commands still work.
 """
 
 import argparse
@@ -15,12 +15,13 @@ except ImportError:  # osc before 1.0 has no command classes
     OscCommand = None
 
 
-# osc cannot start at all with two commands of one name: a second copy of this file, or osc's own, one day.
+# With two commands of the same name osc does not start: there may be two copies of this file, or one day osc may have a
+# command of this name itself.
 if OscCommand and not any(command.name == "containers" for command in OscCommand.__subclasses__()):
 
     class ContainersCommand(OscCommand):
         """
-        Prefetch, pin and verify the containers that a kiwi description names
+        Prefetch, pin and verify the containers of a kiwi description
 
         `osc containers --help` lists the sub-commands, `osc containers COMMAND --help` explains one.
         """
@@ -28,7 +29,7 @@ if OscCommand and not any(command.name == "containers" for command in OscCommand
         name = "containers"
 
         def init_arguments(self):
-            # osc's own --help would not know our sub-commands
+            # osc's own --help does not know our sub-commands.
             self.add_argument("-h", "--help", dest="containers_help", action="store_true", help=argparse.SUPPRESS)
             self.add_argument("arguments", metavar="COMMAND ...", nargs=argparse.REMAINDER)
 
@@ -40,11 +41,11 @@ if OscCommand and not any(command.name == "containers" for command in OscCommand
             options = ["--help"] if args.containers_help else []
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
-            # In the place of osc, which would give the program a quarter of a second to tidy up after a Ctrl-C.
+            # Replace osc, which would otherwise give the program only a quarter of a second to clean up after a Ctrl-C.
             os.execv(program, [program] + options + args.arguments)
 
         def find_program(self):
-            """Return the program: installed beside this file, in this checkout, or anywhere in PATH."""
+            """Return the path of the program: from the same installation, this checkout, or PATH; None if there is none."""
             here = os.path.dirname(os.path.realpath(__file__))
             for beside in ("../../bin/osc-containers", "../.venv/bin/osc-containers"):
                 path = os.path.normpath(os.path.join(here, beside))

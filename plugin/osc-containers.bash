@@ -1,10 +1,10 @@
-# Completion in bash for `osc-containers` and for `osc containers`.
+# Bash completion for `osc-containers` and `osc containers`.
 #
-# The program completes itself, by argcomplete, which its Python needs. osc's own completion is a script that knows osc's
-# commands alone; it is asked for everything that is not ours. So this file must be read when the shell starts: it is for
-# /etc/bash_completion.d, or to be sourced in ~/.bashrc.
+# The program completes its own arguments if argcomplete is installed for its Python. For all other osc commands, this
+# calls osc's completion script, which does not know ours. Because it replaces the completion of osc, the file must be
+# read when the shell starts: install it to /etc/bash_completion.d, or source it in ~/.bashrc.
 
-_osc_containers_ask() { # LINE UP TO THE CURSOR
+_osc_containers_complete() { # LINE UP TO THE CURSOR
     local IFS=$'\013' LC_ALL=C
     COMPREPLY=($(
         COMP_LINE=$1 COMP_POINT=${#1} COMP_TYPE=$COMP_TYPE _ARGCOMPLETE=1 _ARGCOMPLETE_SHELL=bash \
@@ -15,7 +15,7 @@ _osc_containers_ask() { # LINE UP TO THE CURSOR
 
 _osc_containers() {
     local LC_ALL=C
-    _osc_containers_ask "${COMP_LINE:0:COMP_POINT}"
+    _osc_containers_complete "${COMP_LINE:0:COMP_POINT}"
 }
 
 _osc_containers_in_osc() {
@@ -23,7 +23,7 @@ _osc_containers_in_osc() {
     local line=${COMP_LINE:0:COMP_POINT}
     local osc='^[[:space:]]*[^[:space:]]+([[:space:]]+(-A|--apiurl|-c|--config)[[:space:]]+[^[:space:]]+|[[:space:]]+-[^[:space:]]+)*'
     if [[ $line =~ $osc[[:space:]]+containers([[:space:]].*)$ ]]; then
-        _osc_containers_ask "osc-containers${BASH_REMATCH[3]}"
+        _osc_containers_complete "osc-containers${BASH_REMATCH[3]}"
         return
     fi
     compopt +o nospace 2>/dev/null

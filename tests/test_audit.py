@@ -1,4 +1,4 @@
-"""What `make check` says of known vulnerabilities; a stand-in answers in place of pip-audit."""
+"""The report of known vulnerabilities, with a stub in place of pip-audit."""
 
 import json
 import subprocess
@@ -16,26 +16,28 @@ UNKNOWN = {"name": "urllib3", "skip_reason": "not found"}
 
 
 @pytest.mark.parametrize(
-    ("audited", "status", "expected"),
+    ("packages", "status", "expected"),
     [
-        ([GOOD, FOREIGN], 0, ["audit: 1 packages, 0 vulnerabilities, 0 could not be asked for"]),
-        ([GOOD, UNKNOWN], 0, ["audit: 2 packages, 0 vulnerabilities, 1 could not be asked for"]),
+        ([GOOD, FOREIGN], 0, ["audit: 1 packages, 0 vulnerabilities, 0 not in the database"]),
+        ([GOOD, UNKNOWN], 0, ["audit: 2 packages, 0 vulnerabilities, 1 not in the database"]),
         (
             [BAD],
             1,
             [
-                "audit: Platformdirs 2.0: PYSEC-1; mended in 2.1, 3.0",
-                "audit: 1 packages, 1 vulnerabilities, 0 could not be asked for",
+                "audit: Platformdirs 2.0: PYSEC-1; fixed in 2.1, 3.0",
+                "audit: 1 packages, 1 vulnerabilities, 0 not in the database",
             ],
         ),
-        (None, 0, ["audit: nobody was reached who knows vulnerabilities: no network"]),
+        (None, 0, ["audit: cannot reach the vulnerability database: no network"]),
     ],
 )
-def test_it_fails_for_what_is_known_alone(
-    tmp_path: Path, audited: Sequence[object] | None, status: int, expected: Sequence[str]
+def test_audit_fails_only_for_known_vulnerabilities(
+    tmp_path: Path, packages: Sequence[object] | None, status: int, expected: Sequence[str]
 ) -> None:
     answer = (
-        "import sys; sys.exit('no network')" if audited is None else f"print({json.dumps({'dependencies': audited})!r})"
+        "import sys; sys.exit('no network')"
+        if packages is None
+        else f"print({json.dumps({'dependencies': packages})!r})"
     )
     (tmp_path / "pip_audit.py").write_text(answer)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What descriptions, registries, trees and packages that mean harm can reach: nothing but a message."""
+"""Hostile descriptions, registries, trees and packages achieve nothing but a message."""
 
 import json
 import os
@@ -37,7 +37,7 @@ from tests.support.fake_source import FakeSource
 from tests.support.fault_registry import Exchange, Fault, FaultRegistry
 from tests.support.prefetch_run import APP, hashes, run_prefetch, want
 
-WEAPONS = (
+HOSTILE_NAMES = (
     "../app",
     "../../etc/cron.d/x",
     "/etc/passwd",
@@ -88,7 +88,7 @@ _IN_IMAGE = re.compile(r"/(?:var/tmp|usr/lib|usr/libexec|etc)(?:/[A-Za-z0-9_.@:-
 
 
 def xml(attributes: dict[str, str]) -> bytes:
-    """Write a description with one container; XML itself cannot hold some of the weapons."""
+    """Return a description with one container; some hostile characters cannot be written in XML."""
     section, container = (
         " ".join(
             f"{name}={quoteattr(value, {chr(10): '&#10;'})}" for name, value in attributes.items() if name in names
@@ -105,7 +105,7 @@ def xml(attributes: dict[str, str]) -> bytes:
 
 
 def outcome(attributes: dict[str, str]) -> None:
-    """Take a description all the way to files of an image, or see it refused."""
+    """Process a description up to the files in the image, or assert that it is refused properly."""
     try:
         found = description.parse(xml(attributes), Path("a.kiwi"), lambda name: b"")
         paths = overlay.assign_paths(found.of_architecture("x86_64"))
@@ -138,7 +138,7 @@ def outcome(attributes: dict[str, str]) -> None:
 
 
 def check_unit(text: str) -> None:
-    """See that every line of a unit is one that our templates have, with plain names in it."""
+    """Assert that every line of a unit comes from our templates, with plain names in it."""
     for line in text.splitlines():
         assert line.isprintable()
         assert re.fullmatch(r"(#.*|\[[A-Z][a-z]+\]|[A-Z][A-Za-z]+=.*|)", line), line
@@ -149,9 +149,9 @@ def check_unit(text: str) -> None:
 
 
 @pytest.mark.parametrize("attribute", _ATTRIBUTES)
-@pytest.mark.parametrize("weapon", WEAPONS, ids=ascii)
-def test_a_name_that_means_harm_is_refused_with_its_line_or_harmless(attribute: str, weapon: str) -> None:
-    outcome(_GOOD | {attribute: weapon})
+@pytest.mark.parametrize("name", HOSTILE_NAMES, ids=ascii)
+def test_hostile_name_is_refused_with_its_line_or_harmless(attribute: str, name: str) -> None:
+    outcome(_GOOD | {attribute: name})
 
 
 @given(st.sampled_from(_ATTRIBUTES), st.text("aA1/.:@%-_ \n\\'\"$\x1b\u202e;", max_size=12))
@@ -160,11 +160,11 @@ def test_any_name_is_refused_with_its_line_or_harmless(attribute: str, text: str
 
 
 @given(st.text(max_size=30))
-def test_what_is_printed_cannot_drive_a_terminal(text: str) -> None:
+def test_output_cannot_control_a_terminal(text: str) -> None:
     assert terminal.printable(text).isprintable()
 
 
-def test_a_newline_in_a_name_starts_no_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_newline_in_a_name_is_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "a\nosc-containers: all is well"
     finding = Finding(severity=Severity.ERROR, check="x", file=name, why=name, fix=f"rm -- '{name}'")
     (tmp_path / f"{name}.kiwi").write_text("<image/>")
@@ -182,8 +182,8 @@ def test_a_newline_in_a_name_starts_no_line(tmp_path: Path, capsys: pytest.Captu
 # Registries
 
 
-def said(registry: FaultRegistry, image: images.Image, directory: Path) -> Error | OSError:
-    """Prefetch an image that must not be had; return what is said."""
+def prefetch_error(registry: FaultRegistry, image: images.Image, directory: Path) -> Error | OSError:
+    """Prefetch an image that must be refused; return the message."""
     name = registry.push(image, "team/app:1")
     policy = Policy(attempts=2, first_delay=0.01, deadline=5)
     with Sources(directory, policy=policy) as sources:
@@ -198,9 +198,7 @@ def said(registry: FaultRegistry, image: images.Image, directory: Path) -> Error
 @pytest.mark.parametrize(
     "stall", [faults.stall_before, faults.stall_in_body, faults.status(429, {"Retry-After": "50"})]
 )
-def test_the_first_error_does_not_wait_for_what_others_wait_for(
-    registry: FaultRegistry, tmp_path: Path, stall: Fault
-) -> None:
+def test_first_error_does_not_wait_for_slow_hosts(registry: FaultRegistry, tmp_path: Path, stall: Fault) -> None:
     layers = [images.random_layer(name, 3_000_000) for name in ("gone", "stalls")]
     name = registry.push(images.image(*layers), "team/app:1")
     gone, stalls = (str(Digest.of(layer.content)) for layer in layers)
@@ -226,39 +224,37 @@ def test_the_first_error_does_not_wait_for_what_others_wait_for(
     assert hashes(tmp_path) == {}
 
 
-def changed(image: images.Image, **changes: object) -> images.Image:
-    """Return an image whose manifest says something else."""
+def with_manifest_fields(image: images.Image, **changes: object) -> images.Image:
+    """Return an image with these fields of its manifest replaced."""
     document = json.loads(image.raw)
     return replace(image, raw=json.dumps(document | changes).encode())
 
 
-def test_an_index_that_contains_itself_is_refused(registry: FaultRegistry, tmp_path: Path) -> None:
+def test_index_that_contains_itself_is_refused(registry: FaultRegistry, tmp_path: Path) -> None:
     index = images.index(images.small("app"))
     entry = {"mediaType": index.media_type, "digest": "sha256:" + "0" * 64, "size": 5}
     entry["platform"] = {"os": "linux", "architecture": "amd64"}
-    loop = changed(index, manifests=[entry])
+    loop = with_manifest_fields(index, manifests=[entry])
     registry.manifests["team/app", str(entry["digest"])] = (loop.raw, loop.media_type)
-    assert isinstance(said(registry, loop, tmp_path), VerificationError | RegistryError)
+    assert isinstance(prefetch_error(registry, loop, tmp_path), VerificationError | RegistryError)
     assert len(registry.requests) < 10
 
 
-def test_indexes_in_indexes_come_to_an_end(registry: FaultRegistry, tmp_path: Path) -> None:
+def test_nested_indexes_are_limited(registry: FaultRegistry, tmp_path: Path) -> None:
     made = images.small("app")
     for _ in range(50):
         made = replace(images.index(made), platform=images.AMD64)
-    assert "index inside" in str(said(registry, made, tmp_path))
+    assert "index inside" in str(prefetch_error(registry, made, tmp_path))
     assert len(registry.requests) < 20
 
 
 @pytest.mark.parametrize("size", [1 << 44, (1 << 63) - 1])
 @pytest.mark.parametrize("count", [1, 3])
-def test_layers_that_claim_terabytes_are_refused_before_anything_is_written(
-    registry: FaultRegistry, tmp_path: Path, size: int, count: int
-) -> None:
+def test_huge_layers_are_refused_before_writing(registry: FaultRegistry, tmp_path: Path, size: int, count: int) -> None:
     image = images.small("app")
     layer = json.loads(image.raw)["layers"][0]
     layers = [layer | {"size": size, "digest": f"sha256:{number:064x}"} for number in range(count)]
-    error = said(registry, changed(image, layers=layers), tmp_path)
+    error = prefetch_error(registry, with_manifest_fields(image, layers=layers), tmp_path)
     assert isinstance(error, OSError)
     assert error.filename is not None
     assert not any(request.target.endswith(str(layers[0]["digest"])) for request in registry.requests)
@@ -281,25 +277,25 @@ def test_layers_that_claim_terabytes_are_refused_before_anything_is_written(
     ],
     ids=lambda raw: ascii(raw[:30]),
 )
-def test_a_manifest_that_is_a_bomb_is_said_in_a_line(registry: FaultRegistry, tmp_path: Path, raw: bytes) -> None:
+def test_manifest_bomb_is_reported_in_one_line(registry: FaultRegistry, tmp_path: Path, raw: bytes) -> None:
     image = replace(images.small("app"), raw=raw)
-    error = said(registry, image, tmp_path)
+    error = prefetch_error(registry, image, tmp_path)
     assert isinstance(error, RegistryError)
     assert all(problem.isprintable() and len(problem) < 2000 for problem in error.problems)
 
 
-def test_a_config_that_is_not_for_the_manifest_is_refused(registry: FaultRegistry, tmp_path: Path) -> None:
+def test_config_that_contradicts_the_manifest_is_refused(registry: FaultRegistry, tmp_path: Path) -> None:
     image = images.small("app")
     config = json.loads(image.raw)["config"]
     for size in (0, 5, config["size"] + 1, 1 << 40):
-        said(registry, changed(image, config=config | {"size": size}), tmp_path)
+        prefetch_error(registry, with_manifest_fields(image, config=config | {"size": size}), tmp_path)
 
 
 # Trees
 
 
 def _hostile_root(root: Path, outside: Path) -> None:
-    """Make a root tree in which every directory that we use leads out of it."""
+    """Create a root tree in which every directory that we use is a symlink that leaves the tree."""
     (root / "usr/lib").mkdir(parents=True)
     (root / "var").symlink_to("/" * 3 + str(outside))
     (root / "usr/lib/systemd").symlink_to("../" * 12 + str(outside)[1:])
@@ -317,10 +313,10 @@ def snapshot(directory: Path) -> dict[str, tuple[int, int, bytes]]:
 
 
 @pytest.mark.parametrize("name", ["root", "link"])
-def test_injecting_into_a_hostile_tree_writes_nothing_outside(
+def test_inject_into_a_hostile_tree_writes_nothing_outside(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """The tree itself may be named by a link, as its user pleases."""
+    """The path of the tree itself may be a symlink."""
     package, root, outside = tmp_path / "package", tmp_path / "root", tmp_path / "outside"
     package.mkdir()
     outside.mkdir()
@@ -333,18 +329,18 @@ def test_injecting_into_a_hostile_tree_writes_nothing_outside(
     status = main(["inject", "--root", str(tmp_path / name), "--arch", "x86_64", str(package)])
     assert snapshot(outside) == before
     assert status == 0, capsys.readouterr().err
-    # Where the links lead in the image, which is below the root.
+    # Symlinks are resolved as in the image, below the root.
     inside = root / str(outside)[1:]
     assert sorted(inside.rglob("*.service"))
     for path in (root, *root.rglob("*")):
         assert path.lstat().st_uid == os.geteuid()
 
 
-# What the package itself holds
+# Files in the package
 
 
 @pytest.mark.parametrize("command", ["list", "verify", "prefetch", "inject --root out", "check", "outdated"])
-def test_a_package_cannot_slip_code_into_the_command(installed: Path, tmp_path: Path, command: str) -> None:
+def test_package_cannot_inject_code_into_the_command(installed: Path, tmp_path: Path, command: str) -> None:
     trap = tmp_path / "executed"
     code = f"open({str(trap)!r}, 'w')\nraise SystemExit('executed')\n"
     for module in ("requests", "lxml", "sitecustomize", "usercustomize", "json", "logging", "platformdirs", "rich"):
@@ -368,7 +364,7 @@ def test_a_package_cannot_slip_code_into_the_command(installed: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("mask", [0, 0o022, 0o077, 0o777])
-def test_files_of_a_package_have_their_modes_whatever_the_umask(tmp_path: Path, mask: int) -> None:
+def test_file_modes_do_not_depend_on_the_umask(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
         run_prefetch(FakeSource({APP: images.small("app")}), tmp_path, *want(APP))
@@ -378,8 +374,8 @@ def test_files_of_a_package_have_their_modes_whatever_the_umask(tmp_path: Path, 
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_what_is_not_finished_is_for_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A half archive is not readable by other users, and its name cannot be guessed."""
+def test_partial_files_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partial archive is not readable by other users, and its name cannot be guessed."""
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
     names = set()
     for _ in range(20):
@@ -393,7 +389,7 @@ def test_what_is_not_finished_is_for_nobody_else(tmp_path: Path, monkeypatch: py
         assert path.stat().st_mode & 0o7777 == 0o600
 
 
-def test_a_link_in_the_place_of_an_archive_is_replaced_and_not_followed(tmp_path: Path) -> None:
+def test_link_in_place_of_an_archive_is_replaced(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("x")
     package = tmp_path / "package"
@@ -411,7 +407,7 @@ def test_a_link_in_the_place_of_an_archive_is_replaced_and_not_followed(tmp_path
     assert not any(path.is_symlink() for path in package.iterdir())
 
 
-def test_a_link_in_the_cache_is_not_written_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_link_in_the_cache_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""What `make install` and `scripts/setup` do on a machine that is not prepared."""
+"""`make install`, `make uninstall`, `scripts/setup` and package builds on an unprepared machine."""
 
 import marshal
 import os
@@ -24,7 +24,7 @@ def make(target: str, *variables: str, umask: int = 0o022) -> "subprocess.Comple
     return subprocess.run(command, cwd=ROOT, env=environment, umask=umask, capture_output=True, text=True)
 
 
-def test_a_staged_tree_runs_where_it_is(tmp_path: Path) -> None:
+def test_staged_tree_runs_in_place(tmp_path: Path) -> None:
     stage = tmp_path / "a stage"
     assert make_install(f"DESTDIR={stage}", "PREFIX=/opt/x", f"PYTHON={sys.executable}").returncode == 0
     command = stage / "opt/x/bin/osc-containers"
@@ -34,12 +34,12 @@ def test_a_staged_tree_runs_where_it_is(tmp_path: Path) -> None:
     assert marshal.loads(compiled[16:]).co_filename == "/opt/x/lib/osc-containers/osc_containers/cli/main.py"
 
 
-def test_a_link_to_the_program_runs_it(installed: Path, tmp_path: Path) -> None:
+def test_link_to_the_program_runs_it(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(installed / "bin/osc-containers")
     assert subprocess.run([tmp_path / "link", "--version"], env=CLEAN, capture_output=True).returncode == 0
 
 
-def test_everybody_may_read_what_is_installed(tmp_path: Path) -> None:
+def test_installed_files_are_world_readable(tmp_path: Path) -> None:
     assert make_install(f"DESTDIR={tmp_path}", f"PYTHON={sys.executable}", umask=0o077).returncode == 0
     modes = {path.relative_to(tmp_path): path.stat().st_mode & 0o7777 for path in (tmp_path / "usr").rglob("*")}
     programs = {Path("usr/bin/osc-containers"), *(Path("usr/lib/obs/service", name) for name in _SERVICES)}
@@ -52,15 +52,15 @@ _SERVICES = ("kiwi_containers", "kiwi_containers_inject")
 
 
 @pytest.mark.parametrize("program", ["scripts/osc-containers", *(f"service/{name}" for name in _SERVICES)])
-def test_a_python_that_is_too_old_is_said(program: str) -> None:
+def test_old_python_is_reported(program: str) -> None:
     path = str(ROOT / program)
     as_old = f"import sys, runpy; sys.version_info = (3, 10, 13); runpy.run_path({path!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-I", "-c", as_old], env=CLEAN, capture_output=True, text=True)
-    said = f"{Path(program).name}: {sys.executable} is Python {sys.version.split()[0]}, expected 3.11 or newer\n"
-    assert (done.returncode, done.stderr) == (1, said)
+    message = f"{Path(program).name}: {sys.executable} is Python {sys.version.split()[0]}, expected 3.11 or newer\n"
+    assert (done.returncode, done.stderr) == (1, message)
 
 
-def test_what_an_older_version_had_is_gone(tmp_path: Path) -> None:
+def test_install_removes_files_of_an_older_version(tmp_path: Path) -> None:
     stale = tmp_path / "usr/lib/osc-containers/osc_containers/stale.py"
     stale.parent.mkdir(parents=True)
     stale.touch()
@@ -68,39 +68,39 @@ def test_what_an_older_version_had_is_gone(tmp_path: Path) -> None:
     assert not stale.exists()
 
 
-def test_uninstall_removes_what_install_added_and_nothing_else(tmp_path: Path) -> None:
-    kept = {tmp_path / "usr/lib/obs/service/download_files", tmp_path / "usr/lib/osc-plugins/other.py"}
-    for path in kept:
+def test_uninstall_removes_exactly_what_install_added(tmp_path: Path) -> None:
+    existing = {tmp_path / "usr/lib/obs/service/download_files", tmp_path / "usr/lib/osc-plugins/other.py"}
+    for path in existing:
         path.parent.mkdir(parents=True)
         path.touch()
     variables = f"DESTDIR={tmp_path}", f"PYTHON={sys.executable}"
     assert make("install", *variables).returncode == 0
     done = make("uninstall", *variables)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert {path for path in tmp_path.rglob("*") if not path.is_dir()} == kept
+    assert {path for path in tmp_path.rglob("*") if not path.is_dir()} == existing
 
 
-def test_uninstall_leaves_no_directory_that_only_we_used(tmp_path: Path) -> None:
+def test_uninstall_removes_empty_directories(tmp_path: Path) -> None:
     variables = f"DESTDIR={tmp_path}", f"PYTHON={sys.executable}"
     assert make("install", *variables).returncode == 0
     assert make("uninstall", *variables).returncode == 0
     assert list((tmp_path / "usr/lib").iterdir()) == []
 
 
-def test_a_python_that_lacks_something_is_said(tmp_path: Path) -> None:
-    """Not where a package is made: what it needs will be there when it is installed."""
+def test_missing_python_modules_are_reported(tmp_path: Path) -> None:
+    """There is no warning with DESTDIR: the dependencies come with the installation of the package."""
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     python, prefix = f"PYTHON={venv}/bin/python", f"PREFIX={tmp_path}/prefix"
     done = make_install(python, prefix, "DESTDIR=")
     missing = "lxml, requests, urllib3, platformdirs, rich"
-    said = f"warning: {venv}/bin/python lacks {missing}; install what is missing, or set PYTHON=…\n"
-    assert (done.returncode, done.stderr) == (0, said)
+    message = f"warning: {venv}/bin/python lacks {missing}; install them, or set PYTHON to another interpreter\n"
+    assert (done.returncode, done.stderr) == (0, message)
     assert make_install(python, prefix, f"DESTDIR={tmp_path}/stage").stderr == ""
 
 
-def test_setup_names_what_is_missing_where_it_cannot_install(tmp_path: Path) -> None:
-    """A machine without apt: a PATH that has nothing but what the script itself needs."""
+def test_setup_lists_missing_programs_without_apt(tmp_path: Path) -> None:
+    """A PATH with only the programs that the script itself needs stands for a machine without apt."""
     for name in ("bash", "dirname", "env"):
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
     environment = {"PATH": str(tmp_path), "PYTHON": sys.executable}
@@ -111,7 +111,7 @@ def test_setup_names_what_is_missing_where_it_cannot_install(tmp_path: Path) -> 
     assert lines[-1].endswith("install these first (Debian: sudo apt-get install docker-registry util-linux)")
 
 
-def test_setup_takes_no_old_python() -> None:
+def test_setup_refuses_an_old_python() -> None:
     environment = CLEAN | {"PYTHON": "false"}
     done = subprocess.run([ROOT / "scripts/setup", "check"], env=environment, capture_output=True, text=True)
     assert done.returncode == 1
@@ -119,10 +119,8 @@ def test_setup_takes_no_old_python() -> None:
 
 
 @pytest.mark.parametrize(("installed", "is_checked"), [(20_000, True), (0, False)])
-def test_an_rpm_build_checks_what_it_needs_where_packages_are_installed(
-    tmp_path: Path, installed: int, is_checked: bool
-) -> None:
-    """With stand-ins: the tests run on Debian, where rpm knows of none."""
+def test_rpm_build_checks_its_requirements(tmp_path: Path, installed: int, is_checked: bool) -> None:
+    """Stubs replace rpm and rpmbuild: on Debian, rpm has no packages in its database."""
     rpmbuild = f'echo "$@" >{tmp_path}/arguments; mkdir "${{2#_topdir }}/RPMS" "${{2#_topdir }}/SRPMS"'
     for name, script in (("rpm", f"seq {installed}"), ("rpmbuild", rpmbuild)):
         (tmp_path / name).write_text(f"#!/bin/sh -e\n{script}\n")

@@ -1,1 +1,1 @@
-"""Entry points: the console script, the two services, and what they print."""
+"""Entry points: the console script and its commands, the two source services, and their output."""

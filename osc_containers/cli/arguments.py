@@ -1,11 +1,9 @@
-"""Arguments that several commands have."""
+"""Arguments that several commands share."""
 
 import argparse
-import re
 import textwrap
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TypeAlias
 
 from osc_containers.errors import Error
 from osc_containers.obs import selection, service_file
@@ -13,50 +11,46 @@ from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import PREFETCH, SERVICES
 from osc_containers.oci import platform
 
-given, words = service_file.drop_empty, service_file.split_lists
-"""Read repeated options as the services read their parameters."""
+drop_empty, split_lists = service_file.drop_empty, service_file.split_lists
+"""Read the values of repeated options in the same way as the services read their parameters."""
 
 _HELP_WIDTH = 80
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+def describe(parser: argparse.ArgumentParser, text: str, example: str) -> None:
+    """Append `text` to the summary in the help of a command, add an example, and add the options -q and -v.
 
-def add_command(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], text: str, example: str
-) -> argparse.ArgumentParser:
-    """Add a command; the first sentence of `text` is what the list of commands says of it.
-
-    Paragraphs of `text` that begin with blanks stay as they are, the others are wrapped.
+    Paragraphs of `text` are wrapped, except those that start with a space.
     """
-    sentence = re.split(r"[.:](?:\s|$)", text, maxsplit=1)[0]
-    parser = commands.add_parser(
-        name,
-        help=sentence[0].lower() + sentence[1:],
-        description="\n\n".join(
-            part if part.startswith(" ") else textwrap.fill(part, _HELP_WIDTH) for part in text.split("\n\n")
-        ),
-        epilog=f"example:\n{example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    paragraphs = f"{parser.description}\n\n{text}".strip().split("\n\n")
+    parser.description = "\n\n".join(
+        each if each.startswith(" ") else textwrap.fill(each, _HELP_WIDTH) for each in paragraphs
     )
-    noise = parser.add_mutually_exclusive_group()
-    noise.add_argument(
-        "-q", "--quiet", dest="verbosity", action="store_const", const=-1, default=0, help="warnings and errors only"
+    parser.epilog = f"example:\n{example}"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "-q",
+        "--quiet",
+        dest="verbosity",
+        action="store_const",
+        const=-1,
+        default=0,
+        help="print only warnings and errors",
     )
-    noise.add_argument("-v", "--verbose", dest="verbosity", action="store_const", const=1, help="more of what is done")
-    parser.set_defaults(run=run, refuse=parser.error)
-    return parser
+    group.add_argument("-v", "--verbose", dest="verbosity", action="store_const", const=1, help="print more details")
 
 
 def add_package(parser: argparse.ArgumentParser) -> None:
-    """Add the package."""
+    """Add the directory of the package as a positional argument."""
     parser.add_argument(
         "directory", nargs="?", type=Path, default=Path(), metavar="DIR", help="package (default: this directory)"
     )
 
 
 def add_format(parser: argparse.ArgumentParser, *formats: str) -> None:
-    """Add the choice of an output format; the first is the default."""
-    parser.add_argument("--format", choices=formats, default=formats[0], help=f"default: {formats[0]}")
+    """Add the option for the output format; the first format is the default."""
+    parser.add_argument("--format", choices=formats, default=formats[0], help=f"output format (default: {formats[0]})")
 
 
 def add_parameters(
@@ -66,10 +60,10 @@ def add_parameters(
     *,
     service: str = PREFETCH,
 ) -> None:
-    """Add options for parameters of a service: for those in `names`, or else for all.
+    """Add the options for parameters of a service: for those in `names`, or for all.
 
-    What such an option does not say, the package's `_service` says. `defaults` has the texts for options that have
-    another default here than in the service.
+    An option that is not given takes its value from the package's `_service`. `defaults` has the help texts for
+    defaults that differ from those of the service.
     """
     for parameter in SERVICES[service].parameters.values():
         if names and parameter.name not in names:
@@ -90,12 +84,12 @@ def _architectures(**_: object) -> tuple[str, ...]:
 
 
 def _profiles(*, parsed_args: argparse.Namespace, **_: object) -> list[str]:
-    """Return the profiles of the package that is named so far."""
+    """Return the profiles of the package on the command line."""
     try:
         descriptions = selection.of_package(Package(getattr(parsed_args, "directory", Path()))).descriptions
     except (Error, OSError):
         return []
-    return [profile.name for found in descriptions for profile in found.profiles]
+    return [profile.name for each in descriptions for profile in each.profiles]
 
 
 _COMPLETERS = {"arch": _architectures, "profile": _profiles}

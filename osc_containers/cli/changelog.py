@@ -1,4 +1,4 @@
-"""Changes of containers as texts: for people at a terminal, and for the `.changes` file of a package."""
+"""Changes of containers as text: a table for people, and entries for the `.changes` file of a package."""
 
 import re
 import textwrap
@@ -9,14 +9,14 @@ from osc_containers.formats import human
 from osc_containers.lock.diff import Change, ImageChange, Version
 
 _WIDTH = 67
-"""Letters of a line in a `.changes` file, as osc's template has them (osc/core.py, `vc`: vc and its helpers)."""
+"""The line length of a `.changes` file, in characters, as in osc's template (osc/core.py, `vc`)."""
 
 _DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _HEADS = ("  ARCH", "OLD", "CREATED", "NEW", "CREATED", "LAYERS", "TO FETCH")
 
 
 def as_text(changes: Sequence[Change]) -> str:
-    """Return a table of the images, with each reference above those of its architectures."""
+    """Return a table of the images by architecture, with each reference as a line above its images."""
     images = [image for change in changes for image in change.images]
     head, *rows = table.render(_HEADS, map(_row, images), right=("TO FETCH",), wrapped=("LAYERS",))
     texts = [head]
@@ -37,13 +37,13 @@ def _side(version: Version | None) -> tuple[str, str]:
 
 
 def _day(version: Version) -> str:
-    """Return the creation date of an image, without the time; the lock may say anything."""
+    """Return the creation date of an image as YYYY-MM-DD; empty if the lock has something else there."""
     match = _DAY.match(version.created)
     return match[0] if match else ""
 
 
 def as_changes(changes: Sequence[Change]) -> str:
-    """Return lines for an entry of a `.changes` file, without its head."""
+    """Return the items for an entry of a `.changes` file, without the header of the entry."""
     sections = {
         "Update containers:": [change for change in changes if change.old and change.new],
         "Add containers:": [change for change in changes if not change.old],
@@ -69,7 +69,7 @@ def _item(change: Change) -> Iterable[str]:
 
 
 def _facts(change: Change) -> Iterator[str]:
-    """Yield what is worth to be read years later: what was in the image, and how much of it is new."""
+    """Yield what is still worth knowing years later: the digests, their dates, and how much of the image is new."""
     if change.new is None:
         return
     new = f"{change.new.algorithm}:{change.new.short}{_date(image.new for image in change.images)}"

@@ -1,4 +1,4 @@
-"""The containers of a package as `list` shows them, to people and to programs."""
+"""The containers of a package as `list` prints them: as a table for people, as JSON for programs."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -12,29 +12,29 @@ from osc_containers.obs.selection import Request
 
 
 class Row(NamedTuple):
-    """A container, its path in the image, and what is locked for it by architecture."""
+    """A container, the path of its archive in the image, and its images in the lock, by architecture."""
 
     container: Container
     path: str
-    locked: dict[str, LockedImage]
+    locked_images: dict[str, LockedImage]
 
 
-def rows(request: Request, lock: Lock) -> tuple[Row, ...]:
-    """Return what kiwi would put into the images, each container once, in the order of the descriptions."""
-    found: dict[Container, Row] = {}
+def list_containers(request: Request, lock: Lock) -> tuple[Row, ...]:
+    """Return the containers that kiwi would put into the images, each once, in the order of the descriptions."""
+    result: dict[Container, Row] = {}
     for part in request.parts:
         for arch in part.architectures:
             paths = overlay.assign_paths(part.description.of_architecture(arch))
             for container in part.description.select(arch, part.profiles):
-                row = found.setdefault(container, Row(container=container, path=paths[container], locked={}))
-                locked = lock.image_for(container.reference, arch)
-                if locked:
-                    row.locked[arch] = locked
-    return tuple(found.values())
+                row = result.setdefault(container, Row(container=container, path=paths[container], locked_images={}))
+                locked_image = lock.image_for(container.reference, arch)
+                if locked_image:
+                    row.locked_images[arch] = locked_image
+    return tuple(result.values())
 
 
-def as_objects(listed: Iterable[Row]) -> list[dict[str, object]]:
-    """Return the rows for JSON."""
+def as_objects(rows: Iterable[Row]) -> list[dict[str, object]]:
+    """Return the rows as objects for JSON."""
     return [
         {
             "endpoint": row.container.endpoint,
@@ -49,25 +49,25 @@ def as_objects(listed: Iterable[Row]) -> list[dict[str, object]]:
             "line": row.container.line,
             "locked": {
                 arch: {
-                    "digest": str(locked.image.manifest.digest),
-                    "archive": locked.archive.name,
-                    "size": locked.archive.size,
+                    "digest": str(image.image.manifest.digest),
+                    "archive": image.archive.name,
+                    "size": image.archive.size,
                 }
-                for arch, locked in sorted(row.locked.items())
+                for arch, image in sorted(row.locked_images.items())
             },
         }
-        for row in listed
+        for row in rows
     ]
 
 
-def as_table(listed: Iterable[Row]) -> str:
-    """Return the rows as a table; digest and size are of what is locked for the architectures asked for, else `-`."""
+def as_table(rows: Iterable[Row]) -> str:
+    """Return the rows as a table; PINNED and SIZE are those of the images in the lock, or `-`."""
     heads = ("REFERENCE", "BACKEND", "ARCH", "PROFILES", "FETCH ONLY", "PINNED", "SIZE")
     lines = []
-    for row in listed:
+    for row in rows:
         container = row.container
-        pinned = ",".join(dict.fromkeys(locked.image.manifest.digest.short for locked in row.locked.values()))
-        size = human.size(sum(locked.archive.size for locked in row.locked.values())) if row.locked else "-"
+        digests = ",".join(dict.fromkeys(image.image.manifest.digest.short for image in row.locked_images.values()))
+        size = human.size(sum(image.archive.size for image in row.locked_images.values())) if row.locked_images else "-"
         lines.append(
             (
                 str(container.reference),
@@ -75,7 +75,7 @@ def as_table(listed: Iterable[Row]) -> str:
                 container.arch or "-",
                 container.profiles or "-",
                 "yes" if container.fetch_only else "no",
-                pinned or "-",
+                digests or "-",
                 size,
             )
         )

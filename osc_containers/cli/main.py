@@ -1,7 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK: for argcomplete's global completion
-"""The command line: `osc-containers COMMAND`, which `osc containers COMMAND` runs too.
+"""The command line `osc-containers COMMAND`; `osc containers COMMAND` runs the same program.
 
-Every command is a module of `cli.commands` with two functions: `add` declares its arguments, `run` does its work.
+Every command is a module of `cli.commands` with two functions: `add` declares its arguments, `run` does its work and
+returns the exit status.
 """
 
 import argparse
@@ -17,22 +18,26 @@ from osc_containers.cli import process, terminal
 
 COMMANDS = {
     "list": "list the containers that kiwi would put into the image",
-    "init": "make a package that builds on OBS out of a plain kiwi description",
+    "init": "set up a kiwi package so that it builds on OBS",
     "split": "move <containers> into a file that the description includes",
-    "prefetch": "pin every container in containers.lock and fetch its archive",
-    "outdated": "say which tags name another image than the locked one",
-    "diff": "say what changed in containers.lock",
-    "check": "find what would go wrong later",
-    "verify": "check offline that lock and archives are complete, intact and what the description asks for",
+    "prefetch": "pin every container in containers.lock and download its archive",
+    "outdated": "list tags that now point to a different image",
+    "diff": "show what changed in containers.lock",
+    "check": "check the package for problems that would break the build or the first boot",
+    "verify": "verify offline that lock and archives are complete, intact and match the description",
     "inject": "put the containers into an unpacked root tree, as the build-time service does for kiwi",
 }
-"""What the list of commands says of each."""
+"""The commands and their summaries."""
 
 
 def console() -> NoReturn:
-    """Run the console script, or complete its command line where bash asks for that."""
+    """Run the console script, or complete its command line if bash requests that (argcomplete's protocol)."""
     if "_ARGCOMPLETE" in os.environ:
-        _complete()
+        with suppress(ImportError):
+            import argcomplete
+
+            argcomplete.autocomplete(parser())
+        sys.exit(1)
     process.exit_fast(main(sys.argv[1:]))
 
 
@@ -43,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     options, unknown = parser(COMMANDS.keys() & set(arguments)).parse_known_args(arguments)
+    # The parser of the command reports these, so that the usage is that of the command.
     if unknown:
         options.refuse(f"unrecognized arguments: {terminal.printable(' '.join(unknown))}")
     process.set_verbosity(options.verbosity)
@@ -50,17 +56,11 @@ def _run(arguments: Sequence[str]) -> int:
     return status
 
 
-def _complete() -> NoReturn:
-    """Write the completions of the line that bash was given (argcomplete's protocol); without argcomplete, none."""
-    with suppress(ImportError):
-        import argcomplete
-
-        argcomplete.autocomplete(parser())
-    sys.exit(1)
-
-
 def parser(loaded: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
-    """Return the parser of all commands; only those in `loaded` know their arguments, since loading one takes time."""
+    """Return the parser of the command line.
+
+    Only the commands in `loaded` have their arguments: importing all of them would make `--help` slow.
+    """
     parser = argparse.ArgumentParser(
         prog="osc-containers",
         description="Pin, prefetch, verify and inject the OCI containers that kiwi descriptions name.",
@@ -69,8 +69,9 @@ def parser(loaded: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         if name in loaded:
-            import_module(f"osc_containers.cli.commands.{name}").add(commands)
-        else:
-            commands.add_parser(name, help=summary)
+            module = import_module(f"osc_containers.cli.commands.{name}")
+            command.set_defaults(run=module.run, refuse=command.error)
+            module.add(command)
     return parser

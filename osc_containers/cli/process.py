@@ -1,8 +1,8 @@
-"""What the command line and the services have in common: how they set_verbosity, and how they end.
+"""What the command line and the services share: logging, exit status, and how they end.
 
-Results go to standard output, everything else through logging to standard error. Exit status: 0, 1 for a said error
-(or what `check` and `outdated` are there to find), 2 for wrong usage, 130 for an interrupt (SIGINT, SIGTERM, SIGHUP).
-The last line of a failed run is the message, since a build server shows that line alone.
+Results go to standard output, everything else through logging to standard error. The exit status is 0 for success; 1
+for an error with a message, or for what `check` and `outdated` look for; 2 for wrong usage; 130 for an interrupt
+(SIGINT, SIGTERM, SIGHUP). The last line of a failed run is the message, because a build server shows only that line.
 """
 
 import io
@@ -20,18 +20,18 @@ from osc_containers.errors import Error
 logger = logging.getLogger(__name__)
 
 _NO_THREAD = "can't start new thread"
-"""What Python says of it, in an exception that is not only for that."""
+"""Python's message for this; the class of the exception, `RuntimeError`, has other uses."""
 
 
 class _Printable(logging.Formatter):
-    """Messages of one line each, with escapes for what is not printable."""
+    """Log messages of one line each, with escapes for everything that is not printable."""
 
     def format(self, record: logging.LogRecord) -> str:
         return terminal.printable(super().format(record))
 
 
 class _Output(logging.StreamHandler[TextIO]):
-    """Standard error as it is now: a display of progress puts itself there, to write messages above its bars."""
+    """The current `sys.stderr`: the progress display replaces it, to print messages above its bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.setStream(sys.stderr)
@@ -39,46 +39,55 @@ class _Output(logging.StreamHandler[TextIO]):
 
 
 def run(name: str, handler: Callable[[], int]) -> int:
-    """Call a handler, and turn what a user, a registry or a disk can cause into a message and an exit status.
+    """Call `handler`, and turn every error that a user, a registry or a disk can cause into a message.
 
-    What `argparse` ends with is a status, too: the handler may parse arguments.
+    `handler` may parse arguments: the exits of `argparse` become a status. An exception that is a bug is not caught.
+
+    :return: the exit status; an interrupt ends the process at once.
     """
     _open_streams()
     output = _Output()
     output.setFormatter(_Printable(f"{name}: %(message)s"))
     logging.basicConfig(handlers=[output], level=logging.INFO, force=True)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup(1) has the second ignored
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup(1) makes programs ignore SIGHUP
             signal.signal(number, _terminate)
     try:
-        return _written(_status(handler))
+        try:
+            status = handler()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        _flush_output()
     except Error as error:
         for problem in error.problems:
             logger.error("%s", problem)
     except BrokenPipeError:
-        pass  # nobody reads on; nothing to say
+        pass  # The reader of a pipe has closed it, as head(1) does. That deserves no message.
     except OSError as error:
         logger.error("%s: %s", error.filename or "system", error.strerror or error)
     except ImportError as error:
-        logger.error("%s; %s needs what the README of osc-containers lists", error, sys.executable)
+        logger.error("%s; install what the README of osc-containers lists, for %s", error, sys.executable)
     except KeyboardInterrupt:
         logger.error("interrupted")
         exit_fast(130)
     except MemoryError:
-        logger.error("out of memory; raise what limits it (ulimit -v)")
+        logger.error("out of memory; raise the limit (ulimit -v)")
     except RuntimeError as error:
         if str(error) != _NO_THREAD:
             raise
-        logger.error("no thread can be started; raise what limits their number (ulimit -u) or memory (ulimit -v)")
-        exit_fast(1)  # one that could may wait for it
-    _drop_output()
+        logger.error("cannot start a thread; raise the limit on processes (ulimit -u) or memory (ulimit -v)")
+        exit_fast(1)  # Threads that did start may wait for the missing one, and Python would wait for them.
+    else:
+        return status
+    _discard_output()
     return 1
 
 
 def _open_streams() -> None:
-    """Have all three streams, and no text that cannot be written to them, whatever the locale."""
+    """Make sure that all three streams are open and accept any text, whatever the locale."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed: the next file that is opened would get its number, an archive even
+        # If one is closed, the next file to be opened gets its number, and messages would end up in an archive.
+        if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -86,30 +95,22 @@ def _open_streams() -> None:
 
 
 def set_verbosity(verbosity: int) -> None:
-    """Say less than usual (-1) or more (1) from here on."""
+    """Set how much is logged from now on: -1 for warnings and errors, 0 for the default, 1 for more."""
     logging.getLogger().setLevel(logging.INFO - 10 * verbosity)
 
 
-def _status(handler: Callable[[], int]) -> int:
-    try:
-        return handler()
-    except SystemExit as end:
-        return int(end.code or 0)
-
-
-def _written(status: int) -> int:
-    """Write results out now: that nobody reads them any more has to be noticed here, not when Python ends."""
+def _flush_output() -> None:
+    """Write results now, so that a closed pipe or a full disk is noticed here and not when Python ends."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
         raise OSError(error.errno, error.strerror, "standard output") from None
-    return status
 
 
-def _drop_output() -> None:
-    """Forget results that cannot be written, lest Python tries once more when it ends."""
+def _discard_output() -> None:
+    """Discard results that cannot be written; otherwise Python would try again, and fail, when it ends."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -117,11 +118,11 @@ def _drop_output() -> None:
 
 
 def exit_fast(status: int) -> NoReturn:
-    """End without what Python does when it ends: 15 ms for nobody, and a wait for threads that wait for a server."""
-    _drop_output()
+    """End the process without Python's cleanup, which takes 15 ms and waits for threads that wait for a server."""
+    _discard_output()
     os._exit(status)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """End by an exception, so that what is half done is removed."""
+    """End by an exception, so that temporary files are removed."""
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Showing how far a transfer is, to whoever watches."""
+"""Progress bars on a terminal."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,20 +10,20 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 _WIDE = 72
-"""Columns of a terminal from which on there is room for bars, rates and times."""
+"""The number of columns that bars, rates and times need; narrower terminals show amounts only."""
 _AMOUNT = len(" 999.9/999.9 MB")
 _NARROWEST = 4
 
 
 @contextmanager
 def on_terminal() -> Iterator[Progress]:
-    """Show a line for each running blob and one for all of them, with rate and time left, on standard error.
+    """Show a bar for each running download and one for all, with rate and time left, on standard error.
 
-    What is written to standard error meanwhile stands above them, and nothing of them is left in the end. Nothing is
-    shown where the library that draws is not installed: packages only recommend it.
+    Messages to standard error appear above the bars, and the bars disappear at the end. Without Rich, which packages
+    only recommend, nothing is shown.
     """
     try:
-        from rich.console import Console  # slow to load, and only wanted at a terminal
+        from rich.console import Console  # slow to load, and not needed without a terminal
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
         from rich.progress import Progress as Bars
         from rich.table import Column
@@ -31,11 +31,11 @@ def on_terminal() -> Iterator[Progress]:
         yield NullProgress()
         return
 
-    # Wrapped like prose, a digest in a message could not be copied.
+    # With Rich's own wrapping, a digest that spans two lines could not be copied as one word.
     console = Console(stderr=True, soft_wrap=True)
     is_wide = console.width >= _WIDE
-    room = max(_NARROWEST, console.width // 3 if is_wide else console.width - _AMOUNT)
-    description = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=room))
+    width = max(_NARROWEST, console.width // 3 if is_wide else console.width - _AMOUNT)
+    description = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=width))
     others = (DownloadColumn, TransferSpeedColumn, TimeRemainingColumn) if is_wide else (DownloadColumn,)
     columns = [each(table_column=Column(no_wrap=True)) for each in others]
     with Bars(

@@ -1,4 +1,4 @@
-"""The front doors of the two source services, as osc, the OBS server and obs-build call them: `--name value …`."""
+"""The entry points of the two source services, as osc, the OBS server and obs-build call them: `--name value …`."""
 
 import argparse
 import html
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from osc_containers.cli import arguments, process
-from osc_containers.cli.commands.inject import the_description
+from osc_containers.cli.commands.inject import select_description
 from osc_containers.cli.commands.prefetch import prefetch_all
 from osc_containers.cli.commands.verify import verify_all
 from osc_containers.formats import human
@@ -21,21 +21,23 @@ from osc_containers.obs.parameters import INJECT, NO_VALUE, PREFETCH, SERVICES
 logger = logging.getLogger(__name__)
 
 _BUILD_ENVIRONMENT = Path("/.buildenv")
-"""What the script `build` of obs-build writes into every root that it makes."""
+"""The script `build` of obs-build writes this file into every build root."""
 
 
 def prefetch(parameters: Sequence[str]) -> int:
-    """Run `kiwi_containers` in the package's directory."""
+    """Run the service `kiwi_containers` in the package, which is the current directory; return the exit status."""
     return process.run(PREFETCH, lambda: _prefetch(parameters))
 
 
 def _prefetch(parameters: Sequence[str]) -> int:
     options = _parser(PREFETCH).parse_args(parameters)
-    package, given = Package(Path()), arguments.given
-    found = selection.read(package, given(options.description), arguments.words(options.arch), given(options.profile))
+    package, given = Package(Path()), arguments.drop_empty
+    request = selection.read(
+        package, given(options.description), arguments.split_lists(options.arch), given(options.profile)
+    )
     prefetch_all(
         package,
-        found,
+        request,
         outdir=options.outdir,
         locked=options.locked == "yes",
         bundled=options.inject == "source",
@@ -44,34 +46,38 @@ def _prefetch(parameters: Sequence[str]) -> int:
 
 
 def inject(parameters: Sequence[str]) -> int:
-    """Run `kiwi_containers_inject`; outside a build root it verifies and changes nothing."""
+    """Run the service `kiwi_containers_inject` in the current directory; return the exit status.
+
+    Outside a build root it verifies the archives and changes nothing.
+    """
     return process.run(INJECT, lambda: _inject(parameters))
 
 
 def _inject(parameters: Sequence[str]) -> int:
     options = _parser(INJECT).parse_args(parameters)
-    package, names = Package(Path()), arguments.given(options.description)
+    package, names = Package(Path()), arguments.drop_empty(options.description)
     if not _is_build_root():
         count = verify_all(package, names, [], [])
         logger.info("not in a build root: %s verified, nothing changed", human.count(count, "archive"))
         return 0
-    # The scheduler's architecture may be a path of compatible ones, the best first (obs-build, BUILD_ARCH).
+    # The architecture may be a colon-separated list of compatible ones, the best first (obs-build, BUILD_ARCH).
     arch = os.environ["BUILD_ARCH"].partition(":")[0]
-    # obs-build's parser of _service leaves references to characters as they are (Build/SimpleXML.pm).
+    # obs-build's parser of _service does not resolve character references (Build/SimpleXML.pm).
     names = list(map(html.unescape, names))
-    described = the_description(selection.read(package, names, [arch], []), arch)
-    told = selection.of_entries(package, package.prefetches, [described.path.name])
-    told = told.with_default_architectures(
-        selection.default_architectures(told, package.read_lock() or EMPTY) or [arch]
-    )
-    injection.inject_sources(package, described, arch, told.used_profiles(described, arch))
+    description = select_description(selection.read(package, names, [arch], []), arch)
+    configured = selection.of_entries(package, package.prefetches, [description.path.name])
+    # Without arch in _service, the prefetch was for the packager's machine. Only the lock tells which that was.
+    default = selection.default_architectures(configured, package.read_lock() or EMPTY) or [arch]
+    profiles = configured.with_default_architectures(default).used_profiles(description, arch)
+    injection.inject_sources(package, description, arch, profiles)
     return 0
 
 
 def _is_build_root() -> bool:
-    """Tell whether this is obs-build's chroot or virtual machine, where the sources are a copy that nobody keeps.
+    """Tell whether this is obs-build's chroot or virtual machine, where the sources are a disposable copy.
 
-    By the file kiwi knows it, too (`Defaults.is_buildservice_worker`): the environment may be that of a shell.
+    The environment alone proves nothing, as anybody can set BUILD_ARCH in a shell. kiwi checks for the same file
+    (`Defaults.is_buildservice_worker`).
     """
     return bool(os.environ.get("BUILD_ARCH")) and _BUILD_ENVIRONMENT.exists()
 
@@ -82,7 +88,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
     for parameter in SERVICES[name].parameters.values():
         if parameter.choices:
             allowed = (*parameter.choices, *NO_VALUE)
-            # Blanks around a value are layout of the XML, as in `service_file.drop_empty`.
+            # Whitespace around a value is only the layout of the XML, as in `service_file.drop_empty`.
             parser.add_argument(
                 f"--{parameter.name}", type=str.strip, choices=allowed, metavar="|".join(parameter.choices)
             )

@@ -7,16 +7,16 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import zip_longest
 
 WIDTH = 100
-"""Letters of a line at most."""
+"""The maximum length of a line, in characters."""
 
 _GAP = "  "
 _NARROWEST = 12
 _WORD = re.compile("[^/:,@]*[/:,@]|[^/:,@]+")
-"""What stays on one line of a wrapped cell."""
+"""The parts of a name between which a cell may be wrapped."""
 
 
 def line_width() -> int:
-    """Return how many letters a line of standard output may have."""
+    """Return the maximum length of a line on standard output: the width of the terminal, but at most `WIDTH`."""
     columns = os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
     return min(columns or WIDTH, WIDTH)
 
@@ -24,10 +24,12 @@ def line_width() -> int:
 def render(
     heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[str] = (), wrapped: Collection[str] = ()
 ) -> list[str]:
-    """Return rows of columns as wide as their widest cell, below `heads`; those in `right` are right-aligned.
+    """Return the lines of a table with the heading `heads`, in which each column is as wide as its widest cell.
 
-    Where that is wider than `line_width()`, cells of the columns in `wrapped` go on in further lines of the row: the
-    last of these first.
+    Columns in `right` are right-aligned. If the table is wider than `line_width()`, cells in the columns `wrapped` are
+    wrapped, starting with the last of these columns.
+
+    :return: one string for the heading and one for each row, which contains newlines if cells are wrapped.
     """
     table = [list(heads), *map(list, rows)]
     widths = _widths(table, [column for column, head in enumerate(heads) if head in wrapped])
@@ -43,13 +45,13 @@ def render(
 
 
 def _widths(table: Sequence[Sequence[str]], flexible: Sequence[int]) -> list[int]:
-    """Return the widths of the columns; each flexible one gives what it can without breaking a word, the last first."""
+    """Return the widths of the columns; flexible ones shrink to their longest word first, then below it."""
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    most = line_width()
+    limit = line_width()
 
-    def shrink(column: int, least: int) -> None:
-        excess = sum(widths) + len(_GAP) * (len(widths) - 1) - most
-        widths[column] = max(min(widths[column], least), widths[column] - max(0, excess))
+    def shrink(column: int, minimum: int) -> None:
+        excess = sum(widths) + len(_GAP) * (len(widths) - 1) - limit
+        widths[column] = max(min(widths[column], minimum), widths[column] - max(0, excess))
 
     for column in reversed(flexible):
         shrink(column, max(len(word) for row in table for word in _WORD.findall(row[column])))
@@ -63,7 +65,7 @@ def _pad(text: str, width: int, right: bool) -> str:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Break a name into lines, after a slash, colon, comma or at-sign where one is near."""
+    """Wrap a name into lines of at most `width` characters, preferably after a slash, colon, comma or at sign."""
     lines = [""]
     for word in _WORD.findall(text):
         if lines[-1] and len(lines[-1] + word) > width:

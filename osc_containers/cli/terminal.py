@@ -1,4 +1,4 @@
-"""What a terminal makes of texts: colours where somebody looks at it, nothing of what others have written."""
+"""Text for terminals: colours for our own text, escapes for control characters in the text of others."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ _CODES = {"bold": 1, "red": 31, "yellow": 33, "cyan": 36}
 
 
 def paint(text: str, style: str) -> str:
-    """Return a text for standard output, in a style if that is a terminal and neither `NO_COLOR` nor `TERM` forbids it.
+    """Return a text in a style if standard output is a terminal and neither `NO_COLOR` nor `TERM` forbids colours.
 
     Spec: no-color.org.
     """
@@ -17,7 +17,7 @@ def paint(text: str, style: str) -> str:
 
 
 def paint_head(text: str) -> str:
-    """Return a table with its first line in bold."""
+    """Return a table whose first line is bold."""
     head, newline, rest = text.partition("\n")
     return paint(head, "bold") + newline + rest
 

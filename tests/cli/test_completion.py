@@ -1,4 +1,4 @@
-"""Completion in bash, for the program and for osc's command."""
+"""Bash completion for `osc-containers` and `osc containers`."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 
 def complete(line: str, directory: Path = ROOT / "example") -> list[str]:
-    """Return what bash would offer at the end of a line."""
+    """Return the completions that bash offers at the end of a line."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
     command = ["bash", "-c", _SCRIPT, "bash", str(ROOT / "plugin/osc-containers.bash"), line]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=directory)
@@ -39,16 +39,16 @@ def complete(line: str, directory: Path = ROOT / "example") -> list[str]:
         ("diff --format=ch", ["changes"]),
     ],
 )
-def test_the_program_completes_itself(program: str, line: str, expected: list[str]) -> None:
+def test_program_completes_itself(program: str, line: str, expected: list[str]) -> None:
     assert complete(f"{program} {line}") == expected
 
 
-def test_all_commands_are_offered() -> None:
+def test_completion_offers_all_commands() -> None:
     assert {"init", "check", "prefetch"} <= set(complete("osc containers "))
 
 
 def completed_by_osc(line: str) -> list[str]:
-    """Return what osc's own completion offers: nothing where osc is not installed as a package."""
+    """Return the completions of osc's own script; none if osc is not installed as a package."""
     helpers = [Path(directory, "osc/complete") for directory in ("/usr/share", "/usr/lib64", "/usr/lib")]
     environment = os.environ | {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}
     for path in filter(Path.exists, helpers):
@@ -59,15 +59,15 @@ def completed_by_osc(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "ours"), [("osc co", ["containers"]), ("osc -A x co", ["containers"]), ("osc add containers l", [])]
 )
-def test_the_rest_of_osc_is_left_alone(line: str, ours: list[str]) -> None:
+def test_completion_of_other_osc_commands_is_unchanged(line: str, ours: list[str]) -> None:
     assert complete(line) == [*completed_by_osc(line), *ours]
 
 
-def test_profiles_of_what_is_no_package(tmp_path: Path) -> None:
+def test_completion_outside_a_package_offers_no_profiles(tmp_path: Path) -> None:
     assert complete("osc-containers list --profile ", tmp_path) == []
 
 
-def test_without_argcomplete_nothing_is_run_or_said(tmp_path: Path) -> None:
+def test_completion_without_argcomplete_is_silent(tmp_path: Path) -> None:
     (tmp_path / "argcomplete.py").write_text("raise ImportError")
     environment = os.environ | {"_ARGCOMPLETE": "1", "PYTHONPATH": str(tmp_path), "COMP_LINE": "x", "COMP_POINT": "1"}
     command = [sys.executable, "-c", "from osc_containers.cli.main import console; console()", "--version"]

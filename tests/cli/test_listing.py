@@ -1,4 +1,4 @@
-"""`list`: the table that people read, and the JSON that programs do."""
+"""`list`: the table for people and the JSON for programs."""
 
 import io
 import json
@@ -49,7 +49,7 @@ latest                                      aarch64  Workstation,
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """Give a package of which one container is locked."""
+    """Return a package with one of its containers in the lock."""
     (tmp_path / "a.kiwi").write_text(KIWI)
     (tmp_path / "containers.lock").write_text(
         lockfile.dumps(make_lock({"registry.example.com/team/app:1.0": 10 << 20}))
@@ -57,17 +57,17 @@ def package(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_table(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_prints_a_table(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--arch", "x86_64", str(package)]) == 0
-    said = capsys.readouterr().out
-    assert said == TABLE
-    assert max(map(len, said.splitlines())) <= table.WIDTH
+    output = capsys.readouterr().out
+    assert output == TABLE
+    assert max(map(len, output.splitlines())) <= table.WIDTH
 
 
-def test_a_profile_that_is_asked_for(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_with_a_profile(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--arch", "s390x", "--profile", "Kiosk", "--format", "json", str(package)]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [each["reference"].rpartition("/")[2] for each in found] == [
+    rows = json.loads(capsys.readouterr().out)
+    assert [each["reference"].rpartition("/")[2] for each in rows] == [
         "app:1.0",
         "base:2026.11.24-build7",
         "alpine:latest",
@@ -75,10 +75,10 @@ def test_a_profile_that_is_asked_for(package: Path, capsys: pytest.CaptureFixtur
     ]
 
 
-def test_the_objects(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_prints_json(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--arch", "x86_64", "--format", "json", str(package / "a.kiwi")]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found[0] == {
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0] == {
         "endpoint": "registry.example.com/team/app:1.0",
         "reference": "registry.example.com/team/app:1.0",
         "origin": "docker://registry.example.com/team/app:1.0",
@@ -109,7 +109,7 @@ def test_the_objects(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (False, {}, "HEAD\nrow"),
     ],
 )
-def test_colours_are_for_terminals_that_want_them(
+def test_colours_only_on_terminals_that_want_them(
     monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool, environment: dict[str, str], expected: str
 ) -> None:
     stream = io.StringIO()
@@ -120,7 +120,7 @@ def test_colours_are_for_terminals_that_want_them(
     assert terminal.paint_head("HEAD\nrow") == expected
 
 
-def test_a_real_terminal_gets_colours(package: Path) -> None:
+def test_real_terminal_gets_colours(package: Path) -> None:
     master, slave = pty.openpty()
     script = "import sys; from osc_containers.cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", script, "list", "--arch", "x86_64", str(package)]
@@ -139,5 +139,5 @@ def test_a_real_terminal_gets_colours(package: Path) -> None:
         ("a/bcdefghijkl", 8, ["a/", "bcdefghi", "jkl"]),
     ],
 )
-def test_names_break_where_they_can(text: str, width: int, lines: list[str]) -> None:
+def test_names_wrap_at_separators(text: str, width: int, lines: list[str]) -> None:
     assert table.wrap(text, width) == lines

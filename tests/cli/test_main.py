@@ -1,4 +1,4 @@
-"""The installed command as people and scripts use it: what it prints where, and how it ends."""
+"""The installed command: its output, its exit status, and how it handles interrupts and limits."""
 
 import json
 import re
@@ -38,7 +38,7 @@ _KIWI_DOCUMENTATION = """\
 
 @pytest.fixture(scope="module")
 def package(installed: Path, docker_registry: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a package with its lock and archives; tests only read it."""
+    """Return a package with lock and archives; tests only read it."""
     docker_registry.push(images.multi_platform("cli"), "cli/app:1.0")
     docker_registry.push(images.small("cli"), "cli/tool:latest")
     package = packages.write(
@@ -63,7 +63,7 @@ def run(installed: Path, *arguments: str, package: Path | None = None) -> Done:
     return subprocess.run([installed / "bin/osc-containers", *arguments], cwd=package, capture_output=True, text=True)
 
 
-def test_list_is_a_table_for_people(installed: Path, package: Path) -> None:
+def test_installed_list_prints_a_table(installed: Path, package: Path) -> None:
     done = run(installed, "list", "--arch=x86_64", "--profile=big", package=package)
     assert (done.returncode, done.stderr) == (0, "")
     head, app, tool = (re.split(r" {2,}", line) for line in done.stdout.splitlines())
@@ -73,7 +73,7 @@ def test_list_is_a_table_for_people(installed: Path, package: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 100
 
 
-def test_list_is_json_for_programs(installed: Path, package: Path, docker_registry: DockerRegistry) -> None:
+def test_installed_list_prints_json(installed: Path, package: Path, docker_registry: DockerRegistry) -> None:
     done = run(installed, "list", "--format=json", "--arch=x86_64", "--profile=big", package=package)
     assert (done.returncode, done.stderr) == (0, "")
     app, tool = json.loads(done.stdout)
@@ -95,12 +95,12 @@ def test_list_is_json_for_programs(installed: Path, package: Path, docker_regist
     assert tool.items() >= {"fetch_only": True, "arch": "x86_64", "profiles": "big", "backend": "docker"}.items()
 
 
-def test_list_knows_what_kiwi_does_without_a_profile(installed: Path, package: Path) -> None:
+def test_list_without_a_profile_shows_what_kiwi_uses(installed: Path, package: Path) -> None:
     assert len(json.loads(run(installed, "list", "--format=json", package=package).stdout)) == 1
     assert len(json.loads(run(installed, "list", "--format=json", "--profile=big", package=package).stdout)) == 2
 
 
-def test_list_takes_the_example_of_kiwis_documentation(installed: Path, tmp_path: Path) -> None:
+def test_list_accepts_the_example_of_kiwis_documentation(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "documentation.kiwi").write_text(_KIWI_DOCUMENTATION)
     done = run(installed, "list", "--format=json", str(tmp_path / "documentation.kiwi"))
     assert (done.returncode, done.stderr) == (0, "")
@@ -112,7 +112,7 @@ def test_list_takes_the_example_of_kiwis_documentation(installed: Path, tmp_path
     assert max(map(len, done.stdout.splitlines())) <= 100
 
 
-def test_prefetch_says_what_it_did_and_changes_nothing_twice(installed: Path, package: Path) -> None:
+def test_second_prefetch_reports_unchanged_and_writes_nothing(installed: Path, package: Path) -> None:
     before = snapshot(package)
     loud = run(installed, "prefetch", "--arch=x86_64,aarch64", package=package)
     assert (loud.returncode, loud.stdout) == (0, "")
@@ -128,13 +128,13 @@ def test_verify_needs_no_arguments(installed: Path, package: Path) -> None:
     done = run(installed, "verify", package=package)
     assert (done.returncode, done.stdout) == (
         0,
-        "3 archives verified: all is as the lock and the description say\n",
+        "3 archives verified: all match containers.lock and the description\n",
     )
     assert run(installed, "verify", str(package), package=package.parent).stdout == done.stdout
 
 
-def test_inject_makes_units_that_systemd_takes(installed: Path, package: Path, tmp_path: Path) -> None:
-    """Everything that a unit names has to be in the tree, too."""
+def test_inject_writes_units_that_systemd_accepts(installed: Path, package: Path, tmp_path: Path) -> None:
+    """Verification by systemd also requires that every program that a unit names is in the tree."""
     for program in ("/bin/podman", "/bin/docker"):
         (tmp_path / program[1:]).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / program[1:]).touch(0o755)
@@ -162,18 +162,18 @@ def test_inject_makes_units_that_systemd_takes(installed: Path, package: Path, t
     }
 
 
-def test_nothing_to_inject_is_said(installed: Path, tmp_path: Path) -> None:
-    """As where all containers are for profiles, and none was asked for."""
+def test_inject_without_containers_warns(installed: Path, tmp_path: Path) -> None:
+    """Without a profile, containers that are for profiles are not selected."""
     (tmp_path / "root").mkdir()
     section = packages.section("registry.example.com", 'name="app"', profiles="big")
     package = packages.write(tmp_path / "package", section)
     done = run(installed, "inject", f"--root={tmp_path / 'root'}", "--arch=x86_64", package=package)
-    said = "osc-containers: nothing to do: no <containers> for this architecture and these profiles\n"
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", said)
+    message = "osc-containers: nothing to do: no <containers> for this architecture and these profiles\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", message)
     assert not list((tmp_path / "root").iterdir())
 
 
-def test_results_that_cannot_be_written_are_said(installed: Path, package: Path) -> None:
+def test_unwritable_output_is_an_error(installed: Path, package: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [installed / "bin/osc-containers", "list"], cwd=package, stdout=full, stderr=subprocess.PIPE, text=True
@@ -212,12 +212,12 @@ def test_exit_status_and_last_line(
 @pytest.mark.parametrize(
     ("work", "message"),
     [
-        ("bytearray(1 << 60)", "p: out of memory; raise what limits it"),
-        ("resource.setrlimit(resource.RLIMIT_AS, (1, -1)), Thread().start()", "p: no thread can be started; raise"),
+        ("bytearray(1 << 60)", "p: out of memory; raise the limit"),
+        ("resource.setrlimit(resource.RLIMIT_AS, (1, -1)), Thread().start()", "p: cannot start a thread; raise"),
     ],
 )
-def test_a_limit_that_is_too_low_is_said(work: str, message: str) -> None:
-    """Though another thread waits for ever."""
+def test_low_resource_limit_is_an_error(work: str, message: str) -> None:
+    """The process must end although another thread waits forever."""
     script = (
         "import resource, sys; from threading import Event, Thread; from osc_containers.cli import process\n"
         "Thread(target=Event().wait, daemon='Thread' not in sys.argv[1]).start()\n"
@@ -233,8 +233,10 @@ def test_a_limit_that_is_too_low_is_said(work: str, message: str) -> None:
     "command", ["list", "list --format=json", "verify", "--help", "list --help", "inject --help", "--version"]
 )
 @pytest.mark.parametrize(("output", "message"), [("/dev/full", "No space left on device"), ("| exec true", "")])
-def test_output_that_nobody_takes(installed: Path, package: Path, command: str, output: str, message: str) -> None:
-    """A pipe is closed before anything is written; a device never takes anything."""
+def test_closed_pipe_or_full_device_gives_no_traceback(
+    installed: Path, package: Path, command: str, output: str, message: str
+) -> None:
+    """The pipe is closed before anything is written; the device is always full."""
     redirect = f"> {output}" if output.startswith("/") else f"| {{ {output[2:]}; }}"
     line = f"exec 3>&1; {{ sleep 0.3; {installed}/bin/osc-containers {command}; }} {redirect}"
     done = subprocess.run(["bash", "-c", line], cwd=package, capture_output=True, text=True)
@@ -251,16 +253,16 @@ def _is_blob(request: Request) -> bool:
 @pytest.mark.parametrize(
     "matches", [lambda request: True, _is_blob, lambda request: request.number > 5], ids=["first", "blobs", "later"]
 )
-def test_an_interrupt_ends_it_at_once_and_quietly(
+def test_interrupt_ends_prefetch_at_once(
     installed: Path, tmp_path: Path, number: signal.Signals, matches: Callable[[Request], bool]
 ) -> None:
-    """Whatever it waits for: the registry says half of something, and then nothing."""
+    """The registry sends half a response and then nothing, at several points of a prefetch."""
     with fault_registry.serve() as registry:
         registry.script = faults.on(faults.stall_in_body, matches)
         registry.push(images.image(*(images.random_layer(f"interrupt {n}", 5000) for n in range(9))), "cli/app:latest")
         package = packages.write(tmp_path / "package", packages.section(registry.host, 'name="app" path="cli"'))
         before = snapshot(package)
-        # What a shell runs in the background ignores the first of these signals, and the tests may be that.
+        # A shell makes its background jobs ignore SIGINT, and the tests may run in one.
         program = ["env", f"--default-signal={number.name[3:]}", str(installed / "bin/osc-containers")]
         command = [*program, "prefetch", "--arch=x86_64", "--connections=2"]
         with subprocess.Popen(command, cwd=package, stderr=subprocess.PIPE, text=True) as process:
@@ -269,18 +271,18 @@ def test_an_interrupt_ends_it_at_once_and_quietly(
                 time.sleep(0.05)
             time.sleep(0.2)
             process.send_signal(number)
-            _, said = process.communicate(timeout=Policy().read_timeout / 2)
-    assert (process.returncode, said) == (130, "osc-containers: interrupted\n")
+            _, output = process.communicate(timeout=Policy().read_timeout / 2)
+    assert (process.returncode, output) == (130, "osc-containers: interrupted\n")
     assert snapshot(package) == before
 
 
 @pytest.fixture
 def large_package(package: Path, tmp_path: Path) -> Path:
-    """Give a package whose archive has a layer of 16 GiB, all zeros, as its lock says."""
+    """Return a package whose lock and archive have a sparse layer of 16 GiB."""
     large = tmp_path / "large"
     shutil.copytree(package, large, ignore=shutil.ignore_patterns("*.ociarchive"))
-    found = lockfile.loads((large / "containers.lock").read_text())
-    (reference, arch, locked), *_ = found.images()
+    lock = lockfile.loads((large / "containers.lock").read_text())
+    (reference, arch, locked), *_ = lock.images()
     first, *others = locked.image.layers
     image = locked.image._replace(layers=(first._replace(size=16 << 30), *others))
     layout = lay_out(image, reference)
@@ -290,9 +292,9 @@ def large_package(package: Path, tmp_path: Path) -> Path:
             file.seek(offset)
             file.write(content)
     changed = locked._replace(image=image, archive=locked.archive._replace(size=layout.size))
-    pinned = found.references[reference]
-    pinned = pinned._replace(images={**pinned.images, arch: changed})
-    text = lockfile.dumps(lockfile.Lock(references={**found.references, reference: pinned}))
+    entry = lock.references[reference]
+    entry = entry._replace(images={**entry.images, arch: changed})
+    text = lockfile.dumps(lockfile.Lock(references={**lock.references, reference: entry}))
     (large / "containers.lock").write_text(text)
     return large
 
@@ -304,7 +306,7 @@ def opened_by(process: "subprocess.Popen[str]") -> Iterator[str]:
 
 
 @pytest.mark.parametrize("command", ["verify", "prefetch --locked"])
-def test_an_interrupt_waits_for_no_large_archive_to_be_read(installed: Path, large_package: Path, command: str) -> None:
+def test_interrupt_does_not_wait_for_a_large_archive(installed: Path, large_package: Path, command: str) -> None:
     program = ["env", "--default-signal=INT", str(installed / "bin/osc-containers"), *command.split()]
     (archive,) = large_package.glob("*.ociarchive")
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
@@ -313,13 +315,13 @@ def test_an_interrupt_waits_for_no_large_archive_to_be_read(installed: Path, lar
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate()
-    assert (process.returncode, said) == (130, "osc-containers: interrupted\n")
-    took = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
-    assert took < 4, "seconds of processor time; to hash the archive takes longer"
+        _, output = process.communicate()
+    assert (process.returncode, output) == (130, "osc-containers: interrupted\n")
+    duration = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    assert duration < 4, "seconds of processor time; to hash the archive takes longer"
 
 
-def test_nohup_keeps_it_at_work(installed: Path, tmp_path: Path) -> None:
+def test_nohup_keeps_prefetch_running(installed: Path, tmp_path: Path) -> None:
     with fault_registry.serve() as registry:
         registry.script = faults.on(faults.stall_in_body, lambda request: True)
         package = packages.write(tmp_path / "package", packages.section(registry.host, 'name="app" path="cli"'))

@@ -1,4 +1,4 @@
-"""The services as the osc of PyPI runs them, in a working copy, against a real registry."""
+"""The services run by osc from PyPI, in a working copy, against a real registry."""
 
 import os
 import shutil
@@ -28,14 +28,14 @@ _ARCHIVES = [f"{name}_1.0.{arch}" for name in ("index", "list") for arch in ("x8
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[str]:
-    """Give the URL of an OBS that has nothing to say."""
+    """Return the URL of a stub of the OBS API."""
     with obs_stub.serve() as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def registry(docker_registry: DockerRegistry) -> DockerRegistry:
-    """Give a registry that serves an index with an attestation, a Docker manifest list and a single manifest."""
+    """Return a registry that serves an index with an attestation, a Docker manifest list and a single manifest."""
     for name, image in _IMAGES.items():
         docker_registry.push(image, f"osc/{name}:1.0")
     return docker_registry
@@ -52,7 +52,7 @@ def make(directory: Path, registry: DockerRegistry, api: str, *, mode: str = "ma
 
 @pytest.fixture
 def working_copy(api: str, registry: DockerRegistry, tmp_path: Path) -> Path:
-    """Give a working copy; the home directory has osc's login."""
+    """Return a working copy; osc's login is in the home directory."""
     osc_program.log_in(api)
     return make(tmp_path / "package", registry, api)
 
@@ -64,54 +64,52 @@ def run_osc(package: Path, installed: Path, *arguments: str, umask: int = 0o022,
 
 
 def results(registry: DockerRegistry, prefix: str = "") -> set[str]:
-    """Return the names of what the service writes."""
+    """Return the names of the files that the service writes."""
     host = registry.host.replace(":", "_")
     return {f"{prefix}containers.lock", *(f"{prefix}{host}_osc_{name}.ociarchive" for name in _ARCHIVES)}
 
 
-def asked_since(registry: DockerRegistry, count: int) -> Sequence[Request]:
-    """Return the requests after the first `count`, having seen that none was for a blob."""
+def requests_since(registry: DockerRegistry, count: int) -> Sequence[Request]:
+    """Return the requests after the first `count`, after asserting that none was for a blob."""
     requests = registry.requests()[count:]
     assert not [request for request in requests if request.is_blob]
     return requests
 
 
 @pytest.mark.parametrize("command", ["runall", "manualrun"])
-def test_it_fetches_every_kind_of_image_once_and_touches_nothing_else(
+def test_service_fetches_every_kind_of_image_once(
     working_copy: Path, installed: Path, registry: DockerRegistry, command: str
 ) -> None:
     own = snapshot(working_copy)
-    said = run_osc(working_copy, installed, "service", command)
+    output = run_osc(working_copy, installed, "service", command)
     first = snapshot(working_copy)
     assert {name: entry for name, entry in first.items() if name in own} == own
     assert set(first) - set(own) == results(registry)
-    assert ("not in a build root: 5 archives verified, nothing changed" in said) == (command == "runall")
+    assert ("not in a build root: 5 archives verified, nothing changed" in output) == (command == "runall")
     assert {entry.mode & 0o7777 for name, entry in first.items() if name in results(registry)} == {0o644}
 
     count = len(registry.requests())
     run_osc(working_copy, installed, "service", command)
     assert snapshot(working_copy) == first
-    assert len(asked_since(registry, count)) <= len(_IMAGES)
+    assert len(requests_since(registry, count)) <= len(_IMAGES)
 
 
-def test_a_tag_that_moved_is_fetched_alone(working_copy: Path, installed: Path, registry: DockerRegistry) -> None:
+def test_only_a_moved_tag_is_fetched(working_copy: Path, installed: Path, registry: DockerRegistry) -> None:
     run_osc(working_copy, installed, "service", "manualrun")
     first = contents(working_copy)
     registry.push(images.multi_platform("moved"), "osc/index:1.0")
     try:
-        said = run_osc(working_copy, installed, "service", "manualrun")
+        output = run_osc(working_copy, installed, "service", "manualrun")
     finally:
         registry.push(_IMAGES["index"], "osc/index:1.0")
     second = contents(working_copy)
     changed = {name for name in first if first[name] != second[name]}
     assert changed == {name for name in results(registry) if "_index_" in name or name == "containers.lock"}
-    assert said.count(": moved from sha256:") == 2
-    assert said.count(": unchanged, sha256:") == 3
+    assert output.count(": moved from sha256:") == 2
+    assert output.count(": unchanged, sha256:") == 3
 
 
-def test_what_is_locked_stays_though_the_tag_moved(
-    working_copy: Path, installed: Path, registry: DockerRegistry
-) -> None:
+def test_locked_run_ignores_a_moved_tag(working_copy: Path, installed: Path, registry: DockerRegistry) -> None:
     run_osc(working_copy, installed, "service", "manualrun")
     first = contents(working_copy)
     service = working_copy / "_service"
@@ -126,7 +124,7 @@ def test_what_is_locked_stays_though_the_tag_moved(
     assert {**contents(working_copy), "_service": first["_service"]} == first
 
 
-def test_parameters_in_lines_of_their_own_and_an_entry_for_each_description(
+def test_multiline_parameters_and_one_entry_per_description(
     working_copy: Path, installed: Path, registry: DockerRegistry
 ) -> None:
     kiwi = (working_copy / "appliance.kiwi").read_text()
@@ -137,7 +135,7 @@ def test_parameters_in_lines_of_their_own_and_an_entry_for_each_description(
     param = '\n<param name="%s">\n  %s\n</param>'
     for_a = [("description", "appliance.kiwi"), ("arch", "aarch64"), ("profile", "small"), ("locked", "no")]
     for_b = [("description", "b.kiwi"), ("arch", "x86_64"), ("profile", "tiny")]
-    entries = [entry % "".join(param % each for each in asked) for asked in (for_a, for_b)]
+    entries = [entry % "".join(param % each for each in parameters) for parameters in (for_a, for_b)]
     entries.append(
         '<service name="kiwi_containers_inject" mode="buildtime"><param name="description">b.kiwi</param></service>'
     )
@@ -145,10 +143,8 @@ def test_parameters_in_lines_of_their_own_and_an_entry_for_each_description(
     assert "not in a build root: 3 archives verified" in run_osc(working_copy, installed, "service", "runall")
 
 
-def test_automatic_runs_find_their_results_in_old(
-    working_copy: Path, installed: Path, registry: DockerRegistry
-) -> None:
-    """`osc service run NAME` gives results a prefix, and puts those of the run before into .old while it runs."""
+def test_automatic_runs_reuse_results_in_old(working_copy: Path, installed: Path, registry: DockerRegistry) -> None:
+    """`osc service run NAME` adds a prefix to results, and moves those of the previous run to .old meanwhile."""
     own = snapshot(working_copy)
     run_osc(working_copy, installed, "service", "run", "kiwi_containers")
     first = snapshot(working_copy)
@@ -162,16 +158,16 @@ def test_automatic_runs_find_their_results_in_old(
 
     run_osc(working_copy, installed, "service", "runall")
     assert set(contents(working_copy)) - {name for name, entry in own.items() if entry.content} == results(registry)
-    asked_since(registry, count)
+    requests_since(registry, count)
 
 
 def unlocked(entries: dict[str, service_program.Entry]) -> dict[str, service_program.Entry]:
-    """Return what is no lock: that is written anew where it had another name before."""
+    """Return all entries except locks, which are rewritten if their name had a prefix before."""
     return {name: entry for name, entry in entries.items() if not name.endswith(".lock")}
 
 
 @pytest.mark.parametrize("mode", ["trylocal", "localonly", ""])
-def test_it_runs_in_every_mode_that_osc_has(
+def test_service_runs_in_every_osc_mode(
     api: str, registry: DockerRegistry, installed: Path, tmp_path: Path, mode: str
 ) -> None:
     osc_program.log_in(api)
@@ -185,15 +181,15 @@ def test_it_runs_in_every_mode_that_osc_has(
     count = len(registry.requests())
     run_osc(package, installed, "service", "run")
     assert contents(package) == first
-    asked_since(registry, count)
+    requests_since(registry, count)
 
 
-def test_it_runs_on_debians_own_python(working_copy: Path, installed_for_debian: Path) -> None:
+def test_service_runs_with_debians_python(working_copy: Path, installed_for_debian: Path) -> None:
     run_osc(working_copy, installed_for_debian, "service", "runall")
     assert "5 archives verified" in run_osc(working_copy, installed_for_debian, "containers", "verify")
 
 
-def test_two_clones_get_the_same_bytes(working_copy: Path, installed: Path, tmp_path: Path) -> None:
+def test_two_clones_get_identical_files(working_copy: Path, installed: Path, tmp_path: Path) -> None:
     clones = [shutil.copytree(working_copy, tmp_path / name) for name in ("a", "b/another one/ä")]
     elsewhere = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "LANG": "de_DE.UTF-8", "PYTHONHASHSEED": "1", "COLUMNS": "20"}
     run_osc(clones[0], installed, "service", "manualrun", TZ="UTC", LC_ALL="C.UTF-8", PYTHONHASHSEED="0")
@@ -202,7 +198,7 @@ def test_two_clones_get_the_same_bytes(working_copy: Path, installed: Path, tmp_
 
 
 def fingerprint(package: Path) -> dict[str, service_program.Entry]:
-    """Return everything about a package's files but which files they are, when they were made and whose they are."""
+    """Return content and mode of a package's files, without inode, modification time and owner."""
     entries = snapshot(package).items()
     return {
         name: replace(entry, inode=0, modified=0, owner=(0, 0))
@@ -220,7 +216,7 @@ exec setpriv --reuid=65534 --regid=65534 --clear-groups \
 """
 
 
-def test_another_user_gets_the_same_bytes(working_copy: Path, installed: Path, installed_for_debian: Path) -> None:
+def test_another_user_gets_identical_files(working_copy: Path, installed: Path, installed_for_debian: Path) -> None:
     run_osc(working_copy, installed, "service", "manualrun")
     with tempfile.TemporaryDirectory() as home:
         os.chmod(home, 0o755)

@@ -1,4 +1,4 @@
-"""The plugin in the osc of PyPI, loaded by osc's own loader."""
+"""The plugin, loaded by osc from PyPI."""
 
 import ast
 import os
@@ -24,13 +24,13 @@ while true; do sleep 0.1; done
 
 @pytest.fixture
 def home() -> Path:
-    """Give a home directory with osc's configuration, where osc looks for plugins too."""
+    """Return a home directory with osc's configuration; osc also looks for plugins there."""
     return osc_program.log_in("http://127.0.0.1:1")
 
 
 @pytest.fixture
 def plugged(home: Path) -> Path:
-    """Give a home directory with the plugin as it is installed, and a program that shows how it is called."""
+    """Return a home directory with the installed plugin, and a program that prints its arguments."""
     for directory in ("lib/osc-plugins", "bin"):
         (home / ".local" / directory).mkdir(parents=True)
     (home / ".local/lib/osc-plugins/containers.py").write_bytes(PLUGIN.read_bytes())
@@ -44,12 +44,12 @@ def osc(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return osc_program.run(*arguments, environment={"PATH": "/usr/bin:/bin"})
 
 
-def test_it_is_python_3_6() -> None:
+def test_plugin_has_python_3_6_syntax() -> None:
     ast.parse(PLUGIN.read_text(), feature_version=(3, 6))
 
 
 @pytest.mark.usefixtures("plugged")
-def test_osc_lists_it() -> None:
+def test_osc_help_lists_the_plugin() -> None:
     done = osc("--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "containers " in done.stdout
@@ -68,22 +68,22 @@ def test_osc_lists_it() -> None:
         ["--help"],
     ],
 )
-def test_the_program_gets_the_arguments_as_they_are(arguments: list[str]) -> None:
+def test_program_gets_the_arguments_unchanged(arguments: list[str]) -> None:
     done = osc("containers", *arguments)
     expected = "".join(f"<{argument}>" for argument in arguments) or "<>"
     assert (done.returncode, done.stdout, done.stderr) == (7, expected, "")
 
 
 @pytest.mark.usefixtures("plugged")
-def test_a_program_that_was_killed_is_a_failure() -> None:
+def test_killed_program_is_a_failure() -> None:
     assert osc("containers", "die").returncode == -9
 
 
-def test_after_an_interrupt_the_program_has_the_time_that_it_takes(plugged: Path) -> None:
-    """A terminal interrupts everything that runs in it, osc and the program; what osc does then ends neither early."""
+def test_interrupted_program_has_time_to_clean_up(plugged: Path) -> None:
+    """A terminal interrupts osc and the program together; osc must not end the program early."""
     (plugged / ".local/bin/osc-containers").write_text(_TIDY)
     command = osc_program.command("containers", "prefetch")
-    # What a shell runs in the background ignores this signal, and the tests may be that.
+    # A shell makes its background jobs ignore SIGINT, and the tests may run in one.
     with subprocess.Popen(
         ["env", "--default-signal=INT", *command],
         env=os.environ | osc_program.PACKAGES | {"PATH": "/usr/bin:/bin"},
@@ -99,7 +99,7 @@ def test_after_an_interrupt_the_program_has_the_time_that_it_takes(plugged: Path
     assert process.returncode == 130
 
 
-def test_without_the_program_it_says_so(plugged: Path) -> None:
+def test_missing_program_is_reported(plugged: Path) -> None:
     (plugged / ".local/bin/osc-containers").unlink()
     done = osc("containers", "list")
     assert (done.returncode, done.stdout) == (1, "")
@@ -107,14 +107,14 @@ def test_without_the_program_it_says_so(plugged: Path) -> None:
     assert osc("whois", "--help").returncode == 0
 
 
-def test_a_second_copy_does_no_harm(plugged: Path) -> None:
+def test_second_copy_of_the_plugin_is_ignored(plugged: Path) -> None:
     (plugged / ".osc-plugins").mkdir()
     (plugged / ".osc-plugins/containers.py").write_bytes(PLUGIN.read_bytes())
     done = osc("containers", "list")
     assert (done.returncode, done.stdout, done.stderr) == (7, "<list>", "")
 
 
-def test_a_link_to_a_checkout_runs_what_is_in_its_venv(home: Path, tmp_path: Path) -> None:
+def test_link_to_a_checkout_runs_its_venv(home: Path, tmp_path: Path) -> None:
     for path, content in (("plugin/containers.py", PLUGIN.read_text()), (".venv/bin/osc-containers", _PROGRAM)):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).write_text(content)
@@ -124,7 +124,7 @@ def test_a_link_to_a_checkout_runs_what_is_in_its_venv(home: Path, tmp_path: Pat
     assert osc("containers", "list").stdout == "<list>"
 
 
-def test_an_osc_without_command_classes_is_left_alone(tmp_path: Path) -> None:
+def test_osc_without_command_classes_is_unaffected(tmp_path: Path) -> None:
     (tmp_path / "osc").mkdir()
     (tmp_path / "osc/__init__.py").touch()
     (tmp_path / "osc/commandline.py").touch()

@@ -1,4 +1,4 @@
-"""What a terminal shows: of a prefetch while it runs and when it has ended, and of tables."""
+"""The output on a terminal: progress bars, what remains of them, and tables."""
 
 import fcntl
 import os
@@ -24,12 +24,12 @@ CONTAINERS = """<image schemaversion="8.0" name="containers">
 </image>
 """
 FRAME = re.compile(rb"(?=\r\x1b\[2K)")
-"""Where all bars are drawn anew."""
+"""The start of each frame, in which all bars are redrawn."""
 PROGRAM = "import sys; from osc_containers.cli.main import console; sys.argv[0] = 'osc-containers'; console()"
 
 
 def slowly(request: Request) -> Fault | None:
-    """Let blobs come in pieces, so that there is something to draw."""
+    """Send blobs in pieces, so that there is progress to show."""
 
     def send(exchange: Exchange) -> None:
         answer = exchange.answer()
@@ -42,7 +42,7 @@ def slowly(request: Request) -> Fault | None:
 
 
 def on_terminal(columns: int, directory: Path, *arguments: str) -> list[list[str]]:
-    """Run the program on a terminal of so many columns; return the lines on it as often as they are drawn anew."""
+    """Run the program on a terminal with this many columns; return the lines on it after each frame."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
     process = subprocess.Popen(
@@ -55,44 +55,44 @@ def on_terminal(columns: int, directory: Path, *arguments: str) -> list[list[str
     )
     os.close(theirs)
     written = b""
-    with suppress(OSError):  # when the other side is closed
+    with suppress(OSError):  # the other side was closed
         while True:
             written += os.read(ours, 1 << 16)
     os.close(ours)
     assert process.wait() == 0
     screen = pyte.HistoryScreen(columns, 30, history=500)
     stream = pyte.ByteStream(screen)
-    shown = []
+    frames = []
     for frame in FRAME.split(written):
         stream.feed(frame)
         above = ["".join(row[column].data for column in range(columns)) for row in screen.history.top]
-        shown.append([line.rstrip() for line in (*above, *screen.display) if line.strip()])
-    return shown
+        frames.append([line.rstrip() for line in (*above, *screen.display) if line.strip()])
+    return frames
 
 
 @pytest.mark.parametrize("columns", [24, 40, 80, 120])
-def test_of_a_prefetch_its_messages_are_left_on_the_terminal_and_nothing_else(tmp_path: Path, columns: int) -> None:
-    made = {f"application-{n}": images.image(images.random_layer(f"{n}", 1_000_000)) for n in range(COUNT)}
+def test_only_messages_remain_after_progress_bars(tmp_path: Path, columns: int) -> None:
+    image_by_name = {f"application-{n}": images.image(images.random_layer(f"{n}", 1_000_000)) for n in range(COUNT)}
     with serve() as registry:
-        for name, image in made.items():
+        for name, image in image_by_name.items():
             registry.push(image, f"team/{name}:1")
         registry.script = slowly
-        containers = "".join(f'<container name="{name}" path="team" tag="1"/>' for name in made)
+        containers = "".join(f'<container name="{name}" path="team" tag="1"/>' for name in image_by_name)
         (tmp_path / "kiosk.kiwi").write_text(DESCRIPTION)
         (tmp_path / "containers.xml").write_text(CONTAINERS.format(host=registry.host, containers=containers))
-        *shown, left = on_terminal(columns, tmp_path, "prefetch", "--arch", "x86_64", "--connections", "3")
-    bars = [line for lines in shown for line in dropwhile(lambda line: not line.startswith("total"), lines)]
+        *frames, last_frame = on_terminal(columns, tmp_path, "prefetch", "--arch", "x86_64", "--connections", "3")
+    bars = [line for lines in frames for line in dropwhile(lambda line: not line.startswith("total"), lines)]
     assert len(bars) > COUNT
     assert [line for line in bars if not re.search(r"\d (MB|bytes)", line)] == []
     messages = [
         f"osc-containers: {registry.host}/team/{name}:1 (x86_64): pinned to {image.digest}, 1.0 MB"
-        for name, image in made.items()
+        for name, image in image_by_name.items()
     ]
     expected = [message[at : at + columns].rstrip() for message in messages for at in range(0, len(message), columns)]
-    assert left == expected
+    assert last_frame == expected
 
 
-def test_a_table_is_no_wider_than_the_terminal(tmp_path: Path) -> None:
+def test_table_fits_the_terminal(tmp_path: Path) -> None:
     containers = '<container name="application" path="some/team"/>'
     (tmp_path / "kiosk.kiwi").write_text(CONTAINERS.format(host="registry.example.com", containers=containers))
     *_, lines = on_terminal(80, tmp_path, "list")

@@ -1,11 +1,11 @@
-"""Tables are aligned."""
+"""The layout of tables."""
 
 import pytest
 
 from osc_containers.cli import table
 
 
-def test_columns_are_as_wide_as_their_widest_cell() -> None:
+def test_columns_fit_their_widest_cell() -> None:
     rows = [("a", "1 B", "x"), ("abcdef", "10 kB", ""), ("", "", "long cell")]
     assert table.render(("NAME", "SIZE", "LAST"), rows, right=("SIZE",)) == [
         "NAME     SIZE  LAST",
@@ -15,11 +15,11 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
     ]
 
 
-def test_a_table_without_rows_has_heads() -> None:
+def test_table_without_rows_has_a_heading() -> None:
     assert table.render(("NAME", "SIZE"), []) == ["NAME  SIZE"]
 
 
-def test_a_wide_row_goes_on_in_further_lines_after_a_comma(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wide_row_wraps_after_a_comma(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "WIDTH", 20)
     rows = [("abcdefgh", "3 kept, +1, -0", "z"), ("b", "3 kept, +1, -0", "z")]
     assert table.render(("NAME", "LAYERS", "LAST"), rows, wrapped=("LAYERS",)) == [

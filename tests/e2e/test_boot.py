@@ -88,7 +88,7 @@ def consumer(name: str, needs: str) -> tuple[TextFile, Symlink]:
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
-def test_the_first_boot_loads_all_and_the_second_nothing(make: MakeMachine, shell: str) -> None:
+def test_first_boot_loads_all_second_boot_nothing(make: MakeMachine, shell: str) -> None:
     machine = make()
     machine.install(Symlink(path="/usr/bin/sh", target=shell))
     put(machine, SMALL, DOCKER, PLAIN)
@@ -110,7 +110,7 @@ def test_the_first_boot_loads_all_and_the_second_nothing(make: MakeMachine, shel
     assert set(second.units.values()) == set(first.units.values()) == {"active"}
 
 
-def test_what_users_do_with_a_loaded_image_is_not_undone(make: MakeMachine) -> None:
+def test_image_removed_by_the_user_is_not_loaded_again(make: MakeMachine) -> None:
     machine = make()
     put(machine, SMALL)
     machine.install(
@@ -127,7 +127,7 @@ def test_what_users_do_with_a_loaded_image_is_not_undone(make: MakeMachine) -> N
     assert machine.boot().journal == ()
 
 
-def test_one_failure_stops_no_other_and_the_next_boot_mends_it(make: MakeMachine) -> None:
+def test_failed_loads_stop_no_other_and_succeed_later(make: MakeMachine) -> None:
     machine = make()
     damaged, cut, lost, foreign = (
         pack(f"registry.example.com/{name}:1.0", images.small(name)) for name in ("damaged", "cut", "lost", "foreign")
@@ -176,7 +176,7 @@ def test_one_failure_stops_no_other_and_the_next_boot_mends_it(make: MakeMachine
     assert "consumer-all.service" in second.active
 
 
-def test_the_last_of_three_engines_removes_their_archive(make: MakeMachine) -> None:
+def test_last_of_three_engines_removes_the_archive(make: MakeMachine) -> None:
     machine = make()
     put(machine, SMALL)
     machine.install(*units.render([SMALL.load, SMALL.for_engine("docker"), SMALL.for_engine("container-snap")]))
@@ -194,7 +194,7 @@ def test_the_last_of_three_engines_removes_their_archive(make: MakeMachine) -> N
     assert archives(machine) == set()
 
 
-def test_an_engine_that_is_masked_is_not_waited_for(make: MakeMachine) -> None:
+def test_masked_load_is_ignored(make: MakeMachine) -> None:
     machine = make()
     put(machine, SMALL)
     docker = SMALL.for_engine("docker")
@@ -205,7 +205,7 @@ def test_an_engine_that_is_masked_is_not_waited_for(make: MakeMachine) -> None:
     assert archives(machine) == set()
 
 
-def test_a_failing_engine_is_tried_again_in_the_same_boot(make: MakeMachine) -> None:
+def test_failing_engine_is_retried_in_the_same_boot(make: MakeMachine) -> None:
     machine = make()
     put(machine, SMALL)
     machine.install(
@@ -219,7 +219,7 @@ def test_a_failing_engine_is_tried_again_in_the_same_boot(make: MakeMachine) -> 
     ]
 
 
-def test_a_full_var_is_explained_and_the_next_boot_mends_it(make: MakeMachine) -> None:
+def test_full_var_is_reported_and_the_next_boot_succeeds(make: MakeMachine) -> None:
     machine = make(var_size=700 << 20)
     put(machine, big(), bomb(), SMALL)
     ballast = machine.var / "ballast"
@@ -244,7 +244,7 @@ def stored_size(machine: Machine) -> int:
 
 @pytest.mark.parametrize("suite", ["bookworm", "trixie"], ids=["podman 4", "podman 5"])
 @pytest.mark.parametrize("unpacked", [10 << 20, 130 << 20], ids=["in the first layer", "in the last layer"])
-def test_a_power_cut_in_the_middle_of_a_load_is_mended(make: MakeMachine, suite: str, unpacked: int) -> None:
+def test_power_cut_during_a_load_is_repaired(make: MakeMachine, suite: str, unpacked: int) -> None:
     machine = make(suite=suite)
     put(machine, big())
     machine.install(*units.render([big().load]))
@@ -253,7 +253,7 @@ def test_a_power_cut_in_the_middle_of_a_load_is_mended(make: MakeMachine, suite:
     assert_big_is_loaded(machine)
 
 
-def test_a_power_cut_after_the_archive_is_gone_loses_nothing(make: MakeMachine) -> None:
+def test_power_cut_after_archive_removal_loses_nothing(make: MakeMachine) -> None:
     machine = make()
     put(machine, big())
     # Time enough for the file system to write out that the archive is gone, but of itself no content yet.
@@ -272,7 +272,7 @@ def test_a_power_cut_after_the_archive_is_gone_loses_nothing(make: MakeMachine) 
     assert_big_is_loaded(machine)
 
 
-def test_a_power_cut_where_there_is_little_room_is_mended(make: MakeMachine) -> None:
+def test_power_cut_with_little_space_is_repaired(make: MakeMachine) -> None:
     """To read an image back, podman needs room for copies of its layers, and can do without on the disk."""
     machine = make()
     layer = images.random_layer("single", 160 << 20)
@@ -303,7 +303,7 @@ def checksums(layer: images.Layer) -> set[str]:
         return {hashlib.sha256(file.read()).hexdigest() for file in files if file}
 
 
-def test_an_image_that_is_there_is_not_loaded_again(make: MakeMachine) -> None:
+def test_existing_image_is_not_loaded_again(make: MakeMachine) -> None:
     machine = make()
     put(machine, SMALL)
     machine.install(*units.render([SMALL.load]))
@@ -317,14 +317,14 @@ def test_an_image_that_is_there_is_not_loaded_again(make: MakeMachine) -> None:
     assert archives(machine) == set()
 
 
-def test_a_read_only_root_is_no_obstacle(make: MakeMachine) -> None:
+def test_loads_work_with_a_read_only_root(make: MakeMachine) -> None:
     machine = make()
     put(machine, SMALL)
     machine.install(*units.render([SMALL.load]))
     assert machine.boot("--read-only").images == {SMALL.in_podman}
 
 
-def test_arguments_arrive_as_they_are(make: MakeMachine) -> None:
+def test_unit_arguments_arrive_unchanged(make: MakeMachine) -> None:
     machine = make()
     weapons = [
         "",

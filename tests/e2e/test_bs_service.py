@@ -127,7 +127,7 @@ def write_service(package: Path, mode: str, **parameters: str) -> None:
     )
 
 
-def test_a_run_on_the_server_brings_lock_and_archive(package: Path, update: Update) -> None:
+def test_server_run_writes_lock_and_archive(package: Path, update: Update) -> None:
     write_service(package, "trylocal", arch="x86_64", locked="no", inject="buildtime", description="appliance.kiwi")
     stored = update(package)
     prefix = "_service:kiwi_containers:"
@@ -137,9 +137,7 @@ def test_a_run_on_the_server_brings_lock_and_archive(package: Path, update: Upda
     assert len(stored) == 2
 
 
-def test_without_a_network_the_last_line_says_what_is_wrong(
-    package: Path, update: Update, docker_registry: DockerRegistry
-) -> None:
+def test_last_line_explains_a_missing_network(package: Path, update: Update, docker_registry: DockerRegistry) -> None:
     write_service(package, "trylocal", arch="x86_64")
     stored = update(package, offline=True)
     assert set(stored) == {"_service_error"}
@@ -150,19 +148,19 @@ def test_without_a_network_the_last_line_says_what_is_wrong(
     assert "Traceback" not in "".join(lines)
 
 
-def test_a_service_of_the_build_is_not_run(package: Path, update: Update) -> None:
+def test_server_does_not_run_buildtime_services(package: Path, update: Update) -> None:
     """A server of 2018 does not know `manual` yet, but `disabled`, which has meant the same to it."""
     write_service(package, "disabled")
     assert update(package) == {}
 
 
-def test_a_server_has_nothing_to_run_in_what_init_writes() -> None:
+def test_server_runs_nothing_that_init_writes() -> None:
     """Modes with which today's server starts no run at all (BSSrcServer/Service.pm, genservicemark)."""
     document = etree.fromstring(service_file.add_our_services(None, []))
     assert {service.get("mode") for service in document.iterchildren("service")} == {"manual", "buildtime"}
 
 
-def test_no_parameter_of_ours_is_unknown_to_the_server(package: Path, update: Update) -> None:
+def test_server_accepts_all_parameters(package: Path, update: Update) -> None:
     write_service(package, "trylocal", unheard="of")
     error = update(package)["error"]
     assert b"unheard" in error

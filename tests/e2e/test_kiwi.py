@@ -78,7 +78,7 @@ def remove_containers(package: Path, target: Path) -> Path:
     return target
 
 
-def test_the_tree_is_kiwi_s_and_what_readme_lists(
+def test_kiwi_tree_has_only_the_documented_additions(
     kiwi: Path, package: Appliance, installed: Path, installed_for_debian: Path, tmp_path: Path
 ) -> None:
     plain = prepare(kiwi, remove_containers(package.directory, tmp_path / "plain"), tmp_path / "root")

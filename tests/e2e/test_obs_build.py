@@ -22,7 +22,7 @@ _LIMIT = 600
 """Seconds for a boot in qemu; on an idle machine it takes one minute."""
 
 
-def test_with_our_service_in_the_build_root(build: Build, our_debs: Path, tmp_path: Path) -> None:
+def test_build_with_the_inject_service(build: Build, our_debs: Path, tmp_path: Path) -> None:
     support = "Support: obs-service-kiwi-containers-inject\n"
     built = build("init", kiwi="11.*", configuration=support, more=[our_debs])
     assert "removed <containers>" in built.log
@@ -31,7 +31,7 @@ def test_with_our_service_in_the_build_root(build: Build, our_debs: Path, tmp_pa
     expect_two_boots(built, tmp_path)
 
 
-def test_with_the_archive_of_files_and_nothing_of_ours_in_the_build_root(build: Build, tmp_path: Path) -> None:
+def test_build_with_a_bundle_and_no_service(build: Build, tmp_path: Path) -> None:
     built = build("init", "--inject", "source", "--arch", "x86_64", kiwi="10.3.*")
     assert "kiwi_containers_inject" not in built.log
     expect_what_readme_lists(built, tmp_path)

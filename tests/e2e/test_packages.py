@@ -49,7 +49,7 @@ def package(docker_registry: DockerRegistry, tmp_path: Path) -> Path:
     return package
 
 
-def test_debian_packages_hold_what_obs_and_osc_look_for(our_debs: Path) -> None:
+def test_debian_packages_have_the_expected_files(our_debs: Path) -> None:
     built = {path.name.partition("_")[0]: path for path in our_debs.glob("*.deb")}
     wanted = {name.replace("_", "-"): files for name, files in _FILES.items()}
     assert sorted(built) == sorted([*wanted, "python3-osc-containers"])
@@ -62,7 +62,7 @@ def test_debian_packages_hold_what_obs_and_osc_look_for(our_debs: Path) -> None:
         assert output("dpkg-deb", "--field", built[name], "Depends")[0].startswith("python3 (>= 3.11), ")
 
 
-def test_the_debian_services_run_in_a_clean_root(clean_root: CleanRoot, package: Path) -> None:
+def test_debian_services_run_in_a_clean_root(clean_root: CleanRoot, package: Path) -> None:
     shared = {"/package": package}
     fetched = clean_root(install("obs-service-kiwi-containers") + _PREFETCH, shared)
     assert fetched.returncode == 0, fetched.stderr
@@ -75,7 +75,7 @@ def test_the_debian_services_run_in_a_clean_root(clean_root: CleanRoot, package:
     assert brought - versioned == {"python3", "python3-minimal", "python3-lxml", "python3-osc-containers"}
 
 
-def test_the_debian_command_and_its_plugin_are_installed_together(clean_root: CleanRoot) -> None:
+def test_debian_command_and_plugin_install_together(clean_root: CleanRoot) -> None:
     done = clean_root(install("osc-containers") + "osc-containers --version; ls /usr/lib/osc-plugins", {})
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == [f"osc-containers {__version__}", "containers.py"]
@@ -89,7 +89,7 @@ def rpms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {path.name.rpartition(f"-{__version__}-")[0]: path for path in directory.glob("*.noarch.rpm")}
 
 
-def test_rpm_packages_hold_what_obs_and_osc_look_for(rpms: dict[str, Path]) -> None:
+def test_rpm_packages_have_the_expected_files(rpms: dict[str, Path]) -> None:
     assert sorted(rpms) == sorted([*_FILES, "python3-osc-containers"])
     for name, files in _FILES.items():
         found = output("rpm", "--query", "--list", "--package", rpms[name])
@@ -97,14 +97,14 @@ def test_rpm_packages_hold_what_obs_and_osc_look_for(rpms: dict[str, Path]) -> N
         assert {path.removesuffix(".gz") for path in files} <= {path.removesuffix(".gz") for path in found}
 
 
-def test_the_spec_file_goes_by_its_own_macro() -> None:
+def test_spec_file_uses_its_own_python_macro() -> None:
     """Fedora defines `%python`, as a path that is an error."""
     option = "--define=python /usr/bin/python"
     found = output("rpmspec", "--query", "--queryformat=%{NAME}\n", option, ROOT / "dist/osc-containers.spec")
     assert sorted(found) == sorted([*_FILES, "python3-osc-containers"])
 
 
-def test_rpm_packages_can_be_for_another_python_than_python3(tmp_path: Path) -> None:
+def test_rpm_packages_can_use_another_python(tmp_path: Path) -> None:
     """As on SLE 15, whose package python311 has the program python3.11; here with Debian's own version."""
     program = Path("/usr/bin/python3").resolve().name
     interpreter = program.replace(".", "")
@@ -127,12 +127,12 @@ def test_rpm_packages_can_be_for_another_python_than_python3(tmp_path: Path) -> 
         ("osc-containers", {"python3-osc-containers", *_FOR_THE_NETWORK}),
     ],
 )
-def test_rpm_packages_need_what_debian_s_need(rpms: dict[str, Path], name: str, needs: set[str]) -> None:
+def test_rpm_and_debian_dependencies_agree(rpms: dict[str, Path], name: str, needs: set[str]) -> None:
     found = {line.split()[0] for line in output("rpm", "--query", "--requires", "--package", rpms[name])}
     assert {need for need in found if not need.startswith(("rpmlib(", "config(", "/"))} == needs
 
 
-def test_the_rpm_services_run_in_a_clean_root(
+def test_rpm_services_run_in_a_clean_root(
     clean_root: CleanRoot, rpms: dict[str, Path], package: Path, tmp_path: Path
 ) -> None:
     files = tmp_path / "files"

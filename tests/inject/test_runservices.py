@@ -365,7 +365,7 @@ def test_description_can_be_selected(build: BuildRoot, package: Path) -> None:
     kiwi = (package / "appliance.kiwi").read_text()
     (package / "other.kiwi").write_text(kiwi.replace("containers.xml", "other.xml"))
     shutil.copy(package / "containers.xml", package / "other.xml")
-    assert "name the image's with 'description'" in build.run_services().stderr
+    assert "select one with 'description'" in build.run_services().stderr
     service = package / "_service"
     parameters = '<param name="description">appliance.kiwi</param><param name="description"></param>'
     service.write_text(service.read_text().replace('mode="buildtime"/>', f'mode="buildtime">{parameters}</service>'))

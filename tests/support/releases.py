@@ -6,10 +6,10 @@ ONLY_ON = {
     **{
         f"tests/e2e/test_bs_service.py::{name}": ("bookworm", "Debian 13 has no obs-server")
         for name in (
-            "test_a_run_on_the_server_brings_lock_and_archive",
-            "test_without_a_network_the_last_line_says_what_is_wrong",
-            "test_a_service_of_the_build_is_not_run",
-            "test_no_parameter_of_ours_is_unknown_to_the_server",
+            "test_server_run_writes_lock_and_archive",
+            "test_last_line_explains_a_missing_network",
+            "test_server_does_not_run_buildtime_services",
+            "test_server_accepts_all_parameters",
         )
     },
     "tests/test_floor.py::test_the_oldest_libraries_are_good_enough": (

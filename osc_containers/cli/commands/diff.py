@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 from osc_containers.cli import arguments, changelog, terminal
-from osc_containers.cli.arguments import Commands
 from osc_containers.errors import LockError
 from osc_containers.lock import diff, lockfile
 from osc_containers.lock.lockfile import EMPTY, FILE_NAME, Lock
@@ -13,15 +12,12 @@ from osc_containers.obs import working_copy
 from osc_containers.obs.package import Package
 
 
-def add(commands: Commands) -> None:
-    """Declare the command."""
-    parser = arguments.add_command(
-        commands,
-        "diff",
-        run,
-        f"Say what changed in {FILE_NAME}.\n\n"
-        "The package's is compared with the committed one, with that of another revision (of git, or of OBS, by\n"
-        "osc cat), or with another file.",
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    arguments.describe(
+        parser,
+        "The lock of the package is compared with the committed one, with that of another revision (of git, or of OBS "
+        "by means of 'osc cat'), or with another file.",
         "  osc-containers diff                       # what will be committed\n"
         "  osc-containers diff 7                     # since revision 7 on OBS\n"
         "  osc-containers diff --format changes      # lines for 'osc vc'",
@@ -30,10 +26,10 @@ def add(commands: Commands) -> None:
         "old",
         nargs="?",
         metavar="REV|FILE",
-        help="what to compare with (default: the last revision known here)",
+        help="revision or lock file to compare with (default: the last commit in this working copy)",
     )
     parser.add_argument(
-        "--directory", type=Path, default=Path(), metavar="DIR", help="the package (default: this directory)"
+        "--directory", type=Path, default=Path(), metavar="DIR", help="package (default: this directory)"
     )
     arguments.add_format(parser, "text", "changes", "json")
 
@@ -41,18 +37,19 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compare two locks."""
     package = Package(options.directory)
-    old, new = _old(options.directory, options.old), package.require_lock()
+    old, new = _read_old(options.directory, options.old), package.require_lock()
     changes = diff.compare(old.references, new.references)
     if options.format == "json":
         print(json.dumps(diff.as_objects(changes), indent=2))
+    elif changes and options.format == "changes":
+        print(changelog.as_changes(changes))
     elif changes:
-        as_text = terminal.paint_head(changelog.as_text(changes))
-        print(changelog.as_changes(changes) if options.format == "changes" else as_text)
+        print(terminal.paint_head(changelog.as_text(changes)))
     return 0
 
 
-def _old(directory: Path, name: str | None) -> Lock:
-    """Read the lock to compare with; a revision without one has no containers."""
+def _read_old(directory: Path, name: str | None) -> Lock:
+    """Return the lock to compare with; it is empty for a revision without a lock file."""
     if name is not None and Path(name).is_file():
         with Path(name).open("rb") as file:
             content: bytes | None = file.read(lockfile.LIMIT + 1)
@@ -60,9 +57,11 @@ def _old(directory: Path, name: str | None) -> Lock:
     else:
         content = working_copy.committed(directory, FILE_NAME, name)
         where = f"{FILE_NAME} of {name or 'the last revision'}"
-    if content is not None and len(content) > lockfile.LIMIT:
-        raise LockError(f"{where}: got more than {lockfile.LIMIT} bytes, which no lock has")
+    if content is None:
+        return EMPTY
+    if len(content) > lockfile.LIMIT:
+        raise LockError(f"{where}: got more than {lockfile.LIMIT} bytes, expected a lock file")
     try:
-        return EMPTY if content is None else lockfile.loads(content.decode(), where)
+        return lockfile.loads(content.decode(), where)
     except UnicodeDecodeError:
-        raise LockError(f"{where}: not UTF-8 text") from None
+        raise LockError(f"{where}: not UTF-8 text, expected a lock file") from None

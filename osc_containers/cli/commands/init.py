@@ -9,7 +9,6 @@ from osc_containers.archive import find, verify
 from osc_containers.checks import layout, services
 from osc_containers.checks.context import Context
 from osc_containers.cli import arguments, terminal
-from osc_containers.cli.arguments import Commands
 from osc_containers.cli.commands.prefetch import prefetch_all
 from osc_containers.errors import DescriptionError, Error
 from osc_containers.fs import atomic
@@ -24,18 +23,16 @@ from osc_containers.obs.service_file import Entry
 logger = logging.getLogger(__name__)
 
 
-def add(commands: Commands) -> None:
-    """Declare the command."""
-    parser = arguments.add_command(
-        commands,
-        "init",
-        run,
-        "Make a package that builds on OBS out of a plain kiwi description. That is\n\n"
-        "  1. split: <containers> moves to a file that the description includes;\n"
-        "  2. the two services in _service: one to update the containers with (osc service\n"
-        "     manualrun), one that runs in every build; whatever else is in _service stays;\n"
-        "  3. prefetch: the first lock and archives, if they are not there yet.\n\n"
-        "Then it says what to commit. A second run changes nothing.",
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    arguments.describe(
+        parser,
+        "`init` performs three steps and skips any that are already done:\n\n"
+        "  1. split: move <containers> to a file that the description includes\n"
+        "  2. add two services to _service, and keep everything else in it: one updates the\n"
+        "     containers (osc service manualrun), the other runs in every build\n"
+        "  3. prefetch: create containers.lock and download the archives\n\n"
+        "It then prints what to commit.",
         "  osc containers init --arch x86_64 --arch aarch64\n  osc addremove\n  osc commit",
     )
     arguments.add_package(parser)
@@ -43,181 +40,196 @@ def add(commands: Commands) -> None:
         "--description", metavar="FILE", help="the kiwi file that OBS builds, if several have <containers>"
     )
     arguments.add_parameters(parser, ("arch", "inject"))
-    parser.add_argument("--no-prefetch", action="store_true", help="fetch nothing now: no network is needed")
+    parser.add_argument("--no-prefetch", action="store_true", help="skip the prefetch, which needs a network")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Set the package up."""
+    """Set up the package."""
     package = Package(options.directory)
-    before = _files(package.directory)
+    before = _file_states(package.directory)
     with package.hold():
-        told = package.prefetches
-        bundled = options.inject == "source" if options.inject else service_file.is_bundled(told)
-        set_up = _set_up_bundle if bundled else _set_up
-        set_up(package, options.description, arguments.words(options.arch))
-    package = Package(options.directory)  # its files were edited
+        uses_bundle = service_file.is_bundled(package.prefetches)
+        if options.inject:
+            uses_bundle = options.inject == "source"
+        set_up = _set_up_bundle if uses_bundle else _set_up
+        set_up(package, options.description, arguments.split_lists(options.arch))
+    package = Package(options.directory)  # a Package reads its files only once, and they were edited
     try:
         is_complete = _prefetch_if_needed(package, may_fetch=not options.no_prefetch)
     except Error:
-        logger.warning("the package is set up; what failed is the prefetch: run 'osc containers prefetch' again")
+        logger.warning("the package is set up, but the prefetch failed: run 'osc containers prefetch' again")
         raise
     if not is_complete:
         commands = "osc containers prefetch", *working_copy.commands_for_all(package.directory)
         print("Now fetch and commit:", *map(terminal.printable, commands), sep="\n  ")
         return 0
-    _say_what_to_commit(package.directory, before)
+    after = _file_states(package.directory)
+    changed_names = sorted(name for name, state in after.items() if before.get(name) != state)
+    if changed_names:
+        commands = working_copy.commands_for(package.directory, changed_names)
+        print("Now commit:", *map(terminal.printable, commands), sep="\n  ")
+    else:
+        print("Nothing to do: the package is set up.")
     return 0
 
 
 def _set_up(package: Package, name: str | None, architectures: list[str]) -> None:
-    """Split the descriptions and complete `_service`."""
+    """Split the descriptions, and add the services that are missing to `_service`."""
     for entry in package.prefetches:
         if service_file.is_bundled([entry]):
             raise DescriptionError(
-                f"{service_file.FILE_NAME}:{entry.line}: {entry.name} is set up the other way; take it out, and "
-                "include in the description what it reads"
+                f"{service_file.FILE_NAME}:{entry.line}: {entry.name} uses inject=source; remove this entry, and "
+                "include the file that it reads in the description"
             )
-    found = selection.read(package, [], architectures, [])
-    having = [described for described in found.descriptions if described.containers]
-    names = [described.path.name for described in having]
+    request = selection.read(package, [], architectures, [])
+    descriptions = [each for each in request.descriptions if each.containers]
+    names = [each.path.name for each in descriptions]
     if name is not None and name not in names:
         raise DescriptionError(f"{name}: expected a description of this package that has <containers>")
     if not names:
-        raise _nothing(found)
+        raise _no_containers(request)
     path, old = package.directory / service_file.FILE_NAME, service_file.read(package.directory)
     parameters = [("description", name)] if name is not None else []
     new = service_file.add_our_services(old, [*parameters, *(("arch", arch) for arch in architectures)])
     entries = {entry.name: entry for entry in service_file.parse(new)}
-    if len({described.content_key for described in having}) > 1 and not entries[INJECT].values("description"):
-        raise DescriptionError(f"{', '.join(names)}: several have <containers>; say by --description which OBS builds")
+    if len({each.content_key for each in descriptions}) > 1 and not entries[INJECT].values("description"):
+        raise DescriptionError(
+            f"{', '.join(names)}: several descriptions have <containers>; name the one that OBS builds with "
+            "--description"
+        )
     _check_entries(package, service_file.parse(new))
-    there = [entry for entry in package.service_entries if entry.name in SERVICES]
-    _check_options(there, name, architectures)
-    split.apply(split.plan(found.descriptions))
+    _check_options(_our_entries(package), name, architectures)
+    split.apply(split.plan(request.descriptions))
     if new != old:
         atomic.write_atomically(path, new)
-        logger.info("%s: %s", path.name, "new" if old is None else "has our services now, too; nothing else changed")
+        logger.info("%s: %s", path.name, "created" if old is None else "added our services; nothing else changed")
 
 
 def _set_up_bundle(package: Package, name: str | None, architectures: list[str]) -> None:
-    """Put `<containers>` into a file that the description does not include, and one entry into `_service`."""
+    """Move `<containers>` to a file that the description does not include, and add one entry to `_service`.
+
+    kiwi must not see the containers: the bundle brings them, and kiwi would try to pull them again.
+    """
     path, old = package.directory / service_file.FILE_NAME, service_file.read(package.directory)
-    there = [entry for entry in package.service_entries if entry.name in SERVICES]
-    for entry in there:
-        if entry.name == INJECT or not service_file.is_bundled([entry]):
-            raise DescriptionError(f"{path.name}:{entry.line}: {entry.name} is set up the other way; take it out")
-    if there:
-        _check_options(there, None, architectures)
-        _check_entries(package, there)
+    entries = _our_entries(package)
+    for entry in entries:
+        where = f"{path.name}:{entry.line}: {entry.name}"
+        if entry.name == INJECT:
+            raise DescriptionError(f"{where} does not work with inject=source; remove this entry")
+        if not service_file.is_bundled([entry]):
+            raise DescriptionError(f"{where} uses inject=buildtime; remove this entry")
+    if entries:
+        _check_options(entries, None, architectures)
+        _check_entries(package, entries)
         return
-    found = selection.read(package, [], architectures, [])
-    having = [each for each in found.descriptions if each.containers and name in (None, each.path.name)]
-    if not having and name is None:
-        raise _nothing(found)
-    if len(having) != 1:
+    request = selection.read(package, [], architectures, [])
+    descriptions = [each for each in request.descriptions if each.containers and name in (None, each.path.name)]
+    if not descriptions and name is None:
+        raise _no_containers(request)
+    if len(descriptions) != 1:
+        names = ", ".join(each.path.name for each in descriptions) or name
         raise DescriptionError(
-            f"{', '.join(each.path.name for each in having) or name}: expected one description with "
-            "<containers>; say by --description which OBS builds"
+            f"{names}: expected one description with <containers>; name the one that OBS builds with --description"
         )
-    wanted = found.architectures_of(having[0])
-    if len(wanted) != 1:
+    (description,) = descriptions
+    build_architectures = request.architectures_of(description)
+    if len(build_architectures) != 1:
         raise DescriptionError(
-            f"{having[0].path.name}: got the architectures {', '.join(wanted)}, but kiwi_containers.obscpio is for "
-            "one; say by --arch which"
+            f"{description.path.name}: got the architectures {', '.join(build_architectures)}, but "
+            "kiwi_containers.obscpio is for one; select it with --arch"
         )
-    described, splits = having[0].path, split.plan(having)
-    detached, holding = split.detach_containers(having[0], splits)
-    if len(holding) > 1:
+    splits = split.plan(descriptions)
+    detached, sources = split.detach_containers(description, splits)
+    if len(sources) > 1:
         raise DescriptionError(
-            f"{described.name}: <containers> are in {', '.join(holding)}, but kiwi_containers.obscpio is for those of "
-            "one file; put all into one"
+            f"{description.path.name}: <containers> are in {', '.join(sources)}, but kiwi_containers.obscpio is for "
+            "those of one file; move them all to one"
         )
-    parameters = [*(("description", file) for file in holding), ("arch", wanted[0]), ("inject", "source")]
+    parameters = [*(("description", file) for file in sources), ("arch", build_architectures[0]), ("inject", "source")]
     new = service_file.add_our_services(old, parameters, names=(PREFETCH,))
     split.apply(splits)
-    # First what names the file, then what lets go of it: where the second fails, the next run says what is left to do.
+    # _service comes before the description. If the second step fails, the next run finds the entry, sees that the
+    # description still includes the file, and tells what to do. In the other order the containers would be lost.
     atomic.write_atomically(path, new)
-    logger.info("%s: %s", path.name, "new" if old is None else "has our service now, too; nothing else changed")
-    atomic.write_atomically(described, detached, described.stat().st_mode & 0o7777)
-    logger.info("%s: no longer includes %s, which the service reads", described.name, ", ".join(holding))
+    logger.info("%s: %s", path.name, "created" if old is None else "added our service; nothing else changed")
+    atomic.write_atomically(description.path, detached, description.path.stat().st_mode & 0o7777)
+    logger.info("%s: no longer includes %s, which the service reads instead", description.path.name, ", ".join(sources))
 
 
-def _nothing(found: Request) -> DescriptionError:
-    texts = ", ".join(described.path.name for described in found.descriptions)
-    return DescriptionError(f"{texts}: no <containers>, so there is nothing to prefetch; write one and come again")
+def _our_entries(package: Package) -> list[Entry]:
+    return [entry for entry in package.service_entries if entry.name in SERVICES]
+
+
+def _no_containers(request: Request) -> DescriptionError:
+    names = ", ".join(each.path.name for each in request.descriptions)
+    return DescriptionError(f"{names}: no <containers>, so there is nothing to prefetch; add one and rerun")
 
 
 def _check_entries(package: Package, entries: Sequence[Entry]) -> None:
-    """Refuse to call a package set up whose services cannot do their work.
+    """Refuse a package whose services could not do their work.
 
-    :raises DescriptionError: each reason is named.
+    :raises DescriptionError: each reason is listed.
     """
     context = Context(package=package, request=Request(parts=()), lock=None, entries=tuple(entries))
-    found = list(services.check(context))
+    findings = list(services.check(context))
     if context.is_bundled:
-        found += layout.find_double_injected(package, selection.of_entries(package, context.prefetches()))
-    problems = [f"{each.file}:{each.line}: {each.why}" + (f"; write {each.fix}" if each.fix else "") for each in found]
-    if problems:
-        raise DescriptionError(*problems)
+        findings += layout.find_double_injected(package, selection.of_entries(package, context.prefetches()))
+    if findings:
+        raise DescriptionError(
+            *(f"{each.location}: {each.why}" + (f"; write {each.fix}" if each.fix else "") for each in findings)
+        )
 
 
 def _check_options(entries: Sequence[Entry], name: str | None, architectures: Sequence[str]) -> None:
-    """Refuse options that entries which are there contradict, because these stay as they are.
+    """Refuse options that contradict existing entries, because these are not changed.
 
-    :raises DescriptionError: each is named.
+    :raises DescriptionError: each contradiction is listed.
     """
     problems = []
     for entry in entries:
-        for parameter, given in (("description", [name] if name else []), ("arch", architectures)):
-            told = entry.effective_values(parameter)
-            is_known = parameter in SERVICES[entry.name].parameters and (told or parameter == "arch")
-            if is_known and given and set(told) != set(given):
-                what = f"{entry.name} has {parameter} {', '.join(told) or 'by default'}, got {', '.join(given)}"
-                problems.append(f"{service_file.FILE_NAME}:{entry.line}: {what}; change it there")
+        for parameter, options in (("description", [name] if name else []), ("arch", architectures)):
+            values = entry.effective_values(parameter)
+            # An entry without a description reads all of them. An entry without arch has a default to contradict.
+            is_set = parameter in SERVICES[entry.name].parameters and (values or parameter == "arch")
+            if is_set and options and set(values) != set(options):
+                current = f"{parameter} {', '.join(values)}" if values else f"no {parameter}"
+                where = f"{service_file.FILE_NAME}:{entry.line}: {entry.name}"
+                problems.append(f"{where} has {current}, got {', '.join(options)}; change it there")
     if problems:
         raise DescriptionError(*problems)
 
 
 def _prefetch_if_needed(package: Package, *, may_fetch: bool) -> bool:
-    """Prefetch as the service would, unless lock and archives are there: a run of its own follows the tags.
+    """Prefetch as the service would, unless lock and archives are complete; return whether they are complete now.
 
-    Return whether they are there now.
+    A complete package is left alone, because a prefetch would follow the tags.
     """
-    found = selection.of_package(package)
-    if _is_complete(package, found):
-        logger.info("%s: there, with its archives; 'osc containers prefetch' follows the tags", FILE_NAME)
+    request = selection.of_package(package)
+    if _is_complete(package, request):
+        logger.info("%s: complete, with all archives; 'osc containers prefetch' updates them", FILE_NAME)
     elif may_fetch:
-        told = package.prefetches
-        locked = package.read_lock() is not None and service_file.is_locked(told)
-        bundled = service_file.is_bundled(told)
-        prefetch_all(package, found, outdir=package.directory, locked=locked, bundled=bundled)
+        entries = package.prefetches
+        locked = package.read_lock() is not None and service_file.is_locked(entries)
+        bundled = service_file.is_bundled(entries)
+        prefetch_all(package, request, outdir=package.directory, locked=locked, bundled=bundled)
     else:
         return False
     return True
 
 
-def _is_complete(package: Package, found: Request) -> bool:
+def _is_complete(package: Package, request: Request) -> bool:
     lock = package.read_lock()
     if lock is None:
         return False
-    wanted = [(item.reference, arch, item.where) for item in selection.wanted(found) for arch in item.architectures]
+    images = [(each.reference, arch, each.where) for each in selection.wanted(request) for arch in each.architectures]
     archives = [
-        find.find_archive(package, reference, locked.image, locked.archive.name)
-        for reference, _, locked in lock.images()
+        find.find_archive(package, reference, locked_image.image, locked_image.archive.name)
+        for reference, _, locked_image in lock.images()
     ]
-    return not verify.check_coverage(wanted, lock) and all(archives)
+    return not verify.check_coverage(images, lock) and all(archives)
 
 
-def _files(directory: Path) -> Mapping[str, tuple[int, int, int]]:
-    """Return what tells whether a file changed, by name."""
-    found = {path.name: path.stat() for path in directory.iterdir() if path.is_file()}
-    return {name: (status.st_ino, status.st_size, status.st_mtime_ns) for name, status in found.items()}
-
-
-def _say_what_to_commit(directory: Path, before: Mapping[str, tuple[int, int, int]]) -> None:
-    changed = sorted(name for name, status in _files(directory).items() if before.get(name) != status)
-    if not changed:
-        print("Nothing changed: the package is set up.")
-        return
-    commands = working_copy.commands_for(directory, changed)
-    print("Now commit:", *map(terminal.printable, commands), sep="\n  ")
+def _file_states(directory: Path) -> Mapping[str, tuple[int, int, int]]:
+    """Return what changes whenever a file does, by file name: inode, size and modification time."""
+    files = {path.name: path.stat() for path in directory.iterdir() if path.is_file()}
+    return {name: (status.st_ino, status.st_size, status.st_mtime_ns) for name, status in files.items()}

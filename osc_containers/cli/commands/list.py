@@ -5,19 +5,17 @@ import json
 from pathlib import Path
 
 from osc_containers.cli import arguments, listing, terminal
-from osc_containers.cli.arguments import Commands
 from osc_containers.lock.lockfile import EMPTY
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
 
 
-def add(commands: Commands) -> None:
-    """Declare the command."""
-    parser = arguments.add_command(
-        commands,
-        "list",
-        run,
-        "List the containers that kiwi would put into the image.",
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    arguments.describe(
+        parser,
+        "The columns PINNED and SIZE show the digest and the size of the archives in containers.lock, if the container "
+        "is there. JSON also has the path of the archive in the image.",
         "  osc-containers list --arch aarch64 --profile Server appliance.kiwi",
     )
     parser.add_argument(
@@ -25,7 +23,7 @@ def add(commands: Commands) -> None:
         nargs="?",
         type=Path,
         metavar="DESCRIPTION",
-        help="default: those in _service, else all of this package",
+        help="kiwi file or package (default: those in _service, else all in this directory)",
     )
     arguments.add_format(parser, "table", "json")
     arguments.add_parameters(parser, ("arch", "profile"), {"profile": "as kiwi without a profile"})
@@ -33,14 +31,15 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the containers."""
-    target: Path | None = options.description
-    directory = Path() if target is None else target if target.is_dir() else target.parent
-    package = Package(directory)
-    names = [target.name] if target and not target.is_dir() else []
-    found = selection.of_package(package, names, arguments.words(options.arch), arguments.given(options.profile))
-    listed = listing.rows(found, package.read_lock() or EMPTY)
+    path: Path = options.description or Path()
+    package = Package(path if path.is_dir() else path.parent)
+    names = [] if path.is_dir() else [path.name]
+    request = selection.of_package(
+        package, names, arguments.split_lists(options.arch), arguments.drop_empty(options.profile)
+    )
+    rows = listing.list_containers(request, package.read_lock() or EMPTY)
     if options.format == "json":
-        print(json.dumps(listing.as_objects(listed), indent=2))
+        print(json.dumps(listing.as_objects(rows), indent=2))
     else:
-        print(terminal.paint_head(listing.as_table(listed)))
+        print(terminal.paint_head(listing.as_table(rows)))
     return 0

@@ -4,22 +4,18 @@ import argparse
 import json
 
 from osc_containers.cli import arguments, changelog, terminal
-from osc_containers.cli.arguments import Commands
 from osc_containers.formats import human
 from osc_containers.lock import diff
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
 
 
-def add(commands: Commands) -> None:
-    """Declare the command."""
-    parser = arguments.add_command(
-        commands,
-        "outdated",
-        run,
-        "Say which tags name another image than the locked one.\n\n"
-        "Registries are asked for manifests and configurations only; nothing is written. The exit status is 1 if an\n"
-        "image moved or is not locked yet, else 0.",
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    arguments.describe(
+        parser,
+        "Only manifests and configurations are downloaded, and nothing is written. The exit status is 1 if a tag "
+        "points to a different image, or to one that is not locked yet; else 0.",
         "  osc-containers outdated || osc service manualrun",
     )
     arguments.add_package(parser)
@@ -30,30 +26,31 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare what is locked with what the tags name now."""
+    """Compare the lock with the current images of the tags."""
+    # These imports take time, and a build root has no network libraries.
     from osc_containers.prefetch.pin import resolve, trusted_entries
-    from osc_containers.sources import transports  # slow to load, and not in build roots
+    from osc_containers.sources import transports
 
-    package, given = Package(options.directory), arguments.given
+    package = Package(options.directory)
     lock = package.require_lock()
-    found = selection.of_package(
+    request = selection.of_package(
         package,
-        given(options.description),
-        arguments.words(options.arch),
-        given(options.profile),
+        arguments.drop_empty(options.description),
+        arguments.split_lists(options.arch),
+        arguments.drop_empty(options.profile),
     )
-    wanted = selection.wanted(
-        found.with_default_architectures(selection.default_architectures(selection.of_package(package), lock))
-    )
+    default = selection.default_architectures(selection.of_package(package), lock)
+    requests = selection.wanted(request.with_default_architectures(default))
     with transports.Sources(package.directory) as sources:
-        now = {each.reference: each for each in resolve(wanted, sources.open, trusted_entries(package, lock, wanted))}
-    moved = diff.find_updates(lock.references, now)
+        entries = trusted_entries(package, lock, requests)
+        current = {each.reference: each for each in resolve(requests, sources.open, entries)}
+    updates = diff.find_updates(lock.references, current)
     if options.format == "json":
-        print(json.dumps(diff.as_objects(moved), indent=2))
-    elif moved:
-        print(terminal.paint_head(changelog.as_text(moved)))
-        print(f"\n{human.size(sum(change.fetch_size for change in moved))} to fetch")
+        print(json.dumps(diff.as_objects(updates), indent=2))
+    elif updates:
+        print(terminal.paint_head(changelog.as_text(updates)))
+        print(f"\n{human.size(sum(change.fetch_size for change in updates))} to fetch")
     else:
-        count = sum(len(item.architectures) for item in wanted)
-        print("1 image is what its tag names" if count == 1 else f"{count} images are what their tags name")
-    return 1 if moved else 0
+        count = sum(len(each.architectures) for each in requests)
+        print("The image is up to date" if count == 1 else f"All {count} images are up to date")
+    return 1 if updates else 0

@@ -1,4 +1,4 @@
-"""`osc-containers prefetch`, and the service that does the same."""
+"""`osc-containers prefetch`, and the work of the prefetch service and of `init`."""
 
 import argparse
 import logging
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osc_containers.cli import arguments, progress
-from osc_containers.cli.arguments import Commands
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
 from osc_containers.lock.lockfile import Lock
@@ -24,53 +23,52 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST = 64
+_MAX_CONNECTIONS = 64
 
 
-def add(commands: Commands) -> None:
-    """Declare the command."""
-    parser = arguments.add_command(
-        commands,
-        "prefetch",
-        run,
-        "Pin every container in containers.lock and fetch its archive. Follows tags and says what moved.\n\n"
-        "What the service kiwi_containers is told in _service is the default of the options here.",
-        "  osc-containers prefetch --arch x86_64 --arch aarch64\n  osc-containers prefetch --locked   # what is pinned",
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    arguments.describe(
+        parser,
+        "By default, prefetch follows tags and reports those that moved to a different image. Options that are not "
+        "given take their value from the service kiwi_containers in _service.",
+        "  osc-containers prefetch --arch x86_64 --arch aarch64\n"
+        "  osc-containers prefetch --locked                # download what containers.lock pins",
     )
     arguments.add_package(parser)
     arguments.add_parameters(parser)
-    parser.add_argument("--outdir", type=Path, metavar="D", help="where new files go (default: DIR)")
+    parser.add_argument("--outdir", type=Path, metavar="DIR", help="where to write files (default: the package)")
     parser.add_argument(
         "--connections",
         type=_connections,
         metavar="N",
-        help=f"requests for blobs at a time, from 1 to {_MOST} "
-        "(default: one for each core, up to 4; 20 where a registry takes 10 ms to answer)",
+        help=f"number of parallel downloads, from 1 to {_MAX_CONNECTIONS} (default: one for each core, at most 4; 20 "
+        "for a registry with a latency of 10 ms or more)",
     )
 
 
 def _connections(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
-        raise argparse.ArgumentTypeError(f"got {text[:40]!r}, expected a number from 1 to {_MOST}")
+    if not text.isdecimal() or not 1 <= int(text) <= _MAX_CONNECTIONS:
+        raise argparse.ArgumentTypeError(f"got {text[:40]!r}, expected a number from 1 to {_MAX_CONNECTIONS}")
     return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prefetch."""
-    package, given = Package(options.directory), arguments.given
-    names, profiles = given(options.description), given(options.profile)
-    found = selection.of_package(package, names, arguments.words(options.arch), profiles)
-    entries = package.prefetches
-    told = [entry for entry in entries if any(map(entry.reads, names))] or entries
-    outdir = options.outdir or options.directory
-    is_watched = sys.stderr.isatty() and options.verbosity >= 0
-    with progress.on_terminal() if is_watched else nullcontext(NullProgress()) as watcher:
+    """Prefetch the containers."""
+    package, names = Package(options.directory), arguments.drop_empty(options.description)
+    request = selection.of_package(
+        package, names, arguments.split_lists(options.arch), arguments.drop_empty(options.profile)
+    )
+    # Options take their defaults from the entries for these descriptions, or from all if there is none for them.
+    entries = [entry for entry in package.prefetches if any(map(entry.reads, names))] or package.prefetches
+    shows_progress = sys.stderr.isatty() and options.verbosity >= 0
+    with progress.on_terminal() if shows_progress else nullcontext(NullProgress()) as watcher:
         prefetch_all(
             package,
-            found,
-            outdir=outdir,
-            locked=options.locked if options.locked is not None else service_file.is_locked(told),
-            bundled=options.inject == "source" if options.inject else service_file.is_bundled(told),
+            request,
+            outdir=options.outdir or options.directory,
+            locked=options.locked if options.locked is not None else service_file.is_locked(entries),
+            bundled=options.inject == "source" if options.inject else service_file.is_bundled(entries),
             connections=options.connections,
             watcher=watcher,
         )
@@ -108,7 +106,7 @@ def prefetch_all(
         logger.warning("nothing to do: no <containers> for these architectures and profiles")
     output = BundleFile(_pack_for(request)) if bundled and image_requests else ArchiveFiles()
     with transports.Sources(
-        package.directory, policy=Policy(connections=connections or _MOST), system_context=tls_context.result
+        package.directory, policy=Policy(connections=connections or _MAX_CONNECTIONS), system_context=tls_context.result
     ) as sources:
         context = FetchContext(
             open_source=sources.open,
@@ -138,32 +136,33 @@ def _all_requests(package: Package, request: Request) -> tuple[ImageRequest, ...
     return selection.wanted(configured.with_default_architectures(tuple(default)))
 
 
-def _pack_for(found: Request) -> "Callable[[Lock], Bundle]":
-    """Return the function that lays out the overlay of the one image that a bundle is for."""
-    from osc_containers.inject import (
-        bundle,
-        overlay,  # few ask for it
-    )
+def _pack_for(request: Request) -> "Callable[[Lock], Bundle]":
+    """Return a function that computes the bundle of a lock.
 
-    described = next(iter(found.descriptions))
-    architectures = found.architectures_of(described)
-    if len(found.descriptions) > 1 or len(architectures) > 1:
-        names = ", ".join(each.path.name for each in found.descriptions)
+    :raises DescriptionError: the request is for more than one description or architecture.
+    """
+    from osc_containers.inject import bundle, overlay  # needed for bundles only
+
+    description = next(iter(request.descriptions))
+    architectures = request.architectures_of(description)
+    if len(request.descriptions) > 1 or len(architectures) > 1:
+        names = ", ".join(each.path.name for each in request.descriptions)
         raise DescriptionError(
-            f"{cpio.FILE_NAME}: got {names} for {', '.join(architectures)}, but it holds the containers of one "
-            "description for one architecture; name them with 'description' and 'arch'"
+            f"{cpio.FILE_NAME}: got {names} for {', '.join(architectures)}, expected one description and one "
+            "architecture; set 'description' and 'arch'"
         )
     (arch,) = architectures
-    containers = found.containers(described, arch)
-    paths = overlay.assign_paths(described.of_architecture(arch))
+    containers = request.containers(description, arch)
+    paths = overlay.assign_paths(description.of_architecture(arch))
     return lambda lock: bundle.pack(overlay.place(containers, paths, arch, lock))
 
 
-def _warn_of_visible(found: Request) -> None:
-    for described in found.descriptions:
-        for container in described.seen_by_obs_build[:1]:
+def _warn_of_visible(request: Request) -> None:
+    """Warn once for each description whose containers obs-build would turn into build dependencies."""
+    for description in request.descriptions:
+        for container in description.seen_by_obs_build[:1]:
             logger.warning(
-                "%s:%d: obs-build sees this <containers> and asks OBS for packages that nobody provides; "
+                "%s:%d: OBS would require a package for each of these containers and report the build as unresolvable; "
                 "run 'osc containers split'",
                 container.file,
                 container.line,

@@ -1,25 +1,23 @@
-"""`osc-containers verify`, and what the inject service does outside of a build root."""
+"""`osc-containers verify`, and the work of the inject service outside a build root."""
 
 import argparse
 from collections.abc import Sequence
 
 from osc_containers.archive import verify
 from osc_containers.cli import arguments
-from osc_containers.cli.arguments import Commands
 from osc_containers.errors import LockError, VerificationError
 from osc_containers.formats import human
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
 
 
-def add(commands: Commands) -> None:
-    """Declare the command."""
-    parser = arguments.add_command(
-        commands,
-        "verify",
-        run,
-        "Check offline that lock and archives are complete, intact and what the description asks for.",
-        "  osc-containers verify",
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    arguments.describe(
+        parser,
+        "Every byte of every archive is compared with what containers.lock pins. The exit status is 0 if everything "
+        "matches, else 1.",
+        "  osc-containers verify\n  osc-containers verify --arch x86_64 ~/obs/home:ann/appliance",
     )
     arguments.add_package(parser)
     arguments.add_parameters(
@@ -28,32 +26,41 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Verify."""
+    """Verify the package."""
     count = verify_all(
         Package(options.directory),
-        arguments.given(options.description),
-        arguments.words(options.arch),
-        arguments.given(options.profile),
+        arguments.drop_empty(options.description),
+        arguments.split_lists(options.arch),
+        arguments.drop_empty(options.profile),
     )
-    print(f"{human.count(count, 'archive')} verified: all is as the lock and the description say")
+    print(f"{human.count(count, 'archive')} verified: all match containers.lock and the description")
     return 0
 
 
 def verify_all(package: Package, names: Sequence[str], architectures: Sequence[str], profiles: Sequence[str]) -> int:
-    """Verify all archives that the lock names, and that it names what the package asks for; return their number."""
-    besides = selection.of_package(package)
-    found = selection.of_package(package, names, architectures, profiles)
+    """Verify the archives in the lock, and that the lock matches what the package requests.
+
+    :return: the number of archives.
+    :raises LockError: the lock is missing or broken, or does not match the descriptions.
+    :raises VerificationError: an archive does not match the lock.
+    """
+    configured = selection.of_package(package)
+    request = selection.of_package(package, names, architectures, profiles)
     lock = package.require_lock()
-    otherwise = selection.default_architectures(besides, lock)
-    asked = selection.wanted(found.with_default_architectures(otherwise))
-    wanted = [(item.reference, arch, item.where) for item in asked for arch in item.architectures]
-    used = {item.reference for item in (*asked, *selection.wanted(besides.with_default_architectures(otherwise)))}
-    # What is missing comes behind what is too much: a server shows the last line alone.
-    problems = (*verify.check_use(used, lock), *verify.check_coverage(wanted, lock))
-    images = [(reference, arch) for reference, arch, _ in lock.images() if not architectures or arch in architectures]
-    damage = verify.check_archives(package, lock, images)
+    default = selection.default_architectures(configured, lock)
+    requests = selection.wanted(request.with_default_architectures(default))
+    images = [(each.reference, arch, each.where) for each in requests for arch in each.architectures]
+    # Options can narrow the request. What _service requests besides is in the lock for a good reason.
+    all_requests = (*requests, *selection.wanted(configured.with_default_architectures(default)))
+    # Missing images come last, because a build server shows only the last line.
+    problems = (
+        *verify.check_use({each.reference for each in all_requests}, lock),
+        *verify.check_coverage(images, lock),
+    )
+    locked_images = [(reference, arch) for reference, arch, _ in lock.images() if arch in (architectures or [arch])]
+    damage = verify.check_archives(package, lock, locked_images)
     if problems:
         raise LockError(*problems, *damage)
     if damage:
         raise VerificationError(*damage)
-    return len(images)
+    return len(locked_images)

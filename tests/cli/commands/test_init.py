@@ -1,4 +1,4 @@
-"""`init`: from kiwi's own documentation example to a package that builds on OBS."""
+"""`init`: sets up a package from kiwi's documentation example, and what the commands do in it."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from tests.support.docker_registry import DockerRegistry
 from tests.support.kiwi_peer import Oracle, Selection
 from tests.support.obs_build import dependencies, obs_builds
 
-# kiwi 10.3, doc/source/image_description/elements.rst, in as much of a description as kiwi asks for
+# The example in kiwi 10.3, doc/source/image_description/elements.rst, with the other elements that kiwi requires.
 DOCUMENTED = """<?xml version="1.0" encoding="utf-8"?>
 <!-- OBS-ExclusiveArch: x86_64 -->
 <image schemaversion="8.0" name="appliance">
@@ -40,7 +40,7 @@ DOCUMENTED = """<?xml version="1.0" encoding="utf-8"?>
 
 @pytest.fixture
 def package(docker_registry: DockerRegistry, tmp_path: Path) -> Path:
-    """Give a package with kiwi's example, and a registry that has its images."""
+    """Return a package with kiwi's example; the registry has its images."""
     for name in ("some:latest", "opensuse/bootable:slowroll"):
         docker_registry.push(images.small(name.partition(":")[0].replace("/", "-")), name)
     directory = tmp_path / "package"
@@ -54,7 +54,7 @@ def contents(directory: Path) -> dict[str, tuple[int, bytes]]:
 
 
 @pytest.mark.integration
-def test_the_example_of_kiwi_becomes_a_package_that_verifies(
+def test_init_turns_kiwis_example_into_a_valid_package(
     package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (package / ".osc/sources").mkdir(parents=True)
@@ -65,31 +65,31 @@ def test_the_example_of_kiwi_becomes_a_package_that_verifies(
     assert sorted(contents(package)) == sorted(
         [*archives, "_service", "appliance.kiwi", "containers.lock", "containers.xml"]
     )
-    said = capsys.readouterr()
-    assert said.out == ("Now commit:\n  osc add _service containers.lock containers.xml *.ociarchive\n  osc commit\n")
-    assert "osc-containers: _service: new\n" in said.err
+    output = capsys.readouterr()
+    assert output.out == ("Now commit:\n  osc add _service containers.lock containers.xml *.ociarchive\n  osc commit\n")
+    assert "osc-containers: _service: created\n" in output.err
     assert main(["verify", str(package)]) == 0
-    assert capsys.readouterr().out == "2 archives verified: all is as the lock and the description say\n"
+    assert capsys.readouterr().out == "2 archives verified: all match containers.lock and the description\n"
     assert main(["check", "--strict", str(package)]) == 0
     infos = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
-    assert set(infos) == {"info"}  # plain kiwi cannot have a slash in a name, and no coreutils are named
+    assert set(infos) == {"info"}  # a slash in a name, and no coreutils in the package list
 
 
 @pytest.mark.integration
-def test_a_second_run_changes_and_asks_nothing(
+def test_second_init_changes_and_requests_nothing(
     package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["init", str(package)]) == 0
-    before, asked = contents(package), len(docker_registry.requests())
+    before, count = contents(package), len(docker_registry.requests())
     capsys.readouterr()
     assert main(["init", str(package)]) == 0
-    assert capsys.readouterr().out == "Nothing changed: the package is set up.\n"
+    assert capsys.readouterr().out == "Nothing to do: the package is set up.\n"
     assert contents(package) == before
-    assert len(docker_registry.requests()) == asked
+    assert len(docker_registry.requests()) == count
 
 
 @pytest.mark.integration
-def test_kiwi_sees_the_same_and_obs_build_nothing(package: Path, oracle: Oracle) -> None:
+def test_init_hides_containers_from_obs_build_only(package: Path, oracle: Oracle) -> None:
     path = package / "appliance.kiwi"
     selections = [Selection("x86_64", ())]
     before = oracle.ask(path, selections)
@@ -100,38 +100,36 @@ def test_kiwi_sees_the_same_and_obs_build_nothing(package: Path, oracle: Oracle)
         assert [name for name in dependencies(obs_build, path) if name.startswith("container:")] == []
 
 
-def test_a_bundle_is_set_up_beside_a_description_that_is_not_built(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bundle_beside_a_description_that_is_not_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     section = CONTAINERS.replace("<containers", "<containers arch='aarch64'")
     (tmp_path / "c.xml").write_text(f"<image>{section}</image>")
     for name in ("a.kiwi", "b.kiwi"):
         (tmp_path / name).write_text("<image><include from='c.xml'/></image>")
     for options in (["--inject", "source", "--description", "a.kiwi"], []):
         assert main(["init", "--arch", "x86_64", *options, str(tmp_path)]) == 0
-    assert capsys.readouterr().out.endswith("Nothing changed: the package is set up.\n")
+    assert capsys.readouterr().out.endswith("Nothing to do: the package is set up.\n")
     assert main(["check", str(tmp_path)]) == 0
 
 
 @pytest.mark.parametrize("options", [[], ["--inject", "source"]])
-def test_what_asks_for_nothing_here_is_set_up_as_well(
+def test_init_without_containers_for_the_architecture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
     section = CONTAINERS.replace("<containers", "<containers arch='aarch64'")
     (tmp_path / "a.kiwi").write_text(f"<image>{section}</image>")
     assert main(["init", "--arch", "x86_64", *options, str(tmp_path)]) == 0
     assert "nothing to do: no <containers> for these architectures and profiles" in capsys.readouterr().err
-    for command, said in (
-        ("init", "Nothing changed: the package is set up.\n"),
-        ("verify", "0 archives verified: all is as the lock and the description say\n"),
+    for command, output in (
+        ("init", "Nothing to do: the package is set up.\n"),
+        ("verify", "0 archives verified: all match containers.lock and the description\n"),
         ("check", "no problems found\n"),
     ):
         assert main([command, str(tmp_path)]) == 0
-        assert capsys.readouterr().out == said
+        assert capsys.readouterr().out == output
 
 
 @pytest.mark.integration
-def test_what_the_services_run_with_is_what_is_prefetched(package: Path, docker_registry: DockerRegistry) -> None:
+def test_init_prefetches_for_the_service_parameters(package: Path, docker_registry: DockerRegistry) -> None:
     docker_registry.push(images.multi_platform("some"), "some:latest")
     docker_registry.push(images.multi_platform("bootable"), "opensuse/bootable:slowroll")
     assert main(["init", "--arch", "aarch64", "--arch", "x86_64", str(package)]) == 0
@@ -144,7 +142,7 @@ def test_what_the_services_run_with_is_what_is_prefetched(package: Path, docker_
 
 
 @pytest.mark.integration
-def test_a_failed_prefetch_leaves_a_package_that_is_set_up(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_prefetch_leaves_the_package_set_up(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = package / "appliance.kiwi"
     path.write_text(path.read_text().replace("slowroll", "gone"))
     assert main(["init", str(package)]) == 1
@@ -153,16 +151,16 @@ def test_a_failed_prefetch_leaves_a_package_that_is_set_up(package: Path, capsys
 
 
 @pytest.mark.integration
-def test_what_a_failed_prefetch_of_init_advises_fails_in_the_same_words(
+def test_prefetch_after_a_failed_init_gives_the_same_error(
     package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = package / "appliance.kiwi"
     path.write_text(path.read_text().replace("slowroll", "gone"))
     assert main(["init", "--inject", "source", str(package)]) == 1
-    said = capsys.readouterr().err.splitlines()[-1]
+    message = capsys.readouterr().err.splitlines()[-1]
     before = contents(package)
     assert main(["prefetch", str(package)]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == said
+    assert capsys.readouterr().err.splitlines()[-1] == message
     assert contents(package) == before
     docker_registry.push(images.small("gone"), "opensuse/bootable:gone")
     assert main(["prefetch", str(package)]) == 0
@@ -184,7 +182,7 @@ CONTAINERS = "<containers source='a.b' backend='docker'><container name='x'/></c
         (
             [],
             dict.fromkeys(("a.kiwi", "b.kiwi"), f"<image>{CONTAINERS}</image>"),
-            "a.kiwi, b.kiwi: several have <containers>; say by --description which OBS builds",
+            "a.kiwi, b.kiwi: several descriptions have <containers>; name the one that OBS builds",
         ),
         (
             ["--inject", "source", "--arch", "x86_64"],
@@ -209,7 +207,7 @@ CONTAINERS = "<containers source='a.b' backend='docker'><container name='x'/></c
         ),
     ],
 )
-def test_init_refuses_before_it_changes_anything(
+def test_init_refuses_before_changing_anything(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], files: dict[str, str], expected: str
 ) -> None:
     for name, text in files.items():
@@ -217,8 +215,8 @@ def test_init_refuses_before_it_changes_anything(
         (tmp_path / name).write_text(text)
     assert main(["init", "--no-prefetch", *options, str(tmp_path)]) == 1
     assert expected in capsys.readouterr().err
-    there = (path for path in tmp_path.rglob("*") if path.is_file())
-    assert {str(path.relative_to(tmp_path)): path.read_text() for path in there} == files
+    paths = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert {str(path.relative_to(tmp_path)): path.read_text() for path in paths} == files
 
 
 PREFETCH = '<service name="kiwi_containers" mode="manual"/>'
@@ -242,7 +240,7 @@ BUNDLE = PREFETCH.replace("/>", "><param name='inject'>source</param></service>"
             (PREFETCH.replace("/>", "><param name='arch'>amd65</param></service>"),),
             "_service:2: kiwi_containers: unknown architecture 'amd65'",
         ),
-        (["--arch=s390x"], (PREFETCH, INJECT), "_service:2: kiwi_containers has arch by default, got s390x; change it"),
+        (["--arch=s390x"], (PREFETCH, INJECT), "_service:2: kiwi_containers has no arch, got s390x; change it"),
         (
             ["--arch=s390x,x86_64"],
             (BUNDLE.replace("<param", "<param name='arch'>x86_64</param><param"),),
@@ -253,9 +251,17 @@ BUNDLE = PREFETCH.replace("/>", "><param name='inject'>source</param></service>"
             (PREFETCH, INJECT.replace("/>", "><param name='description'>b.kiwi</param></service>")),
             "_service:3: kiwi_containers_inject has description b.kiwi, got a.kiwi; change it there",
         ),
-        (["--inject=source"], (PREFETCH, INJECT), "_service:2: kiwi_containers is set up the other way; take it out"),
-        (["--inject=buildtime"], (BUNDLE,), "_service:2: kiwi_containers is set up the other way; take it out, and"),
-        ([], (BUNDLE, INJECT), "_service:3: kiwi_containers_inject is set up the other way; take it out"),
+        (
+            ["--inject=source"],
+            (PREFETCH, INJECT),
+            "_service:2: kiwi_containers uses inject=buildtime; remove this entry",
+        ),
+        (["--inject=buildtime"], (BUNDLE,), "_service:2: kiwi_containers uses inject=source; remove this entry, and"),
+        (
+            [],
+            (BUNDLE, INJECT),
+            "_service:3: kiwi_containers_inject does not work with inject=source; remove this entry",
+        ),
         (
             [],
             (BUNDLE, "<!-- b.kiwi -->"),
@@ -263,7 +269,7 @@ BUNDLE = PREFETCH.replace("/>", "><param name='inject'>source</param></service>"
         ),
     ],
 )
-def test_what_is_there_and_cannot_stay_is_not_called_set_up(
+def test_init_refuses_conflicting_service_entries(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], entries: tuple[str, ...], expected: str
 ) -> None:
     image = "<image><containers source='a.b' backend='docker'><container name='x'/></containers></image>"
@@ -279,7 +285,7 @@ def test_what_is_there_and_cannot_stay_is_not_called_set_up(
     assert contents(tmp_path) == before
 
 
-def test_it_says_how_to_commit_with_git(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_prints_git_commands_in_a_git_repository(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     (tmp_path / "sub dir").mkdir()
     path = tmp_path / "sub dir" / "a b.kiwi"
@@ -293,7 +299,7 @@ def test_it_says_how_to_commit_with_git(tmp_path: Path, capsys: pytest.CaptureFi
     assert working_copy.commands_for(path.parent, ["_service"]) == ("git add _service", "git commit")
 
 
-def test_names_with_blanks_are_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_may_contain_spaces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     profile = '<profiles><profile name="My Profile" description="d"/></profiles>'
     containers = CONTAINERS.replace("<containers", "<containers profiles='My Profile'")
     (tmp_path / "my app.kiwi").write_text(f"<image>{profile}<include from='containers.xml'/></image>")
@@ -302,8 +308,12 @@ def test_names_with_blanks_are_names(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == (
         "Now fetch and commit:\n  osc containers prefetch\n  osc addremove\n  osc commit\n"
     )
-    named = ["--description", "my app.kiwi", "--arch", "x86_64"]
-    for command in (["verify", *named], ["prefetch", "--locked", *named], ["inject", "--root", str(tmp_path), *named]):
+    options = ["--description", "my app.kiwi", "--arch", "x86_64"]
+    for command in (
+        ["verify", *options],
+        ["prefetch", "--locked", *options],
+        ["inject", "--root", str(tmp_path), *options],
+    ):
         assert main([*command, "--profile", "My Profile", str(tmp_path)]) == 1
         assert capsys.readouterr().err.startswith(
             ("osc-containers: containers.lock: missing", "osc-containers: containers.lock: not there")
@@ -319,7 +329,7 @@ def test_names_with_blanks_are_names(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.integration
-def test_inject_source_needs_no_service_in_the_build_root(
+def test_init_with_inject_source(
     package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["init", "--inject", "source", "--arch", "x86_64", str(package)]) == 0
@@ -331,15 +341,15 @@ def test_inject_source_needs_no_service_in_the_build_root(
         "containers.xml",
         "kiwi_containers.obscpio",
     ]
-    gone = DOCUMENTED.index("    <containers"), DOCUMENTED.index("    <packages")
-    assert (package / "appliance.kiwi").read_text() == DOCUMENTED[: gone[0]] + "\n" + DOCUMENTED[gone[1] :]
+    start, end = DOCUMENTED.index("    <containers"), DOCUMENTED.index("    <packages")
+    assert (package / "appliance.kiwi").read_text() == DOCUMENTED[:start] + "\n" + DOCUMENTED[end:]
     assert (package / "_service").read_text() == (
         '<services>\n  <service name="kiwi_containers" mode="manual">\n'
         '    <param name="description">containers.xml</param>\n    <param name="arch">x86_64</param>\n'
         '    <param name="inject">source</param>\n  </service>\n</services>\n'
     )
     assert main(["verify", "--description", "containers.xml", str(package)]) == 0
-    asked = len(docker_registry.requests())
+    count = len(docker_registry.requests())
     root = package.parent / "root"
     root.mkdir()
     assert main(["inject", "--root", str(root), "--arch", "x86_64", str(package)]) == 1
@@ -349,15 +359,15 @@ def test_inject_source_needs_no_service_in_the_build_root(
         capsys.readouterr()
         assert main(["init", *options, str(package)]) == 0
         assert contents(package) == after
-        assert len(docker_registry.requests()) == asked
-        assert capsys.readouterr().out == "Nothing changed: the package is set up.\n"
+        assert len(docker_registry.requests()) == count
+        assert capsys.readouterr().out == "Nothing to do: the package is set up.\n"
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("options", "count"), [(["--arch", "aarch64", "--arch", "x86_64"], 4), (["--inject", "source"], 2)]
 )
-def test_a_prefetch_by_hand_does_what_the_service_is_told(
+def test_prefetch_command_uses_the_service_parameters(
     package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str], options: list[str], count: int
 ) -> None:
     docker_registry.push(images.multi_platform("some"), "some:latest")
@@ -371,7 +381,7 @@ def test_a_prefetch_by_hand_does_what_the_service_is_told(
     assert main(["list", "--format", "json", str(package)]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
     assert main(["outdated", str(package)]) == 0
-    assert capsys.readouterr().out == f"{count} images are what their tags name\n"
+    assert capsys.readouterr().out == f"All {count} images are up to date\n"
     assert main(["verify", str(package)]) == 0
     text = (package / "containers.xml").read_text()
     (package / "containers.xml").write_text(text.replace('tag="slowroll"', 'tag="another"'))
@@ -382,7 +392,7 @@ def test_a_prefetch_by_hand_does_what_the_service_is_told(
 
 
 @pytest.mark.integration
-def test_a_prefetch_by_hand_is_locked_where_the_service_is(package: Path, docker_registry: DockerRegistry) -> None:
+def test_prefetch_command_is_locked_if_the_service_is(package: Path, docker_registry: DockerRegistry) -> None:
     assert main(["init", str(package)]) == 0
     before = contents(package)
     service = package / "_service"
@@ -400,9 +410,7 @@ def test_a_prefetch_by_hand_is_locked_where_the_service_is(package: Path, docker
     assert contents(package)["containers.lock"] != before["containers.lock"]
 
 
-def test_what_is_locked_in_some_entries_alone_does_not_move_unasked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prefetch_refuses_partly_locked_entries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.kiwi").write_text(f"<image>{CONTAINERS}</image>")
     entry = '<service name="kiwi_containers" mode="manual"><param name="description">%s.kiwi</param>%s</service>\n'
@@ -415,7 +423,7 @@ def test_what_is_locked_in_some_entries_alone_does_not_move_unasked(
 
 
 @pytest.mark.integration
-def test_entries_of_the_prefetch_do_not_undo_each_other(
+def test_service_entries_do_not_undo_each_other(
     package: Path, docker_registry: DockerRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     docker_registry.push(images.multi_platform("some"), "some:latest")
@@ -436,7 +444,7 @@ def test_entries_of_the_prefetch_do_not_undo_each_other(
 
 
 @pytest.mark.integration
-def test_an_entry_without_architecture_stands_beside_one_for_another(
+def test_entries_with_and_without_architecture_coexist(
     package: Path, docker_registry: DockerRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("osc_containers.oci.platform.of_this_machine", lambda: "x86_64")
@@ -464,7 +472,7 @@ def test_an_entry_without_architecture_stands_beside_one_for_another(
 
 
 @pytest.mark.integration
-def test_verify_tells_what_is_locked_and_no_longer_asked_for(
+def test_verify_reports_references_no_longer_requested(
     package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["init", str(package)]) == 0
@@ -473,14 +481,14 @@ def test_verify_tells_what_is_locked_and_no_longer_asked_for(
     path.write_text(text.replace('"some"', '"opensuse/bootable" tag="slowroll"'))
     capsys.readouterr()
     assert main(["verify", str(package)]) == 1
-    said = f"containers.lock: {docker_registry.host}/some:latest is locked, but no description requests it; run the "
-    assert said in capsys.readouterr().err
+    message = f"containers.lock: {docker_registry.host}/some:latest is locked, but no description requests it; run the "
+    assert message in capsys.readouterr().err
     path.write_text(text)
     assert main(["verify", str(package)]) == 0
 
 
 @pytest.mark.integration
-def test_what_another_description_asks_for_is_no_surplus(
+def test_images_of_other_descriptions_are_not_unused(
     package: Path, docker_registry: DockerRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (package / "other.kiwi").write_text(

@@ -26,7 +26,7 @@ def test_outdated_fetches_no_layers_and_changes_nothing(
     assert main(["prefetch", "--arch", "x86_64", str(tmp_path)]) == 0
     capsys.readouterr()
     assert main(["outdated", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "2 images are what their tags name\n"
+    assert capsys.readouterr().out == "All 2 images are up to date\n"
     docker_registry.push(new, "outdated/moving:1")
     files, request_count = sorted(tmp_path.iterdir()), len(docker_registry.requests())
     assert main(["outdated", str(tmp_path)]) == 1
