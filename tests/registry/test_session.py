@@ -23,10 +23,19 @@ def transport() -> Iterator[Transport]:
     transport.close()
 
 
-def send(transport: Transport, url: str, headers: dict[str, str] | None = None) -> requests.Response:
+@pytest.fixture
+def untrusted() -> Iterator[Transport]:
+    transport = Transport(ssl.create_default_context(), 2, untrusted=True)
+    yield transport
+    transport.close()
+
+
+def send(
+    transport: Transport, url: str, headers: dict[str, str] | None = None, proxy: str | None = None
+) -> requests.Response:
     """Send a GET request and read only the headers of the response."""
     route = Route(url="http://registry", proxy="", certificates="")
-    response = transport.send("GET", url, headers=headers or {}, body=None, timeout=(5, 5), proxy=None, route=route)
+    response = transport.send("GET", url, headers=headers or {}, body=None, timeout=(5, 5), proxy=proxy, route=route)
     response.raw.close()
     return response
 
@@ -109,3 +118,15 @@ def test_retry_after_is_left_to_the_caller(registry: FaultRegistry, transport: T
 def test_an_unusable_url_is_a_failure(transport: Transport, url: str) -> None:
     with pytest.raises(Failure):
         send(transport, url)
+
+
+def test_an_untrusted_name_may_not_resolve_to_this_machine(registry: FaultRegistry, untrusted: Transport) -> None:
+    with pytest.raises(Failure, match=r"the name resolves to 127\.0\.0\.1, inside this machine or its link") as caught:
+        send(untrusted, f"http://{registry.host}/v2/")
+    assert caught.value.is_final
+    assert registry.requests == []
+
+
+def test_a_proxy_on_this_machine_serves_untrusted_hosts(registry: FaultRegistry, untrusted: Transport) -> None:
+    assert send(untrusted, "http://public.example/v2/", proxy=f"http://{registry.host}").status_code == 200
+    assert registry.requests[0].target == "http://public.example/v2/"
