@@ -112,7 +112,7 @@ def outcome(attributes: dict[str, str]) -> None:
         with tempfile.TemporaryDirectory() as name:
             source = FakeSource({str(each.reference): images.small("app") for each in found.containers})
             part = Selection(description=found, explicit_architectures=("x86_64",), profiles=())
-            wanted = selection.wanted(Request(parts=(part,)))
+            wanted = selection.image_requests(Request(parts=(part,)))
             wanted = tuple(each._replace(location=f"docker://{each.reference}") for each in wanted)
             network = FetchContext(open_source=source.open)
             lock = prefetch.prefetch(Package(Path(name)), wanted, network, outdir=Path(name), locked=False)

@@ -10,14 +10,14 @@ from osc_containers.formats.human import count, size
 from osc_containers.lock.archive_names import ARCHIVE_SUFFIX
 from osc_containers.lock.lockfile import FILE_NAME, Lock
 from osc_containers.obs import working_copy
-from osc_containers.obs.selection import default_architectures, of_entries, wanted
+from osc_containers.obs.selection import default_architectures, image_requests, of_entries
 from osc_containers.oci.reference import Reference
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Compare the descriptions with the lock, and the lock with the archives."""
     try:
-        images = [(item, arch) for item in wanted(context.request) for arch in item.architectures]
+        images = [(item, arch) for item in image_requests(context.request) for arch in item.architectures]
     except DescriptionError:  # reported by the check of the layout
         return
     if context.lock is None:
@@ -42,7 +42,7 @@ def _unused_references(lock: Lock, references: set[Reference], context: Context)
     lines = [line.strip() for line in path.read_text("utf-8").splitlines()] if path else []
     service_request = of_entries(context.package, context.prefetches())
     architectures = default_architectures(service_request, lock)
-    service_images = wanted(service_request.with_default_architectures(architectures))
+    service_images = image_requests(service_request.with_default_architectures(architectures))
     for reference in lock.references:
         if reference not in {*references, *(item.reference for item in service_images)}:
             key = f'"{reference}": {{'

@@ -15,14 +15,14 @@ from osc_containers.kiwi.description import Description
 from osc_containers.lock.lockfile import EMPTY
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
-from osc_containers.obs.selection import Request, wanted
+from osc_containers.obs.selection import Request, image_requests
 from osc_containers.oci.reference import Reference
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Check every description that has containers."""
     try:
-        wanted(context.request)
+        image_requests(context.request)
     except DescriptionError as error:
         yield from (from_problem(problem, "two-places") for problem in error.problems)
     if context.is_bundled:

@@ -1,4 +1,4 @@
-"""What a run is about: the descriptions of a package, and the images that they ask for."""
+"""What a run is about: the descriptions of a package, and the images that they request."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,7 +16,10 @@ from osc_containers.oci.reference import Reference
 
 
 class ImageRequest(NamedTuple):
-    """A reference, where to get it, and for which architectures; `where` is the place in the description."""
+    """A reference that the package requests for some architectures.
+
+    `location` says where to get it (containers-transports(5)), and `where` is the place in the description.
+    """
 
     reference: Reference
     location: str
@@ -25,9 +28,9 @@ class ImageRequest(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """A description with the architectures that are given for it, and its profiles; without any it is for all.
+    """A description, limited to architectures and profiles.
 
-    Where no architecture is given, it is this machine's.
+    Without explicit architectures it is limited to that of this machine; without profiles it is not limited to any.
     """
 
     description: Description
@@ -36,9 +39,9 @@ class Selection(NamedTuple):
 
     @property
     def architectures(self) -> tuple[str, ...]:
-        """The architectures that it is asked for.
+        """The architectures that it is limited to.
 
-        :raises DescriptionError: none is given, and kiwi does not know this machine.
+        :raises DescriptionError: there are no explicit ones, and kiwi does not know the architecture of this machine.
         """
         if self.explicit_architectures:
             return self.explicit_architectures
@@ -47,11 +50,11 @@ class Selection(NamedTuple):
             platform.of_architecture(this)
         except ValueError as error:
             name = self.description.path.name
-            raise DescriptionError(f"{name}: this machine has an {error}; give one by 'arch'") from None
+            raise DescriptionError(f"{name}: this machine has an {error}; specify one with 'arch'") from None
         return (this,)
 
     def covers_arch(self, arch: str) -> bool:
-        """Tell whether it is asked for `arch`, under any name that this has.
+        """Tell whether it includes `arch`, under any of the names that kiwi has for it.
 
         :raises DescriptionError: as `architectures`.
         """
@@ -59,17 +62,17 @@ class Selection(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What is asked for; several parts may be about one description."""
+    """Everything that a run is about; several selections may have the same description."""
 
     parts: tuple[Selection, ...]
 
     @property
     def descriptions(self) -> tuple[Description, ...]:
-        """The descriptions, each once."""
+        """The descriptions without duplicates."""
         return tuple({part.description.path: part.description for part in self.parts}.values())
 
     def with_default_architectures(self, architectures: Sequence[str]) -> "Request":
-        """Return it with these architectures where none is given, or as it is if they are none."""
+        """Return the request with these architectures where it has no explicit ones."""
         parts = (
             part if part.explicit_architectures else part._replace(explicit_architectures=tuple(architectures))
             for part in self.parts
@@ -78,34 +81,38 @@ class Request(NamedTuple):
 
     @property
     def with_explicit_arch(self) -> "Request":
-        """The parts for which architectures are given."""
+        """The selections that have explicit architectures."""
         return Request(parts=tuple(part for part in self.parts if part.explicit_architectures))
 
-    def architectures_of(self, found: Description) -> tuple[str, ...]:
-        """Return the architectures that a description is asked for.
+    def architectures_of(self, description: Description) -> tuple[str, ...]:
+        """Return the architectures for which a description is requested.
 
         :raises DescriptionError: as `Selection.architectures`.
         """
-        parts = (part for part in self.parts if part.description.path == found.path)
+        parts = (part for part in self.parts if part.description.path == description.path)
         return tuple(dict.fromkeys(arch for part in parts for arch in part.architectures))
 
-    def containers(self, found: Description, arch: str) -> tuple[Container, ...]:
-        """Return the containers of a description: of the profiles asked for, else of all."""
-        parts = [part for part in self.parts if part.description.path == found.path and arch in part.architectures]
-        selected = [
-            found.select(arch, part.profiles) if part.profiles else found.of_architecture(arch) for part in parts
+    def containers(self, description: Description, arch: str) -> tuple[Container, ...]:
+        """Return the requested containers of a description: those of the selected profiles, or else all."""
+        containers = [
+            container
+            for part in self.parts
+            if part.description.path == description.path and arch in part.architectures
+            for container in (
+                description.select(arch, part.profiles) if part.profiles else description.of_architecture(arch)
+            )
         ]
-        return tuple(dict.fromkeys(container for containers in selected for container in containers))
+        return tuple(dict.fromkeys(containers))
 
-    def used_profiles(self, found: Description, arch: str) -> frozenset[str] | None:
-        """Return the profiles whose containers are asked for on `arch`, or None where it is those of all.
+    def used_profiles(self, description: Description, arch: str) -> frozenset[str] | None:
+        """Return the profiles whose containers are requested for `arch`; None means all containers.
 
-        :raises DescriptionError: one is not declared for `arch`, or as `Selection.architectures`.
+        :raises DescriptionError: a profile is not declared for `arch`, or as `Selection.architectures`.
         """
-        parts = [part for part in self.parts if part.description.path == found.path and part.covers_arch(arch)]
+        parts = [part for part in self.parts if part.description.path == description.path and part.covers_arch(arch)]
         if not parts or not all(part.profiles for part in parts):
             return None
-        return frozenset().union(*(found.used_profiles(arch, part.profiles) for part in parts))
+        return frozenset().union(*(description.used_profiles(arch, part.profiles) for part in parts))
 
 
 def of_package(
@@ -114,9 +121,9 @@ def of_package(
     architectures: Sequence[str] = (),
     profiles: Sequence[str] = (),
 ) -> Request:
-    """Read what a package asks for: what is given here, and for what is not, what `_service` tells the prefetch.
+    """Return the request of a package: what is passed here, and for the rest what `_service` has for the prefetch.
 
-    :raises DescriptionError: as `read`; or the prefetch would refuse what `_service` tells it.
+    :raises DescriptionError: as `read`, or the prefetch would refuse a parameter in `_service`.
     """
     entries = package.prefetches
     problems = [f"{service_file.FILE_NAME}:{entry.line}: {each}" for entry in entries for each in entry.problems()]
@@ -132,23 +139,24 @@ def of_entries(
     architectures: Sequence[str] = (),
     profiles: Sequence[str] = (),
 ) -> Request:
-    """Read what some entries of `_service` ask for together; what is given here is said for each of them.
+    """Return what entries of `_service` request together; what is passed here replaces the parameter in each of them.
 
-    A description that is given by name is what those entries are about that read it; all are, where none does.
+    A description in `names` belongs to the entries that read it, or to all entries if none of them does.
     """
     entries = entries or [Entry(name=PREFETCH, mode="")]
-    told = []
+    limits = []
     for entry in entries:
-        about = [name for name in names if entry.reads(name) or not any(each.reads(name) for each in entries)]
-        if about or not names:
-            asked = (
-                tuple(about or entry.effective_values("description")),
-                tuple(architectures or entry.effective_values("arch")),
-                tuple(profiles or entry.effective_values("profile")),
+        own = [name for name in names if entry.reads(name) or not any(each.reads(name) for each in entries)]
+        if own or not names:
+            limits.append(
+                (
+                    tuple(own or entry.effective_values("description")),
+                    tuple(architectures or entry.effective_values("arch")),
+                    tuple(profiles or entry.effective_values("profile")),
+                )
             )
-            told.append(asked)
-    requests = [read(package, *each) for each in dict.fromkeys(told)]
-    return Request(parts=tuple(part for found in requests for part in found.parts))
+    requests = [read(package, *each) for each in dict.fromkeys(limits)]
+    return Request(parts=tuple(part for request in requests for part in request.parts))
 
 
 def read(
@@ -157,11 +165,11 @@ def read(
     architectures: Sequence[str],
     profiles: Sequence[str],
 ) -> Request:
-    """Read the descriptions `names` of a package, or all it has.
+    """Read the descriptions `names` of a package, or all of them.
 
-    Without architectures it is those that OBS builds an image for, where a description says which.
+    Without `architectures`, those count for which OBS builds the image, if the description has OBS-ExclusiveArch.
 
-    :raises DescriptionError: there is none, or one cannot be used; every problem is named.
+    :raises DescriptionError: there is no description, or one cannot be used; every problem is reported.
     """
     problems = []
     for arch in architectures:
@@ -169,7 +177,7 @@ def read(
             platform.of_architecture(arch)
         except ValueError as error:
             problems.append(str(error))
-    # A name may come from the _service of a package that somebody else wrote.
+    # The names may come from the _service of an untrusted package, and must not lead out of it.
     problems += [f"{name[:300]!r}: expected the name of a file in the package" for name in names if "/" in name]
     if problems:
         raise DescriptionError(*problems)
@@ -184,44 +192,46 @@ def read(
     return Request(
         parts=tuple(
             Selection(
-                description=found,
-                explicit_architectures=tuple(architectures or _built_for(found)),
+                description=description,
+                explicit_architectures=tuple(architectures or _build_architectures(description)),
                 profiles=tuple(profiles),
             )
-            for found in descriptions
+            for description in descriptions
         )
     )
 
 
-def default_architectures(asked: Request, lock: Lock) -> tuple[str, ...]:
-    """Return the architectures to go by where none is given: those that were locked without being given; maybe none.
+def default_architectures(request: Request, lock: Lock) -> tuple[str, ...]:
+    """Return the architectures that stand in where none is explicit: those that the lock has for another reason.
 
-    :raises DescriptionError: as `wanted`.
+    :raises DescriptionError: as `image_requests`.
     """
-    told = {(item.reference, arch) for item in wanted(asked.with_explicit_arch) for arch in item.architectures}
-    return tuple(dict.fromkeys(arch for reference, arch, _ in lock.images() if (reference, arch) not in told))
+    explicit = {
+        (item.reference, arch) for item in image_requests(request.with_explicit_arch) for arch in item.architectures
+    }
+    return tuple(dict.fromkeys(arch for reference, arch, _ in lock.images() if (reference, arch) not in explicit))
 
 
-def _built_for(found: Description) -> tuple[str, ...]:
-    return tuple(arch for arch in found.exclusive_archs or () if arch in platform.ARCHITECTURES)
+def _build_architectures(description: Description) -> tuple[str, ...]:
+    return tuple(arch for arch in description.exclusive_archs or () if arch in platform.ARCHITECTURES)
 
 
-def wanted(request: Request) -> tuple[ImageRequest, ...]:
-    """Return every image that is asked for, each reference once, in the order of the descriptions.
+def image_requests(request: Request) -> tuple[ImageRequest, ...]:
+    """Return every requested image, each reference once, in the order of the descriptions.
 
-    :raises DescriptionError: one reference shall come from two places, or as `Request.architectures_of`.
+    :raises DescriptionError: a reference has two different locations, or as `Request.architectures_of`.
     """
-    first: dict[Reference, Container] = {}
+    containers: dict[Reference, Container] = {}
     architectures: dict[Reference, list[str]] = {}
     problems = []
-    for found in request.descriptions:
-        for arch in request.architectures_of(found):
-            for container in request.containers(found, arch):
-                known = first.setdefault(container.reference, container)
-                if known.origin != container.origin:
+    for description in request.descriptions:
+        for arch in request.architectures_of(description):
+            for container in request.containers(description, arch):
+                first = containers.setdefault(container.reference, container)
+                if first.origin != container.origin:
                     problems.append(
                         f"{container.file}:{container.line}: {container.reference} comes from {container.origin}, but "
-                        f"from {known.origin} at {known.file}:{known.line}; give one of them another name or tag"
+                        f"from {first.origin} at {first.file}:{first.line}; give one of them another name or tag"
                     )
                 architectures.setdefault(container.reference, []).append(arch)
     if problems:
@@ -233,5 +243,5 @@ def wanted(request: Request) -> tuple[ImageRequest, ...]:
             architectures=tuple(dict.fromkeys(architectures[reference])),
             where=f"{container.file}:{container.line}",
         )
-        for reference, container in first.items()
+        for reference, container in containers.items()
     )

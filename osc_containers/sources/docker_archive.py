@@ -1,7 +1,9 @@
-"""The image in an archive of `docker save` or `podman save`, with the manifest that it has not.
+"""The image in an archive of `docker save` or `podman save`, with a generated manifest.
 
-The archive holds a configuration and layers, but no manifest. One is made, the same for the same archive: an OCI
-manifest of just those bytes. Spec: docker's image-spec v1.2, "Combined Image JSON + Filesystem Changeset Format".
+Such an archive has a configuration and layers, but no manifest. An OCI manifest of exactly these bytes is generated; it
+is always the same for the same archive.
+
+Spec: Docker's image-spec v1.2, "Combined Image JSON + Filesystem Changeset Format".
 """
 
 import hashlib
@@ -35,21 +37,21 @@ _CHUNK = 1 << 20
 
 
 class DockerArchive:
-    """The only image in an archive, or the one called `name`, by its tag at least (`sources.ImageSource`)."""
+    """The only image in an archive, or the one with the name or tag `name` (`interface.ImageSource`)."""
 
     is_high_latency = False
 
     def __init__(self, storage: BlobStore, name: str) -> None:
         """Find the image.
 
-        :raises RegistryError: it is no such archive, or has several images, of which not exactly one is called so.
+        :raises RegistryError: it is not such an archive, or does not have exactly one image with that name.
         """
         self._storage = storage
         listing = storage.find("manifest.json")
         if listing is None:
-            raise RegistryError(f"{storage.path}: there is no manifest.json, expected an archive of `docker save`")
+            raise RegistryError(f"{storage.path}: no manifest.json, expected an archive of `docker save`")
         try:
-            # The file is an array: put it into an object, for which there is a reader.
+            # The file is an array, but the reader only takes objects.
             text = b'{"images":' + listing.read(MANIFEST_LIMIT) + b"}"
             self._image = _choose(strict_json.load(text, f"{storage.path}: manifest.json"), name)
             self._names = (self._image.line("Config"), *_layers(self._image))
@@ -57,11 +59,11 @@ class DockerArchive:
             raise RegistryError(str(error)) from None
 
     def resolve(self, reference: Reference) -> Digest:
-        """Return the digest of the manifest that is made for the image, or that of the reference."""
+        """Return the digest in the reference, or else that of the generated manifest."""
         return reference.digest or self._manifest.digest
 
     def manifest(self, reference: Reference, digest: Digest | None = None) -> Manifest | Index:
-        """Return the manifest that is made for the image."""
+        """Return the generated manifest."""
         digest = digest or self.resolve(reference)
         if digest != self._manifest.digest:
             raise RegistryError(f"{self._storage.path}: got the image {self._manifest.digest}, expected {digest}")
@@ -71,19 +73,19 @@ class DockerArchive:
         self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, is_retry: bool = False
     ) -> AbstractContextManager[Stream]:
         """Open the configuration or a layer."""
-        if blob.digest not in self._pieces:
-            raise RegistryError(f"{self._storage.path}: there is no blob {blob.digest}")
-        return oci_layout.open_blob(self._pieces[blob.digest], blob, start, stop)
+        if blob.digest not in self._files:
+            raise RegistryError(f"{self._storage.path}: it has no blob {blob.digest}")
+        return oci_layout.open_blob(self._files[blob.digest], blob, start, stop)
 
     @cached_property
     def _digests(self) -> tuple[tuple[Digest, StoredFile], ...]:
-        """The configuration and the layers; reads each of them once."""
-        pieces = [self._find(name) for name in self._names]
-        digests = {piece: _digest_of(piece) for piece in set(pieces)}
-        return tuple((digests[piece], piece) for piece in pieces)
+        """The digests of the configuration and the layers; each of them is read once."""
+        files = [self._find(name) for name in self._names]
+        digests = {file: _digest_of(file) for file in set(files)}
+        return tuple((digests[file], file) for file in files)
 
     @cached_property
-    def _pieces(self) -> dict[Digest, StoredFile]:
+    def _files(self) -> dict[Digest, StoredFile]:
         return dict(self._digests)
 
     @cached_property
@@ -91,7 +93,7 @@ class DockerArchive:
         config, *layers = self._digests
         document = {
             "config": _descriptor(*config, CONFIG_TYPES[0]),
-            "layers": [_descriptor(digest, piece, _layer_type(piece)) for digest, piece in layers],
+            "layers": [_descriptor(digest, file, _layer_type(file)) for digest, file in layers],
             "mediaType": MANIFEST,
             "schemaVersion": 2,
         }
@@ -103,46 +105,45 @@ class DockerArchive:
         return cast(Manifest, manifest)
 
     def _find(self, name: str) -> StoredFile:
-        piece = self._storage.find(name)
-        if piece is None:
-            raise RegistryError(f"{self._storage.path}: there is no member {name[:160]!r}")
-        return piece
+        file = self._storage.find(name)
+        if file is None:
+            raise RegistryError(f"{self._storage.path}: it has no member {name[:160]!r}")
+        return file
 
 
 def _choose(document: Fields, name: str) -> Fields:
     images = document.members("images")
-    named = [image for image in images if any(oci_layout.is_called(tag, name) for tag in image.lines("RepoTags"))]
-    found = images if len(images) == 1 else named
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(repr(tag[:160]) for image in images for tag in image.lines("RepoTags")) or "none"
-    wanted = f"one called {name[:160]!r}" if name else "just one; choose by its tag"
-    raise ValueError(f"{document.where}: got the images {known[:800]}, expected {wanted}")
+    named = [image for image in images if any(oci_layout.has_name(tag, name) for tag in image.lines("RepoTags"))]
+    matches = images if len(images) == 1 else named
+    if len(matches) == 1:
+        return matches[0]
+    names = ", ".join(repr(tag[:160]) for image in images for tag in image.lines("RepoTags")) or "none"
+    raise ValueError(f"{document.where}: got the images {names[:800]}, expected {oci_layout.expectation(name)}")
 
 
 def _layers(image: Fields) -> tuple[str, ...]:
-    """Return the names of the layers, counted here since the manifest can be made only when all of them are read."""
+    """Return the names of the layers, and limit their number before any of them is read for the manifest."""
     names = image.lines("Layers")
     if len(names) > LAYER_COUNT_LIMIT:
         raise ValueError(f"{image.path('Layers')}: got {len(names)} entries, expected at most {LAYER_COUNT_LIMIT}")
     return names
 
 
-def _descriptor(digest: Digest, piece: StoredFile, media_type: str) -> dict[str, object]:
-    return {"digest": str(digest), "mediaType": media_type, "size": piece.size}
+def _descriptor(digest: Digest, file: StoredFile, media_type: str) -> dict[str, object]:
+    return {"digest": str(digest), "mediaType": media_type, "size": file.size}
 
 
-def _layer_type(piece: StoredFile) -> str:
+def _layer_type(file: StoredFile) -> str:
     buffer = memoryview(bytearray(4))
-    with piece.open(0, min(piece.size, 4)) as stream:
+    with file.open(0, min(file.size, 4)) as stream:
         stream.readinto(buffer)
     return _LAYER + next((suffix for magic, suffix in _MAGIC.items() if bytes(buffer).startswith(magic)), "")
 
 
-def _digest_of(piece: StoredFile) -> Digest:
+def _digest_of(file: StoredFile) -> Digest:
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_CHUNK))
-    with piece.open() as stream:
+    with file.open() as stream:
         while count := stream.readinto(buffer):
             digest.update(buffer[:count])
     return Digest("sha256", digest.hexdigest())

@@ -1,6 +1,6 @@
-"""What the network half needs from wherever images come from.
+"""What a source of images must provide, wherever it is.
 
-`distribution` implements it for registries, `transports` for what is on this machine; tests implement it over a dict.
+`registry` implements it for registries, `oci_layout` and `docker_archive` for files; tests implement it with a dict.
 """
 
 from collections.abc import Callable
@@ -13,54 +13,57 @@ from osc_containers.oci.reference import Reference
 from osc_containers.sources.progress import NullProgress, Progress
 
 ATTEMPTS = 3
-"""How often a blob that arrives damaged is asked for."""
+"""How often a blob is requested that arrives damaged."""
 
 
 class Stream(Protocol):
-    """The bytes of a blob from some start, on their way in."""
+    """The bytes of a blob, or of a part of it, while they are received."""
 
     @property
     def ignores_range(self) -> bool:
-        """Whether the source cannot give the part that was asked for, and all of the blob is on its way instead."""
+        """Whether the source sends the whole blob instead of the part that was requested."""
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill the start of `buffer` and return how many bytes came; 0 is the end of the part, and nowhere else."""
+        """Fill the start of `buffer` and return the number of bytes; 0 only at the end of the part."""
 
 
 class ImageSource(Protocol):
     """Images by reference; every method may be called from several threads.
 
-    All of them raise `RegistryError` when the source fails or refuses, after the retries that are worth making.
+    All methods raise `RegistryError` if the source fails or refuses, after the retries that can help.
     """
 
     @property
     def is_high_latency(self) -> bool:
-        """Whether one connection brings little, as far as is known by now: large blobs then pay to be split."""
+        """Whether large blobs should be split over several connections, because one of them has a low throughput.
+
+        It may change when the source has been used.
+        """
 
     def resolve(self, reference: Reference) -> Digest:
-        """Return the digest of the manifest or index that `reference` names now, by the cheapest request.
+        """Return the digest of the manifest or index that `reference` currently names, by the cheapest request.
 
-        It is what the source claims; `manifest` verifies it.
+        The source only claims it; `manifest` verifies it.
         """
 
     def manifest(self, reference: Reference, digest: Digest | None = None) -> Manifest | Index:
-        """Return the manifest or index, by `digest` where given (its bytes then verified), else by name."""
+        """Return the manifest or index with this digest, which is verified, or else the one that `reference` names."""
 
     def blob(
         self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, is_retry: bool = False
     ) -> AbstractContextManager[Stream]:
-        """Open `blob` of the repository of `reference` from byte `start` up to `stop` (default: its end).
+        """Open `blob` of the repository of `reference`, from byte `start` to before `stop` (default: its end).
 
-        The bytes are not verified: they are exactly as many as the descriptor says, or there is an error. `is_retry`
-        says that the blob was damaged when it arrived before.
+        The bytes are not verified. They are exactly as many as requested, or there is an error. `is_retry` tells the
+        source that it sent damaged bytes before.
         """
 
 
 class FetchContext(NamedTuple):
-    """How to get at images: a source for each origin, how to let all that is under way fail soon, and who watches.
+    """How to fetch images: `open_source` returns the source for a location, and `cancel` makes all requests fail soon.
 
-    `connections` is how many requests for blobs run at a time, to all registries together, and large blobs are then
-    split over them; None leaves both to how far the sources are.
+    `connections` is the number of parallel requests for blobs, to all registries together; large blobs are then split
+    over them. With None, both depend on the latency of the sources.
     """
 
     open_source: Callable[[str], ImageSource]

@@ -1,4 +1,4 @@
-"""Images on this machine, in an OCI image layout or in skopeo's `dir:`; both give the bytes as they were pulled.
+"""Images in an OCI image layout or in a directory of skopeo's `dir:` transport; both keep the bytes of the registry.
 
 Spec: OCI image-spec v1.1, image-layout.md; containers-transports(5).
 """
@@ -18,19 +18,19 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 
 
 class OciLayout:
-    """The image called `name` in an OCI image layout, or the only one (`sources.ImageSource`)."""
+    """The image with the name `name` in an OCI image layout, or the only image in it (`interface.ImageSource`)."""
 
     is_high_latency = False
 
     def __init__(self, storage: BlobStore, name: str) -> None:
         """Find the image.
 
-        :raises RegistryError: it is no layout, or has not exactly one such image.
+        :raises RegistryError: it is not a layout, or does not have exactly one such image.
         """
         self._storage = storage
         index = storage.find("index.json")
         if index is None:
-            raise RegistryError(f"{storage.path}: there is no index.json, expected an OCI image layout")
+            raise RegistryError(f"{storage.path}: no index.json, expected an OCI image layout")
         try:
             document = strict_json.load(index.read(MANIFEST_LIMIT), f"{storage.path}: index.json")
             self._top = _choose(document, name)
@@ -38,7 +38,7 @@ class OciLayout:
             raise RegistryError(str(error)) from None
 
     def resolve(self, reference: Reference) -> Digest:
-        """Return the digest of the image, or that of the reference."""
+        """Return the digest in the reference, or else that of the image."""
         return reference.digest or self._top.digest
 
     def manifest(self, reference: Reference, digest: Digest | None = None) -> Manifest | Index:
@@ -54,28 +54,32 @@ class OciLayout:
         return open_blob(self._find(blob.digest), blob, start, stop)
 
     def _find(self, digest: Digest) -> StoredFile:
-        piece = self._storage.find(f"blobs/{digest.algorithm}/{digest.hex}")
-        if piece is None:
-            raise RegistryError(f"{self._storage.path}: there is no blob {digest}")
-        return piece
+        file = self._storage.find(f"blobs/{digest.algorithm}/{digest.hex}")
+        if file is None:
+            raise RegistryError(f"{self._storage.path}: it has no blob {digest}")
+        return file
 
 
 def _choose(document: Fields, name: str) -> Descriptor:
     entries = [(_name(item), item) for item in document.members("manifests")]
-    found = [Descriptor.from_fields(item) for known, item in entries if not name or is_called(known, name)]
-    if len({entry.digest for entry in found}) == 1:
-        return found[0]
-    known = ", ".join(sorted(repr(known[:160]) for known, _ in entries)) or "none"
-    wanted = f"one called {name[:160]!r}" if name else "just one; choose by its tag"
-    raise ValueError(f"{document.where}: got the images {known[:800]}, expected {wanted}")
+    matches = [Descriptor.from_fields(item) for own_name, item in entries if not name or has_name(own_name, name)]
+    if len({entry.digest for entry in matches}) == 1:
+        return matches[0]
+    names = ", ".join(sorted(repr(own_name[:160]) for own_name, _ in entries)) or "none"
+    raise ValueError(f"{document.where}: got the images {names[:800]}, expected {expectation(name)}")
 
 
-def is_called(known: str, name: str) -> bool:
-    """Tell whether an image that an archive knows as `known` is the one called `name`, which may be its tag.
+def expectation(name: str) -> str:
+    """Return what an error message says that it expected of the images in an archive."""
+    return f"one called {name[:160]!r}" if name else "only one; select it by its tag"
 
-    podman and docker save with the whole name, skopeo with what the user gave.
+
+def has_name(own_name: str, name: str) -> bool:
+    """Tell whether an image with the name `own_name` in an archive is meant by `name`, which may be only its tag.
+
+    podman and docker save the complete name of an image, skopeo the one that its user typed.
     """
-    return bool(name) and (known == name or known.endswith(f":{name}"))
+    return bool(name) and (own_name == name or own_name.endswith(f":{name}"))
 
 
 def _name(item: Fields) -> str:
@@ -83,67 +87,65 @@ def _name(item: Fields) -> str:
 
 
 class DirLayout:
-    """The image in a directory of the `dir:` transport (`sources.ImageSource`)."""
+    """The image in a directory of the `dir:` transport (`interface.ImageSource`)."""
 
     is_high_latency = False
 
     def __init__(self, storage: BlobStore) -> None:
         """Find the image.
 
-        :raises RegistryError: it is no such directory.
+        :raises RegistryError: it is not such a directory.
         """
         self._storage = storage
         top = storage.find("manifest.json")
         if top is None:
-            raise RegistryError(
-                f"{storage.path}: there is no manifest.json, expected a directory of `skopeo copy … dir:`"
-            )
+            raise RegistryError(f"{storage.path}: no manifest.json, expected a directory of `skopeo copy … dir:`")
         self._top = top
         self._digest = Digest.of(top.read(MANIFEST_LIMIT))
 
     def resolve(self, reference: Reference) -> Digest:
-        """Return the digest of the image, or that of the reference."""
+        """Return the digest in the reference, or else that of the image."""
         return reference.digest or self._digest
 
     def manifest(self, reference: Reference, digest: Digest | None = None) -> Manifest | Index:
-        """Return the image's manifest or index, or a manifest of that index."""
+        """Return the manifest or index of the image, or a manifest that the index lists."""
         digest = digest or self.resolve(reference)
-        piece = self._storage.find(f"{_file_name(digest)}.manifest.json") or self._top
-        return verified_manifest(piece, digest, "")
+        file = self._storage.find(f"{_file_name(digest)}.manifest.json") or self._top
+        return verified_manifest(file, digest, "")
 
     def blob(
         self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, is_retry: bool = False
     ) -> AbstractContextManager[Stream]:
         """Open a blob of the directory."""
-        piece = self._storage.find(_file_name(blob.digest))
-        if piece is None:
-            raise RegistryError(f"{self._storage.path}: there is no blob {blob.digest}")
-        return open_blob(piece, blob, start, stop)
+        file = self._storage.find(_file_name(blob.digest))
+        if file is None:
+            raise RegistryError(f"{self._storage.path}: it has no blob {blob.digest}")
+        return open_blob(file, blob, start, stop)
 
 
 def _file_name(digest: Digest) -> str:
     return digest.hex if digest.algorithm == "sha256" else f"{digest.algorithm}-{digest.hex}"
 
 
-def verified_manifest(piece: StoredFile, digest: Digest, media_type: str) -> Manifest | Index:
-    """Read a manifest or index.
+def verified_manifest(file: StoredFile, digest: Digest, media_type: str) -> Manifest | Index:
+    """Read a manifest or index, and verify its digest.
 
     :raises RegistryError: it has another digest, or is malformed.
     """
-    raw = piece.read(MANIFEST_LIMIT)
+    raw = file.read(MANIFEST_LIMIT)
     if not digest.matches(raw):
-        raise RegistryError(f"{piece.path}: got a manifest {Digest.of(raw, digest.algorithm)}, expected {digest}")
+        raise RegistryError(f"{file.path}: got a manifest {Digest.of(raw, digest.algorithm)}, expected {digest}")
     try:
-        return parse_document(raw, media_type, str(piece.path))
+        return parse_document(raw, media_type, str(file.path))
     except ValueError as error:
         raise RegistryError(str(error)) from None
 
 
-def open_blob(piece: StoredFile, blob: Descriptor, start: int, stop: int | None) -> AbstractContextManager[Stream]:
+def open_blob(file: StoredFile, blob: Descriptor, start: int, stop: int | None) -> AbstractContextManager[Stream]:
     """Open a part of a blob.
 
     :raises RegistryError: it has another size than its descriptor says.
     """
-    if piece.size != blob.size:
-        raise RegistryError(f"{piece.path}: blob {blob.digest}: got {piece.size} bytes, expected {blob.size}")
-    return piece.open(start, stop)
+    if file.size != blob.size:
+        raise RegistryError(f"{file.path}: blob {blob.digest}: got {file.size} bytes, expected {blob.size}")
+    return file.open(start, stop)

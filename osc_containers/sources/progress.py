@@ -6,21 +6,21 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Someone who is told of blobs on their way; every method may be called from several threads."""
+    """Displays the progress of downloads; every method may be called from several threads."""
 
     def expect(self, size: int) -> None:
-        """Take note that `size` bytes will come, in all."""
+        """Set the number of bytes of all downloads together."""
 
     def blob(self, name: str, size: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Show one blob while the block runs; the function that it gives is called with each number of new bytes."""
+        """Show one blob while the block runs; call the function that it yields with the number of new bytes."""
 
 
 class NullProgress:
-    """Nobody watches."""
+    """Displays nothing."""
 
     def expect(self, size: int) -> None:
-        """Ignore it."""
+        """Do nothing."""
 
     def blob(self, name: str, size: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Ignore it."""
+        """Do nothing."""
         return nullcontext(lambda count: None)

@@ -504,7 +504,8 @@ def test_unknown_machine_architecture_is_reported(
     assert main([*command.split(), str(tmp_path)]) == 1
     output = "".join(capsys.readouterr()).replace("\n    ", " ")
     assert (
-        len(re.findall(r"this machine has an unknown architecture 'loongarch64', .*; give one by 'arch'", output)) == 1
+        len(re.findall(r"this machine has an unknown architecture 'loongarch64', .*; specify one with 'arch'", output))
+        == 1
     )
     assert main(["check", "--arch", "x86_64", str(tmp_path)]) == 1
     assert "no service puts the containers into the image" in capsys.readouterr().out.replace("\n    ", " ")

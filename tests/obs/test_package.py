@@ -254,6 +254,6 @@ def test_a_run_reads_each_description_and_service_once(tmp_path: Path, monkeypat
     monkeypatch.setattr(xml_reader, "read", counted)
     package = Package(tmp_path)
     for _ in range(2):
-        assert selection.wanted(selection.of_package(package))
+        assert selection.image_requests(selection.of_package(package))
         assert package.prefetches
     assert sorted(reads) == ["_service", "a.kiwi"]

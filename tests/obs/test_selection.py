@@ -30,7 +30,9 @@ def write(directory: Path, *services: Sequence[tuple[str, str]]) -> Package:
 
 def asked(found: Request) -> set[str]:
     """Return the images of a request, each as name and architecture."""
-    return {f"{item.reference.repository} {arch}" for item in selection.wanted(found) for arch in item.architectures}
+    return {
+        f"{item.reference.repository} {arch}" for item in selection.image_requests(found) for arch in item.architectures
+    }
 
 
 @pytest.mark.parametrize(

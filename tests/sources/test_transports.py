@@ -125,17 +125,17 @@ def test_an_entry_of_a_layout_that_cannot_be_used_is_no_matter_of_the_others(tmp
 @pytest.mark.parametrize(
     ("place", "problem"),
     [
-        ("oci:two", "two: index.json: got the images '1.0', '2.0', expected just one; choose by its tag"),
+        ("oci:two", "two: index.json: got the images '1.0', '2.0', expected only one; select it by its tag"),
         ("oci:two:3.0", "two: index.json: got the images '1.0', '2.0', expected one called '3.0'"),
-        ("oci:nothing", "nothing: there is no index.json, expected an OCI image layout"),
+        ("oci:nothing", "nothing: no index.json, expected an OCI image layout"),
         ("oci:broken", "broken: index.json: not valid JSON"),
         ("oci-archive:nothing", "nothing: No such file or directory"),
         ("oci-archive:two", "two: not a file"),
         ("oci-archive:fifo", "fifo: not a file"),
         ("oci-archive:text", "text: not an uncompressed tar"),
         ("oci-archive:a.tar.gz", "a.tar.gz: not an uncompressed tar"),
-        ("docker-archive:empty.tar", "empty.tar: there is no manifest.json, expected an archive of `docker save`"),
-        ("dir:two", "two: there is no manifest.json, expected a directory of `skopeo copy … dir:`"),
+        ("docker-archive:empty.tar", "empty.tar: no manifest.json, expected an archive of `docker save`"),
+        ("dir:two", "two: no manifest.json, expected a directory of `skopeo copy … dir:`"),
         ("ostree:x", "'ostree:x': unknown transport 'ostree'"),
     ],
 )
@@ -163,7 +163,7 @@ def test_bytes_that_are_not_what_they_should_be_are_said(tmp_path: Path, sources
     with pytest.raises(RegistryError, match=r"got \d+ bytes, expected \d+$"):
         read_all(source)
     layer.unlink()
-    with pytest.raises(RegistryError, match="there is no blob sha256:"):
+    with pytest.raises(RegistryError, match="it has no blob sha256:"):
         read_all(source)
     (blobs / IMAGE.digest.hex).write_bytes(OTHER.raw)
     with pytest.raises(RegistryError, match=f"got a manifest {OTHER.digest}, expected {IMAGE.digest}"):
@@ -218,9 +218,9 @@ def test_an_archive_of_docker_save_gets_a_manifest_that_is_always_the_same(tmp_p
         (
             "docker-archive:a.tar",
             2,
-            "got the images 'localhost/app:1.0', 'localhost/app:1.0', expected just one; choose",
+            "got the images 'localhost/app:1.0', 'localhost/app:1.0', expected only one; select",
         ),
-        ("docker-archive:a.tar", 0, "got the images none, expected just one"),
+        ("docker-archive:a.tar", 0, "got the images none, expected only one"),
     ],
 )
 def test_an_archive_of_docker_save_must_have_one_such_image(
@@ -294,7 +294,7 @@ def test_a_member_that_is_missing_is_said(tmp_path: Path, sources: Sources) -> N
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         add(tar, "loop", link="loop")
         add(tar, "manifest.json", b'[{"Config": "../../etc/passwd", "Layers": ["loop"]}]')
-    with pytest.raises(RegistryError, match=r"there is no member '\.\./\.\./etc/passwd'"):
+    with pytest.raises(RegistryError, match=r"it has no member '\.\./\.\./etc/passwd'"):
         sources.open("docker-archive:a.tar").resolve(REFERENCE)
 
 

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         arguments.drop_empty(options.profile),
     )
     default = selection.default_architectures(selection.of_package(package), lock)
-    requests = selection.wanted(request.with_default_architectures(default))
+    requests = selection.image_requests(request.with_default_architectures(default))
     with transports.Sources(package.directory) as sources:
         entries = trusted_entries(package, lock, requests)
         current = {each.reference: each for each in resolve(requests, sources.open, entries)}

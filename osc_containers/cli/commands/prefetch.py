@@ -101,7 +101,7 @@ def prefetch_all(
 
     if not bundled:
         _warn_of_visible(request)
-    image_requests = selection.wanted(request)
+    image_requests = selection.image_requests(request)
     if not image_requests:
         logger.warning("nothing to do: no <containers> for these architectures and profiles")
     output = BundleFile(_pack_for(request)) if bundled and image_requests else ArchiveFiles()
@@ -133,7 +133,7 @@ def _all_requests(package: Package, request: Request) -> tuple[ImageRequest, ...
     configured = selection.of_package(package)
     explicit = {arch for part in configured.with_explicit_arch.parts for arch in part.explicit_architectures}
     default = dict.fromkeys(arch for part in request.parts for arch in part.architectures if arch not in explicit)
-    return selection.wanted(configured.with_default_architectures(tuple(default)))
+    return selection.image_requests(configured.with_default_architectures(tuple(default)))
 
 
 def _pack_for(request: Request) -> "Callable[[Lock], Bundle]":

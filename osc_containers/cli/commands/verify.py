@@ -48,10 +48,10 @@ def verify_all(package: Package, names: Sequence[str], architectures: Sequence[s
     request = selection.of_package(package, names, architectures, profiles)
     lock = package.require_lock()
     default = selection.default_architectures(configured, lock)
-    requests = selection.wanted(request.with_default_architectures(default))
+    requests = selection.image_requests(request.with_default_architectures(default))
     images = [(each.reference, arch, each.where) for each in requests for arch in each.architectures]
     # Options can narrow the request. What _service requests besides is in the lock for a good reason.
-    all_requests = (*requests, *selection.wanted(configured.with_default_architectures(default)))
+    all_requests = (*requests, *selection.image_requests(configured.with_default_architectures(default)))
     # Missing images come last, because a build server shows only the last line.
     problems = (
         *verify.check_use({each.reference for each in all_requests}, lock),
