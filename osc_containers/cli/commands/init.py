@@ -221,7 +221,9 @@ def _is_complete(package: Package, request: Request) -> bool:
     lock = package.read_lock()
     if lock is None:
         return False
-    images = [(each.reference, arch, each.where) for each in selection.image_requests(request) for arch in each.architectures]
+    images = [
+        (each.reference, arch, each.where) for each in selection.image_requests(request) for arch in each.architectures
+    ]
     archives = [
         find.find_archive(package, reference, locked_image.image, locked_image.archive.name)
         for reference, _, locked_image in lock.images()
