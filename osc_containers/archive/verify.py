@@ -5,12 +5,14 @@ archive could hide in links, duplicate members, extended headers or trailing dat
 """
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 from osc_containers.archive import find
 from osc_containers.archive.layout import Layout, Member, lay_out
 from osc_containers.fs.ranges import FileSlice
+from osc_containers.fs.source_file import SourceFile
 from osc_containers.lock.lockfile import FILE_NAME, ArchiveFile, Lock, LockedReference
 from osc_containers.obs.package import Package
 from osc_containers.oci import chain
@@ -22,26 +24,51 @@ _WORKERS = 2
 _ADVICE = "run the prefetch again and commit the result"
 
 
-def check_archives(package: Package, lock: Lock, images: Iterable[tuple[Reference, str]]) -> tuple[str, ...]:
-    """Return all problems of the archives of `images`: pairs of a reference and an architecture as the lock has it."""
+_NONE: Mapping[str, SourceFile] = {}
+
+
+def check_archives(
+    package: Package,
+    lock: Lock,
+    images: Iterable[tuple[Reference, str]],
+    opened: Mapping[str, SourceFile] = _NONE,
+) -> tuple[str, ...]:
+    """Return all problems of the archives of `images`: pairs of a reference and an architecture as the lock has it.
+
+    Archives in `opened` are read by their descriptors.
+    """
+
+    def check(image: tuple[Reference, str]) -> tuple[str, ...]:
+        entry = lock.references[image[0]]
+        return check_archive(package, entry, *image, opened.get(entry.images[image[1]].archive.name))
+
     # An interrupt ends only the wait for these threads. The program then exits without joining them, so it does not
     # take as long as reading the rest of a large archive.
     with ThreadPoolExecutor(_WORKERS) as pool:
-        results = pool.map(lambda image: check_archive(package, lock.references[image[0]], *image), images)
+        results = pool.map(check, images)
     return tuple(problem for problems in results for problem in problems)
 
 
-def check_archive(package: Package, entry: LockedReference, reference: Reference, arch: str) -> tuple[str, ...]:
-    """Return the problems of one archive; none if it has exactly the locked content, and proves what the lock says."""
+def check_archive(
+    package: Package, entry: LockedReference, reference: Reference, arch: str, source: SourceFile | None = None
+) -> tuple[str, ...]:
+    """Return the problems of one archive; none if it has exactly the locked content, and proves what the lock says.
+
+    The archive is `source` if that is given, otherwise it is looked for in the package.
+    """
     archive, claim = entry.images[arch].archive, entry.claim(reference, arch)
-    location = find.find_archive(package, reference, claim.image, archive.name)
-    if location is None:
-        return (f"{archive.name}: missing, but locked for {reference} ({arch}); {_ADVICE}",)
     layout = lay_out(claim.image, reference)
     try:
-        with location.path.open("rb") as file:
-            content = FileSlice(file.fileno(), location.offset)
-            _check_content(content, location.size, layout, archive)
+        with ExitStack() as stack:
+            if source:
+                content, size = FileSlice(source.descriptor, 0), source.status.st_size
+            else:
+                location = find.find_archive(package, reference, claim.image, archive.name)
+                if location is None:
+                    return (f"{archive.name}: missing, but locked for {reference} ({arch}); {_ADVICE}",)
+                file = stack.enter_context(location.path.open("rb"))
+                content, size = FileSlice(file.fileno(), location.offset), location.size
+            _check_content(content, size, layout, archive)
             # The bytes are those that the lock describes. This finds locks that were edited, or merged from two.
             chain.check(claim, find.document_reader(content, layout))
     except ValueError as error:

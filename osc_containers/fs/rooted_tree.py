@@ -13,13 +13,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from osc_containers.errors import VerificationError
 from osc_containers.fs import atomic, ranges
+from osc_containers.fs.ranges import FileSlice
+from osc_containers.fs.source_file import SourceFile
 
 _LINK_LIMIT = 40
 """Symbolic links that are followed in one path, as in Linux (path_resolution(7))."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Another file system, a file system without hard links or a kernel that forbids them, and too many links to the source.
-_NO_HARD_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
+_NO_HARD_LINK = {errno.ENOENT, errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
 _MODES = {"/tmp": 0o1777, "/var/tmp": 0o1777}  # noqa: S108 - directories of the image, which any user may write to
 
 
@@ -39,7 +42,7 @@ class Tree(NamedTuple):
     def write(self, path: str, content: bytes, mode: int) -> None:
         """Write a file with exactly this mode, whatever the umask."""
         with self._parent(path) as (parent, name):
-            self._check_existing(name, parent, lambda: _digest(name, parent) == hashlib.sha256(content).digest())
+            self._check_existing(name, parent, lambda: _sha256(name, parent) == hashlib.sha256(content).hexdigest())
             with atomic.new_file(name, mode, parent) as descriptor:
                 ranges.write_all(descriptor, content, 0)
 
@@ -50,37 +53,39 @@ class Tree(NamedTuple):
             with atomic.replacement(name, parent) as temporary:
                 os.symlink(target, temporary, dir_fd=parent)
 
-    def link(self, path: str, source: Path, *, own: bool = False) -> bool:
+    def link(self, path: str, source: SourceFile, *, own: bool = False, sha256: str = "") -> bool:
         """Create a file of mode 0644 with the content of `source`: a hard link if possible, otherwise a copy.
 
-        A hard link shares mode and owner with its source. So the source is copied if it has another mode or, with
-        `own`, if it belongs to another user than this process.
+        A hard link shares mode and owner with its source, and every later change. So the source is copied if it has
+        another mode or, with `own`, unless file and directory belong to this user alone. If other users can change the
+        source, the copy must have `sha256`: it may be changed after its verification.
 
         :returns: whether it is a hard link.
+        :raises VerificationError: the copy does not have `sha256`.
         """
-        real = source.resolve(strict=True)
-        with real.open("rb") as file, self._parent(path) as (parent, name):
-            status = os.fstat(file.fileno())
-            self._check_existing(
-                name, parent, lambda: _digest(name, parent) == hashlib.file_digest(file, "sha256").digest()
-            )
-            if _can_share(status, own=own):
+        content, size = FileSlice(source.descriptor, 0), source.status.st_size
+        with self._parent(path) as (parent, name):
+            self._check_existing(name, parent, lambda: _sha256(name, parent) == content.sha256(size))
+            if _can_share(source, own=own):
                 try:
                     with atomic.replacement(name, parent) as temporary:
-                        os.link(real, temporary, dst_dir_fd=parent)
+                        # Not by its path, which may lead to another file by now.
+                        descriptor = f"/proc/self/fd/{source.descriptor}"
+                        os.link(descriptor, temporary, dst_dir_fd=parent, follow_symlinks=True)
                 except OSError as error:
                     if error.errno not in _NO_HARD_LINK:
                         raise
                 else:
                     return True
             with atomic.new_file(name, 0o644, parent) as copy:
-                ranges.copy_range(file.fileno(), 0, copy, 0, status.st_size)
+                ranges.copy_range(source.descriptor, 0, copy, 0, size)
+                if sha256 and source.is_changeable and FileSlice(copy, 0).sha256(size) != sha256:
+                    raise VerificationError(f"{source.path.name}: changed after its verification; run again")
         return False
 
-    def can_link(self, source: Path, *, own: bool = False) -> bool:
+    def can_link(self, source: SourceFile, *, own: bool = False) -> bool:
         """Return whether `link` is expected to need no disk space for `source`, judging by file system, mode, owner."""
-        status = source.stat()
-        return _can_share(status, own=own) and status.st_dev == self.root.stat().st_dev
+        return _can_share(source, own=own) and source.status.st_dev == self.root.stat().st_dev
 
     def _check_existing(self, name: str, parent: int, is_same: Callable[[], bool]) -> None:
         if not self.keeps:
@@ -157,18 +162,18 @@ def _open(path: str | Path, parent: int | None, stack: ExitStack) -> int:
     return descriptor
 
 
-def _can_share(status: os.stat_result, *, own: bool) -> bool:
+def _can_share(source: SourceFile, *, own: bool) -> bool:
     """Return whether a source has the mode and owner that the file in the tree must have."""
-    return stat.S_IMODE(status.st_mode) == 0o644 and (not own or status.st_uid == os.geteuid())
+    return stat.S_IMODE(source.status.st_mode) == 0o644 and (not own or source.is_private)
 
 
-def _digest(name: str, parent: int) -> bytes | None:
-    """Return the SHA-256 of a file, or None if it is not a regular file."""
+def _sha256(name: str, parent: int) -> str | None:
+    """Return the SHA-256 of a file in hexadecimal, or None if it is not a regular file."""
     # The type is checked first, because opening a FIFO would block.
     if not stat.S_ISREG(os.lstat(name, dir_fd=parent).st_mode):
         return None
     with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent), "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _link_target(name: str, parent: int) -> str | None:

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from osc_containers.errors import DescriptionError, LockError, VerificationError
 from osc_containers.formats import cpio
 from osc_containers.fs import atomic
 from osc_containers.fs.rooted_tree import Tree
+from osc_containers.fs.source_file import SourceFile, open_source
 from osc_containers.inject import overlay
 from osc_containers.inject.overlay import ROOT, PackageFile, Placement
 from osc_containers.inject.units import Symlink
@@ -46,14 +47,14 @@ def inject_sources(
     """
     containers = description.of_architecture(arch)
     selection = tuple(each for each in containers if profiles is None or each.is_in(profiles))
-    placements = _place_verified(package, description, selection, arch)
-    groups = overlay.group_by_directory(placements)
-    with ExitStack() as undo:
+    with ExitStack() as files, ExitStack() as undo:
+        placements, archives = _open_verified(package, description, selection, arch, files)
+        groups = overlay.group_by_directory(placements)
         for name in sorted(groups):
             if _make_directory(package.directory / name, undo) and name == ROOT:
                 _unpack_root_archives(package)
         for name, members in sorted(groups.items()):
-            _write(package, members, Tree(package.directory / name, keeps=True), own=False)
+            _write(members, archives, Tree(package.directory / name, keeps=True), own=False)
         undo.pop_all()
     # The description comes last: with <containers> removed it must never be seen without the overlay directories.
     for path in description.files:
@@ -76,23 +77,27 @@ def inject_root(package: Package, description: Description, arch: str, profiles:
     :raises OSError: the tree cannot be written, or has too little space for copies of the archives; the latter is
         checked before anything is written.
     """
-    placements = _place_verified(package, description, description.select(arch, profiles), arch)
-    # `root` itself may be a symlink to the tree. Symlinks inside the tree are resolved by `Tree` and cannot leave it.
-    tree = Tree(Path(os.path.realpath(root)) if root.is_symlink() else root)
-    archives = {each.path: package.find(each.locked_image.archive.name) for each in placements}
-    copies = [archive for archive in archives.values() if archive and not tree.can_link(archive, own=True)]
-    shortage = atomic.describe_shortage(tree.root, sum(copy.stat().st_size for copy in copies))
-    if shortage:
-        raise OSError(errno.ENOSPC, shortage, str(tree.root))
-    _write(package, placements, tree, own=True)
+    with ExitStack() as files:
+        placements, archives = _open_verified(package, description, description.select(arch, profiles), arch, files)
+        # `root` itself may be a symlink to the tree. Symlinks inside it are resolved by `Tree` and cannot leave it.
+        tree = Tree(Path(os.path.realpath(root)) if root.is_symlink() else root)
+        sources = {each.path: archives[each.locked_image.archive.name] for each in placements}
+        copied = sum(source.status.st_size for source in sources.values() if not tree.can_link(source, own=True))
+        shortage = atomic.describe_shortage(tree.root, copied)
+        if shortage:
+            raise OSError(errno.ENOSPC, shortage, str(tree.root))
+        _write(placements, archives, tree, own=True)
 
 
-def _place_verified(
-    package: Package, description: Description, containers: Sequence[Container], arch: str
-) -> tuple[Placement, ...]:
-    """Return the placement of each container after verifying its archive."""
+def _open_verified(
+    package: Package, description: Description, containers: Sequence[Container], arch: str, stack: ExitStack
+) -> tuple[tuple[Placement, ...], Mapping[str, SourceFile]]:
+    """Return the placement of each container, and the verified archives by name, which stay open in `stack`.
+
+    Others may be able to write to the package. They could exchange a file that was opened again by its name.
+    """
     if not containers:
-        return ()
+        return (), {}
     lock = package.require_lock()
     images = [(container.reference, arch, f"{container.file}:{container.line}") for container in containers]
     problems = verify.check_coverage(images, lock)
@@ -105,17 +110,19 @@ def _place_verified(
         for each in placements
         if (name := lock.arch_name(each.container.reference, arch))
     }
-    problems = verify.check_archives(package, lock, archives.values()) or tuple(
+    atomic.allow_open(2 * len(archives))
+    opened = {name: open_source(path, stack) for name in archives if (path := package.find(name))}
+    problems = verify.check_archives(package, lock, archives.values(), opened) or tuple(
         f"{name}: stored only in {cpio.FILE_NAME}, which the build unpacks itself; to get a separate file, run "
         "'osc containers prefetch --inject buildtime'"
         for name in archives
-        if package.find(name) is None
+        if name not in opened
     )
     if problems:
         raise VerificationError(*problems)
     for each, reason in overlay.list_relocations({each.container: each.path for each in placements}):
         logger.warning("%s:%d: %s: stored at %s, because %s", each.file, each.line, each.reference, paths[each], reason)
-    return placements
+    return placements, opened
 
 
 def _make_directory(path: Path, undo: ExitStack) -> bool:
@@ -153,13 +160,11 @@ def _unpack_root_archives(package: Package) -> None:
             raise DescriptionError(f"{archive.name}: tar failed to unpack it, exit status {error.returncode}") from None
 
 
-def _write(package: Package, placements: Sequence[Placement], tree: Tree, *, own: bool) -> None:
+def _write(placements: Sequence[Placement], archives: Mapping[str, SourceFile], tree: Tree, *, own: bool) -> None:
+    sums = {each.locked_image.archive.name: each.locked_image.archive.sha256 for each in placements}
     for file in overlay.list_files(placements):
         if isinstance(file, PackageFile):
-            archive = package.find(file.name)
-            if archive is None:
-                raise VerificationError(f"{file.name}: removed by another process after it was verified; run again")
-            tree.link(file.path, archive, own=own)
+            tree.link(file.path, archives[file.name], own=own, sha256=sums[file.name])
         elif isinstance(file, Symlink):
             tree.symlink(file.path, file.target)
         else:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from osc_containers.archive.find import ArchiveLocation
 from osc_containers.errors import LockError
 from osc_containers.formats import cpio
 from osc_containers.fs.rooted_tree import Tree
+from osc_containers.fs.source_file import open_source
 from osc_containers.lock import lockfile
 from osc_containers.lock.lockfile import ArchiveFile, Lock
 from osc_containers.obs.package import Package
@@ -142,4 +143,5 @@ def _matches_image(package: Package, job: ArchiveJob) -> bool:
 def _link(path: Path, own: Path, outdir: Path) -> None:
     """Give a file of an earlier run its name in `outdir`."""
     if path != own:
-        Tree(outdir.resolve()).link(f"/{own.name}", path)
+        with ExitStack() as stack:
+            Tree(outdir.resolve()).link(f"/{own.name}", open_source(path, stack))

@@ -2,15 +2,19 @@
 
 import ctypes
 import errno
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
+from osc_containers.errors import VerificationError
 from osc_containers.fs.rooted_tree import Tree
+from osc_containers.fs.source_file import open_source
 from tests.support.descriptors import all_closed
 from tests.support.messages import exactly
 from tests.support.process import SHARED_MEMORY, file_size_limit, umask
@@ -129,10 +133,15 @@ def os_error(tree: Tree, path: str, number: int) -> str:
     return f"[Errno {number}] {os.strerror(number)}: '{tree.root}{path}'"
 
 
+def link(tree: Tree, path: str, source: Path, *, own: bool = False, sha256: str = "") -> bool:
+    with ExitStack() as stack:
+        return tree.link(path, open_source(source, stack), own=own, sha256=sha256)
+
+
 WRITERS: list[Callable[[Tree, str, Path], object]] = [
     lambda tree, path, source: tree.write(path, b"new", 0o644),
     lambda tree, path, source: tree.symlink(path, "new"),
-    lambda tree, path, source: tree.link(path, source),
+    lambda tree, path, source: link(tree, path, source),
 ]
 writers = pytest.mark.parametrize("write", WRITERS, ids=["write", "symlink", "link"])
 
@@ -235,23 +244,85 @@ def test_a_race_with_a_link_does_not_leave_the_tree(tree: Tree) -> None:
 
 
 def test_an_archive_is_linked_and_not_copied(tree: Tree, source: Path) -> None:
-    assert tree.link("/var/tmp/x", source)
-    assert tree.link("/var/tmp/x", source), "a second link to the same file"
+    assert link(tree, "/var/tmp/x", source)
+    assert link(tree, "/var/tmp/x", source), "a second link to the same file"
     assert (tree.root / "var/tmp/x").samefile(source)
     assert os.listdir(tree.root / "var/tmp") == ["x"]
     assert os.listdir(source.parent) == [source.name]
 
 
-def test_a_source_that_is_a_link_is_resolved_first(tree: Tree, source: Path) -> None:
-    link = source.parent / "link"
-    link.symlink_to(source.name)
-    assert tree.link("/x", link)
-    assert (tree.root / "x").samefile(source)
-    assert not (tree.root / "x").is_symlink()
+def make_link(path: Path) -> None:
+    path.symlink_to("x")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (make_link, "got a symbolic link, expected a file; replace it with the file"),
+        (os.mkfifo, "got a special file, expected a regular file; remove it"),
+        (Path.mkdir, "got a special file, expected a regular file; remove it"),
+    ],
+)
+def test_a_source_that_is_no_file_is_refused(tmp_path: Path, make: Callable[[Path], object], message: str) -> None:
+    make(tmp_path / "other")
+    with ExitStack() as stack, pytest.raises(OSError, match=f"{message}: '{tmp_path}/other'$"):
+        open_source(tmp_path / "other", stack)
+
+
+def test_a_source_is_the_file_that_was_opened(tree: Tree, source: Path) -> None:
+    content = source.read_bytes()
+    with ExitStack() as stack:
+        opened = open_source(source, stack)
+        assert tree.link("/before", opened)
+        source.unlink()
+        source.symlink_to("/etc/passwd")
+        assert tree.link("/linked", opened)
+        (tree.root / "before").unlink()
+        (tree.root / "linked").unlink()
+        assert not tree.link("/copied", opened)
+    assert (tree.root / "copied").read_bytes() == content
+
+
+def make_second_name(source: Path) -> None:
+    os.link(source, source.parent / "second")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda source: source.chmod(0o664),
+        lambda source: source.parent.chmod(0o775),
+        lambda source: source.parent.chmod(0o1777),
+        make_second_name,
+    ],
+    ids=["file", "directory", "sticky directory", "second name"],
+)
+def test_what_others_can_change_is_copied(tree: Tree, source: Path, change: Callable[[Path], object]) -> None:
+    source.parent.chmod(0o755)
+    with ExitStack() as stack:
+        assert tree.can_link(open_source(source, stack), own=True)
+    assert link(tree, "/alone", source, own=True)
+    (tree.root / "alone").unlink()
+    change(source)
+    with ExitStack() as stack:
+        assert not tree.can_link(open_source(source, stack), own=True)
+    assert is_copy(tree, source, own=True)
+
+
+def test_a_copy_of_what_others_can_change_is_verified(tree: Tree, source: Path) -> None:
+    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    source.chmod(0o664)
+    assert not link(tree, "/x", source, own=True, sha256=sha256)
+    (tree.root / "x").unlink()
+    with source.open("r+b") as file:
+        file.write(b"changed")
+    with pytest.raises(VerificationError, match=exactly(f"{source.name}: changed after its verification; run again")):
+        link(tree, "/x", source, own=True, sha256=sha256)
+    assert os.listdir(tree.root) == []
 
 
 def is_copy(tree: Tree, source: Path, *, own: bool = False) -> bool:
-    is_link = tree.link("/x", source, own=own)
+    is_link = link(tree, "/x", source, own=own)
     copy = tree.root / "x"
     assert copy.read_bytes() == source.read_bytes()
     assert copy.stat().st_mode & 0o7777 == 0o644
@@ -286,16 +357,15 @@ def test_a_source_of_another_owner_is_copied_if_requested(tree: Tree, source: Pa
 
 
 def test_a_missing_source_leaves_nothing(tree: Tree, source: Path) -> None:
-    for path in (source.parent / "missing", source.parent):
-        with pytest.raises((FileNotFoundError, IsADirectoryError)) as caught:
-            tree.link("/x", path)
-        assert caught.value.filename == str(path)
+    with pytest.raises(FileNotFoundError) as caught:
+        link(tree, "/x", source.parent / "missing")
+    assert caught.value.filename == str(source.parent / "missing")
     assert os.listdir(tree.root) == []
 
 
 def test_a_full_disk_leaves_nothing(tree: Tree, source: Path) -> None:
     source.chmod(0o600)
-    for write in (lambda: tree.write("/x", b"x" * 2000, 0o644), lambda: tree.link("/x", source)):
+    for write in (lambda: tree.write("/x", b"x" * 2000, 0o644), lambda: link(tree, "/x", source)):
         with file_size_limit(1000), pytest.raises(OSError, match=exactly(os_error(tree, "/x", errno.EFBIG))):
             write()
     assert os.listdir(tree.root) == []

@@ -71,10 +71,6 @@ OPEN = {
         )
     },
     "bundle_where_there_is_none": "nobody looks for a bundle where none is expected",
-    "inject_while_an_archive_is_swapped": "an archive is opened again by its name after its check",
-    "inject_links_what_others_can_change[directory of another": "who can write to the directory is not asked",
-    "inject_links_what_others_can_change[open directory": "who can write to the directory is not asked",
-    "inject_links_what_others_can_change[second name": "how many names a file has is not asked",
     "private_image_is_committed": "places outside of the package are like others",
     "private_image_of_an_engine": "places outside of the package are like others",
     "private_image_is_not_mentioned": "places outside of the package are like others",
