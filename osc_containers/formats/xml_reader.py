@@ -158,7 +158,7 @@ def _parse_with_lxml(xml: bytes) -> "_Element":
 
     :raises ValueError: it is not XML; the message begins with the line number.
     """
-    # Imported here, because it takes as long as half of our modules, and not all commands read XML.
+    # Imported here, because this takes tens of milliseconds, and `--help` and completion need no XML.
     from lxml import etree
 
     parser = etree.XMLParser(

@@ -43,28 +43,15 @@ class Container(NamedTuple):
     @property
     def profile_names(self) -> tuple[str, ...]:
         """The profiles of the section, without empty names; none if it is for all images."""
-        return _names(self.profiles)
+        return profiles.split_names(self.profiles)
 
     def is_in(self, used: Collection[str]) -> bool:
         """Tell whether it is in an image with these profiles, on the architectures that it is for."""
-        return is_in(self.profiles, used)
+        return profiles.is_in(self.profiles, used)
 
     def is_for(self, arch: str) -> bool:
         """Tell whether section and container are both for `arch`."""
         return profiles.is_for(arch, self.section_arch) and profiles.is_for(arch, self.container_arch)
-
-
-def is_in(profiles: str | None, used: Collection[str]) -> bool:
-    """Tell whether a section with this `profiles` attribute is in an image that uses some profiles.
-
-    Without the attribute, or if it is empty, the section is in all images. As in kiwi, one with only commas is in none
-    (`XMLState._profiled` in kiwi/xml_state.py).
-    """
-    return not profiles or not set(used).isdisjoint(_names(profiles))
-
-
-def _names(profiles: str | None) -> tuple[str, ...]:
-    return tuple(filter(None, profiles.split(","))) if profiles else ()
 
 
 class _Section:

@@ -22,7 +22,7 @@ from osc_containers.errors import DescriptionError
 from osc_containers.formats import xml_editor, xml_reader
 from osc_containers.formats.xml_reader import Element, Problems
 from osc_containers.kiwi import profiles
-from osc_containers.kiwi.containers import Container, containers_of, is_in
+from osc_containers.kiwi.containers import Container, containers_of
 from osc_containers.kiwi.profiles import Profile
 
 INCLUDE_LIMIT = 100
@@ -262,5 +262,5 @@ def remove_containers(xml: bytes, used: Collection[str] | None = None) -> bytes:
     :raises ValueError: as `osc_containers.formats.xml_reader.parse`.
     """
     return xml_editor.remove(
-        xml, "containers", lambda section: used is None or is_in(section.attributes.get("profiles"), used)
+        xml, "containers", lambda section: used is None or profiles.is_in(section.attributes.get("profiles"), used)
     )

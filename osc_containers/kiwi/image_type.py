@@ -1,7 +1,7 @@
-"""What a description says of the image beside its containers: its packages, and how much room it has.
+"""The settings of an image other than its containers: its packages, its types, and the size of its file systems.
 
-Only what kiwi itself would read is read: the description and the files that it includes, but none that those include.
-What kiwi's schema refuses is passed over here; kiwi says it.
+As kiwi does, this reads the description and the files that it includes, but not those that these include. Values that
+kiwi's schema does not allow are ignored here, because kiwi reports them.
 """
 
 import re
@@ -23,25 +23,25 @@ _SIZE = re.compile(r"([0-9]{1,12})([MG]?)")
 
 
 class Packages(NamedTuple):
-    """A `<packages>`: names by kind of element, those that are for some architectures only with them."""
+    """A `<packages>`: the names in it, each with its `arch` attribute. `collections` are patterns and products."""
 
     kind: str
-    profiles: tuple[str, ...]
+    profiles: str | None
     file: str
     line: int
     named: tuple[tuple[str, str | None], ...]
     collections: tuple[tuple[str, str | None], ...]
 
     def is_for(self, used: Collection[str]) -> bool:
-        """Tell whether an image that uses these profiles has them."""
-        return _is_used(self.profiles, used)
+        """Tell whether they are in an image with these profiles."""
+        return profiles.is_in(self.profiles, used)
 
     def names(self, arch: str) -> frozenset[str]:
-        """Return the packages for an architecture."""
+        """Return the names of the packages for an architecture."""
         return frozenset(name for name, wanted in self.named if profiles.is_for(arch, wanted))
 
     def patterns(self, arch: str) -> frozenset[str]:
-        """Return the patterns and products for an architecture, which bring packages that cannot be seen here."""
+        """Return the names of patterns and products for an architecture. Their packages are not known here."""
         return frozenset(name for name, wanted in self.collections if profiles.is_for(arch, wanted))
 
 
@@ -63,7 +63,7 @@ class ImageType(NamedTuple):
     """
 
     image: str
-    profiles: tuple[str, ...]
+    profiles: str | None
     arch: str | None
     file: str
     line: int
@@ -71,28 +71,29 @@ class ImageType(NamedTuple):
     mounts: tuple[str, ...]
 
     def is_for(self, used: Collection[str], arch: str) -> bool:
-        """Tell whether it is the type of an image that uses these profiles on an architecture."""
-        return _is_used(self.profiles, used) and profiles.is_for(arch, self.arch)
+        """Tell whether it is the type of an image with these profiles on an architecture."""
+        return profiles.is_in(self.profiles, used) and profiles.is_for(arch, self.arch)
 
 
-class Appliance(NamedTuple):
-    """Everything of a description that is of interest here, and the profiles of each build that there is."""
+class ImageSettings(NamedTuple):
+    """The packages and types of a description, in the order of the document."""
 
     packages: tuple[Packages, ...]
     types: tuple[ImageType, ...]
 
 
-def read(found: Description) -> Appliance:
-    """Read the appliance of a description that was read without problems.
+def read(description: Description) -> ImageSettings:
+    """Read the settings in a description that was read before, and in the files that it includes.
 
-    :raises DescriptionError: it has more elements than anybody writes.
+    :raises DescriptionError: a file was changed since then, and is no longer valid.
     """
-    names = dict.fromkeys([found.path.name, *(each.name for each in found.includes if not each.is_nested)])
+    includes = (include.name for include in description.includes if not include.is_nested)
+    names = dict.fromkeys([description.path.name, *includes])
     packages: list[Packages] = []
     types: list[ImageType] = []
     for name in names:
         try:
-            xml = load(found.path.parent, name)
+            xml = load(description.path.parent, name)
             root = xml_reader.parse(xml, name, ("packages", "preferences"))
         except ValueError as error:
             raise DescriptionError(str(error)) from None
@@ -101,27 +102,28 @@ def read(found: Description) -> Appliance:
                 packages.append(_packages(element, name))
             elif element.name == "preferences":
                 types += (_type(child, element, name) for child in element.children if child.name == "type")
-    return Appliance(packages=tuple(packages), types=tuple(types))
+    return ImageSettings(packages=tuple(packages), types=tuple(types))
 
 
-def builds(found: Description, arch: str) -> tuple[tuple[str, ...], ...]:
-    """Return the profiles of each image that is made of a description for an architecture.
+def builds(description: Description, arch: str) -> tuple[tuple[str, ...], ...]:
+    """Return the profiles of each image that is built from a description for an architecture.
 
-    On OBS that is one for each profile in `OBS-Profiles`, with the flavors of `_multibuild` for `@BUILD_FLAVOR@`.
-    Elsewhere nobody knows: then it is one without profiles, and one for each profile that containers are for.
+    OBS builds one image for each profile in `OBS-Profiles`, where `@BUILD_FLAVOR@` stands for the flavors in
+    `_multibuild`. Without that comment, the images are not known; these are one without profiles, and one for each
+    profile that has containers.
     """
-    declared = {profile.name for profile in found.profiles if profiles.is_for(arch, profile.arch)}
-    if found.obs_profiles is None:
-        used = dict.fromkeys(name for container in found.containers for name in container.profile_names)
+    declared = {profile.name for profile in description.profiles if profiles.is_for(arch, profile.arch)}
+    if description.obs_profiles is None:
+        used = dict.fromkeys(name for container in description.containers for name in container.profile_names)
         return ((), *((name,) for name in used if name in declared))
     names: list[str] = []
-    for name in found.obs_profiles:
-        names += flavors(found.path.parent) if name == _FLAVOR else [name]
+    for name in description.obs_profiles:
+        names += flavors(description.path.parent) if name == _FLAVOR else [name]
     return tuple((name,) for name in dict.fromkeys(names) if name in declared)
 
 
 def flavors(directory: Path) -> tuple[str, ...]:
-    """Return the flavors of a package; none where there is no `_multibuild`, or where it is broken."""
+    """Return the flavors of a package, none if it has no valid `_multibuild`."""
     path = directory / _MULTIBUILD
     if not path.is_file():
         return ()
@@ -132,16 +134,6 @@ def flavors(directory: Path) -> tuple[str, ...]:
     return tuple(child.text.strip(BLANKS) for child in root.children)
 
 
-def _is_used(names: Collection[str], used: Collection[str]) -> bool:
-    """Tell whether a section for these profiles (none is all) is in an image that uses some."""
-    return not names or not set(used).isdisjoint(names)
-
-
-def _names(element: Element) -> tuple[str, ...]:
-    value = element.attributes.get("profiles")
-    return tuple(value.split(",")) if value else ()
-
-
 def _packages(element: Element, file: str) -> Packages:
     def named(*kinds: str) -> tuple[tuple[str, str | None], ...]:
         children = (child for child in element.children if child.name in kinds)
@@ -149,7 +141,7 @@ def _packages(element: Element, file: str) -> Packages:
 
     return Packages(
         kind=element.attributes.get("type", ""),
-        profiles=_names(element),
+        profiles=element.attributes.get("profiles"),
         file=file,
         line=element.line,
         named=named("package"),
@@ -160,7 +152,7 @@ def _packages(element: Element, file: str) -> Packages:
 def _type(element: Element, preferences: Element, file: str) -> ImageType:
     return ImageType(
         image=element.attributes.get("image", ""),
-        profiles=_names(preferences),
+        profiles=preferences.attributes.get("profiles"),
         arch=preferences.attributes.get("arch"),
         file=file,
         line=element.line,
@@ -171,15 +163,15 @@ def _type(element: Element, preferences: Element, file: str) -> ImageType:
 
 def _child(element: Element, *path: str) -> Element | None:
     for name in path:
-        found = next((child for child in element.children if child.name == name), None)
-        if found is None:
+        child = next((child for child in element.children if child.name == name), None)
+        if child is None:
             return None
-        element = found
+        element = child
     return element
 
 
 def _root_limit(element: Element) -> Limit | None:
-    """Return the limit of the root file system; kiwi's oem images grow to their disk unless they are told not to."""
+    """Return the limit of the root file system. That of an oem image grows to its disk, unless `oem-resize` is off."""
     if element.attributes.get("image") == "oem":
         resize = _child(element, "oemconfig", "oem-resize")
         if resize is None or resize.text.strip(BLANKS) not in ("false", "0"):

@@ -67,6 +67,20 @@ def is_for(arch: str, wanted: str | None) -> bool:
     return not wanted or arch in wanted.split(",")
 
 
+def is_in(attribute: str | None, used: Collection[str]) -> bool:
+    """Tell whether a section with this `profiles` attribute is in an image with the profiles `used`.
+
+    Without the attribute, or if it is empty, the section is in all images. As in kiwi, one with only commas is in none
+    (`XMLState._profiled` in kiwi/xml_state.py).
+    """
+    return not attribute or not set(used).isdisjoint(split_names(attribute))
+
+
+def split_names(attribute: str | None) -> tuple[str, ...]:
+    """Return the names in a `profiles` attribute, without empty ones."""
+    return tuple(filter(None, attribute.split(","))) if attribute else ()
+
+
 def resolve(declared: Sequence[Profile], arch: str, requested: Collection[str]) -> frozenset[str]:
     """Return the profiles that kiwi uses on `arch` if its `--profile` options request these, or none.
 
