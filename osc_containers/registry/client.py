@@ -60,7 +60,7 @@ class Registry:
         self._cancelled = threading.Event()
         self._tokens = Tokens(host, self._home, login, self._fetch_token)
         self._transport = Transport(context, policy.connections)
-        self._untrusted_transport = Transport(context, policy.connections, untrusted=True)
+        self._untrusted_transport = Transport(context, policy.connections, home=self._transport)
         schemes = ("https", "http") if insecure or url_policy.is_loopback(host) else ("https",)
         # The possible addresses; reduced to one as soon as one of them answers.
         self._bases = tuple(f"{scheme}://{self._home}" for scheme in schemes)
@@ -239,13 +239,11 @@ class Registry:
         proxy = proxy_settings.of_environment(url)
         redacted_proxy = url_policy.redact(proxy) if proxy else ""
         route = Route(url=url_policy.redact(url), proxy=redacted_proxy, certificates=self._certificates)
-        # A registry inside this machine or its link may send us to its neighbours.
         is_home = url_policy.origin(url)[1] == url_policy.origin(self._bases[0])[1]
-        is_trusted = is_home or url_policy.is_internal(self._home)
         connect_timeout = self._policy.connect_timeout
         if len(self._bases) > 1:
             connect_timeout = min(connect_timeout, _UNDECIDED_TIMEOUT)
-        raw = (self._transport if is_trusted else self._untrusted_transport).send(
+        raw = (self._transport if is_home else self._untrusted_transport).send(
             method,
             url,
             headers=all_headers,
@@ -259,7 +257,7 @@ class Registry:
         if proxy and response.status == 407:
             response.close()
             raise errors.from_proxy_status(response.status, route)
-        if is_trusted:
+        if is_home:
             self.latency = min(self.latency or response.latency, response.latency)
         return response
 

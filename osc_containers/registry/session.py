@@ -34,16 +34,17 @@ logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 class Transport:
     """One session of requests, for the hosts of one trust domain; may be used from several threads.
 
-    There are two domains: the hosts that the user named, and those that only a server named (`untrusted`), for instance
-    in a redirect. Untrusted hosts are refused if they resolve to this machine or its local link. At most `count` idle
-    connections are kept for each host.
+    There are two domains: the host of the registry, and those that it leads to, for instance by a redirect, which have
+    the transport of the registry as `home`. A host is refused if it resolves to an address that the registry, at the
+    address that it really has, may not lead to. At most `count` idle connections are kept for each host.
     """
 
-    def __init__(self, context: ssl.SSLContext, count: int, *, untrusted: bool = False) -> None:
+    def __init__(self, context: ssl.SSLContext, count: int, *, home: "Transport | None" = None) -> None:
         if IS_URLLIB3_1 and context.verify_mode != ssl.CERT_NONE:
             # urllib3 1 passes no name to `ssl` if the host is an address, and compares the names itself.
             context.check_hostname = False
-        self._untrusted = untrusted
+        self._home = home
+        self._peer: url_policy.Address | None = None
         self._adapter = _Adapter(context, count, pool_classes(self._register))
         self._session = _Session(self._adapter)
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -110,13 +111,29 @@ class Transport:
                 sock.close()
 
     def _register(self, connection: HTTPConnection) -> None:
-        if self._untrusted:
-            _check_peer(connection)
+        self._check_peer(connection)
         if connection.sock is not None:
             with self._lock:
                 self._sockets.add(connection.sock)
                 if self._is_cancelled:
                     _shut_down(connection.sock)
+
+    def _check_peer(self, connection: HTTPConnection) -> None:
+        """Refuse a peer that we must not be led to. The name in the URL was checked, but not what it resolves to."""
+        if getattr(connection, "proxy", None) is not None or connection.sock is None:
+            return
+        address = ipaddress.ip_address(str(connection.sock.getpeername()[0]).partition("%")[0])
+        if self._home is not None:
+            is_allowed = url_policy.may_lead(self._home._peer, address)
+        else:
+            self._peer = self._peer or address
+            is_allowed = url_policy.may_be_home(self._peer, address)
+        if not is_allowed:
+            connection.close()
+            raise PermissionError(
+                f"the name resolves to {address}, which is inside this machine or its link or in a private network, "
+                "or outside of it while the registry is inside"
+            )
 
 
 class _Session(requests.Session):
@@ -181,16 +198,6 @@ class _Adapter(HTTPAdapter):
                 manager.pool_classes_by_scheme = self._pools
                 self._managers[proxy] = manager
             return self._managers[proxy]
-
-
-def _check_peer(connection: HTTPConnection) -> None:
-    """Refuse a peer on this machine or its link. The name in the URL was checked, but not what it resolves to."""
-    if getattr(connection, "proxy", None) is not None or connection.sock is None:
-        return
-    address = ipaddress.ip_address(str(connection.sock.getpeername()[0]).partition("%")[0])
-    if url_policy.is_internal_address(address):
-        connection.close()
-        raise PermissionError(f"the name resolves to {address}, inside this machine or its link")
 
 
 def _shut_down(sock: socket.socket) -> None:

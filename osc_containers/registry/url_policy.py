@@ -1,37 +1,66 @@
 """Where a request may go: checks of the URLs that a registry names, and redaction of URLs for messages.
 
-A registry must not use our position in the network. It may send us to any other public host, but not to this machine or
-its local link, where cloud metadata services are, and only by HTTP. A registry on such an address itself is exempt.
+A registry must not use our position in the network. It may send us to any other public host, but not to this machine,
+its local link, where cloud metadata services are, or a private IPv6 network, and only by HTTP. A registry at such an
+address itself may send us to its own kind: see `may_lead`.
 """
 
 import ipaddress
 import re
 import socket
+from collections.abc import Iterator
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 _URL_LENGTH = 8192
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
 """What every URL parser takes for the host. For urllib3 it ends at a backslash, and a proxy may decode a '%'."""
+_LOOPBACK = ipaddress.IPv4Address("127.0.0.1")
+_METADATA = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16")))
+"""Services that clouds have for the machine alone, as on the local link: Alibaba's and Azure's."""
+_UNIQUE_LOCAL = ipaddress.IPv6Network("fc00::/7")
+_IPV4_AT_THE_END = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96")))
+"""IPv4-compatible (RFC 4291), IPv4-translated (RFC 2765) and NAT64 (RFC 6052) addresses."""
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+"""A prefix for NAT64 inside a network (RFC 8215). The length of the prefix decides where the IPv4 address is."""
+_ISATAP = (0x00005EFE, 0x02005EFE)
+"""What precedes the IPv4 address in interface identifiers of ISATAP (RFC 5214, section 6.1)."""
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def is_loopback(host: str) -> bool:
     """Tell whether `host` (a name or address, optionally with a port) is this machine."""
-    name = _name(host)
-    address = _address(name)
-    return name == "localhost" or name.endswith(".localhost") or (address is not None and address.is_loopback)
-
-
-def is_internal(host: str) -> bool:
-    """Tell whether `host` is this machine or on the local link, in any spelling."""
     address = _address(_name(host))
-    return is_loopback(host) or (address is not None and is_internal_address(address))
+    return address is not None and _is_loopback(address)
 
 
-def is_internal_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Tell whether `address` belongs to this machine or the local link."""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
+def is_internal_address(address: Address) -> bool:
+    """Tell whether `address`, in any spelling, belongs to this machine, the local link or a private IPv6 network."""
+    return _is_local(address) or _is_site_local(address)
+
+
+def may_lead(home: Address | None, target: Address | None) -> bool:
+    """Tell whether a registry at `home` may send us to `target`; None is a name whose address is not known.
+
+    Anybody on this machine can run a registry on loopback, so it may lead to loopback only. A registry on the local
+    link may lead to its own address only, one in a private IPv6 network also to others in such a network.
+    """
+    if home is not None and _is_loopback(home):
+        return target is not None and _is_loopback(target)
+    if home is not None and _is_local(home):
+        return target == home
+    if target is None or not is_internal_address(target):
+        return True
+    return home is not None and _is_site_local(home) and not _is_local(target)
+
+
+def may_be_home(first: Address, address: Address) -> bool:
+    """Tell whether `address` may belong to the registry that was at `first` before.
+
+    A name can resolve to another public address at any time. But if it resolves to this machine or its link all of a
+    sudden, its owner is trying to send us there.
+    """
+    return not _is_local(address) or may_lead(first, address)
 
 
 def follow(base: str, target: str, *, home: str) -> str:
@@ -46,9 +75,16 @@ def follow(base: str, target: str, *, home: str) -> str:
     if parts.username is not None or parts.password is not None:
         raise ValueError("got a URL with a user name, expected none")
     host = parts.hostname or ""
-    if is_internal(host) and not is_internal(home):
+    home_address, address = _address(_name(home)), _address(_name(host))
+    if not may_lead(home_address, address):
+        if address is not None and is_internal_address(address) and not is_loopback(home):
+            raise ValueError(
+                f"got a URL at {host[:80]!r}, which is inside this machine or its link, or in a private network; "
+                "expected a public host"
+            )
         raise ValueError(
-            f"got a URL at {host[:80]!r}, which is inside this machine or its link; expected a public host"
+            f"got a URL at {host[:80]!r}, expected one on the registry's own machine; if the registry is reached "
+            "through a tunnel, use its own name"
         )
     if parts.scheme == "http" and urlsplit(base).scheme == "https" and not is_loopback(host):
         raise ValueError(f"got plain HTTP at {host[:80]!r}, expected HTTPS as before")
@@ -89,7 +125,10 @@ def _name(host: str) -> str:
     return (host.partition(":")[0] if host.count(":") == 1 else host).rstrip(".").lower()
 
 
-def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _address(name: str) -> Address | None:
+    """Return the address that a host is called by; None if it is a name that must be looked up."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return _LOOPBACK
     try:
         return ipaddress.ip_address(name.partition("%")[0])
     except ValueError:
@@ -99,3 +138,51 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.IPv4Address(socket.inet_aton(name))
     except OSError:
         return None
+
+
+def _is_loopback(address: Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return address.is_loopback
+
+
+def _is_local(address: Address) -> bool:
+    """Tell whether an address belongs to this machine or its link, or is translated to one that does."""
+    is_local = address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
+    return is_local or address in _METADATA or any(map(_is_local, _embedded(address)))
+
+
+def _is_site_local(address: Address) -> bool:
+    return isinstance(address, ipaddress.IPv6Address) and (address in _UNIQUE_LOCAL or address.is_site_local)
+
+
+def _embedded(address: Address) -> Iterator[ipaddress.IPv4Address]:
+    """Yield the IPv4 addresses that an IPv6 address may stand for where it is translated or tunneled."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return
+    value = int(address)
+    last = ipaddress.IPv4Address(value & 0xFFFFFFFF)
+    if address.ipv4_mapped:
+        yield address.ipv4_mapped
+    if address.sixtofour:
+        yield address.sixtofour
+    yield from address.teredo or ()
+    if any(address in network for network in _IPV4_AT_THE_END) or (value >> 32) & 0xFFFFFFFF in _ISATAP:
+        yield last
+    if address in _LOCAL_NAT64:
+        yield from _local_nat64(value)
+
+
+def _local_nat64(value: int) -> Iterator[ipaddress.IPv4Address]:
+    """Yield the IPv4 address for each length of the prefix that fits (RFC 6052, section 2.2).
+
+    Bits 64 to 71 are left out, and what follows the IPv4 address is zero. An address of zeros counts only if no other
+    length fits, since it is where the longer or shorter prefix has its own zeros.
+    """
+    without_gap = (value >> 64 << 56) | (value & ((1 << 56) - 1))  # 120 bits
+    found = {
+        without_gap >> (120 - length - 32) & 0xFFFFFFFF
+        for length in (48, 56, 64)
+        if not without_gap & ((1 << (120 - length - 32)) - 1)
+    } | {value & 0xFFFFFFFF}
+    yield from map(ipaddress.IPv4Address, found - {0} or found)

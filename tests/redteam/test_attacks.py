@@ -75,18 +75,6 @@ OPEN = {
     "private_image_of_an_engine": "places outside of the package are like others",
     "private_image_is_not_mentioned": "places outside of the package are like others",
     "image_comes_by_the_login_of_the_victim": "logins are not mentioned",
-    **{
-        f"public_registry_leads_inside[redirect of a blob-{kind}": "not every spelling of an internal address is known"
-        for kind in (
-            *("IPv4-compatible", "translated", "NAT64", "local NAT64", "6to4", "Teredo", "unique local", "site local"),
-            "metadata service",
-        )
-    },
-    "public_registry_leads_inside[redirect of the manifest": "not every spelling of an internal address is known",
-    "public_registry_leads_inside[token server": "not every spelling of an internal address is known",
-    "name_that_leads_inside": "not every spelling of an internal address is known",
-    "registry_on_this_machine_leads_elsewhere": "a registry on loopback may lead everywhere",
-    "registry_that_is_blocked_in_other_letters": "names of registries are compared letter by letter",
     "names_of_files[check-options-others": "hints do not write ./ before a dash",
     "overlay_archive_in_a_build_root[name of a host": "tar takes a name with a colon for one of another host",
 }

@@ -1,5 +1,6 @@
 """The transport sends exactly what it is told to, whatever requests and the environment would add."""
 
+import ipaddress
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress
@@ -58,6 +59,25 @@ def test_the_body_of_a_redirect_is_not_read(registry: FaultRegistry, transport: 
     assert (response.status_code, response.headers["Location"]) == (307, "/elsewhere")
     assert sent < LIMIT / 2  # what the buffers of the two sockets hold
     assert len(registry.requests) == 1
+
+
+@pytest.mark.parametrize("first", ["192.0.2.1", "169.254.1.1", "fd00::1"])
+def test_host_whose_address_is_inside_gets_nothing(registry: FaultRegistry, transport: Transport, first: str) -> None:
+    """The registry was outside before: neither a host that it leads to nor its own name may be on this machine."""
+    transport._peer = ipaddress.ip_address(first)
+    others = Transport(ssl.create_default_context(), 2, home=transport)
+    for each in (transport, others):
+        with pytest.raises(Failure, match=r"the name resolves to 127.0.0.1, which is inside this machine"):
+            send(each, f"http://{registry.host}/v2/")
+    others.close()
+    assert not registry.requests
+
+
+def test_registry_on_loopback_leads_to_loopback(registry: FaultRegistry, transport: Transport) -> None:
+    send(transport, f"http://{registry.host}/v2/")
+    others = Transport(ssl.create_default_context(), 2, home=transport)
+    assert send(others, f"http://{registry.host}/v2/")
+    others.close()
 
 
 def test_no_headers_are_added(registry: FaultRegistry, transport: Transport) -> None:
