@@ -77,6 +77,12 @@ class Reference(NamedTuple):
         """The name under which container engines list the image: with the tag if there is one, else with the digest."""
         return f"{self.name}:{self.tag}" if self.tag else str(self)
 
+    @property
+    def with_lower_case_registry(self) -> "Reference":
+        """The reference with the registry as DNS compares it. Engines distinguish the two, so it is not for them."""
+        registry = self.registry.lower()
+        return self._replace(registry=DOCKER_HUB if registry == _DOCKER_HUB_ALIAS else registry)
+
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""

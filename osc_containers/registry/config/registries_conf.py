@@ -48,7 +48,11 @@ class RegistryConfig(NamedTuple):
     where: str
 
     def match(self, reference: Reference) -> int:
-        """Return the number of characters of the name that the prefix covers; 0 if it does not match."""
+        """Return the number of characters of the name that the prefix covers; 0 if it does not match.
+
+        Upper and lower case are the same in the name of a host, so `blocked` must not distinguish them.
+        """
+        reference = reference.with_lower_case_registry
         name = str(reference)
         if self.prefix.startswith("*."):
             host = reference.registry.partition(":")[0]
@@ -61,7 +65,7 @@ class RegistryConfig(NamedTuple):
 
         :raises ValueError: a location and the rest of the name are not a valid name.
         """
-        rest = reference.name[self.match(reference) :]
+        rest = reference.with_lower_case_registry.name[self.match(reference) :]
         for mirror in self.mirrors:
             if {"digest-only": by_digest, "tag-only": reference.digest is None}.get(mirror.use, True):
                 yield _endpoint(mirror.location + rest, mirror.insecure, is_mirror=True)
@@ -137,8 +141,9 @@ def _registry(item: Fields) -> RegistryConfig:
     if not prefix:
         raise ValueError(f"{item.where}: got neither prefix nor location")
     digest_only = _flag(item, "mirror-by-digest-only")
+    host, slash, path = prefix.partition("/")
     return RegistryConfig(
-        prefix=prefix,
+        prefix=f"{host.lower()}{slash}{path}",
         location=location or None,
         insecure=_flag(item, "insecure"),
         blocked=_flag(item, "blocked"),

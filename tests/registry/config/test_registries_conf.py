@@ -148,6 +148,28 @@ def test_a_blocked_image_is_reported_with_the_file() -> None:
         endpoints_of(registries_conf.parse(MANUAL.encode(), "conf"), "example.com/foo/secret/x:1")
 
 
+@pytest.mark.parametrize(
+    ("prefix", "name"),
+    [
+        ("example.com", "EXAMPLE.com/foo/x"),
+        ("Example.com:5000/foo", "example.com:5000/foo/x"),
+        ("example.com", "Example.com:5000/x"),
+        ("localhost:5000", "LOCALHOST:5000/x"),
+        ("*.Example.com", "a.EXAMPLE.com/x"),
+        ("docker.io", "Index.Docker.IO/team/x"),
+    ],
+)
+def test_blocked_registries_are_blocked_in_any_case(prefix: str, name: str) -> None:
+    configuration = registries_conf.parse(f'[[registry]]\nprefix = "{prefix}"\nblocked = true\n'.encode(), "conf")
+    with pytest.raises(RegistryError, match="is blocked by conf"):
+        configuration.endpoints(Reference.parse(name), by_digest=False)
+
+
+def test_location_replaces_a_prefix_in_any_case() -> None:
+    text = b'[[registry]]\nprefix = "example.com/foo"\nlocation = "Mirror.example/bar"\n'
+    assert places(registries_conf.parse(text, "conf"), "EXAMPLE.com/foo/x") == ["Mirror.example/bar/x"]
+
+
 def test_short_names_mean_the_same_as_in_skopeo() -> None:
     """Aliases and search registries do not replace the image that kiwi would pull."""
     configuration = registries_conf.parse(MANUAL.encode(), "conf")
