@@ -25,10 +25,11 @@ def transport() -> Iterator[Transport]:
 
 
 @pytest.fixture
-def untrusted() -> Iterator[Transport]:
-    transport = Transport(ssl.create_default_context(), 2, untrusted=True)
-    yield transport
-    transport.close()
+def untrusted(transport: Transport) -> Iterator[Transport]:
+    """Give the transport for hosts that the registry of `transport` leads to."""
+    untrusted = Transport(ssl.create_default_context(), 2, home=transport)
+    yield untrusted
+    untrusted.close()
 
 
 def send(
@@ -59,25 +60,6 @@ def test_the_body_of_a_redirect_is_not_read(registry: FaultRegistry, transport: 
     assert (response.status_code, response.headers["Location"]) == (307, "/elsewhere")
     assert sent < LIMIT / 2  # what the buffers of the two sockets hold
     assert len(registry.requests) == 1
-
-
-@pytest.mark.parametrize("first", ["192.0.2.1", "169.254.1.1", "fd00::1"])
-def test_host_whose_address_is_inside_gets_nothing(registry: FaultRegistry, transport: Transport, first: str) -> None:
-    """The registry was outside before: neither a host that it leads to nor its own name may be on this machine."""
-    transport._peer = ipaddress.ip_address(first)
-    others = Transport(ssl.create_default_context(), 2, home=transport)
-    for each in (transport, others):
-        with pytest.raises(Failure, match=r"the name resolves to 127.0.0.1, which is inside this machine"):
-            send(each, f"http://{registry.host}/v2/")
-    others.close()
-    assert not registry.requests
-
-
-def test_registry_on_loopback_leads_to_loopback(registry: FaultRegistry, transport: Transport) -> None:
-    send(transport, f"http://{registry.host}/v2/")
-    others = Transport(ssl.create_default_context(), 2, home=transport)
-    assert send(others, f"http://{registry.host}/v2/")
-    others.close()
 
 
 def test_no_headers_are_added(registry: FaultRegistry, transport: Transport) -> None:
@@ -141,10 +123,29 @@ def test_an_unusable_url_is_a_failure(transport: Transport, url: str) -> None:
 
 
 def test_an_untrusted_name_may_not_resolve_to_this_machine(registry: FaultRegistry, untrusted: Transport) -> None:
-    with pytest.raises(Failure, match=r"the name resolves to 127\.0\.0\.1, inside this machine or its link") as caught:
+    with pytest.raises(Failure, match=r"the name resolves to 127\.0\.0\.1, which is inside this machine") as caught:
         send(untrusted, f"http://{registry.host}/v2/")
     assert caught.value.is_final
     assert registry.requests == []
+
+
+@pytest.mark.parametrize("first", ["192.0.2.1", "169.254.1.1", "fd00::1"])
+def test_host_whose_address_is_inside_gets_nothing(
+    registry: FaultRegistry, transport: Transport, untrusted: Transport, first: str
+) -> None:
+    """The registry was outside before: neither a host that it leads to nor its own name may be on this machine."""
+    transport._peer = ipaddress.ip_address(first)
+    for each in (transport, untrusted):
+        with pytest.raises(Failure, match=r"the name resolves to 127\.0\.0\.1, which is inside this machine"):
+            send(each, f"http://{registry.host}/v2/")
+    assert not registry.requests
+
+
+def test_registry_on_loopback_leads_to_loopback(
+    registry: FaultRegistry, transport: Transport, untrusted: Transport
+) -> None:
+    send(transport, f"http://{registry.host}/v2/")
+    assert send(untrusted, f"http://{registry.host}/v2/").status_code == 200
 
 
 def test_a_proxy_on_this_machine_serves_untrusted_hosts(registry: FaultRegistry, untrusted: Transport) -> None:

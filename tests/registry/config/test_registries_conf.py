@@ -167,7 +167,7 @@ def test_blocked_registries_are_blocked_in_any_case(prefix: str, name: str) -> N
 
 def test_location_replaces_a_prefix_in_any_case() -> None:
     text = b'[[registry]]\nprefix = "example.com/foo"\nlocation = "Mirror.example/bar"\n'
-    assert places(registries_conf.parse(text, "conf"), "EXAMPLE.com/foo/x") == ["Mirror.example/bar/x"]
+    assert endpoints_of(registries_conf.parse(text, "conf"), "EXAMPLE.com/foo/x") == ["Mirror.example/bar/x"]
 
 
 def test_short_names_mean_the_same_as_in_skopeo() -> None:
