@@ -109,6 +109,7 @@ def interpret(*, source: Source, path: str, name: str, tag: str) -> Origin:
         reference = Reference.parse(f"{joined}{suffix}")
         location = f"docker://{reference}" if transport == "docker" else f"{transport}:{reference}"
     return Origin(
+        # Like kiwi, normalize the whole text at once, so that a '..' in the path takes away a part of the source.
         endpoint=posixpath.normpath(f"{source.text}/{path}/{name}:{tag or 'latest'}"),
         location=location,
         reference=reference,

@@ -172,6 +172,7 @@ def _child(element: Element, *path: str) -> Element | None:
 
 def _root_limit(element: Element) -> Limit | None:
     """Return the limit of the root file system. That of an oem image grows to its disk, unless `oem-resize` is off."""
+    # kiwi resizes an oem image at its first boot (kiwi/builder/disk.py), to the size of the disk or to oem-systemsize.
     if element.attributes.get("image") == "oem":
         resize = _child(element, "oemconfig", "oem-resize")
         if resize is None or resize.text.strip(BLANKS) not in ("false", "0"):
@@ -179,6 +180,7 @@ def _root_limit(element: Element) -> Limit | None:
             return _limit(system, "M", is_additive=False) if system else None
     size = _child(element, "size")
     if size is None:
+        # kiwi then makes the file system as large as its data, with only a small reserve.
         return Limit(size=0, is_additive=True, line=element.line, text="without <size>")
     return _limit(size, size.attributes.get("unit", "M"), is_additive=size.attributes.get("additive") in ("true", "1"))
 

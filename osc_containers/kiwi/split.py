@@ -77,6 +77,7 @@ def plan(descriptions: Sequence[Description]) -> tuple[Split, ...]:
 def apply(splits: Sequence[Split]) -> None:
     """Write the files: the new ones first, so that no description ever lacks its containers."""
     for split in splits:
+        # The new file is as readable as the description: a service or a build may run as another user.
         mode = split.description.stat().st_mode & 0o7777
         atomic.write_atomically(split.included, split.moved, mode)
         logger.info("%s: created with the <containers> of %s", split.included.name, split.description.name)
@@ -150,6 +151,7 @@ def _split(described: Description, descriptions: Sequence[Description], *, alone
     moved = source.encode(_included_text(source, root, spans))
     included = _free_name(described, moved, descriptions, alone=alone)
     edited = source.encode(_edited_text(source, spans, included.name))
+    # The edited files are read once more, because a mistake would change which containers are in the image.
     _check(described, edited, {included.name: moved})
     return Split(description=described.path, included=included, edited=edited, moved=moved, sections=len(spans))
 
