@@ -1,0 +1,173 @@
+"""Starts other programs. No other module does.
+
+Packages, repositories and registries must not decide which program runs, with which options, or in which environment.
+So a program comes from a directory of PATH that only the user or the system can change, it starts in `/`, what others
+wrote stands behind `--`, and it inherits only the environment variables that it needs.
+"""
+
+import os
+import selectors
+import stat
+import subprocess
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+from osc_containers.errors import Error
+from osc_containers.fs import ranges
+
+_INHERITED = ("HOME", "LOGNAME", "TMPDIR", "USER", "XDG_*")
+_NEVER = (
+    *("BASH*", "CDPATH", "ENV", "IFS", "SHELLOPTS", "GCONV_PATH", "LD_*"),
+    *("GIT_*", "NODE_OPTIONS", "OSC_CONFIG", "PERL5*", "PYTHON*", "RUBY*", "TAR_*"),
+)
+"""Variables that make programs load code or run other programs."""
+
+_OUTPUT = 1 << 20
+_MESSAGES = 64 << 10
+_TIMEOUT = 120.0
+
+
+class NotInstalledError(Error):
+    """There is no such program, or only one that others can change."""
+
+
+class Done(NamedTuple):
+    """How a program ended. `stderr` is only its end if it is long."""
+
+    name: str
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def reason(self) -> str:
+        """The last line of its messages, at most 400 characters, or its exit status."""
+        lines = self.stderr.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1][-400:] if lines else f"exit status {self.status}"
+
+    def output(self) -> bytes:
+        """Return the standard output.
+
+        :raises Error: the program failed.
+        """
+        if self.status:
+            raise Error(f"{self.name}: {self.reason}")
+        return self.stdout
+
+
+def outside(package: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment with a PATH that does not lead into the package."""
+    root = os.path.realpath(package)
+    elements = [each for each in _elements(environ) if not Path(os.path.realpath(each)).is_relative_to(root)]
+    return {**environ, "PATH": os.pathsep.join(elements)}
+
+
+def run(
+    name: str,
+    *options: str,
+    arguments: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    inherit: Collection[str] = (),
+    settings: Mapping[str, str] | None = None,
+    directory: Path = Path("/"),
+    stdin: bytes = b"",
+    limit: int = _OUTPUT,
+    timeout: float = _TIMEOUT,
+) -> Done:
+    """Run a program and wait until it ends.
+
+    `options` must not be made from what others wrote, unless it is checked; `arguments` may. `inherit` has patterns
+    for the names of further variables that the program takes from `environ`, and `settings` the values of others.
+    `directory` must be one that we made.
+
+    :raises NotInstalledError: the program was not found.
+    :raises Error: it could not be started, or was killed after `timeout` seconds or `limit` bytes of output.
+    """
+    path = _find(name, environ)
+    command = [path, *options, *(("--", *arguments) if arguments else ())]
+    environment = {
+        **{key: value for key, value in environ.items() if _is_inherited(key, (*_INHERITED, *inherit))},
+        "PATH": os.pathsep.join(filter(_is_safe, _elements(environ))),
+        "LC_ALL": "C.UTF-8",
+        **(settings or {}),
+    }
+    try:
+        # A file in memory can be written before the program reads it, so that nobody waits for the other.
+        with open(os.memfd_create("stdin"), "r+b") as file:
+            ranges.write_all(file.fileno(), stdin, 0)
+            process = subprocess.Popen(
+                command, cwd=directory, env=environment, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise Error(f"{name}: {path} cannot be started: {reason}") from None
+    deadline = time.monotonic() + timeout
+    with process:
+        try:
+            stdout, stderr = _read(name, process, limit, deadline)
+            process.wait(max(0, deadline - time.monotonic()))
+        except BaseException as error:
+            process.kill()
+            if isinstance(error, (TimeoutError, subprocess.TimeoutExpired)):
+                raise Error(f"{name}: killed, because it did not end within {timeout:.0f} seconds") from None
+            raise
+    return Done(name, process.returncode, stdout, stderr)
+
+
+def _elements(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield the absolute directories of PATH. Others would be found in the directory that the user is in."""
+    return filter(os.path.isabs, environ.get("PATH", os.defpath).split(os.pathsep))
+
+
+def _find(name: str, environ: Mapping[str, str]) -> str:
+    unsafe = ""
+    for element in _elements(environ):
+        path = os.path.join(element, name)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            if all(map(_is_safe, (element, os.path.dirname(os.path.realpath(path)), path))):
+                return path
+            unsafe = unsafe or path
+    if unsafe:
+        raise NotInstalledError(f"{name}: {unsafe} is not used, because another user can change it or its directory")
+    raise NotInstalledError(f"{name}: not installed")
+
+
+def _is_safe(path: str) -> bool:
+    """Return whether only this user or the system can change a file or a directory.
+
+    Write permission of a group is accepted, because many systems give each user a group.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    # In a user namespace without a mapping for root, the system's files have another owner, but they all have it.
+    return status.st_uid in (0, os.geteuid(), os.stat("/").st_uid) and not status.st_mode & stat.S_IWOTH
+
+
+def _is_inherited(name: str, patterns: Collection[str]) -> bool:
+    return any(fnmatchcase(name, each) for each in patterns) and not any(fnmatchcase(name, each) for each in _NEVER)
+
+
+def _read(name: str, process: "subprocess.Popen[bytes]", limit: int, deadline: float) -> tuple[bytes, bytes]:
+    stdout, stderr = bytearray(), bytearray()
+    with selectors.DefaultSelector() as selector:
+        for pipe, buffer in ((process.stdout, stdout), (process.stderr, stderr)):
+            if pipe:
+                selector.register(pipe, selectors.EVENT_READ, buffer)
+        while selector.get_map():
+            ready = selector.select(deadline - time.monotonic())
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            for key, _ in ready:
+                chunk = os.read(key.fd, ranges.CHUNK)
+                if not chunk:
+                    selector.unregister(key.fileobj)
+                key.data.extend(chunk)
+            if len(stdout) > limit:
+                raise Error(f"{name}: killed, because it wrote more than {limit} bytes")
+            del stderr[:-_MESSAGES]
+    return bytes(stdout), bytes(stderr)
