@@ -8,7 +8,6 @@ Spec: containers-transports(5).
 
 import os
 import ssl
-import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -16,7 +15,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from osc_containers.errors import RegistryError
+from osc_containers.errors import Error, RegistryError
+from osc_containers.fs import program
+from osc_containers.fs.program import NotInstalledError
 from osc_containers.registry.config import certs_d
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.interface import ImageSource
@@ -24,13 +25,17 @@ from osc_containers.sources.registry import RegistryImages
 
 _SCRATCH = "/var/tmp"  # noqa: S108 - images do not fit into a /tmp in memory
 _ENGINE_TRANSPORTS = ("containers-storage", "docker-daemon")
+_SKOPEO_VARIABLES = (
+    *("CONTAINERS_*", "_CONTAINERS_*", "CONTAINER_HOST", "BUILDAH_*", "DOCKER_*", "REGISTRIES_*", "STORAGE_*"),
+)
+_SKOPEO_TIMEOUT = 4 * 3600.0  # seconds; images can have many gigabytes
 
 
 class Sources:
     """The image sources of one run: what they share (connections, tokens, scratch files) ends with the context.
 
-    Relative paths start at `directory`. `system_context` is asked for TLS settings when a registry needs the usual
-    ones. May be used from several threads.
+    Relative paths start at `directory`, and no program in it is started. `system_context` is asked for TLS settings
+    when a registry needs the usual ones. May be used from several threads.
     """
 
     def __init__(
@@ -42,8 +47,8 @@ class Sources:
         system_context: Callable[[], ssl.SSLContext] = certs_d.system_context,
     ) -> None:
         self._directory = directory
-        self._environ = environ
-        self._registries = RegistryImages(policy or Policy(), environ, system_context)
+        self._environ = program.outside(directory, environ)
+        self._registries = RegistryImages(policy or Policy(), self._environ, system_context)
         self._lock = threading.Lock()
         self._opened: dict[str, ImageSource] = {}
         self._stack = ExitStack()
@@ -97,16 +102,19 @@ class Sources:
         """Copy an image out of an engine; `dir:` keeps its manifest and its layers as they are there."""
         parent = self._environ.get("TMPDIR") or _SCRATCH
         scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="osc-containers.", dir=parent)))
-        command = ["skopeo", "copy", "--quiet", place, "dir:image"]
         try:
-            done = subprocess.run(
-                command, cwd=scratch, stdin=subprocess.DEVNULL, capture_output=True, check=False, env={**self._environ}
+            done = program.run(
+                *("skopeo", "copy", "--quiet"),
+                arguments=[place, "dir:image"],
+                environ=self._environ,
+                inherit=_SKOPEO_VARIABLES,
+                directory=scratch,
+                timeout=_SKOPEO_TIMEOUT,
             )
-        except FileNotFoundError:
-            raise RegistryError(f"{place[:160]!r}: needs skopeo, which is not installed") from None
-        except OSError as error:
-            raise RegistryError(f"skopeo: {error.strerror}") from None
-        if done.returncode != 0:
-            lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-            raise RegistryError(f"{place[:160]!r}: skopeo cannot copy it: {lines[-1][-400:]!r}")
+        except NotInstalledError as error:
+            raise RegistryError(f"{error}, but needed for {place[:160]!r}") from None
+        except Error as error:
+            raise RegistryError(f"{place[:160]!r}: {error}") from None
+        if done.status != 0:
+            raise RegistryError(f"{place[:160]!r}: skopeo cannot copy it: {done.reason!r}")
         return scratch / "image"

@@ -355,5 +355,5 @@ def test_reads_what_podman_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_without_skopeo_an_engine_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with Sources(tmp_path) as sources, pytest.raises(RegistryError, match="needs skopeo, which is not installed"):
+    with Sources(tmp_path) as sources, pytest.raises(RegistryError, match="skopeo: not installed, but needed for"):
         sources.open("docker-daemon:localhost/app:1.0")

@@ -11,15 +11,16 @@ import base64
 import logging
 import os
 import re
-import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers.errors import RegistryError
+from osc_containers.errors import Error, RegistryError
 from osc_containers.formats import strict_json
 from osc_containers.formats.strict_json import Fields
+from osc_containers.fs import program
+from osc_containers.fs.program import NotInstalledError
 from osc_containers.registry.challenge import Login
 from osc_containers.registry.config.registries_conf import AUTH_FILES
 
@@ -116,6 +117,7 @@ class Logins:
 
     def __init__(self, helpers: Sequence[str], environ: Mapping[str, str]) -> None:
         self._helpers = helpers or (AUTH_FILES,)
+        self._environ = environ
         self._files = files(environ, os.getuid())
         self._lock = threading.Lock()
         self._credentials: dict[Path, Credentials] = {}
@@ -179,7 +181,7 @@ class Logins:
     def _ask(self, helper: str, server: str) -> Login | None:
         if (helper, server) not in self._answers:
             try:
-                self._answers[helper, server] = _run_helper(helper, server)
+                self._answers[helper, server] = _run_helper(helper, server, self._environ)
             except RegistryError as error:
                 self._answers[helper, server] = error
         answer = self._answers[helper, server]
@@ -207,27 +209,33 @@ def _keys(host: str, repository: str) -> Iterator[str]:
     yield from _DOCKER_HUB_KEYS if host in _DOCKER_HUB else (host,)
 
 
-def _run_helper(helper: str, server: str) -> Login | None:
-    program = f"docker-credential-{helper[:80]}"
+def _run_helper(helper: str, server: str, environ: Mapping[str, str]) -> Login | None:
+    name = f"docker-credential-{helper[:80]}"
     if not _HELPER_NAME.fullmatch(helper):
         raise RegistryError(f"credential helper {helper[:80]!r}: expected a name of letters, digits and '._-'")
     try:
-        done = subprocess.run(
-            [program, "get"], input=server.encode(), capture_output=True, timeout=_HELPER_TIMEOUT, check=False
+        # Helpers are for all kinds of services, whose settings may be in any variable: AWS_PROFILE, GNUPGHOME, …
+        done = program.run(
+            *(name, "get"),
+            stdin=server.encode(),
+            environ=environ,
+            inherit=["*"],
+            limit=_FILE_LIMIT,
+            timeout=_HELPER_TIMEOUT,
         )
-    except FileNotFoundError:
-        raise RegistryError(f"{program}: not installed, but needed for the login at {server}") from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise RegistryError(f"{program}: cannot be run for {server}: {type(error).__name__}") from None
-    if done.returncode != 0:
+    except NotInstalledError as error:
+        raise RegistryError(f"{error}, but needed for the login at {server}") from None
+    except Error as error:
+        raise RegistryError(f"{error}; it was asked for the login at {server}") from None
+    if done.status != 0:
         if _NOT_FOUND in done.stdout.decode(errors="replace"):
             return None
-        raise RegistryError(f"{program}: failed for {server} with status {done.returncode}")
+        raise RegistryError(f"{name}: failed for {server} with status {done.status}")
     try:
-        reply = strict_json.load(done.stdout[:_FILE_LIMIT], program)
+        reply = strict_json.load(done.stdout, name)
         username, secret = reply.text("Username", ""), reply.text("Secret", "")
     except ValueError:
-        raise RegistryError(f"{program}: the reply for {server} is malformed") from None
+        raise RegistryError(f"{name}: the reply for {server} is malformed") from None
     if username == _IDENTITY:
         return Login(identity_token=secret)
     return Login(username=username, password=secret) if username else None
