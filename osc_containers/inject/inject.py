@@ -9,7 +9,6 @@ import errno
 import logging
 import os
 import shutil
-import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 from osc_containers.archive import verify
 from osc_containers.errors import DescriptionError, LockError, VerificationError
 from osc_containers.formats import cpio
-from osc_containers.fs import atomic
+from osc_containers.fs import atomic, program
 from osc_containers.fs.rooted_tree import Tree
 from osc_containers.fs.source_file import SourceFile, open_source
 from osc_containers.inject import overlay
@@ -28,6 +27,8 @@ from osc_containers.kiwi.description import Description, remove_containers
 from osc_containers.obs.package import Package
 
 logger = logging.getLogger(__name__)
+
+_TAR_TIMEOUT = 3600.0  # seconds
 
 
 def inject_sources(
@@ -153,11 +154,17 @@ def _unpack_root_archives(package: Package) -> None:
     kiwi uses `root.tar.gz` only if there is no `root/`, so creating one would drop the packager's files. obs-build
     unpacks every `root.tar*` into the same place later (build-recipe-kiwi); unpacking here as well reveals conflicts.
     """
-    for archive in sorted(path for path in package.directory.glob("root.tar*") if path.is_file()):
-        try:
-            subprocess.run(["tar", "-xpf", archive, "-C", package.directory / ROOT], check=True)
-        except subprocess.CalledProcessError as error:
-            raise DescriptionError(f"{archive.name}: tar failed to unpack it, exit status {error.returncode}") from None
+    directory = package.directory.absolute()
+    for archive in sorted(path for path in directory.glob("root.tar*") if path.is_file()):
+        # Without --force-local, a name with a colon is one of another host. TAR_OPTIONS is not inherited.
+        options = ("--force-local", f"--directory={directory / ROOT}", f"--file={archive}")
+        done = program.run(
+            *("tar", "--extract", "--preserve-permissions", *options),
+            environ=program.outside(directory, os.environ),
+            timeout=_TAR_TIMEOUT,
+        )
+        if done.status:
+            raise DescriptionError(f"{archive.name}: tar failed to unpack it: {done.reason}")
 
 
 def _write(placements: Sequence[Placement], archives: Mapping[str, SourceFile], tree: Tree, *, own: bool) -> None:

@@ -75,7 +75,6 @@ OPEN = {
     "private_image_is_not_mentioned": "places outside of the package are like others",
     "image_comes_by_the_login_of_the_victim": "logins are not mentioned",
     "names_of_files[check-options-others": "hints do not write ./ before a dash",
-    "overlay_archive_in_a_build_root[name of a host": "tar takes a name with a colon for one of another host",
 }
 """Attacks that succeed, and why: how the names of the tests begin, after `test_`; whole names and parameters."""
 
