@@ -45,10 +45,12 @@ if OscCommand and not any(command.name == "containers" for command in OscCommand
             os.execv(program, [program] + options + args.arguments)
 
         def find_program(self):
-            """Return the path of the program: from the same installation, this checkout, or PATH; None if there is none."""
+            """Return the program of the same installation, of this checkout, or of an absolute directory in PATH."""
             here = os.path.dirname(os.path.realpath(__file__))
             for beside in ("../../bin/osc-containers", "../.venv/bin/osc-containers"):
                 path = os.path.normpath(os.path.join(here, beside))
                 if os.access(path, os.X_OK):
                     return path
-            return shutil.which("osc-containers")
+            # An empty or relative element would let the package that osc runs in bring the program.
+            elements = os.environ.get("PATH", os.defpath).split(os.pathsep)
+            return shutil.which("osc-containers", path=os.pathsep.join(filter(os.path.isabs, elements)))

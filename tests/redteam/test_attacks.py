@@ -47,7 +47,6 @@ OPEN = {
     "program_of_the_package_by_path[.-git": "programs are found by relative elements of PATH",
     "program_of_the_package_by_path[bin-git": "programs are found by relative elements of PATH",
     "program_of_the_package_by_path[-osc": "programs are found by relative elements of PATH",
-    "plugin_finds_a_program_of_the_package": "programs are found by relative elements of PATH",
     "modules_of_the_package_by_pythonpath": "the script that pip makes runs Python without -I",
     "osc_is_told_by_the_package": "the texts in .osc become arguments of osc",
     "osc_file_that_is_none": "the files in .osc are read whatever they are",
