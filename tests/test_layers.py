@@ -91,6 +91,29 @@ def test_foreign_packages_stay_in_their_module(module: str) -> None:
     assert foreign == {name for name in foreign if module in FOREIGN.get(name, ())}
 
 
+PROGRAM_STARTERS = {"subprocess", "multiprocessing", "pty", "ctypes", "_posixsubprocess"}
+OS_STARTERS = ("exec", "spawn", "posix_spawn", "fork", "popen", "system", "startfile")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_one_module_starts_programs(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text())
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _is_os(node.value)}
+    names |= {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in ("os", "posix", "asyncio")
+        for alias in node.names
+    }
+    starters = {name for name in names if name.startswith((*OS_STARTERS, "create_subprocess"))}
+    starters |= set(imports(module)) & PROGRAM_STARTERS
+    assert starters == ({"subprocess"} if module == "fs.program" else set())
+
+
+def _is_os(value: ast.expr) -> bool:
+    return isinstance(value, ast.Name) and value.id in ("os", "posix", "asyncio")
+
+
 def needs(module: str) -> set[str]:
     """Return everything that `module` imports, directly or not."""
     names: set[str] = set()

@@ -42,16 +42,7 @@ from tests.support.victim import NOBODY, SECRET, Done, Harm, Victim, files_of, m
 pytestmark = pytest.mark.integration
 
 OPEN = {
-    "git_fetches_by_a_command": "git runs with the configuration of a repository that the package brings",
-    "program_of_the_package_by_path[-git": "programs are found by relative elements of PATH",
-    "program_of_the_package_by_path[.-git": "programs are found by relative elements of PATH",
-    "program_of_the_package_by_path[bin-git": "programs are found by relative elements of PATH",
-    "program_of_the_package_by_path[-osc": "programs are found by relative elements of PATH",
     "modules_of_the_package_by_pythonpath": "the script that pip makes runs Python without -I",
-    "osc_is_told_by_the_package": "the texts in .osc become arguments of osc",
-    "osc_file_that_is_none": "the files in .osc are read whatever they are",
-    "osc_signs_for_another_server": "an option in .osc, and a server that the user's configuration does not know",
-    "osc_hides_what_git_shows": "an .osc counts in a work tree of git",
     **{
         f"bundle_with_something_else[{kind}": "only the archives in a bundle are compared"
         for kind in (
@@ -73,7 +64,6 @@ OPEN = {
     "private_image_of_an_engine": "places outside of the package are like others",
     "private_image_is_not_mentioned": "places outside of the package are like others",
     "image_comes_by_the_login_of_the_victim": "logins are not mentioned",
-    "names_of_files[check-options-others": "hints do not write ./ before a dash",
 }
 """Attacks that succeed, and why: how the names of the tests begin, after `test_`; whole names and parameters."""
 
@@ -181,7 +171,9 @@ def test_git_fetches_by_a_command(victim: Victim, package: Path, place: str, how
             (package / ".git").write_text("gitdir: hidden\n")
         if place == "bare":
             victim.git("init", "-q", directory=victim.directory)
-        victim.run("diff", *([revision] if revision else [])).refused()
+        done = victim.run("diff", *([revision] if revision else []))
+        if place != "bare" or revision:  # the repository around a bare one has no commits, to which all is new
+            done.refused()
 
 
 @pytest.mark.parametrize("command", ["check", "verify", "outdated", "prefetch --locked", "init --no-prefetch", "list"])

@@ -25,6 +25,13 @@ def log_in(apiurl: str) -> Path:
     return home
 
 
+def write_working_copy(package: Path, apiurl: str, **texts: str) -> None:
+    """Make a directory a working copy of home:ann/appliance; `texts` are files of `.osc`."""
+    (package / ".osc").mkdir()
+    for name, text in ({"_apiurl": apiurl, "_project": "home:ann", "_package": "appliance"} | texts).items():
+        (package / ".osc" / name).write_text(f"{text}\n")
+
+
 def command(*arguments: str) -> list[str]:
     """Return the command that runs osc; it takes `PACKAGES` in its environment."""
     interpreter = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")

@@ -55,7 +55,7 @@ def _read_old(directory: Path, name: str | None) -> Lock:
             content: bytes | None = file.read(lockfile.LIMIT + 1)
         where = name
     else:
-        content = working_copy.committed(directory, FILE_NAME, name)
+        content = working_copy.committed(directory, FILE_NAME, name, lockfile.LIMIT)
         where = f"{FILE_NAME} of {name or 'the last revision'}"
     if content is None:
         return EMPTY

@@ -10,6 +10,7 @@ import pytest
 from osc_containers.cli import changelog
 from osc_containers.cli.main import main
 from osc_containers.lock import diff, lockfile
+from tests.support import osc_program
 from tests.support.locks import LONG_NAME, NEW_LOCK, OLD_LOCK, named_blob
 
 TEXT = f"""\
@@ -112,34 +113,38 @@ def test_diff_with_a_git_repository_without_commits(package: Path, capsys: pytes
     assert run_diff(package, capsys, "--format", "changes").startswith("- Add containers:\n")
 
 
-def test_diff_reports_the_error_of_git(
-    package: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a repository away")
+def test_diff_reports_the_error_of_git(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
     git(package, "init")
-    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    for path in (package, package / ".git"):
+        os.chown(path, 65534, 65534)
     assert main(["diff", "--directory", str(package)]) == 1
     message = capsys.readouterr().err
     assert message.startswith("osc-containers: git: fatal: detected dubious ownership in repository at ")
     assert message.count("\n") == 1
     assert "git config --global --add safe.directory" in message
+    git(package, "config", "--global", "--add", "safe.directory", str(package))
+    assert run_diff(package, capsys, "--format", "changes").startswith("- Add containers:\n")
 
 
 def test_diff_with_an_obs_revision_runs_osc(
-    package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    package: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (package / ".osc").mkdir()
-    for name, text in (("_apiurl", "https://api.example.com"), ("_project", "home:ann"), ("_package", "appliance")):
-        (package / ".osc" / name).write_text(f"{text}\n")
-    (tmp_path / "old").write_text(lockfile.dumps(OLD_LOCK))
-    program = tmp_path / "bin" / "osc"
-    program.parent.mkdir()
-    expected = "-A https://api.example.com cat --revision 7 home:ann appliance containers.lock"
-    program.write_text(f'#!/bin/sh\n[ "$*" = "{expected}" ] && exec cat "{tmp_path}/old"\necho "no: $*" >&2; exit 1\n')
+    osc_program.write_working_copy(package, "https://api.example.com")
+    oscrc = osc_program.log_in("https://api.example.com") / ".config/osc/oscrc"
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "old").write_text(lockfile.dumps(OLD_LOCK))
+    program = outside / "osc"
+    arguments = f"--config={oscrc} -A https://api.example.com cat --revision 7 -- home:ann appliance containers.lock"
+    program.write_text(f'#!/bin/sh\n[ "$*" = "{arguments}" ] && exec cat "{outside}/old"\necho "no: $*" >&2; exit 1\n')
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{outside}:{os.environ['PATH']}")
     assert run_diff(package, capsys, "7") == with_digests(TEXT) + "\n"
     assert main(["diff", "--directory", str(package), "8"]) == 1
-    assert capsys.readouterr().err.startswith("osc-containers: osc: no: -A https://api.example.com cat --revision 8")
+    assert capsys.readouterr().err.startswith("osc-containers: osc: no: --config=")
 
 
 @pytest.mark.parametrize(

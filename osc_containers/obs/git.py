@@ -1,0 +1,157 @@
+"""Reads from the git repository that a package is in.
+
+Packages come from others, and so do repositories in them. git can be configured in many ways to run a program, so it is
+only used for what needs none, with everything off that could start one. It never fetches.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from osc_containers.errors import Error
+from osc_containers.fs import program
+from osc_containers.fs.program import Done
+
+_OPTIONS = (
+    *("--no-pager", "--no-replace-objects", "--literal-pathspecs"),
+    *("-c", "safe.bareRepository=explicit"),
+    *("-c", "core.fsmonitor="),
+    *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "core.attributesFile=/dev/null"),
+    *("-c", "core.pager=cat"),
+    *("-c", "core.editor=/bin/false"),
+    *("-c", "core.sshCommand=/bin/false"),
+    *("-c", "core.gitProxy="),
+    *("-c", "core.askPass="),
+    *("-c", "core.alternateRefsCommand=/bin/false"),
+    *("-c", "credential.helper="),
+    *("-c", "protocol.allow=never"),
+    *("-c", "diff.external="),
+)
+_SETTINGS = {
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "/bin/false",
+    "SSH_ASKPASS": "/bin/false",
+}
+_CONFIGURATION = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
+"""Variables that say where the user has the configuration with `safe.directory`."""
+
+_OUTPUT = 1 << 20
+_OBJECT = r"\b[0-9a-f]{64}\b|\b[0-9a-f]{40}\b"
+_PARTIAL = r"^(extensions\.partialclone|remote\..*\.promisor)$"
+_REMOTE = r"(?:extensions\.partialclone |remote\.)([A-Za-z0-9][A-Za-z0-9_-]*)(?:\n|\.promisor )"
+
+
+def find_top(directory: Path) -> Path | None:
+    """Return the directory of the work tree that a directory is in, or None if it is in none."""
+    path = directory.resolve()
+    return next((each for each in (path, *path.parents) if (each / ".git").exists()), None)
+
+
+class Repository(NamedTuple):
+    """The repository of the work tree in `top`."""
+
+    top: Path
+    git_directory: str
+    environ: Mapping[str, str]
+
+    def read(self, path: Path, revision: str | None, limit: int) -> bytes | None:
+        """Return the content of a file in a revision, by default the last commit, or None if it is not there.
+
+        :raises Error: there is no such revision, or git reports an error.
+        """
+        commit = self._commit(revision)
+        name = str(path.relative_to(self.top))
+        entry = commit and self._run("ls-tree", "-z", "--full-tree", commit, arguments=[name])
+        if not entry:
+            return None
+        mode, kind, number = entry.partition(b"\t")[0].decode().split()
+        if kind != "blob" or not mode.startswith("100"):
+            raise Error(f"{path}: got a link or a directory in {revision or 'the last commit'}, expected a file")
+        return self._run("cat-file", "blob", number, limit=limit)
+
+    def ignores(self, path: Path) -> bool:
+        """Return whether a path is untracked, and the user's own configuration says that git must ignore it.
+
+        `.gitignore` does not count, because it comes with the package.
+        """
+        name = str(path.relative_to(self.top))
+        if self._run("ls-files", "-z", "--cached", arguments=[name]):
+            return False
+        exclude = self._run("rev-parse", "--path-format=absolute", "--git-path", "info/exclude")
+        own = _git("config", "--type=path", "--get", "core.excludesFile", environ=self.environ).stdout
+        home = self.environ.get("XDG_CONFIG_HOME") or os.path.join(self.environ.get("HOME") or "/", ".config")
+        files = (os.fsdecode(exclude[:-1]), os.fsdecode(own[:-1]) or os.path.join(home, "git/ignore"))
+        patterns = [f"--exclude-from={file}" for file in files if os.path.isabs(file) and os.path.isfile(file)]
+        listing = ("ls-files", "-z", "--others", "--ignored", "--directory", *patterns)
+        return bool(patterns and self._run(*listing, arguments=[name]))
+
+    def _commit(self, revision: str | None) -> str:
+        """Return the name of a commit; an empty string if the repository has none yet."""
+        query = f"{revision or 'HEAD'}^{{commit}}"
+        done = self._start("rev-parse", "--quiet", "--verify", "--end-of-options", query)
+        if done.status and done.stderr:
+            self._fail(done)
+        if done.status and revision is not None:
+            raise Error(f"{revision[:80]!r}: no such file, and no such revision in git")
+        return done.stdout.decode().strip()
+
+    def _run(self, *options: str, arguments: Sequence[str] = (), limit: int = _OUTPUT) -> bytes:
+        done = self._start(*options, arguments=arguments, limit=limit)
+        if done.status:
+            self._fail(done)
+        return done.stdout
+
+    def _start(self, *options: str, arguments: Sequence[str] = (), limit: int = _OUTPUT) -> Done:
+        where = (f"--git-dir={self.git_directory}", f"--work-tree={self.top}", "-C", str(self.top))
+        return _git(*where, *options, arguments=arguments, limit=limit, environ=self.environ)
+
+    def _fail(self, done: Done) -> NoReturn:
+        problem = f"git: {_message(done)}"
+        missing = re.search(_OBJECT, problem)
+        partial = self._start("config", "--get-regexp", _PARTIAL).stdout.decode("utf-8", "replace")
+        if missing and partial:
+            remote = re.match(_REMOTE, partial)
+            problem = (
+                f"{self.top}: this partial clone lacks the object {missing[0]}; if you cloned it yourself, run: "
+                f"git fetch {remote[1] if remote else 'origin'} {missing[0]}"
+            )
+        raise Error(problem)
+
+
+def open_repository(top: Path, environ: Mapping[str, str]) -> Repository:
+    """Return the repository of a work tree, if git trusts its owner.
+
+    :raises Error: git is not installed, there is no repository, or it belongs to another user.
+    """
+    # The first command reads exactly `.git`. The second searches as git does, and checks the owner as git does, with
+    # `safe.directory`. It could find another repository where `.git` is none.
+    exact = _git("rev-parse", "--resolve-git-dir", str(top / ".git"), environ=environ)
+    found = _git("-C", str(top), "rev-parse", "--absolute-git-dir", environ=environ)
+    for done in (found, exact):
+        if done.status:
+            raise Error(f"git: {_message(done)}")
+    expected, git_directory = (os.path.realpath(top / os.fsdecode(done.stdout[:-1])) for done in (exact, found))
+    if git_directory != expected:
+        raise Error(f"git: got the repository {git_directory}, expected {expected}; is {top / '.git'} damaged?")
+    return Repository(top, git_directory, environ)
+
+
+def _git(*options: str, environ: Mapping[str, str], arguments: Sequence[str] = (), limit: int = _OUTPUT) -> Done:
+    return program.run(
+        *("git", *_OPTIONS, *options),
+        arguments=arguments,
+        environ=environ,
+        inherit=["SUDO_UID"],  # git trusts repositories of the user who ran sudo
+        settings=_SETTINGS | {name: environ[name] for name in _CONFIGURATION if name in environ},
+        limit=limit,
+    )
+
+
+def _message(done: Done) -> str:
+    return " ".join(done.stderr.decode("utf-8", "replace").split())[:600] or done.reason

@@ -1,0 +1,132 @@
+"""Reads from a working copy of osc, and from its server by `osc cat`.
+
+`.osc` comes with the package, which others wrote, so that it only counts if it has names as OBS makes them and a server
+that the user's own configuration (oscrc, osc/conf.py) has.
+"""
+
+import configparser
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from osc_containers.errors import Error
+from osc_containers.fs import plain_file, program
+
+STORE = ".osc"
+
+_STORE_LIMIT = 4096
+_CONFIGURATION_LIMIT = 1 << 20
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?::[A-Za-z0-9_][A-Za-z0-9_.+-]*)*"
+_REVISION = r"[0-9a-f]{1,40}|latest|upload"
+_TIMEOUT = 300.0  # seconds; it may ask an agent to unlock a key
+_INHERITED = (
+    *("OSC_*", "SSL_CERT_*", "*_proxy", "*_PROXY", "SSH_AUTH_SOCK", "SSH_AGENT_PID", "GNUPGHOME", "GPG_TTY"),
+    *("PASSWORD_STORE_*", "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY"),
+)
+"""What osc needs to log in and to reach its server."""
+
+
+def kept(directory: Path, name: str, limit: int) -> bytes | None:
+    """Return a file as osc last received it: osc 1 keeps them in `sources`, older versions beside its own files.
+
+    :raises Error: it is no regular file, or has more than `limit` bytes.
+    """
+    content = plain_file.read(directory, f"{STORE}/sources/{name}", limit)
+    return plain_file.read(directory, f"{STORE}/{name}", limit) if content is None else content
+
+
+def read(directory: Path, name: str, revision: str, limit: int, environ: Mapping[str, str]) -> bytes:
+    """Return a file of a revision on the server.
+
+    :raises Error: `.osc` or the revision is malformed, the server is unknown, or osc fails.
+    """
+    if not re.fullmatch(_REVISION, revision):
+        raise Error(f"{revision[:80]!r}: no such file, and a revision of OBS is a number, a hash or 'latest'")
+    project, package = (_name(directory, each) for each in ("_project", "_package"))
+    configuration = _configuration(environ)
+    apiurl = _apiurl(directory, configuration, environ)
+    done = program.run(
+        *("osc", f"--config={configuration}", "-A", apiurl, "cat", "--revision", revision),
+        arguments=[project, package, name],
+        environ=environ,
+        inherit=_INHERITED,
+        limit=limit,
+        timeout=_TIMEOUT,
+    )
+    return done.output()
+
+
+def _line(directory: Path, name: str) -> str:
+    content = plain_file.read(directory, f"{STORE}/{name}", _STORE_LIMIT)
+    if content is None:
+        raise Error(f"{directory / STORE / name}: missing; check the package out again")
+    return content.decode("utf-8", "replace").strip()
+
+
+def _name(directory: Path, name: str) -> str:
+    text = _line(directory, name)
+    if not re.fullmatch(_NAME, text):
+        expected = f"the name of a {name[1:]}"
+        raise Error(f"{directory / STORE / name}: got {text[:80]!r}, expected {expected}; check the package out again")
+    return text
+
+
+def _apiurl(directory: Path, configuration: str, environ: Mapping[str, str]) -> str:
+    text = _line(directory, "_apiurl")
+    servers = _servers(configuration, environ)
+    if text.rstrip("/") not in servers:
+        where = f"{directory / STORE}/_apiurl"
+        raise Error(f"{where}: got {text[:200]!r}, expected a server of {configuration}; check the package out again")
+    return servers[text.rstrip("/")]
+
+
+def _configuration(environ: Mapping[str, str]) -> str:
+    """Return the absolute name of the user's configuration, which osc would find by itself (`identify_conf`).
+
+    :raises Error: the environment names it by a relative path, which could be in the package.
+    """
+    home = environ.get("HOME") or "/"
+    if "OSC_CONFIG" in environ:
+        path = environ["OSC_CONFIG"] or os.devnull
+        path = path.replace("~", home, 1) if path.startswith("~/") else path
+        if not os.path.isabs(path):
+            raise Error(f"OSC_CONFIG: got {path!r}, expected an absolute path")
+        return path
+    new = os.path.join(environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config"), "osc", "oscrc")
+    old = os.path.join(home, ".oscrc")
+    return old if os.path.exists(old) and not os.path.exists(new) else new
+
+
+def _servers(configuration: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the servers that the user has configured, by their URLs and aliases."""
+    parser = configparser.ConfigParser(
+        interpolation=None, strict=False, allow_no_value=True, inline_comment_prefixes=(";",)
+    )
+    servers: dict[str, str] = {}
+    try:
+        with open(configuration, encoding="utf-8", errors="replace") as file:
+            parser.read_string(file.read(_CONFIGURATION_LIMIT))
+    except FileNotFoundError:
+        pass  # the environment can have all that osc needs
+    except configparser.Error as error:
+        raise Error(f"{configuration}: {str(error).splitlines()[0][:200]}") from None
+    for section in parser.sections():
+        if section != "general":
+            url = _sanitized(section)
+            aliases = re.split("[, ]+", parser.get(section, "aliases", fallback="") or "")
+            servers |= dict.fromkeys(filter(None, aliases), url) | {url: url}
+    default = environ.get("OSC_APIURL") or parser.get("general", "apiurl", fallback="")
+    if default and default not in servers:
+        servers[_sanitized(default)] = _sanitized(default)
+    return servers
+
+
+def _sanitized(url: str) -> str:
+    """Return the URL of a server in the form in which osc writes it."""
+    try:
+        scheme, host, path = urlsplit(url if re.match("https?://", url) else f"https://{url}")[:3]
+    except ValueError as error:
+        raise Error(f"{url[:200]!r}: not the URL of a server: {error}") from None
+    return f"{scheme}://{host}{path.rstrip('/')}"
