@@ -26,11 +26,12 @@ class Bundle(NamedTuple):
 
 def is_bundle(path: Path, bundle: Bundle, archives: Iterable[ArchiveFile]) -> bool:
     """Return whether a file equals a bundle with these archives, byte for byte."""
-    if path.stat().st_size != bundle.layout.size:
-        return False
-    with suppress(OSError), path.open("rb") as file:
-        return has_parts(FileSlice(file.fileno(), 0), bundle.frame()) and all(
-            has_content(ArchiveLocation(path=path, offset=bundle.layout.contents[item.name], size=item.size), item)
-            for item in archives
-        )
+    with suppress(OSError):
+        if path.stat().st_size != bundle.layout.size:
+            return False
+        with path.open("rb") as file:
+            return has_parts(FileSlice(file.fileno(), 0), bundle.frame()) and all(
+                has_content(ArchiveLocation(path=path, offset=bundle.layout.contents[item.name], size=item.size), item)
+                for item in archives
+            )
     return False

@@ -1,14 +1,15 @@
-"""Checks of the lock and of the names and sizes of archives. `verify` reads every byte; this takes milliseconds."""
+"""Checks of the lock, of names and sizes of archives, and of bundles. `verify` reads every byte of archives, too."""
 
 from collections.abc import Iterator
 
 from osc_containers.checks.context import Context
-from osc_containers.checks.finding import Finding, Severity
+from osc_containers.checks.finding import Finding, Severity, from_problem
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
 from osc_containers.formats.human import count, size
+from osc_containers.inject import bundle
 from osc_containers.lock.archive_names import ARCHIVE_SUFFIX
-from osc_containers.lock.lockfile import FILE_NAME, Lock
+from osc_containers.lock.lockfile import EMPTY, FILE_NAME, Lock
 from osc_containers.obs import working_copy
 from osc_containers.obs.selection import default_architectures, image_requests, of_entries
 from osc_containers.oci.reference import Reference
@@ -20,6 +21,7 @@ def check(context: Context) -> Iterator[Finding]:
         images = [(item, arch) for item in image_requests(context.request) for arch in item.architectures]
     except DescriptionError:  # reported by the check of the layout
         return
+    yield from _bundles(context)
     if context.lock is None:
         if images and context.package.find(FILE_NAME) is None:
             why = "missing: no container is pinned or downloaded yet"
@@ -49,6 +51,21 @@ def _unused_references(lock: Lock, references: set[Reference], context: Context)
             why = f"{reference} is locked, but no description uses it; the next prefetch removes it and its archives"
             line = lines.index(key) + 1 if key in lines else 0
             yield _finding(Severity.WARNING, "lock", FILE_NAME, why, context.prefetch_command, line=line)
+
+
+def _bundles(context: Context) -> Iterator[Finding]:
+    """Find bundles with other content than they must have, and other cpio archives that obs-build unpacks."""
+    package, lock = context.package, context.lock or EMPTY
+    request = of_entries(package, entries) if (entries := context.prefetches()) else context.request
+    request = request.with_default_architectures(default_architectures(request, lock))
+    try:
+        for name, why in bundle.list_problems(package, request, lock):
+            fix = context.prefetch_command if context.is_bundled else working_copy.removal_of(package.directory, name)
+            yield _finding(Severity.ERROR, "archive", name, why, fix)
+    except DescriptionError as error:
+        yield from (from_problem(problem, "archive") for problem in error.problems)
+    for name, why in bundle.list_intrusions(package, request):
+        yield _finding(Severity.WARNING, "archive", name, why)
 
 
 def _archives(lock: Lock, context: Context) -> Iterator[Finding]:

@@ -10,9 +10,11 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
-FILE_NAME = "kiwi_containers.obscpio"
+SUFFIX = ".obscpio"
+FILE_NAME = f"kiwi_containers{SUFFIX}"
 SIZE_LIMIT = 0xFFFFFFFF
 """Maximum size of a member in bytes; the format has eight hexadecimal digits for it."""
 
@@ -92,14 +94,28 @@ class Member(NamedTuple):
 
 def members(file: BinaryIO) -> Iterator[Member]:
     """Yield the non-empty regular files of a cpio archive, up to the first damaged header."""
+    with suppress(ValueError):
+        for mode, member in _walk(file):
+            if stat.S_ISREG(mode) and member.size:
+                yield member
+
+
+def paths(file: BinaryIO) -> Iterator[str]:
+    """Yield the path of every member of a cpio archive, whatever its type.
+
+    :raises ValueError: a header is damaged or has another format; `cpio` may unpack more than was yielded.
+    """
+    yield from (member.path for _, member in _walk(file))
+
+
+def _walk(file: BinaryIO) -> Iterator[tuple[int, Member]]:
     position = 0
     while True:
         file.seek(position)
         header = file.read(_HEADER)
-        if len(header) < _HEADER or not header.startswith(_MAGIC):
-            return
-        if not _DIGITS.fullmatch(header, len(_MAGIC)):  # because `int` also accepts a sign
-            return
+        # The digits are compared, because `int` also accepts a sign.
+        if len(header) < _HEADER or not header.startswith(_MAGIC) or not _DIGITS.fullmatch(header, len(_MAGIC)):
+            raise ValueError(f"got no header of a cpio archive at byte {position}")
         fields = [int(header[at : at + 8], 16) for at in range(len(_MAGIC), _HEADER, 8)]
         mode, size, name_size = fields[1], fields[6], fields[11]
         # The limit bounds memory: an untrusted header can declare a name of 4 GiB.
@@ -108,6 +124,5 @@ def members(file: BinaryIO) -> Iterator[Member]:
             return
         start = position + _HEADER + name_size
         start += -start % 4
-        if stat.S_ISREG(mode) and size:
-            yield Member(path=path, offset=start, size=size)
+        yield mode, Member(path=path, offset=start, size=size)
         position = start + size + -size % 4

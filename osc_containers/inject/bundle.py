@@ -5,18 +5,26 @@ before the archives are downloaded, but the units contain their SHA-256. Texts a
 has a fixed length, so that no offset depends on it.
 """
 
+import os
 import stat
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
 
-from osc_containers.archive.bundle import Bundle
+from osc_containers.archive.bundle import Bundle, is_bundle
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
 from osc_containers.formats.cpio import Entry
 from osc_containers.fs import rooted_tree
+from osc_containers.fs.source_file import open_source
 from osc_containers.inject import overlay
 from osc_containers.inject.overlay import PackageFile, Placement
 from osc_containers.inject.units import Symlink
+from osc_containers.lock import lockfile
+from osc_containers.lock.lockfile import Lock
+from osc_containers.obs import service_file
+from osc_containers.obs.package import Package
+from osc_containers.obs.selection import Request
 
 
 def pack(placements: Sequence[Placement]) -> Bundle:
@@ -48,6 +56,82 @@ def pack(placements: Sequence[Placement]) -> Bundle:
             f"{cpio.FILE_NAME}: {error}; use the service kiwi_containers_inject in the build root instead"
         ) from None
     return Bundle(layout=layout, texts=tuple((layout.contents[path], text) for path, text in texts.items()))
+
+
+def pack_for(request: Request) -> Callable[[Lock], Bundle]:
+    """Return a function that computes the bundle of a lock.
+
+    :raises DescriptionError: the request is not for exactly one description and architecture.
+    """
+    architectures = {arch: None for each in request.descriptions for arch in request.architectures_of(each)}
+    if len(request.descriptions) != 1 or len(architectures) != 1:
+        names = ", ".join(each.path.name for each in request.descriptions)
+        raise DescriptionError(
+            f"{cpio.FILE_NAME}: got {names or 'nothing'} for {', '.join(architectures) or 'no architecture'}, expected "
+            "one description and one architecture; set 'description' and 'arch'"
+        )
+    (description,), (arch,) = request.descriptions, architectures
+    containers = request.containers(description, arch)
+    paths = overlay.assign_paths(description.of_architecture(arch))
+    return lambda lock: pack(overlay.place(containers, paths, arch, lock))
+
+
+def list_problems(package: Package, request: Request, lock: Lock) -> tuple[tuple[str, str], ...]:
+    """Return the file name and the problem of each bundle in a package that must not be there, or has other content.
+
+    obs-build unpacks every bundle over the sources. `request` is what the package requests by itself; a bundle must be,
+    byte for byte, what a prefetch writes for that and the lock. If `_service` has services of ours, one of them must
+    ask for a bundle.
+
+    :raises DescriptionError: as `pack` and `pack_for`, if there is a bundle.
+    """
+    paths = [path for path in package.cpio_archives() if _final_name(path) == cpio.FILE_NAME]
+    if not paths:
+        return ()
+    if not service_file.allows_bundle(package.service_entries):
+        why = "obs-build unpacks it over the sources, but _service does not have inject=source; remove it"
+        return tuple((path.name, why) for path in paths)
+    expected = pack_for(request)(lock)
+    archives = [image.archive for _, _, image in lock.images() if image.archive.name in expected.layout.contents]
+    why = (
+        f"differs from what the description and {lockfile.FILE_NAME} make; it was changed, or written by another "
+        "release; run the prefetch again and commit the result"
+    )
+    return tuple((path.name, why) for path in paths if not is_bundle(path, expected, archives))
+
+
+def list_intrusions(package: Package, request: Request) -> Iterator[tuple[str, str]]:
+    """Yield each other cpio archive that may change the image or the sources when obs-build unpacks it, and why."""
+    profiles = {name for each in request.descriptions for item in each.containers for name in item.profile_names}
+    overlays = {overlay.ROOT, *profiles}
+    for path in package.cpio_archives():
+        if _final_name(path) == cpio.FILE_NAME:
+            continue
+        try:
+            with ExitStack() as stack, os.fdopen(os.dup(open_source(path, stack).descriptor), "rb") as file:
+                found = [name for name in cpio.paths(file) if _is_intrusive(name, overlays, package)]
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            yield path.name, f"obs-build unpacks it over the sources, but it cannot be listed: {reason}; remove it"
+            continue
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            yield path.name, f"obs-build unpacks {found[0][:200]!r}{more} over the sources or overlays; remove it"
+
+
+def _final_name(path: Path) -> str:
+    """Return the name that a file has in a build: obs-build removes the prefix `_service:NAME:`."""
+    return path.name.rpartition(":")[2] if path.name.startswith("_service:") else path.name
+
+
+def _is_intrusive(name: str, overlays: Collection[str], package: Package) -> bool:
+    parts = PurePosixPath(name).parts
+    if not parts:
+        return False
+    if name.startswith("/") or ".." in parts or parts[0] in overlays:
+        return True
+    is_source = len(parts) == 1 and (name.endswith((".kiwi", ".sh", ".xml")) or name.startswith("root.tar"))
+    return is_source or (package.directory / parts[0]).is_file()
 
 
 def _parent_directories(entries: Sequence[Entry]) -> list[Entry]:

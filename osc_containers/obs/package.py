@@ -120,6 +120,10 @@ class Package:
         found = {*self.directory.iterdir(), *self._earlier()}
         return tuple(sorted(path for path in found if path.name.endswith(_HOLDING) and path.is_file()))
 
+    def cpio_archives(self) -> tuple[Path, ...]:
+        """Return every file of the package that obs-build unpacks over the sources, sorted."""
+        return tuple(sorted(path for path in self.directory.iterdir() if path.name.endswith(cpio.SUFFIX)))
+
     def _earlier(self, end: str = "") -> Iterator[Path]:
         """Yield the results of an earlier run whose names end so; each name that does not costs a look at it alone."""
         old = self.directory / ".old"

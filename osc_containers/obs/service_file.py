@@ -82,6 +82,15 @@ def is_bundled(prefetches: Iterable[Entry]) -> bool:
     return any(entry.value("inject") == "source" for entry in prefetches)
 
 
+def allows_bundle(entries: Collection[Entry]) -> bool:
+    """Return whether a package may have a bundle: the prefetch writes one, or `_service` has no services of ours.
+
+    In the latter case the prefetch is run by hand, and an option tells it what to write.
+    """
+    prefetches = [entry for entry in entries if entry.name == PREFETCH]
+    return is_bundled(prefetches) or not any(entry.name in SERVICES for entry in entries)
+
+
 def is_locked(prefetches: Sequence[Entry]) -> bool:
     """Tell whether prefetch uses only what is locked, and does not follow tags.
 

@@ -1,16 +1,22 @@
 """`check`: a package for each finding, and a clean package without any."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from osc_containers.cli.main import main
+from osc_containers.formats import cpio
+from osc_containers.inject import bundle
 from osc_containers.lock import lockfile
+from osc_containers.obs import selection
+from osc_containers.obs.package import Package
 from osc_containers.oci import platform
 from tests.support import images
 from tests.support.docker_registry import DockerRegistry
@@ -47,6 +53,8 @@ INJECT_B = """<service name="kiwi_containers_inject" mode="buildtime">
   </service>
 """
 CLEAN = {"a.kiwi": KIWI, "containers.xml": CONTAINERS, "_service": SERVICE}
+SECTION_OF_BIG = """<containers source="registry.example.com" backend="podman" profiles="big" arch="s390x">
+<container name="app" path="team" tag="1.0"/></containers>"""
 APP = {"registry.example.com/team/app:1.0": 10 * MIB}
 
 
@@ -413,10 +421,12 @@ def test_bundle_needs_no_inject_service(tmp_path: Path, capsys: pytest.CaptureFi
 <param name="description">containers.xml</param><param name="arch">x86_64</param><param name="inject">source</param>
 </service></services>"""
     files: dict[str, str | None] = {"a.kiwi": HEAD + "</image>", "_service": service, NAME: None}
-    write(tmp_path, files | {"kiwi_containers.obscpio": "x"}, APP)
+    write(tmp_path, files, APP)
     (tmp_path / NAME).unlink()
+    write_bundle(tmp_path)
     assert check(tmp_path, capsys, "--strict") == (0, "no problems found\n")
     (tmp_path / "containers.xml").write_text(CONTAINERS.replace("<containers", '<containers profiles="A"'))
+    write_bundle(tmp_path)
     assert "no image: 'A'" in check(tmp_path, capsys, "--strict")[1]
     (tmp_path / "a.kiwi").write_text(with_profiles("A").replace('  <include from="this://./containers.xml"/>\n', ""))
     assert check(tmp_path, capsys, "--strict") == (0, "no problems found\n")
@@ -424,6 +434,95 @@ def test_bundle_needs_no_inject_service(tmp_path: Path, capsys: pytest.CaptureFi
     status, output = check(tmp_path, capsys)
     assert status == 1
     assert output.startswith("kiwi_containers.obscpio: error: missing, but containers.lock pins 1 image for it")
+
+
+def write_bundle(directory: Path) -> None:
+    """Write the bundle of the package; its archives are sparse, and the lock gets their checksums."""
+    lock = directory / "containers.lock"
+    zeros = hashlib.sha256(bytes(10 * MIB)).hexdigest()
+    lock.write_text(re.sub(r'"sha256": "\w+"', f'"sha256": "{zeros}"', lock.read_text()))
+    package = Package(directory)
+    expected = bundle.pack_for(selection.of_package(package))(package.require_lock())
+    with (directory / "kiwi_containers.obscpio").open("wb") as file:
+        file.truncate(expected.layout.size)
+        for offset, part in expected.frame():
+            file.seek(offset)
+            file.write(part)
+
+
+def test_bundle_that_differs_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files: dict[str, str | None] = {"_service": ALONE.replace("</param>", '</param><param name="arch">x86_64</param>')}
+    write(tmp_path, files, APP)
+    (tmp_path / NAME).unlink()
+    write_bundle(tmp_path)
+    path = tmp_path / "kiwi_containers.obscpio"
+    assert f"{path.name}: error" not in check(tmp_path, capsys)[1]
+    good = path.read_bytes()
+    for offset in (0, good.index(b"ExecStart"), len(good) // 2, len(good) - 1):
+        path.write_bytes(good[:offset] + bytes([good[offset] ^ 1]) + good[offset + 1 :])
+        assert (
+            f"{path.name}: error: differs from what the description and containers.lock make;"
+            in (check(tmp_path, capsys)[1])
+        )
+
+
+def test_bundle_that_nothing_asks_for_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("kiwi_containers.obscpio", "_service:x:kiwi_containers.obscpio"):
+        write(tmp_path, {name: "x"}, APP)
+        status, output = check(tmp_path, capsys)
+        assert status == 1
+        assert output.replace("\n    ", " ").startswith(
+            f"{name}: error: obs-build unpacks it over the sources, but _service does not have inject=source; remove it"
+        )
+        (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("path", "is_found"),
+    [
+        ("root/etc/cron.d/x", True),
+        ("./root/x", True),
+        ("big/x", True),
+        ("/etc/x", True),
+        ("x/../../y", True),
+        ("config.sh", True),
+        ("new.kiwi", True),
+        ("containers.lock", True),
+        ("tool-1.0/root/x", False),
+        ("tool-1.0/config.sh", False),
+        ("notes.txt", False),
+    ],
+)
+def test_other_cpio_archives_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, is_found: bool
+) -> None:
+    containers = CONTAINERS.replace("</image>", SECTION_OF_BIG + "</image>")
+    write(tmp_path, {"containers.xml": containers}, APP)
+    before = check(tmp_path, capsys)[1]
+    layout = cpio.lay_out([cpio.Entry(path=path, mode=stat.S_IFREG | 0o644, size=0, content="x")])
+    (tmp_path / "other.obscpio").write_bytes(b"".join(part for _, part in layout.frame))
+    output = check(tmp_path, capsys)[1]
+    assert (output != before) == is_found
+    assert not is_found or f"other.obscpio: warning: obs-build unpacks '{path}'" in output.replace("\n    ", " ")
+
+
+def make_damaged(path: Path) -> None:
+    path.write_bytes(b"070707")
+
+
+def make_link(path: Path) -> None:
+    path.symlink_to("a.kiwi")
+
+
+@pytest.mark.parametrize("make", [make_damaged, make_link, os.mkfifo])
+def test_cpio_archives_that_cannot_be_listed_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], object]
+) -> None:
+    write(tmp_path, {}, APP)
+    make(tmp_path / "other.obscpio")
+    status, output = check(tmp_path, capsys)
+    assert status == 0
+    assert output.startswith("other.obscpio: warning: obs-build unpacks it over the sources, but it cannot be listed:")
 
 
 SOURCE = '"manual"><param name="inject">source</param></service>'
@@ -455,7 +554,7 @@ def test_containers_in_bundle_and_description_are_found(
     write(tmp_path, files | {"kiwi_containers.obscpio": "x"}, APP)
     (tmp_path / NAME).unlink()
     status, output = check(tmp_path, capsys, "--format", "json")
-    findings = json.loads(output)
+    findings = [each for each in json.loads(output) if each["file"] != "kiwi_containers.obscpio"]
     assert status == 1
     assert [
         (each["file"], each["why"][: len(why)]) for each, (_, why) in zip(findings, expected, strict=True)

@@ -43,23 +43,6 @@ pytestmark = pytest.mark.integration
 
 OPEN = {
     "modules_of_the_package_by_pythonpath": "the script that pip makes runs Python without -I",
-    **{
-        f"bundle_with_something_else[{kind}": "only the archives in a bundle are compared"
-        for kind in (
-            *(
-                "line of the loader",
-                "line of a unit",
-                "file",
-                "script of kiwi",
-                "path outside",
-                "absolute path",
-                "link",
-            ),
-            *("device", "second loader", "mode of the loader", "behind the end", "before the beginning"),
-            *("old format-check", "cut-check"),
-        )
-    },
-    "bundle_where_there_is_none": "nobody looks for a bundle where none is expected",
     "private_image_is_committed": "places outside of the package are like others",
     "private_image_of_an_engine": "places outside of the package are like others",
     "private_image_is_not_mentioned": "places outside of the package are like others",

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osc_containers.cli import arguments, progress
-from osc_containers.errors import DescriptionError
-from osc_containers.formats import cpio
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import selection, service_file
 from osc_containers.obs.package import Package
@@ -137,24 +135,9 @@ def _all_requests(package: Package, request: Request) -> tuple[ImageRequest, ...
 
 
 def _pack_for(request: Request) -> "Callable[[Lock], Bundle]":
-    """Return a function that computes the bundle of a lock.
+    from osc_containers.inject import bundle  # needed for bundles only
 
-    :raises DescriptionError: the request is for more than one description or architecture.
-    """
-    from osc_containers.inject import bundle, overlay  # needed for bundles only
-
-    description = next(iter(request.descriptions))
-    architectures = request.architectures_of(description)
-    if len(request.descriptions) > 1 or len(architectures) > 1:
-        names = ", ".join(each.path.name for each in request.descriptions)
-        raise DescriptionError(
-            f"{cpio.FILE_NAME}: got {names} for {', '.join(architectures)}, expected one description and one "
-            "architecture; set 'description' and 'arch'"
-        )
-    (arch,) = architectures
-    containers = request.containers(description, arch)
-    paths = overlay.assign_paths(description.of_architecture(arch))
-    return lambda lock: bundle.pack(overlay.place(containers, paths, arch, lock))
+    return bundle.pack_for(request)
 
 
 def _warn_of_visible(request: Request) -> None:

@@ -1,14 +1,18 @@
 """`osc-containers verify`, and the work of the inject service outside a build root."""
 
 import argparse
+import logging
 from collections.abc import Sequence
 
 from osc_containers.archive import verify
 from osc_containers.cli import arguments
 from osc_containers.errors import LockError, VerificationError
 from osc_containers.formats import human
+from osc_containers.inject import bundle
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
+
+logger = logging.getLogger(__name__)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +46,7 @@ def verify_all(package: Package, names: Sequence[str], architectures: Sequence[s
 
     :return: the number of archives.
     :raises LockError: the lock is missing or broken, or does not match the descriptions.
-    :raises VerificationError: an archive does not match the lock.
+    :raises VerificationError: an archive or bundle does not match the lock.
     """
     configured = selection.of_package(package)
     request = selection.of_package(package, names, architectures, profiles)
@@ -59,6 +63,10 @@ def verify_all(package: Package, names: Sequence[str], architectures: Sequence[s
     )
     locked_images = [(reference, arch) for reference, arch, _ in lock.images() if arch in (architectures or [arch])]
     damage = verify.check_archives(package, lock, locked_images)
+    bundled = (configured if package.prefetches else request).with_default_architectures(default)
+    damage += tuple(f"{name}: {why}" for name, why in bundle.list_problems(package, bundled, lock))
+    for name, why in bundle.list_intrusions(package, bundled):
+        logger.warning("%s: %s", name, why)
     if problems:
         raise LockError(*problems, *damage)
     if damage:
