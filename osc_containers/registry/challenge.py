@@ -18,6 +18,8 @@ _TOKEN_LIMIT = 64 << 10
 _DEFAULT_LIFETIME = 60  # "If omitted, this defaults to 60 seconds."
 _CLIENT_ID = "osc-containers"
 
+# The patterns follow the grammar of RFC 9110, 11.6.1, where both the challenges of a header and the parameters of a
+# challenge are separated by commas. A word is a scheme if a blank, a comma or the end follows, but no "=".
 _SCHEME = re.compile(r"[ \t,]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:[ ]+|(?=,)|$)")
 _PARAMETER = re.compile(
     r"[ \t,]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*"
@@ -46,13 +48,16 @@ def parse_challenges(header: str) -> tuple[Challenge, ...]:
     position = 0
     while match := _SCHEME.match(header, position):
         position = match.end()
+        # Without progress, the loop would not end.
         if position == match.start():
             break
         parameters: dict[str, str] = {}
         while parameter := _PARAMETER.match(header, position):
             name, quoted, plain = parameter.groups()
+            # A parameter may not occur twice; if it does, the first one counts.
             parameters.setdefault(name.lower(), plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted))
             position = parameter.end()
+        # Other schemes, as Negotiate, have a bare token instead of parameters.
         if not parameters and (token := _TOKEN68.match(header, position)):
             position = token.end()
         challenges.append(Challenge(scheme=match[1].lower(), parameters=parameters))
@@ -99,6 +104,8 @@ def token_request(challenge: Challenge, realm: str, scope: str, login: Login | N
     """Return the request for a token. `realm` is the challenge's URL, already checked."""
     query = {"service": challenge.parameters.get("service", ""), "scope": scope}
     query = {name: value for name, value in query.items() if value}
+    # An identity token is exchanged by OAuth2's POST, a password is sent in the header of a GET. Both keep secrets out
+    # of the URL, which servers write to their logs.
     if login and login.identity_token:
         form = query | {
             "grant_type": "refresh_token",

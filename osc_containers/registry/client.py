@@ -60,6 +60,7 @@ class Registry:
         self._cancelled = threading.Event()
         self._tokens = Tokens(host, self._home, login, self._fetch_token)
         self._transport = Transport(context, policy.connections)
+        # Peers are checked when a connection is opened, so connections that were not checked must stay apart.
         self._untrusted_transport = Transport(context, policy.connections, home=self._transport)
         schemes = ("https", "http") if insecure or url_policy.is_loopback(host) else ("https",)
         # The possible addresses; reduced to one as soon as one of them answers.
@@ -104,6 +105,7 @@ class Registry:
                 try:
                     attempts.back_off(str(failure), wait=failure.wait, max_attempts=failure.max_attempts)
                 except RegistryError:
+                    # Refusals are final and were raised above; here, all attempts have failed.
                     self.is_down = True
                     raise
 
@@ -117,6 +119,7 @@ class Registry:
         :raises Failure: the URL is not allowed, or nothing is there.
         """
         where = url_policy.redact(url)
+        # The URL comes from a manifest, which anybody may have written, so no credentials are sent.
         try:
             target = url_policy.follow(self._bases[0], url, home=self._home)
         except ValueError as error:
@@ -154,6 +157,7 @@ class Registry:
 
     def _authorized(self, method: str, path: str, repository: str, headers: Mapping[str, str]) -> Response:
         """Send a request, and send it again with credentials if the registry asks for them."""
+        # Nothing is sent before the registry has asked for it: many registries need no credentials.
         authorization = self._tokens.authorization(repository, self._bases[0])
         response = self._send_with_http_fallback(method, path, headers, authorization)
         for _ in range(_AUTH_ATTEMPTS):
@@ -219,6 +223,7 @@ class Registry:
             all_headers = dict(headers, Authorization=authorization) if authorization else headers
             response = self._send(method, url, all_headers, form)
             target = response.headers.get("Location")
+            # A form contains a secret, so it is never sent to a second URL.
             if response.status not in _REDIRECTS or target is None or form is not None:
                 return response
             response.discard()
@@ -241,6 +246,7 @@ class Registry:
         route = Route(url=url_policy.redact(url), proxy=redacted_proxy, certificates=self._certificates)
         is_home = url_policy.origin(url)[1] == url_policy.origin(self._bases[0])[1]
         connect_timeout = self._policy.connect_timeout
+        # A server of plain HTTP may keep a TLS handshake waiting, and then plain HTTP must still get its turn.
         if len(self._bases) > 1:
             connect_timeout = min(connect_timeout, _UNDECIDED_TIMEOUT)
         raw = (self._transport if is_home else self._untrusted_transport).send(
@@ -254,6 +260,7 @@ class Registry:
         )
         response = Response(raw, url, route)
         logger.debug("%s %s: %s", method, route.url, response.status)
+        # A tunnel's refusal is an exception, but with plain HTTP the proxy answers in place of the server.
         if proxy and response.status == 407:
             response.close()
             raise errors.from_proxy_status(response.status, route)

@@ -50,6 +50,7 @@ class _LimitedSocketReader(io.RawIOBase):
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw = raw
         self._sock = sock
+        # The timeout of the socket is changed with every read, so the configured one is kept here.
         self._timeout = sock.gettimeout() or _FALLBACK_TIMEOUT
         self._waited = 0.0
         self._count = 0
@@ -80,6 +81,7 @@ class _LimitedSocketReader(io.RawIOBase):
         self._left -= count
         if self._left < 0:
             raise http.client.HTTPException(f"more than {HEADER_LIMIT} bytes of headers or trailers")
+        # Headers get one timeout altogether. A body gets a new one for each `MINIMUM` bytes.
         if not self._is_header and self._count >= MINIMUM:
             self._count = 0
             self._waited = 0.0
@@ -224,6 +226,7 @@ def pool_classes(opened: Opened) -> dict[str, type]:
     }
     classes = {}
     for scheme, (pool, connection) in kinds.items():
+        # urllib3 creates connections itself and passes no arguments of ours, hence a class for each callback.
         bound = type(connection.__name__, (connection,), {"opened": staticmethod(opened)})
         classes[scheme] = type(pool.__name__, (_Pool, pool), {"ConnectionCls": bound})
     return classes

@@ -85,6 +85,7 @@ class Download:
                 self._attempts.received(count)
                 self._position += count
                 return count
+            # The server has sent the part that it announced, which was shorter than the range. That is no failure.
             if self._position == self._end_of_part:
                 self._close()
             else:
@@ -108,6 +109,7 @@ class Download:
                     attempts=self._attempts,
                 )
             except _RangeRefusedError:
+                # The next request is for the whole blob, of which `_skip` drops the beginning.
                 self._takes_ranges = False
             except RegistryError as error:
                 self._use_next_endpoint(error)
@@ -117,6 +119,7 @@ class Download:
         return self._position > 0 or self._stop < self._blob.size
 
     def _accept(self, response: Response) -> Response | Decompressed:
+        # A foreign layer is requested from the registry first, because many registries have it nevertheless.
         if response.status == 404:
             response = self._foreign(response)
         try:
@@ -139,6 +142,7 @@ class Download:
                 raise _RangeRefusedError
             if length is None:
                 raise Failure(f"got status {response.status}, but no range was requested")
+            # With a shorter part its end counts as an interruption, so that the number of requests is limited.
             if length >= _SHORTEST:
                 self._end_of_part = self._position + length
         # A body of the right length is not compressed, whatever the headers say.
@@ -192,6 +196,7 @@ class Download:
         del self._endpoints[0]
         if not self._endpoints:
             raise RegistryError(*self._problems) from None
+        # Another server may support ranges, and has not failed yet.
         self._attempts = self._endpoints[0][0].attempts(self._where)
         self._takes_ranges = True
 

@@ -68,6 +68,7 @@ def from_exception(error: BaseException, route: Route) -> Failure:
     """Describe an exception of the HTTP libraries."""
     # An exception of requests is always an OSError, but only the exceptions that it wraps say what happened.
     causes = [cause for cause in _causes(error) if not isinstance(cause, requests.RequestException)]
+    # Checked before the kinds: urllib3 reports this like a proxy that does not answer.
     for cause in causes:
         if match := _TUNNEL_REFUSED.match(str(cause)):
             return from_proxy_status(int(match[1]), route)
@@ -112,6 +113,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     seen: list[BaseException] = []
     while waiting and len(seen) < _CAUSES_LIMIT:
         cause = waiting.pop(0)
+        # A Failure has been described already.
         if isinstance(cause, Failure) or any(cause is other for other in seen):
             continue
         seen.append(cause)
@@ -138,9 +140,11 @@ def _reason(error: BaseException) -> str:
 def _tls(error: BaseException, route: Route) -> Failure:
     reason = getattr(error, "reason", None)
     text = reason if isinstance(reason, str) and reason else "the connection was interrupted"
+    # OpenSSL's names of the alerts by which a server demands or rejects a client certificate.
     if "ALERT" in text and "CERTIFICATE" in text:
         hint = f"it requires a client certificate: put client.cert and client.key into {route.certificates}"
         return Failure(f"{route.url}: TLS: {text[:100]}; {hint}", is_final=True)
+    # What OpenSSL reports, depending on its version, if a plain HTTP response arrives instead of a handshake.
     is_plain_http = text in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
     return Failure(
         f"{route.url}: TLS: {text[:100]}", may_be_plain_http=True, is_plain_http=is_plain_http, max_attempts=3

@@ -61,6 +61,7 @@ class Response:
             self.close()
         if len(body) > limit:
             raise Failure(f"{self._route.url}: got more than {limit} bytes", is_final=True)
+        # http.client takes the end of the connection for the end of the body.
         if not self.encoding and self.length is not None and len(body) < self.length:
             raise Failure(f"{self._route.url}: interrupted after {len(body)} of {self.length} bytes")
         return body
@@ -135,6 +136,7 @@ class Decompressed:
         :raises Failure: the body is not gzip, or incomplete.
         """
         while not self._decoder.eof:
+            # Input is left over if the last output filled the buffer; a small body may expand to any size.
             compressed = self._decoder.unconsumed_tail
             if not compressed:
                 compressed = bytes(self._compressed[: self._response.readinto(self._compressed)])

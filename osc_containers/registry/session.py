@@ -180,6 +180,7 @@ class _Adapter(HTTPAdapter):
 
     def drop_idle(self) -> None:
         """Close the idle connections, and let the next requests use new pools."""
+        # Pools cannot drop their idle connections and stay open, so they are replaced.
         with self._lock:
             managers = list(self._managers.values())
             self._managers.clear()

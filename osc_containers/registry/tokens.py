@@ -63,6 +63,7 @@ class Tokens:
             login = self._login(repository)
             return login.basic if login and not login.identity_token else None
         with access.lock:
+            # The lifetime counts from the request, before which the server cannot have issued the token.
             if access.token is None or time.monotonic() >= access.expires:
                 began = time.monotonic()
                 access.token = self._new_token(challenge, repository, base)
@@ -78,10 +79,12 @@ class Tokens:
         challenge = offers.get("bearer") or offers.get("basic")
         if challenge is None:
             raise Failure(f"{self._host}: asks for an unknown kind of login: {header[:200]!r}", is_final=True)
+        # Other repositories will get the same challenge, so their first request can already have a token.
         self._challenge = challenge.without_scope()
         access = self._access(repository)
         with access.lock:
             access.challenge = challenge
+            # Another thread may have replaced the rejected token in the meantime.
             if access.token and rejected == f"Bearer {access.token.value}":
                 access.token = None
 

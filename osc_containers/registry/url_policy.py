@@ -68,6 +68,7 @@ def follow(base: str, target: str, *, home: str) -> str:
 
     :raises ValueError: the URL is not allowed; the message contains no secrets of it.
     """
+    # Parsers disagree about other characters, and what was checked here must be what is requested.
     if len(target) > _URL_LENGTH or not target.isascii() or not target.isprintable():
         raise ValueError(f"got a URL like {target[:60]!r}, expected at most {_URL_LENGTH} printable ASCII characters")
     url = urljoin(base, target)
@@ -86,6 +87,7 @@ def follow(base: str, target: str, *, home: str) -> str:
             f"got a URL at {host[:80]!r}, expected one on the registry's own machine; if the registry is reached "
             "through a tunnel, use its own name"
         )
+    # Otherwise, somebody in the network could replace what the registry has protected by TLS.
     if parts.scheme == "http" and urlsplit(base).scheme == "https" and not is_loopback(host):
         raise ValueError(f"got plain HTTP at {host[:80]!r}, expected HTTPS as before")
     return url
@@ -129,6 +131,7 @@ def _address(name: str) -> Address | None:
     """Return the address that a host is called by; None if it is a name that must be looked up."""
     if name == "localhost" or name.endswith(".localhost"):
         return _LOOPBACK
+    # After a '%', an IPv6 address names the interface.
     try:
         return ipaddress.ip_address(name.partition("%")[0])
     except ValueError:

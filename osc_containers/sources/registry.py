@@ -72,6 +72,7 @@ class RegistryImages:
     def manifest(self, reference: Reference, digest: Digest | None = None) -> Manifest | Index:
         """Return the manifest or index with `digest`, or without one, what `reference` names."""
         digest = digest or reference.digest
+        # Without a digest a tag is requested, which may have moved since.
         if digest in self._manifests:
             return self._manifests[digest]
         endpoints = self._registries.endpoints(reference, by_digest=digest is not None)
@@ -82,6 +83,7 @@ class RegistryImages:
     ) -> Download:
         """Open a blob (see `ImageSource`). After a damaged download, the registry is tried before its mirrors."""
         endpoints = self._registries.endpoints(reference, by_digest=True)
+        # The registry is authoritative, a mirror may have stored a damaged copy.
         if is_retry:
             endpoints = (endpoints[-1], *endpoints[:-1])
         return Download(endpoints, blob, start, stop, str(reference))

@@ -64,6 +64,7 @@ class Credentials(NamedTuple):
             except ValueError:
                 raise ValueError(f"{entry.where}: auth: not a user name and a password in base64") from None
             username, _, password = decoded.partition(":")
+        # docker removes NUL characters at the ends, too (`decodeAuth`).
         login = Login(username=username, password=password.strip("\0"), identity_token=entry.text("identitytoken", ""))
         return login if login.username or login.identity_token else None
 
@@ -130,6 +131,7 @@ class Logins:
         :raises RegistryError: there is no login, and a file is malformed or a helper fails.
         """
         problems: list[str] = []
+        # The lock also keeps several threads from starting the same helper, which may open a dialogue.
         with self._lock:
             for helper in self._helpers:
                 try:
@@ -198,6 +200,7 @@ def _load(path: Path) -> Credentials:
         text = b""
     except OSError as error:
         raise RegistryError(f"{path}: {error.strerror}") from None
+    # An empty file is not valid JSON, but it is clear that it has no logins.
     return parse(text or b"{}", str(path))
 
 
@@ -230,6 +233,7 @@ def _run_helper(helper: str, server: str, environ: Mapping[str, str]) -> Login |
     if done.status != 0:
         if _NOT_FOUND in done.stdout.decode(errors="replace"):
             return None
+        # The output of a helper may contain secrets, so it is not part of any message.
         raise RegistryError(f"{name}: failed for {server} with status {done.status}")
     try:
         reply = strict_json.load(done.stdout, name)

@@ -54,6 +54,7 @@ class RegistryConfig(NamedTuple):
         """
         reference = reference.with_lower_case_registry
         name = str(reference)
+        # A wildcard matches subdomains only, and never a part of the path.
         if self.prefix.startswith("*."):
             host = reference.registry.partition(":")[0]
             return len(host) if host.endswith(self.prefix[1:]) else 0
@@ -140,6 +141,7 @@ def _registry(item: Fields) -> RegistryConfig:
     prefix = item.line("prefix", "").rstrip("/") or location
     if not prefix:
         raise ValueError(f"{item.where}: got neither prefix nor location")
+    # The older key, which applies to all mirrors of the table.
     digest_only = _flag(item, "mirror-by-digest-only")
     host, slash, path = prefix.partition("/")
     return RegistryConfig(
