@@ -2,7 +2,7 @@
 
 Packages, repositories and registries must not decide which program runs, with which options, or in which environment.
 So a program comes from a directory of PATH that only the user or the system can change, it starts in `/`, what others
-wrote stands behind `--`, and it inherits only the environment variables that it needs.
+wrote stands behind `--` or cannot be an option, and it inherits only the environment variables that it needs.
 """
 
 import os

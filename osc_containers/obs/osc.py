@@ -47,9 +47,9 @@ def read(directory: Path, name: str, revision: str, limit: int, environ: Mapping
     project, package = (_name(directory, each) for each in ("_project", "_package"))
     configuration = _configuration(environ)
     apiurl = _apiurl(directory, configuration, environ)
+    # osc takes no `--` under all versions of Python. None of these words can begin with a dash.
     done = program.run(
-        *("osc", f"--config={configuration}", "-A", apiurl, "cat", "--revision", revision),
-        arguments=[project, package, name],
+        *("osc", f"--config={configuration}", "-A", apiurl, "cat", "--revision", revision, project, package, name),
         environ=environ,
         inherit=_INHERITED,
         limit=limit,

@@ -1,6 +1,7 @@
 """osc is asked for names as OBS makes them only, and at the user's own servers."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from osc_containers.errors import Error
 from osc_containers.obs import osc
 from tests.support import osc_program
+from tests.support.sink import listen
 
 API = "https://api.example.com"
 
@@ -35,7 +37,7 @@ def read(package: Path, revision: str = "7", limit: int = 1000) -> str:
 def test_names_of_obs_are_passed_on(asked: Path, project: str, package: str) -> None:
     osc_program.write_working_copy(asked, API, _project=project, _package=package)
     oscrc = osc_program.log_in(API) / ".config/osc/oscrc"
-    assert read(asked) == f"--config={oscrc} -A {API} cat --revision 7 -- {project} {package} lock"
+    assert read(asked) == f"--config={oscrc} -A {API} cat --revision 7 {project} {package} lock"
     with pytest.raises(Error, match=r"^osc: killed, because it wrote more than 9 bytes$"):
         read(asked, limit=9)
 
@@ -165,3 +167,17 @@ def test_the_last_received_file_is_kept_in_two_places(tmp_path: Path) -> None:
     (tmp_path / ".osc/sources/lock").symlink_to("../lock")
     with pytest.raises(Error, match=r"got a symlink"):
         osc.kept(tmp_path, "lock", 9)
+
+
+@pytest.mark.integration
+def test_the_real_osc_takes_these_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    with listen(body=b'<directory srcmd5="5eed"/>') as server:
+        osc_program.write_working_copy(tmp_path, server.url)
+        osc_program.log_in(server.url)
+        assert read(tmp_path) == '<directory srcmd5="5eed"/>'
+    first, last = (server.received[number].partition(b" HTTP/")[0] for number in (0, -1))
+    assert first.startswith(b"GET /source/home:ann/appliance?")
+    assert b"rev=7" in first
+    assert last.startswith(b"GET /source/home:ann/appliance/lock?")
+    assert b"rev=5eed" in last

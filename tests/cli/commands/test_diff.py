@@ -138,7 +138,7 @@ def test_diff_with_an_obs_revision_runs_osc(
     outside = tmp_path_factory.mktemp("outside")
     (outside / "old").write_text(lockfile.dumps(OLD_LOCK))
     program = outside / "osc"
-    arguments = f"--config={oscrc} -A https://api.example.com cat --revision 7 -- home:ann appliance containers.lock"
+    arguments = f"--config={oscrc} -A https://api.example.com cat --revision 7 home:ann appliance containers.lock"
     program.write_text(f'#!/bin/sh\n[ "$*" = "{arguments}" ] && exec cat "{outside}/old"\necho "no: $*" >&2; exit 1\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{outside}:{os.environ['PATH']}")
