@@ -1,14 +1,16 @@
 #!/bin/sh
 # Load one container of this image into its engine:  load ENGINE ID NAME ARCHIVE SIZE SHA256 CONFIG MANIFEST
-# Tell whether all of them are loaded:               load
+# Check that all containers are loaded:              load
 #
-# Run by kiwi_containers-ENGINE-ID.service and by kiwi_containers.service; safe to run by hand, and again. Needs
-# coreutils, systemd and the engine, nothing else. NAME is the image's full name; CONFIG and MANIFEST are hexadecimal
-# digests, one of which the engine shows as the image's id; SIZE is the archive's, in bytes.
+# kiwi_containers-ENGINE-ID.service and kiwi_containers.service run this script. It can also be run by hand, and more
+# than once. It needs only coreutils, systemd and the engine. NAME is the full name of the image. SIZE is the size of
+# the archive in bytes. CONFIG and MANIFEST are hexadecimal digests; the engine shows one of them as the ID of the
+# image.
 #
-# /var/lib/kiwi_containers/ENGINE-ID has the SHA-256 of the archive once its image is known to be good and on the disk.
-# From then on the image is its users': that they remove or replace it is no reason to load it again.
-# /var/lib/kiwi_containers/.ENGINE-loading is there while the engine loads, and afterwards if the power went meanwhile.
+# /var/lib/kiwi_containers/ENGINE-ID is the record of a load. It contains the SHA-256 of the archive, and is written
+# when the image is intact and on the disk. From then on the image belongs to the user: it is not loaded again, even if
+# it is removed or replaced. /var/lib/kiwi_containers/.ENGINE-loading exists while the engine loads, and remains after a
+# power cut.
 set -u
 export LC_ALL=C HOME="${HOME:-/root}"
 
@@ -29,7 +31,7 @@ give_up() { # WHY
     exit 1
 }
 
-# An administrator who masks a unit wants neither its load nor to hear of it.
+# If an administrator masks a unit, its container is not loaded, and this is not reported.
 wanted() { # UNIT
     [ -e "$units/$1" ] && [ "$(readlink "/etc/systemd/system/$1")" != /dev/null ]
 }
@@ -46,9 +48,9 @@ summarize() {
     return 1
 }
 
-# Other users must not be able to change a file between its check and its use, or make root remove files elsewhere. In
-# /var/tmp any user can create the directory if it is missing, or put a link in its place. "stat" follows no link. The
-# group may not write either: its permissions include those that an ACL gives to single users.
+# Other users must not be able to change a file between its check and its use, or to make root remove files elsewhere.
+# In /var/tmp, any user can create the directory if it is missing, or put a symlink in its place. "stat" does not follow
+# symlinks. The group must not have write permission either, because it includes what an ACL grants to single users.
 is_own() { # directory|regular PATH
     found=$(stat -c '%u/%a/%F' -- "$2" 2> /dev/null)
     case $found in "$owner/"*[0145][0145]"/$1"*) return 0 ;; esac
@@ -62,17 +64,18 @@ own_directory() { # DIRECTORY: create it if it is missing
     is_own directory "$1"
 }
 
-# A process has its PID and the time of its start for itself; the PID alone may be another's later (proc(5), stat).
+# PID and start time together identify a process; the PID alone can be reused by another one (proc(5), stat).
 process() { # PID
     line=
     read -r line 2> /dev/null < "/proc/$1/stat"
-    # shellcheck disable=SC2086  # the numbers behind the name of the program
+    # shellcheck disable=SC2086  # split the fields after the program name into words
     set -- "$1" ${line##*) }
     echo "$1-${21-}"
 }
 
-# Loads into one engine take turns: the disk then has to hold the copies of one of them only, and .ENGINE-loading tells of
-# one. It does not matter much that two waiters could both take over from a holder that was killed.
+# Only one container at a time is loaded into an engine. So the disk has to hold temporary copies of one archive only,
+# and .ENGINE-loading refers to one load. If the holder of the lock was killed, two waiting loaders could both take the
+# lock; this does little harm.
 lock() {
     own_directory "$runtime" || give_up "$problem"
     until ln -s "$(process $$)" "$runtime/$engine.lock" 2> /dev/null; do
@@ -87,7 +90,7 @@ remove_copies() {
     rm -rf -- "$archives/.$engine-$id" "/dev/shm/kiwi_containers-$engine-$id".*
 }
 
-# Copies belong to the holder of the lock: until then there may be those of another run for the same container.
+# Only the holder of the lock may remove temporary copies: another run may be using those of the same container.
 clean_up() {
     [ -n "$locked" ] || return 0
     remove_copies
@@ -99,8 +102,8 @@ recorded() { # ENGINE
     is_own regular "$state/$1-$id" && read -r line < "$state/$1-$id" && [ "$line" = "$sha256" ]
 }
 
-# Units that share an archive share its ID: the last engine that has the image removes it, unless somebody wants the
-# archive as well (fetch_only).
+# Units that share an archive have the same ID. The archive is removed when all their engines have the image, unless it
+# is also wanted as a file (fetch_only).
 release_archive() {
     [ -e "$archive" ] && [ ! -e "$keep/$id" ] || return 0
     for other in podman docker container-snap; do
@@ -109,19 +112,20 @@ release_archive() {
     rm -f -- "$archive"
 }
 
-# What was loaded has to be on the disk before the record says so and the archive, its only other copy, goes.
+# The image must be on the disk before the load is recorded and the archive, its only other copy, is removed.
 record() {
     problem="$store or $state cannot be written"
     sync -f "$store" && printf '%s\n' "$sha256" > "$state/.$engine-$id" &&
         mv -f "$state/.$engine-$id" "$state/$engine-$id" && sync -f "$state" && release_archive
 }
 
-ask() { # ARGUMENT...: the engine, which may hang
+ask() { # ARGUMENT...: run the engine with a time limit, because it may hang
     timeout -k 30 120 "$engine" "$@" 2> /dev/null
 }
 
-# As an image's id podman and docker's classic store show the digest of its configuration, docker's containerd store
-# that of its manifest. container-snap lists ID,CREATED,NAME with one name only, and its users go by the id.
+# The ID of an image is the digest of its configuration in podman and docker's classic store, and the digest of its
+# manifest in docker's containerd store. container-snap prints ID,CREATED,NAME with only one of the names of an image,
+# so only the ID is reliable.
 present() {
     if [ "$engine" = container-snap ]; then
         case "
@@ -146,11 +150,12 @@ copy_in_memory() {
     copy=$(mktemp -d "/dev/shm/kiwi_containers-$engine-$id.XXXXXX")
 }
 
-# A power cut leaves an engine with layers that it holds for complete, whose content never reached the disk, and it
-# would build the next image on these. So after a load that was cut off, images are read back as a whole: podman and
-# docker's classic store check the sums that they kept of every file. What is damaged is removed, with its layers, for
-# the next try to load anew. Docker's containerd store and container-snap keep no such sums: theirs can only be trusted.
-# To read a layer, podman makes a copy of it: that there is no room for one tells nothing of the image.
+# After a power cut, an engine may regard layers as complete although their content never reached the disk, and would
+# use them for the next image. Therefore, after an interrupted load, images are read back completely: podman and
+# docker's classic store compare every file with its checksum. A damaged image is removed together with its layers, so
+# that the next attempt loads them again. docker's containerd store and container-snap have no such checksums; their
+# images cannot be checked. podman needs space for a copy of each layer that it reads. A lack of space does not mean a
+# damaged image.
 sound() {
     [ -z "$cut_off" ] || [ "$engine" = container-snap ] && return 0
     problem="the power went while images were loaded, and there is no room for copies to see whether this one is damaged"
@@ -165,7 +170,8 @@ sound() {
     return 1
 }
 
-# Layers that are damaged can be in the way before there is an image of them to be removed; newer podmans find these.
+# Damaged layers can make a load fail when there is no image yet that could be removed. Newer versions of podman find
+# and remove such layers.
 repair() {
     [ -n "$cut_off" ] && [ "$engine" = podman ] && timeout -k 30 "$limit" podman system check --repair > /dev/null 2>&1
 }
@@ -191,8 +197,8 @@ find_store() {
     while [ ! -d "${store:=/var/lib}" ]; do store=$(dirname "$store"); done
 }
 
-free() { # DIRECTORY: the bytes that root can still write there
-    # shellcheck disable=SC2046  # two numbers
+free() { # DIRECTORY: print the number of bytes that root can still write there
+    # shellcheck disable=SC2046  # split the output into two numbers
     set -- $(stat -f -c '%f %S' "$1")
     echo $(($1 * $2))
 }
@@ -201,9 +207,8 @@ mib() { # BYTES
     echo "$((($1 + 1048575) / 1048576)) MiB"
 }
 
-# Docker copies the archive into its store before it unpacks it, podman and container-snap copy it twice: as a whole,
-# then blob by blob. Where memory is plentiful it takes these: that spares the disk much of the writing, and of the room
-# needed.
+# docker copies the archive to its store before unpacking it. podman and container-snap copy it twice: first the whole
+# archive, then each blob. If there is plenty of memory, the copies go there, which saves disk space and writes.
 choose_copy_place() {
     if [ "$engine" = docker ]; then
         copies=$size copy=$store
@@ -234,8 +239,9 @@ check_space() {
     fi
 }
 
-# "podman load" would try the archive as Docker's too where it fails to read it as OCI's: for want of space, say. That
-# can succeed, with another manifest than the pinned one. The link keeps colons in the archive's name from being syntax.
+# "podman load" is not used: if it fails to read the archive as an OCI archive, for example because the disk is full, it
+# tries again as a Docker archive. That can succeed, but gives an image with a different manifest than the pinned one.
+# The archive is passed as a symlink, because colons in its name would be parsed as syntax.
 run_engine() {
     case $engine in
         podman) set -- pull --quiet "oci-archive:$copy/archive" ;;

@@ -171,7 +171,7 @@ def _unit(load: Load) -> str:
         load.manifest.hex,
     )
     return _CONTAINER.format(
-        description=quote_description(f"Container {name} in {load.backend}"),
+        description=quote_description(f"Load container {name} into {load.backend}"),
         stores=" ".join(BACKENDS[load.backend].stores),
         daemon=f"Wants={daemon}\nAfter={daemon}\n" if (daemon := BACKENDS[load.backend].daemon) else "",
         command=" ".join([LOADER, *map(quote_argument, arguments)]),
@@ -180,7 +180,7 @@ def _unit(load: Load) -> str:
 
 _SERVICE = f"""\
 [Unit]
-Description=Containers of this image, all loaded
+Description=All containers of this image are loaded
 
 [Service]
 Type=oneshot
@@ -204,8 +204,8 @@ ExecStart={{command}}
 """
 
 _TMPFILES = f"""\
-# The directory belongs to root alone, before any user can create it. Archives stay until they are loaded, and those
-# that are only fetched stay for good: no aging as of the rest of /var/tmp.
+# Create the directory for root before any other user can, and exclude it from the aging of /var/tmp: archives stay
+# until they are loaded, and those that are not loaded (fetch_only) stay for good.
 d {ARCHIVES} 0755 root root -
 x {ARCHIVES}
 """

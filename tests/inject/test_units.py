@@ -55,7 +55,7 @@ def named(text: str, backend: str = "podman") -> Load:
 def test_load_unit_text() -> None:
     assert texts(LOAD)[f"{UNITS}/kiwi_containers-podman-app_1.0.service"] == (
         "[Unit]\n"
-        "Description=Container registry.example.com:5000/team/app:1.0 in podman\n"
+        "Description=Load container registry.example.com:5000/team/app:1.0 into podman\n"
         "RequiresMountsFor=/var/tmp/kiwi_containers /var/lib/containers\n"
         "Before=kiwi_containers.service\n"
         "\n"
