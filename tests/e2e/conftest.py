@@ -1,4 +1,4 @@
-"""What the boot tests share: the root that their machines are made from."""
+"""The root file system and the machines of the boot tests."""
 
 import fcntl
 import hashlib
@@ -16,7 +16,7 @@ CACHE = HERE.parents[2] / "build" / "e2e"
 
 
 def make_root(suite: str) -> Path:
-    """Return a small Debian, made once and kept in build/ until `make-root` changes."""
+    """Return a small Debian root, which is kept in build/ until `make-root` changes."""
     recipe = HERE / "make-root"
     root = CACHE / f"{suite}-{hashlib.sha256(recipe.read_bytes()).hexdigest()[:12]}"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def make_root(suite: str) -> Path:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[..., Machine]]:
-    """Give a function that makes a machine for this test, of the suite $E2E_SUITE where it names none."""
+    """Return a function that creates a machine for this test; the default suite is $E2E_SUITE."""
     with ExitStack() as stack:
 
         def make(*, suite: str = os.environ.get("E2E_SUITE", "bookworm"), **options: int) -> Machine:

@@ -1,4 +1,4 @@
-"""The load at first boot, by the real systemd and the real podman."""
+"""Loads at the first boot, with real systemd and podman, and stubs of the other engines."""
 
 import hashlib
 import io
@@ -27,23 +27,23 @@ PLAIN = pack("docker.io/library/plain:latest", images.image(images.random_layer(
 
 @cache
 def big_layers() -> list[images.Layer]:
-    """Make layers that podman needs some time for."""
+    """Return layers that take podman some time."""
     return [images.random_layer(f"big{number}", 40 << 20) for number in range(4)]
 
 
 @cache
 def big() -> Packed:
-    """Pack an image of these."""
+    """Return an archive with these layers."""
     return pack("registry.example.com/big:1.0", images.image(*big_layers()))
 
 
 @cache
 def bomb() -> Packed:
-    """Pack an image whose 200 MiB one sees only when they are unpacked."""
+    """Return a small archive whose image needs 200 MiB when unpacked."""
     return pack("registry.example.com/bomb:1.0", images.image(images.layer({"srv/zeros": bytes(200 << 20)})))
 
 
-# A docker that has what was loaded into it, and fails as often as /docker-fails has characters.
+# A docker that stores one image, and whose first loads fail: as many as /docker-fails has characters.
 DOCKER_STUB = r"""#!/bin/sh
 case "$1 $2" in
     "info "*) echo /var/lib ;;
@@ -55,7 +55,7 @@ esac
 """
 
 
-# A container-snap, likewise without failures.
+# A container-snap that stores one image.
 CONTAINER_SNAP_STUB = r"""#!/bin/sh
 case $1 in
     list-images) [ -e /var/lib/snap-image ] && echo "$(cat /var/lib/snap-image),2026-01-01 00:00:00 +0000 UTC,name" ;;
@@ -65,7 +65,7 @@ esac
 
 
 def put(machine: Machine, *packed: Packed) -> None:
-    """Put archives where their loads look for them."""
+    """Copy archives to where their loads expect them."""
     for item in packed:
         path = machine.var / item.load.path.removeprefix("/var/")
         path.parent.mkdir(exist_ok=True)
@@ -73,12 +73,12 @@ def put(machine: Machine, *packed: Packed) -> None:
 
 
 def archives(machine: Machine) -> set[str]:
-    """Return the names of the archives that are left, and of whatever else lies beside them."""
+    """Return the names of all files in the directory of the archives."""
     return {path.name for path in (machine.var / "tmp/kiwi_containers").iterdir()}
 
 
 def consumer(name: str, needs: str) -> tuple[TextFile, Symlink]:
-    """Return a service that is started when the machine has all it needs."""
+    """Return a service with these dependencies, and the link that enables it."""
     text = f"[Unit]\n{needs}\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n"
     unit = f"consumer-{name}.service"
     return (
@@ -237,7 +237,7 @@ def test_full_var_is_reported_and_the_next_boot_succeeds(make: MakeMachine) -> N
 
 
 def stored_size(machine: Machine) -> int:
-    """Return how much of the big image podman has unpacked."""
+    """Return the number of bytes of the big image that podman has unpacked."""
     files = (machine.var / "lib/containers/storage/overlay").glob("*/diff/srv/*")
     return sum(path.stat().st_size for path in files)
 
@@ -256,7 +256,7 @@ def test_power_cut_during_a_load_is_repaired(make: MakeMachine, suite: str, unpa
 def test_power_cut_after_archive_removal_loses_nothing(make: MakeMachine) -> None:
     machine = make()
     put(machine, big())
-    # Time enough for the file system to write out that the archive is gone, but of itself no content yet.
+    # By then the file system has written the removal of the archive, but not yet the content of the image.
     pause = "[Service]\nExecStart=/usr/bin/sleep 9\n[Unit]\nAfter=kiwi_containers.service"
     machine.install(*units.render([big().load]), *consumer("pause", pause))
     gone_since = 0.0
@@ -273,7 +273,7 @@ def test_power_cut_after_archive_removal_loses_nothing(make: MakeMachine) -> Non
 
 
 def test_power_cut_with_little_space_is_repaired(make: MakeMachine) -> None:
-    """To read an image back, podman needs room for copies of its layers, and can do without on the disk."""
+    """To read an image back, podman copies its layers; memory can provide the space if the disk does not."""
     machine = make()
     layer = images.random_layer("single", 160 << 20)
     single = pack("registry.example.com/single:1.0", images.image(layer))
@@ -289,7 +289,7 @@ def test_power_cut_with_little_space_is_repaired(make: MakeMachine) -> None:
 
 
 def assert_big_is_loaded(machine: Machine) -> None:
-    """Boot, and find every file of the big image as it was packed."""
+    """Boot, and assert that every file of the big image is intact."""
     report = machine.boot()
     assert report.images == {big().in_podman}, "\n".join(line for _, line in report.journal)
     assert report.files == {checksum for layer in big_layers() for checksum in checksums(layer)}
@@ -309,7 +309,7 @@ def test_existing_image_is_not_loaded_again(make: MakeMachine) -> None:
     machine.install(*units.render([SMALL.load]))
     machine.boot()
 
-    # As after a power cut between the load and its record; a damaged archive shows that it is not even read.
+    # The state after a power cut between load and record. A damaged archive proves that it is not read.
     (machine.var / "lib/kiwi_containers/podman-small_1.0").unlink()
     (machine.var / "tmp/kiwi_containers/small_1.0").write_bytes(b"damaged")
     report = machine.boot()

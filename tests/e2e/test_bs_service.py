@@ -1,4 +1,4 @@
-"""The services as the source service server of OBS runs them: Debian's bs_service, on the loopback interface."""
+"""The services, run by the source service server of OBS: Debian's bs_service, on the loopback interface."""
 
 import http.client
 import socket
@@ -35,7 +35,7 @@ Update = Callable[..., dict[str, bytes]]
 
 @pytest.fixture(scope="module")
 def obs_server() -> Path:
-    """Give the unpacked packages of the server: installed, they would start one."""
+    """Return the unpacked packages of the server; installing them would start it."""
 
     def unpack(directory: Path) -> None:
         download = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *_PACKAGES]
@@ -49,7 +49,7 @@ def obs_server() -> Path:
 
 @contextmanager
 def serve(obs_server: Path, services: Path, directory: Path, *, offline: bool) -> Iterator[int]:
-    """Run the server on a free port of the loopback interface, its services without any network if `offline`."""
+    """Run the server on a free loopback port; with `offline`, its services have no network."""
     for name in ("run", "log"):
         (directory / name).mkdir(parents=True)
     (directory / "BSConfig.pm").write_text(
@@ -58,7 +58,7 @@ def serve(obs_server: Path, services: Path, directory: Path, *, offline: bool) -
     perl = ["perl", f"-I{directory}", f"-I{obs_server}/usr/lib/x86_64-linux-gnu/perl5/5.36", "-I/usr/lib/obs-build"]
     with socket.create_server(("127.0.0.1", 0)) as listening, (directory / "log/out").open("wb") as log:
         command = [*(["unshare", "--net"] if offline else []), *perl, f"{obs_server}/usr/lib/obs/server/bs_service"]
-        # The server takes a socket that is there already; a port of its own it would open to the world.
+        # Pass a socket to the server, because it would open its own port on all interfaces.
         process = subprocess.Popen(
             [*command, "--port", f"&{listening.fileno()}"],
             cwd=directory,
@@ -75,7 +75,7 @@ def serve(obs_server: Path, services: Path, directory: Path, *, offline: bool) -
 
 @pytest.fixture
 def update(obs_server: Path, installed_for_debian: Path, tmp_path: Path) -> Iterator[Update]:
-    """Give a function that lets a server run the services of a package, and returns what it would store."""
+    """Return a function that runs the services of a package on a server, and returns the files that it would store."""
     with ExitStack() as stack:
         ports: dict[bool, int] = {}
 
@@ -107,7 +107,7 @@ def _post(port: int, package: Path, reply: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def package(docker_registry: DockerRegistry, tmp_path: Path) -> Path:
-    """Give a package with a container; its services the test writes."""
+    """Return a package with a container; the test writes its `_service`."""
     docker_registry.push(images.small("app"), "server/app:1.0")
     package = tmp_path / "package"
     package.mkdir()
@@ -149,13 +149,13 @@ def test_last_line_explains_a_missing_network(package: Path, update: Update, doc
 
 
 def test_server_does_not_run_buildtime_services(package: Path, update: Update) -> None:
-    """A server of 2018 does not know `manual` yet, but `disabled`, which has meant the same to it."""
+    """A server of 2018 does not know `manual`, but `disabled`, which has the same effect there."""
     write_service(package, "disabled")
     assert update(package) == {}
 
 
 def test_server_runs_nothing_that_init_writes() -> None:
-    """Modes with which today's server starts no run at all (BSSrcServer/Service.pm, genservicemark)."""
+    """With these modes, a current server starts no run (BSSrcServer/Service.pm, genservicemark)."""
     document = etree.fromstring(service_file.add_our_services(None, []))
     assert {service.get("mode") for service in document.iterchildren("service")} == {"manual", "buildtime"}
 

@@ -1,4 +1,4 @@
-"""kiwi itself, offline, on a package of ours: the tree that it prepares, and how much we wrote for it."""
+"""kiwi itself, offline, on an injected package: the tree that it prepares, and how many bytes inject wrote."""
 
 import os
 import re
@@ -24,19 +24,19 @@ _PROFILES = ("main", "extra")
 
 @pytest.fixture(scope="module", params=interpreters())
 def kiwi(request: pytest.FixtureRequest) -> Path:
-    """Give the kiwi of an environment that the comparison of descriptions uses, too."""
+    """Return kiwi from the environment that the comparison of descriptions also uses."""
     python = environment(request.param) if "/" not in request.param else request.param
     return Path(python).with_name("kiwi-ng")
 
 
 @pytest.fixture
 def package(docker_registry: DockerRegistry, debs: Path, tmp_path: Path) -> Appliance:
-    """Give the package as its packager wrote it."""
+    """Return the package as its packager wrote it."""
     return appliance.make(tmp_path / "package", docker_registry, debs, repository=f"dir://{debs}", kernel=False)
 
 
 def prepare(kiwi: Path, package: Path, target: Path) -> dict[str, tuple[str, int, int]]:
-    """Let kiwi make the tree of an image, offline; return type and mode, owner and group of all that is in it."""
+    """Let kiwi prepare the tree of an image offline; return type and mode, owner and group of each path."""
     command: list[str | Path] = [HERE / "offline", kiwi, *(f"--profile={name}" for name in _PROFILES)]
     done = subprocess.run(
         [*command, "system", "prepare", "--description", package, "--root", target],
@@ -55,7 +55,7 @@ def prepare(kiwi: Path, package: Path, target: Path) -> dict[str, tuple[str, int
 
 
 def inject(service: Path, sources: Path, outdir: Path) -> int:
-    """Run our service as a build would; return how many bytes it and what it started wrote."""
+    """Run the inject service as a build does; return the number of bytes that it and its children wrote."""
     outdir.mkdir()
     done = subprocess.run(
         [IN_BUILD_ROOT, "bash", "-ec", '"$0" --outdir "$1" && cat /proc/$$/io', service, outdir],
@@ -65,13 +65,13 @@ def inject(service: Path, sources: Path, outdir: Path) -> int:
         stdout=subprocess.PIPE,
         text=True,
     )
-    # Not write_bytes: what the file system writes for itself is in it, too.
+    # write_bytes would include what the file system writes for itself.
     (written,) = re.findall(r"^wchar: (\d+)$", done.stdout, re.MULTILINE)
     return int(written)
 
 
 def remove_containers(package: Path, target: Path) -> Path:
-    """Copy a package that never had any containers."""
+    """Return a copy of the package that never had any containers."""
     shutil.copytree(package, target)
     path = target / "appliance.kiwi"
     path.write_text(re.sub(r"<containers.*</containers>", "", path.read_text(), flags=re.DOTALL))

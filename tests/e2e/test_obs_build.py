@@ -1,4 +1,4 @@
-"""A whole package, through obs-build, offline: with our service in the build root and without, until it is booted."""
+"""A complete package, built offline by obs-build with and without the inject service, and booted."""
 
 import shutil
 import stat
@@ -15,11 +15,11 @@ from tests.support.e2e.machine import make_machine
 pytestmark = pytest.mark.integration
 
 _MODES = {path: mode for path, mode in LISTED.items() if "kiwi_containers" in path and "docker" not in path}
-"""What README lists, for the profile that is built."""
+"""The documented files for the profile that is built."""
 
 
 _LIMIT = 600
-"""Seconds for a boot in qemu; on an idle machine it takes one minute."""
+"""The time limit of a boot in qemu, in seconds; on an idle machine it takes one minute."""
 
 
 def test_build_with_the_inject_service(build: Build, our_debs: Path, tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_build_with_a_bundle_and_no_service(build: Build, tmp_path: Path) -> Non
 
 
 def expect_what_readme_lists(built: Built, directory: Path) -> None:
-    """Compare the image with README, and look for what it had without us."""
+    """Compare the image with the documented files, and check that the packager's own files are there."""
     with built.mounted(directory / "listed") as root:
         ours = {path: path.lstat() for path in root.rglob("*") if "kiwi_containers" in str(path.relative_to(root))}
         assert {str(path.relative_to(root)): stat.filemode(status.st_mode) for path, status in ours.items()} == _MODES
@@ -51,7 +51,7 @@ def expect_what_readme_lists(built: Built, directory: Path) -> None:
 
 
 def expect_two_boots(built: Built, directory: Path) -> None:
-    """Boot the image in a container: the first time all is loaded, the second time nothing."""
+    """Boot the image in a container: the first boot loads everything, the second one nothing."""
     with built.mounted(directory / "booted") as root, make_machine(root, directory / "machine") as machine:
         first = machine.boot()
         wanted = built.package.in_podman("app:", "tools:")
@@ -64,7 +64,7 @@ def expect_two_boots(built: Built, directory: Path) -> None:
 
 
 def expect_a_container_runs_in_its_own_kernel(built: Built, directory: Path) -> None:
-    """Boot the image in qemu by the kernel that it has, and run a container that was loaded."""
+    """Boot the image in qemu with its own kernel, and run a loaded container."""
     with built.mounted(directory / "kernel") as root:
         for name in ("vmlinuz", "initrd.img"):
             (found,) = (root / "boot").glob(f"{name}-*")

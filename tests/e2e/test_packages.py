@@ -1,4 +1,4 @@
-"""Our packages: what is in them, what they need, and that they run where nothing else is installed."""
+"""The Debian and RPM packages: their files, their dependencies, and that they work in a minimal root."""
 
 import subprocess
 from pathlib import Path
@@ -38,7 +38,7 @@ def output(*command: str | Path) -> list[str]:
 
 @pytest.fixture
 def package(docker_registry: DockerRegistry, tmp_path: Path) -> Path:
-    """Give a package with a container, not yet prefetched."""
+    """Return a package with a container that is not prefetched yet."""
     docker_registry.push(images.small("app"), "packages/app:1.0")
     package = tmp_path / "package"
     package.mkdir()
@@ -83,7 +83,7 @@ def test_debian_command_and_plugin_install_together(clean_root: CleanRoot) -> No
 
 @pytest.fixture(scope="module")
 def rpms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Give the RPM packages of this checkout by name."""
+    """Return the RPM packages of this checkout, by name."""
     directory = tmp_path_factory.mktemp("rpms")
     run(ROOT / "dist/build-rpm", directory)
     return {path.name.rpartition(f"-{__version__}-")[0]: path for path in directory.glob("*.noarch.rpm")}
@@ -93,19 +93,19 @@ def test_rpm_packages_have_the_expected_files(rpms: dict[str, Path]) -> None:
     assert sorted(rpms) == sorted([*_FILES, "python3-osc-containers"])
     for name, files in _FILES.items():
         found = output("rpm", "--query", "--list", "--package", rpms[name])
-        # openSUSE's rpmbuild packs manual pages, Debian's leaves them.
+        # openSUSE's rpmbuild compresses manual pages, Debian's does not.
         assert {path.removesuffix(".gz") for path in files} <= {path.removesuffix(".gz") for path in found}
 
 
 def test_spec_file_uses_its_own_python_macro() -> None:
-    """Fedora defines `%python`, as a path that is an error."""
+    """Fedora defines `%python` as a path that gives an error."""
     option = "--define=python /usr/bin/python"
     found = output("rpmspec", "--query", "--queryformat=%{NAME}\n", option, ROOT / "dist/osc-containers.spec")
     assert sorted(found) == sorted([*_FILES, "python3-osc-containers"])
 
 
 def test_rpm_packages_can_use_another_python(tmp_path: Path) -> None:
-    """As on SLE 15, whose package python311 has the program python3.11; here with Debian's own version."""
+    """On SLE 15, for example, the package python311 has the program python3.11."""
     program = Path("/usr/bin/python3").resolve().name
     interpreter = program.replace(".", "")
     run(ROOT / "dist/build-rpm", tmp_path, "--define", f"interpreter {interpreter}")

@@ -1,4 +1,4 @@
-"""A build root that has python3 and nothing else that we could need, and obs-build's own runservices to run in it."""
+"""A build root with python3 and none of our optional dependencies, and obs-build's runservices to run in it."""
 
 import fcntl
 import os
@@ -10,10 +10,10 @@ from pathlib import Path
 from tests.support.service_program import Done
 
 OBS_BUILD = os.environ.get("OBS_BUILD", "/usr/lib/obs-build")
-"""obs-build's own directory; upstream's is used where the variable names it."""
+"""The directory of obs-build: Debian's, or another one that the environment variable names."""
 
 _BUILD = Path(__file__).resolve().parents[2] / "build"
-# Unpacked, not installed: that takes five seconds, and the packages' scripts would need more packages.
+# Packages are only unpacked, which takes five seconds. Their installation scripts would need more packages.
 _MAKE = [
     "mmdebstrap",
     "--quiet",
@@ -22,7 +22,7 @@ _MAKE = [
     "--include=python3,coreutils,dash,gzip,tar",
     "bookworm",
 ]
-# $1: the root, $2: installed tree, $3: SOURCES, $4: a directory to work in; then the command. /usr cannot be written.
+# $1: the root, $2: installed tree, $3: SOURCES, $4: scratch directory; then the command. /usr is read-only.
 _ENTER = """
 mount -t tmpfs scratch "$4"
 mkdir "$4/upper" "$4/work" "$4/root"
@@ -39,14 +39,14 @@ exit $status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRoot:
-    """A build of the package in `sources`, with what `make install` put into `prefix`."""
+    """A build of the package in `sources`, with the installed tree `prefix`."""
 
     prefix: Path
     sources: Path
     scratch: Path
 
     def run_services(self, arch: str = "x86_64") -> Done:
-        """Run the buildtime services as obs-build does; standard output has what is left outside of the sources."""
+        """Run the buildtime services as obs-build does; standard output lists new files outside the sources."""
         paths = [str(path) for path in (_make(), self.prefix, self.sources, self.scratch)]
         self.scratch.mkdir(exist_ok=True)
         environment = {
@@ -64,7 +64,7 @@ class BuildRoot:
 
 
 def _make() -> Path:
-    """Return the root, made at the first call."""
+    """Return the root; the first call creates it."""
     directory = _BUILD / "build-root"
     _BUILD.mkdir(exist_ok=True)
     with (_BUILD / "build-root.lock").open("w") as lock:

@@ -1,4 +1,4 @@
-"""What obs-build makes of a description."""
+"""How obs-build reads a description."""
 
 import os
 import subprocess
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def obs_builds() -> list[str]:
-    """Return the directories of obs-build: Debian's, and another one that `OBS_BUILD` names."""
+    """Return the directories of obs-build: Debian's, and the one in `OBS_BUILD`, if any."""
     return list(filter(None, ["/usr/lib/obs-build", os.environ.get("OBS_BUILD")]))
 
 
 def dependencies(obs_build: str, path: Path) -> list[str]:
-    """Return what obs-build asks OBS for before it builds a description."""
+    """Return the build dependencies that obs-build reads from a description."""
     script = "my $r = Build::Kiwi::parse({arch => 'x86_64'}, $ARGV[0]); print map {qq{$_\\n}} @{$r->{deps}}"
     command = ["perl", f"-I{obs_build}", "-MBuild", "-MBuild::Kiwi", "-e", script, str(path)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()

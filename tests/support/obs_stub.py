@@ -1,4 +1,4 @@
-"""As much of an OBS server as osc asks before it runs services, and a working copy of a package of it."""
+"""A stub of the OBS API for osc when it runs services, and working copies of packages."""
 
 import hashlib
 import threading
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class _Api(BaseHTTPRequestHandler):
-    """No project has services of its own, and nobody is asked who they are, since oscrc says it."""
+    """No project has services, and no request is authenticated: oscrc has the login."""
 
     def do_POST(self) -> None:
         self._answer(200 if self.path.endswith("cmd=getprojectservices") else 404)
@@ -28,7 +28,7 @@ class _Api(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve() -> Iterator[str]:
-    """Run the server on a free loopback port and give out its URL."""
+    """Run the server on a free loopback port and yield its URL."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Api) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -40,7 +40,7 @@ def serve() -> Iterator[str]:
 
 
 def check_out(package: Path, apiurl: str) -> None:
-    """Make a working copy of a directory with the sources of a package (osc/_private, store)."""
+    """Turn a directory with the sources of a package into a working copy (osc/_private, store)."""
     store = {"_osclib_version": "2.0", "_apiurl": apiurl, "_project": "home:ann", "_package": package.name}
     (package / ".osc").mkdir()
     for name, text in store.items():
@@ -49,13 +49,13 @@ def check_out(package: Path, apiurl: str) -> None:
 
 
 def commit(package: Path, *names: str) -> None:
-    """Make the working copy one in which the files `names` are committed as they are now."""
-    kept = package / ".osc/sources"
-    kept.mkdir(exist_ok=True)
+    """Mark the files `names` of a working copy as committed with their current content."""
+    sources = package / ".osc/sources"
+    sources.mkdir(exist_ok=True)
     entries = ""
     for name in names:
         content = (package / name).read_bytes()
-        (kept / name).write_bytes(content)
+        (sources / name).write_bytes(content)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         entries += f'  <entry name="{name}" md5="{md5}" size="{len(content)}" mtime="0"/>\n'
     (package / ".osc/_files").write_text(f"<directory>\n{entries}</directory>\n")

@@ -1,7 +1,7 @@
-"""The osc of PyPI, run so that it loads plugins.
+"""osc from PyPI, run in a way that it loads plugins.
 
-In a virtual environment osc skips every plugin directory, so the interpreter below the environment runs it and gets the
-environment's packages by PYTHONPATH.
+In a virtual environment, osc skips all plugin directories. Therefore the base interpreter of the environment runs it,
+with the packages of the environment in PYTHONPATH.
 """
 
 import os
@@ -16,7 +16,7 @@ _AS_INSTALLED = 'mount -t overlay -o "lowerdir=$1:/usr" overlay /usr; shift; exe
 
 
 def log_in(apiurl: str) -> Path:
-    """Write osc's configuration for an OBS at `apiurl`, and return the home directory that has it."""
+    """Write osc's configuration for an OBS at `apiurl`, and return the home directory."""
     home = Path(os.environ["HOME"])
     configuration = home / ".config/osc/oscrc"
     configuration.parent.mkdir(parents=True)
@@ -33,7 +33,7 @@ def write_working_copy(package: Path, apiurl: str, **texts: str) -> None:
 
 
 def command(*arguments: str) -> list[str]:
-    """Return the command that runs osc; it takes `PACKAGES` in its environment."""
+    """Return the command that runs osc; it needs `PACKAGES` in its environment."""
     interpreter = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
     return [str(interpreter), "-c", _MAIN, *arguments]
 
@@ -46,16 +46,16 @@ def run(
     environment: dict[str, str] | None = None,
     stderr: int = subprocess.PIPE,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run osc; with `stderr=subprocess.STDOUT` its two outputs come in the order of a terminal.
+    """Run osc; with `stderr=subprocess.STDOUT`, both outputs are in the order of a terminal.
 
-    With `prefix`, a tree that `make install` made, it sees that as if it were in /usr, the only place where it
-    looks for services. It takes root and a mount namespace, and leaves /usr alone.
+    `prefix` is a tree created by `make install`. osc sees it merged into /usr, the only place where it looks for
+    services. This needs root and a mount namespace; the real /usr is not changed.
     """
-    run_it = command(*arguments)
+    osc_command = command(*arguments)
     if prefix:
-        run_it = ["unshare", "--mount", "sh", "-ec", _AS_INSTALLED, "sh", str(prefix), *run_it]
+        osc_command = ["unshare", "--mount", "sh", "-ec", _AS_INSTALLED, "sh", str(prefix), *osc_command]
     return subprocess.run(
-        run_it,
+        osc_command,
         cwd=directory,
         env=os.environ | PACKAGES | (environment or {}),
         umask=umask,

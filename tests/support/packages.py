@@ -1,4 +1,4 @@
-"""OBS packages for the tests: complete descriptions that kiwi takes, with the containers that a test wants."""
+"""OBS packages for tests, with complete descriptions that kiwi accepts."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ SERVICE = """\
 
 
 def write(directory: Path, *sections: str, mode: str = "manual") -> Path:
-    """Make a package whose containers are in an included file, as on OBS they have to be; return it."""
+    """Write a package whose containers are in an included file, as OBS requires; return its directory."""
     directory.mkdir(parents=True)
     (directory / "appliance.kiwi").write_text(APPLIANCE)
     (directory / "containers.xml").write_text(CONTAINERS.format(sections="\n".join(sections)))
@@ -56,7 +56,7 @@ def write(directory: Path, *sections: str, mode: str = "manual") -> Path:
 
 
 def section(source: str, *containers: str, backend: str = "podman", profiles: str = "") -> str:
-    """Return a `<containers>`; each of `containers` is the attributes of one."""
+    """Return a `<containers>`; `containers` has the attributes of each `<container>`."""
     listed = "".join(f"        <container {container}/>\n" for container in containers)
     limited = f' profiles="{profiles}"' if profiles else ""
     return f'    <containers source="{source}" backend="{backend}"{limited}>\n{listed}    </containers>'

@@ -1,4 +1,4 @@
-"""The installed services, run as osc and the OBS server run them, and what a directory holds before and after."""
+"""The installed services, run as osc and the OBS server do, and snapshots of directories."""
 
 import hashlib
 import os
@@ -22,9 +22,9 @@ def run(
     environment: Mapping[str, str] | None = None,
     within: Sequence[str | Path] = (),
 ) -> Done:
-    """Run the script `service` in `package`, and move what it made there as osc does .
+    """Run the script `service` in `package`, and move its results to the package as osc does.
 
-    Nothing is moved where `outdir` is given, nor after a failure. `within` is a command that runs the command.
+    With `outdir`, or after a failure, nothing is moved. `within` is a command that runs another command.
     """
     with tempfile.TemporaryDirectory(dir=package, suffix=f".{service.name}.service") as name:
         command = [*within, service, *arguments, "--outdir", outdir or Path(name).absolute()]
@@ -45,7 +45,7 @@ def run(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Everything about a file, directory or link that somebody could notice; `content` is a hash or a link's target."""
+    """The state of a file, directory or symlink; `content` is the hash of a file or the target of a symlink."""
 
     mode: int
     owner: tuple[int, int]
@@ -55,7 +55,7 @@ class Entry:
 
 
 def snapshot(directory: Path) -> dict[str, Entry]:
-    """Return every entry below `directory`, by its path there."""
+    """Return the state of everything below `directory`, by relative path."""
     return {str(path.relative_to(directory)): _entry(path) for path in sorted(directory.rglob("*"))}
 
 
@@ -70,17 +70,17 @@ def _entry(path: Path) -> Entry:
         mode=status.st_mode,
         owner=(status.st_uid, status.st_gid),
         inode=status.st_ino,
-        # A directory's own time changes when a temporary file was in it, which is no harm.
+        # The time of a directory changes with every temporary file in it, which is harmless.
         modified=0 if path.is_dir() else status.st_mtime_ns,
         content=content,
     )
 
 
 def contents(directory: Path) -> dict[str, str]:
-    """Return hash or target of every file and link below `directory`, by its path there."""
+    """Return the hash or target of every file and symlink below `directory`, by relative path."""
     return {name: entry.content for name, entry in snapshot(directory).items() if entry.content}
 
 
 def last_line(done: Done) -> str:
-    """Return what a build server shows of a failed run: the last line it wrote."""
+    """Return the last line of standard error, which is all that a build server shows of a failed run."""
     return done.stderr.splitlines()[-1]

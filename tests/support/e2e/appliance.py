@@ -1,4 +1,4 @@
-"""A package with a kiwi description that uses all there is, and a root.tar.gz of its own: what the builds build."""
+"""The package that the build tests use: its description uses every feature, and it has its own root.tar.gz."""
 
 import io
 import re
@@ -67,7 +67,7 @@ DESCRIPTION = """\
 """
 _KERNEL = "linux-image|initramfs|udev"
 _SIZE = 32 << 20
-"""Bytes in the larger layers."""
+"""The size of the larger layers, in bytes."""
 OWN_FILE = "etc/packagers-own"
 _UNITS = "usr/lib/systemd/system"
 LISTED = {
@@ -91,18 +91,18 @@ LISTED = {
     "var/tmp/kiwi_containers/data_1.0": "-rw-r--r--",
     "var/tmp/kiwi_containers/tools_2.0": "-rw-r--r--",
 }
-"""Type and mode of what README lists, for the profiles `main` and `extra`, and of the directories that it takes."""
+"""Type and mode of the documented files and their directories, for the profiles `main` and `extra`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appliance:
-    """The package's directory, and the images that it names, by the names that an engine shows."""
+    """The directory of the package and its images, by the names that an engine shows."""
 
     directory: Path
     images: dict[str, Image] = field(repr=False)
 
     def in_podman(self, *names: str) -> set[str]:
-        """Return the beginnings of the lines in which a machine reports these images."""
+        """Return the prefixes of the lines in which a machine reports these images."""
         return {
             f"{full} {image.digest} "
             for full, image in self.images.items()
@@ -111,7 +111,7 @@ class Appliance:
 
 
 def make(directory: Path, registry: DockerRegistry, debs: Path, *, repository: str, kernel: bool = True) -> Appliance:
-    """Write the package as it is before we come, and push what it names; without `kernel` it is built sooner."""
+    """Write the package without our files, and push its images; it builds faster without `kernel`."""
     directory.mkdir()
     text = DESCRIPTION.replace("REGISTRY", registry.host).replace("REPOSITORY", repository)
     if not kernel:
@@ -137,12 +137,12 @@ def _write_root_archive(path: Path) -> None:
 
 
 def busybox(debs: Path) -> bytes:
-    """Return the program that is a shell and all its commands, statically linked."""
+    """Return the path of the statically linked busybox."""
     unpacked = subprocess.run(
         ["dpkg-deb", "--fsys-tarfile", *debs.glob("busybox-static_*.deb")], capture_output=True, check=True
     )
     with tarfile.open(fileobj=io.BytesIO(unpacked.stdout)) as tar:
-        # Debian 13 has moved what was in /bin to /usr/bin.
+        # Debian 13 moved the files in /bin to /usr/bin.
         (name,) = {"./bin/busybox", "./usr/bin/busybox"} & set(tar.getnames())
         file = tar.extractfile(name)
         assert file

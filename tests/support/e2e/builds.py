@@ -1,4 +1,4 @@
-"""Images that obs-build builds."""
+"""Images built by obs-build."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ _IMAGE = "image.ext4"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """An image file with an ext4 file system, what obs-build printed, and the package that it was built from."""
+    """An image file with an ext4 file system, the output of obs-build, and the package."""
 
     image: Path
     log: str
@@ -30,7 +30,7 @@ class Built:
 
     @contextmanager
     def mounted(self, directory: Path) -> Iterator[Path]:
-        """Mount the image, only for reading."""
+        """Mount the image read-only."""
         directory.mkdir()
         subprocess.run(["mount", "-o", "loop,ro", self.image, directory], check=True)
         try:
@@ -40,15 +40,15 @@ class Built:
 
 
 class Build(Protocol):
-    """What the fixture `build` gives."""
+    """The function that the fixture `build` returns."""
 
     def __call__(self, *command: str, kiwi: str, configuration: str = "", more: Sequence[Path] = ()) -> Built:
-        """Prepare the package by a command of ours, and build it by this kiwi; packages in `more` are offered, too."""
+        """Prepare the package with one of our commands, and build it with this kiwi; `more` are additional packages."""
 
 
 @pytest.fixture
 def build(installed: Path, docker_registry: DockerRegistry, debs: Path, tmp_path: Path) -> Iterator[Build]:
-    """Give a function that builds an image as OBS would: in a chroot, offline."""
+    """Return a function that builds an image as OBS does: in a chroot, offline."""
 
     def make(*command: str, kiwi: str, configuration: str = "", more: Sequence[Path] = ()) -> Built:
         package = appliance.make(tmp_path / "package", docker_registry, debs, repository=_REPOSITORY)
@@ -56,16 +56,16 @@ def build(installed: Path, docker_registry: DockerRegistry, debs: Path, tmp_path
         return _build(tmp_path, package, configuration, debs, kiwi_debs(kiwi), *more)
 
     yield make
-    (tmp_path / _IMAGE).unlink(missing_ok=True)  # a gigabyte, which pytest would keep
+    (tmp_path / _IMAGE).unlink(missing_ok=True)  # pytest would keep it, and it has a gigabyte
 
 
 def run_ours(installed: Path, package: Appliance, command: str, *arguments: str) -> None:
-    """Run a command of ours on a package."""
+    """Run one of our commands on a package."""
     subprocess.run([installed / "bin/osc-containers", command, *arguments], cwd=package.directory, check=True)
 
 
 def _build(work: Path, package: Appliance, configuration: str, *repositories: Path) -> Built:
-    # What obs-build would fetch for the image itself; our packages are none of those.
+    # The packages that obs-build would download for the image itself, without ours.
     (package.directory / "repos/debian").mkdir(parents=True)
     (package.directory / "repos/debian/main").symlink_to(repositories[0])
     config = work / "obs-build.conf"
@@ -77,7 +77,7 @@ def _build(work: Path, package: Appliance, configuration: str, *repositories: Pa
         environment["OBS_BUILD"] = os.environ["OBS_BUILD"]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout[-8000:]
-    built = next((root / "usr/src/packages").glob("KIWI*/*.ext4"))  # bundled, it is there under two names
+    built = next((root / "usr/src/packages").glob("KIWI*/*.ext4"))  # a bundle has two names for it
     image = built.rename(work / _IMAGE)
     shutil.rmtree(root)
     return Built(image=image, log=done.stdout, package=package)

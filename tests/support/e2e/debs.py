@@ -1,4 +1,4 @@
-"""Debian packages for machines without a network: fetched or made once, kept below build/, served as directories."""
+"""Repositories of Debian packages for machines without a network; they are created once and kept below build/."""
 
 import fcntl
 import hashlib
@@ -28,7 +28,7 @@ CleanRoot = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def once(name: str, make: Callable[[Path], object], *inputs: str | Path) -> Path:
-    """Give a directory below build/ that `make` fills anew only when one of the inputs (texts and files) changes."""
+    """Return a directory below build/ that `make` fills; it is called again only if an input (text or file) changes."""
     texts = (part if isinstance(part, str) else part.read_text() for part in inputs)
     directory = CACHE / f"{name}-{hashlib.sha256(chr(0).join(texts).encode()).hexdigest()[:12]}"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -44,20 +44,20 @@ def once(name: str, make: Callable[[Path], object], *inputs: str | Path) -> Path
 
 
 def run(*command: str | Path) -> None:
-    """Run a command that must succeed; pytest shows what it printed if it does not."""
+    """Run a command that must succeed; pytest shows its output if it fails."""
     subprocess.run(command, check=True)
 
 
 @pytest.fixture(scope="session")
 def debs() -> Path:
-    """Give a repository of all that build roots and images need, 110 MB."""
+    """Return a repository with all packages for build roots and images, 110 MB."""
     packages = (*_IN_IMAGES, *_IN_BUILD_ROOTS, *_FOR_OURS)
     script = HERE / "fetch-debs"
     return once("debs", lambda directory: run(script, directory, *packages), script, HERE / "index-debs", *packages)
 
 
 def kiwi_debs(versions: str) -> Path:
-    """Return a repository that has this kiwi alone."""
+    """Return a repository with only this version of kiwi."""
     script = HERE / "kiwi-deb"
     python = f"PYTHON={sys.executable}"
     return once(
@@ -67,14 +67,14 @@ def kiwi_debs(versions: str) -> Path:
 
 @pytest.fixture(scope="session")
 def our_debs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a repository of this checkout's own packages."""
+    """Return a repository with the packages of this checkout."""
     directory = tmp_path_factory.mktemp("debs")
     run(ROOT / "dist/build-deb", directory)
     run(HERE / "index-debs", directory)
     return directory
 
 
-# $1: the root, $2: a scratch directory; what is run ends with its mounts. A file system in memory, since dpkg syncs.
+# $1: the root, $2: a scratch directory. The mounts end with the command. dpkg syncs often, so the overlay is in memory.
 _IN_OVERLAY = """
 mount -t tmpfs overlay "$2"
 mkdir "$2/upper" "$2/work" "$2/root"
@@ -94,7 +94,7 @@ exec chroot "$root" env --ignore-environment PATH=/usr/sbin:/usr/bin:/sbin:/bin 
 
 @pytest.fixture
 def clean_root(debs: Path, our_debs: Path, tmp_path: Path) -> CleanRoot:
-    """Give a function that runs a shell script in a Debian that has nothing but apt, and our packages to install."""
+    """Return a function that runs a shell script in a Debian root with only apt, which can install our packages."""
 
     def make(directory: Path) -> None:
         source = f"deb [trusted=yes] copy:{debs} ./"
@@ -136,5 +136,5 @@ dpkg-query --show --showformat '${Package}\\n' | grep --line-regexp --invert-mat
 
 
 def install(*packages: str) -> str:
-    """Return a script for a clean root that installs packages and prints the names of all that this brings in."""
+    """Return a script for a clean root that installs packages and prints the names of all new packages."""
     return _INSTALL.replace("PACKAGES", " ".join(packages))

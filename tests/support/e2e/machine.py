@@ -1,8 +1,8 @@
-"""A machine to boot: a small Debian with systemd and podman, in systemd-nspawn.
+"""A bootable machine: a small Debian with systemd and podman, in systemd-nspawn.
 
-A machine is a throw-away overlay of a root that `make-root` made once, with a `/var` on a file system of its own, which
-can be full and can lose what was not yet written out when the power goes. What there is to see at the end of a boot it
-writes to `/out`, once it has reached its target. By hand the same is done with `make-root`, `mount` and `boot`.
+A machine is a temporary overlay of a root that `make-root` created. Its `/var` is a separate file system, which can be
+full, and which can lose data in a power cut. When a machine reaches its target, it writes a report to `/out` and powers
+off. To boot a machine by hand, use `make-root`, `mount` and `boot`.
 """
 
 import fcntl
@@ -54,7 +54,7 @@ _FILES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a machine showed at the end of a boot."""
+    """The state of a machine at the end of a boot."""
 
     images: frozenset[str]
     """`NAME MANIFEST-DIGEST sha256:ID` of every image that podman has."""
@@ -68,33 +68,33 @@ class Report:
     """Priority and text of each line that the loader wrote."""
 
     def lines(self, text: str) -> list[str]:
-        """Return the loader's lines that speak of `text`."""
+        """Return the lines of the loader that contain `text`."""
         return [line for _, line in self.journal if text in line]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """A machine that can be booted again and again; its parts lie below `directory`."""
+    """A machine that can be booted repeatedly; its file systems are below `directory`."""
 
     directory: Path
 
     @property
     def root(self) -> Path:
-        """What the machine has as `/`, without its `/var`."""
+        """The root file system of the machine, without `/var`."""
         return self.directory / "root"
 
     @property
     def var(self) -> Path:
-        """What the machine has as `/var`."""
+        """The file system `/var` of the machine."""
         return self.directory / "var"
 
     @property
     def out(self) -> Path:
-        """What the machine has as `/out`."""
+        """The directory `/out` of the machine."""
         return self.directory / "out"
 
     def install(self, *files: TextFile | Symlink) -> None:
-        """Put files into the image."""
+        """Write files to the root file system."""
         tree = Tree(self.root)
         for file in files:
             if isinstance(file, Symlink):
@@ -103,14 +103,14 @@ class Machine:
                 tree.write(file.path, file.text.encode(), file.mode)
 
     def boot(self, *options: str, limit: int = 120) -> Report:
-        """Boot until the machine powers itself off, and read what it reported; `limit` is in seconds."""
+        """Boot until the machine powers itself off, and return its report; `limit` is in seconds."""
         with self._booting(options) as process:
             process.wait(limit)
         assert (self.out / "finished").exists(), "the machine did not reach its target"
         return _read_report(self.out)
 
     def boot_until(self, moment: Callable[[], bool], *, limit: int = 120) -> None:
-        """Boot, and cut the power as soon as `moment` is true."""
+        """Boot, and cut the power as soon as `moment` returns true."""
         os.sync()
         with self._booting(()) as process:
             end = time.monotonic() + limit
@@ -121,7 +121,7 @@ class Machine:
             _lose_unwritten(self.var)
         subprocess.run(["umount", self.var], check=True)
         while subprocess.run(["losetup", "-j", self.directory / "var.img"], capture_output=True, check=True).stdout:
-            time.sleep(0.01)  # until the machine's mounts, and with them the old state of the file system, are gone
+            time.sleep(0.01)  # the old state of the file system remains until all mounts of the machine are gone
         _mount_var(self.directory)
 
     @contextmanager
@@ -138,7 +138,7 @@ class Machine:
 
 
 def _lose_unwritten(directory: Path) -> None:
-    """Stop a file system at once: what it has not written to its disk by now will never be there (FS_IOC_SHUTDOWN)."""
+    """Stop a file system at once, so that everything it has not written to its disk is lost (FS_IOC_SHUTDOWN)."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.ioctl(descriptor, 0x8004587D, struct.pack("I", 2))
@@ -147,7 +147,7 @@ def _lose_unwritten(directory: Path) -> None:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the machine's first process, and with it all others."""
+    """Kill the first process of the machine, which ends all others."""
     for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
         os.kill(int(child), signal.SIGKILL)
     process.wait(30)
@@ -168,7 +168,7 @@ def _read_report(out: Path) -> Report:
 
 @contextmanager
 def make_machine(base: Path, directory: Path, *, var_size: int = 1 << 30) -> Iterator[Machine]:
-    """Make a machine from the root `base` in `directory`; `var_size` is in bytes."""
+    """Create a machine in `directory` from the root `base`; `var_size` is in bytes."""
     machine = Machine(directory=directory)
     for path in (machine.root, machine.var, machine.out, directory / "upper", directory / "work"):
         path.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Archives of ours to boot with: packed from images in memory, and described as the loader needs them."""
+"""Archives for boot tests, packed from images in memory, with the arguments for the loader."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ from tests.support import images
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """An archive and what loads it."""
+    """An archive and its load."""
 
     content: bytes
     load: Load
 
     @property
     def in_podman(self) -> str:
-        """The line that a machine reports of the image."""
+        """The line in which a machine reports the image."""
         return f"{self.load.reference} {self.load.manifest} {self.load.image_id}"
 
     def for_engine(self, backend: str) -> Load:
@@ -30,7 +30,7 @@ class Packed:
 
 
 def pack(name: str, image: images.Image) -> Packed:
-    """Pack `image` as `name`, to lie in the machine where kiwi would put it."""
+    """Pack `image` as `name`, at kiwi's path in the machine."""
     reference = Reference.parse(name)
     manifest = parse_document(image.raw, image.media_type, name)
     assert isinstance(manifest, Manifest)
