@@ -88,6 +88,7 @@ def _archives(lock: Lock, context: Context) -> Iterator[Finding]:
                 "from another prefetch"
             )
             yield _finding(Severity.ERROR, "archive", name, why, context.prefetch_command)
+        # This matters only to packagers who want to change to inject=source.
         if image.archive.size > cpio.SIZE_LIMIT:
             why = f"{size(image.archive.size)} are too large for a member of a cpio archive: inject=source would fail"
             yield _finding(Severity.INFO, "archive", name, why)

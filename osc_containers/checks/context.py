@@ -43,6 +43,7 @@ class Context(NamedTuple):
 
     def prefetches(self) -> tuple[Entry, ...]:
         """Return the entries of the prefetch service, without the parameters that it would refuse."""
+        # Each refused value is a finding of its own. The other checks go on as if it were not there.
         return tuple(
             entry._replace(
                 parameters=tuple(
@@ -83,6 +84,7 @@ class Context(NamedTuple):
         """
         if self.is_bundled:
             return
+        # One description is built for several architectures, and for each of them with several sets of profiles.
         for description in self.descriptions:
             settings = image_type.read(description)
             for arch in self.request.architectures_of(description):

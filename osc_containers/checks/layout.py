@@ -39,6 +39,7 @@ def check(context: Context) -> Iterator[Finding]:
 def _visible(description: Description) -> Iterator[Finding]:
     """Find containers that obs-build would turn into build dependencies."""
     for container in description.seen_by_obs_build:
+        # obs-build drops a source with a colon, which is that of a port or a transport, from the name of the package.
         if ":" in container.endpoint.partition("/")[0]:
             dependency = "a package named after this container without its source, because the source has a colon"
         else:
@@ -104,6 +105,7 @@ def _profiles(description: Description, context: Context) -> Iterator[Finding]:
 
 def _overlays(description: Description, context: Context) -> Iterator[Finding]:
     """Find files of the packager at paths where inject writes files."""
+    # The files in the overlay depend on the lock. Without one, only the directories themselves are checked.
     for arch in context.request.architectures_of(description):
         containers = description.of_architecture(arch)
         usable = [container for container in containers if not overlay.check_profiles(container)]

@@ -26,6 +26,7 @@ def check(context: Context) -> Iterator[Finding]:
             if not _has(image, program):
                 lacking[container, program, _has_patterns(image)].append(image)
             yield from _removals(image, program)
+        # A container for several images is reported once, so they are collected first.
         for container in image.containers:
             locked_image = context.lock and context.lock.image_for(container.reference, image.arch)
             uses_zstd = locked_image and any(each.media_type.endswith("zstd") for each in locked_image.image.layers)
@@ -41,6 +42,7 @@ def check(context: Context) -> Iterator[Finding]:
 def _needs(containers: Sequence[Container]) -> Iterator[tuple[Container, str]]:
     """Yield each program that the loader needs, with the first container that needs it."""
     loads = [container for container in containers if not container.fetch_only]
+    # In reverse order, the first container of each backend overwrites the others.
     first_users = {container.backend: container for container in reversed(loads)}
     yield from ((container, backend) for backend, container in sorted(first_users.items()))
     if loads:

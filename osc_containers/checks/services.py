@@ -73,6 +73,7 @@ def _not_prefetched(context: Context) -> Iterator[Finding]:
     for description in context.descriptions:
         name = description.path.name
         architectures = request.architectures_of(description)
+        # If the services do not read a description, nothing indicates that OBS builds it.
         if not architectures or (built_names and name not in built_names):
             continue
         for arch in _missing_architectures(description, architectures):
@@ -104,6 +105,7 @@ def _incomplete_images(description: Description, arch: str, request: Request) ->
     except DescriptionError:  # reported by the check of the layout
         return
     if used is not None and arch in (description.exclusive_archs or [arch]):
+        # Without OBS-Profiles, OBS builds one image, without a profile.
         for names in image_type.builds(description, arch) if description.obs_profiles is not None else [()]:
             if not all(container.is_in(used) for container in description.select(arch, names)):
                 yield names
@@ -120,6 +122,7 @@ def _parameters(entry: Entry, context: Context) -> Iterator[Finding]:
 
 def _ambiguous(entries: Sequence[Entry], package: Package) -> Iterator[Finding]:
     """Find packages where the inject service cannot tell which description is built; every build runs all entries."""
+    # An entry without a description reads all of them.
     names_by_entry = [entry.effective_values("description") for entry in entries]
     names = list(dict.fromkeys(name for each in names_by_entry for name in each)) if all(names_by_entry) else []
     try:

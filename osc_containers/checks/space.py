@@ -42,6 +42,7 @@ def check(context: Context) -> Iterator[Finding]:
     worst: dict[tuple[str, int], tuple[Need, ImageType, Image]] = {}
     for image in context.images():
         need = _need(image, context.lock)
+        # Several images have the same type, one for each set of profiles. The largest need decides.
         for kind in image.types:
             previous = worst.get((kind.file, kind.line))
             if kind.image in _LIMITED and (previous is None or sum(need) > sum(previous[0])):

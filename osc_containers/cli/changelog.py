@@ -78,11 +78,13 @@ def _facts(change: Change) -> Iterator[str]:
         return
     if change.old != change.new:
         yield f"{change.old.algorithm}:{change.old.short}{_date(image.old for image in change.images)} -> {new}"
-    moved = [image for image in change.images if image.old and image.new]
-    if moved:
-        added = {layer.digest for image in moved for layer in image.added}
-        layers = added | {layer.digest for image in moved for layer in image.kept}
+    updates = [image for image in change.images if image.old and image.new]
+    # A layer that several architectures share counts once.
+    if updates:
+        added = {layer.digest for image in updates for layer in image.added}
+        layers = added | {layer.digest for image in updates for layer in image.kept}
         yield f"{len(added)} of {len(layers)} layers new"
+    # Architectures matter only if they changed; most updates are for the same ones.
     for word, arches in (
         ("for", [image.arch for image in change.images if not image.old]),
         ("no longer for", [image.arch for image in change.images if not image.new]),

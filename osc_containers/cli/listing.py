@@ -26,6 +26,7 @@ def list_containers(request: Request, lock: Lock) -> tuple[Row, ...]:
         for arch in part.architectures:
             paths = overlay.assign_paths(part.description.of_architecture(arch))
             for container in part.description.select(arch, part.profiles):
+                # The same container for several architectures is one row; its path is that of the first.
                 row = result.setdefault(container, Row(container=container, path=paths[container], locked_images={}))
                 locked_image = lock.image_for(container.reference, arch)
                 if locked_image:

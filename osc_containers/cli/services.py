@@ -31,9 +31,12 @@ def prefetch(parameters: Sequence[str]) -> int:
 
 def _prefetch(parameters: Sequence[str]) -> int:
     options = _parser(PREFETCH).parse_args(parameters)
-    package, given = Package(Path()), arguments.drop_empty
+    package = Package(Path())
     request = selection.read(
-        package, given(options.description), arguments.split_lists(options.arch), given(options.profile)
+        package,
+        arguments.drop_empty(options.description),
+        arguments.split_lists(options.arch),
+        arguments.drop_empty(options.profile),
     )
     prefetch_all(
         package,
@@ -83,6 +86,7 @@ def _is_build_root() -> bool:
 
 
 def _parser(name: str) -> argparse.ArgumentParser:
+    # An abbreviation would hide a misspelled parameter in _service.
     parser = argparse.ArgumentParser(prog=name, allow_abbrev=False)
     parser.add_argument("--outdir", type=Path, required=True)
     for parameter in SERVICES[name].parameters.values():

@@ -53,6 +53,7 @@ def _widths(table: Sequence[Sequence[str]], flexible: Sequence[int]) -> list[int
         excess = sum(widths) + len(_GAP) * (len(widths) - 1) - limit
         widths[column] = max(min(widths[column], minimum), widths[column] - max(0, excess))
 
+    # Break between words first. If the table is still too wide, break words as well, down to a readable width.
     for column in reversed(flexible):
         shrink(column, max(len(word) for row in table for word in _WORD.findall(row[column])))
     for column in flexible:
@@ -71,6 +72,7 @@ def wrap(text: str, width: int) -> list[str]:
         if lines[-1] and len(lines[-1] + word) > width:
             lines.append("")
         lines[-1] += word.lstrip() if len(lines) > 1 and not lines[-1] else word
+        # A single word can be longer than the line.
         while len(lines[-1]) > width:
             lines[-1:] = [lines[-1][:width], lines[-1][width:]]
     return lines

@@ -52,8 +52,10 @@ def inject_sources(
         placements, archives = _open_verified(package, description, selection, arch, files)
         groups = overlay.group_by_directory(placements)
         for name in sorted(groups):
+            # If the packager already has a root/, kiwi ignores root.tar.gz, and there is nothing to preserve.
             if _make_directory(package.directory / name, undo) and name == ROOT:
                 _unpack_root_archives(package)
+        # All directories exist before the first file is written, so that a conflict is found early.
         for name, members in sorted(groups.items()):
             _write(members, archives, Tree(package.directory / name, keeps=True), own=False)
         undo.pop_all()
@@ -106,6 +108,7 @@ def _open_verified(
         raise LockError(*problems)
     paths = overlay.assign_paths(description.of_architecture(arch))
     placements = overlay.place(containers, paths, arch, lock)
+    # Several containers can share an archive, which then is verified only once.
     archives = {
         each.locked_image.archive.name: (each.container.reference, name)
         for each in placements
@@ -136,7 +139,7 @@ def _make_directory(path: Path, undo: ExitStack) -> bool:
         return False
     path.mkdir()
     undo.callback(shutil.rmtree, path, ignore_errors=True)
-    path.chmod(0o755)
+    path.chmod(0o755)  # mkdir obeys the umask, but kiwi copies the mode into the image
     return True
 
 

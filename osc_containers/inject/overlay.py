@@ -49,6 +49,7 @@ def assign_paths(containers: Sequence[Container]) -> Mapping[Container, str]:
     for container in containers:
         references[container.file_name].add(container.reference)
     kiwi_names = {name for name, users in references.items() if not _name_problem(name) and len(users) == 1}
+    # The names of archives are distinct for distinct references. They may still be the kiwi name of another container.
     names = archive_names.flatten(container.reference for container in containers)
     other_names = _avoid_collisions(names, kiwi_names)
     return {
@@ -113,6 +114,7 @@ def group_by_directory(placements: Sequence[Placement]) -> dict[str, list[Placem
     groups: dict[str, list[Placement]] = {}
     problems: list[str] = []
     for placement in placements:
+        # profiles="," is not the same as no profiles: kiwi then puts the container into no image.
         problems += check_profiles(placement.container)
         for name in placement.container.profile_names if placement.container.profiles else (ROOT,):
             groups.setdefault(name, []).append(placement)

@@ -120,6 +120,7 @@ def load_id(path: str) -> str:
     name = path.removeprefix(f"{ARCHIVES}/")
     if re.fullmatch(r"[A-Za-z0-9_.-]+(?<!-[0-9a-f]{12})", name) and len(name) <= _ID_LENGTH:
         return name
+    # Every string has an ID, even one that is not valid Unicode.
     suffix = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return f"{re.sub('[^A-Za-z0-9_.-]', '_', name)[: _ID_LENGTH - 13]}-{suffix}"
 
@@ -151,6 +152,7 @@ def _quote_character(character: str) -> str:
         return "\\" + character
     if " " <= character <= "~":
         return character
+    # systemd decodes each \x escape to one byte, so that characters outside ASCII are escaped as UTF-8.
     return "".join(f"\\x{byte:02x}" for byte in character.encode())
 
 

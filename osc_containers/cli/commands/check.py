@@ -67,6 +67,7 @@ def _find(package: Package, names: list[str], architectures: list[str]) -> Itera
         context = context._replace(request=request)
     except DescriptionError as error:
         yield from (from_problem(problem, "description") for problem in error.problems)
+    # Several checks read descriptions again, in more depth, and can fail on their own.
     for check in checks:
         try:
             yield from check(context)

@@ -50,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _read_old(directory: Path, name: str | None) -> Lock:
     """Return the lock to compare with; it is empty for a revision without a lock file."""
+    # A file takes precedence over a revision of the same name.
     if name is not None and Path(name).is_file():
         with Path(name).open("rb") as file:
             content: bytes | None = file.read(lockfile.LIMIT + 1)

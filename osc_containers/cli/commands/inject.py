@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     package = Package(options.directory)
     request = selection.of_package(package, arguments.drop_empty(options.description), [options.arch])
     description = select_description(request, options.arch)
+    # Unlike for prefetch, no profile means what kiwi does without one, because the tree is one image.
     profiles = arguments.drop_empty(options.profile)
     if not description.select(options.arch, profiles):
         logger.warning("nothing to do: no <containers> for this architecture and these profiles")

@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     request = selection.of_package(
         package, names, arguments.split_lists(options.arch), arguments.drop_empty(options.profile)
     )
+    # A package without a lock can be listed as well; nothing in it is pinned then.
     rows = listing.list_containers(request, package.read_lock() or EMPTY)
     if options.format == "json":
         print(json.dumps(listing.as_objects(rows), indent=2))

@@ -39,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
         arguments.split_lists(options.arch),
         arguments.drop_empty(options.profile),
     )
+    # Without arch in _service, the architectures of earlier runs count, as in verify.
     default = selection.default_architectures(selection.of_package(package), lock)
     requests = selection.image_requests(request.with_default_architectures(default))
     with transports.Sources(package.directory) as sources:
