@@ -17,6 +17,7 @@ from osc_containers.obs import selection
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import Request, image_requests
 from osc_containers.oci.reference import Reference
+from osc_containers.sources import local
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -33,6 +34,7 @@ def check(context: Context) -> Iterator[Finding]:
         yield from _nested(description)
         yield from _profiles(description, context)
         yield from _names(description, context)
+        yield from _local(description, context)
         yield from _overlays(description, context)
 
 
@@ -143,6 +145,18 @@ def _names(description: Description, context: Context) -> Iterator[Finding]:
                 f"{container.origin}"
             )
             yield _finding(container, "plain-kiwi", why)
+
+
+def _local(description: Description, context: Context) -> Iterator[Finding]:
+    """Find containers that come from the packager's machine, but not from the package."""
+    for container in description.containers:
+        if local.is_local(context.package.directory, container.origin):
+            why = (
+                f"{container.reference} comes from this machine, not from the package or a registry: it may be "
+                "private, and others cannot update it; prefetch needs an option to read it"
+            )
+            fix = f"osc-containers prefetch {local.OPTION}"
+            yield _finding(container, "local-source", why, fix)
 
 
 def _finding(container: Container, check: str, why: str, fix: str = "", *, severity: Severity | None = None) -> Finding:

@@ -10,6 +10,7 @@ from osc_containers.obs import selection, service_file
 from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import PREFETCH, SERVICES
 from osc_containers.oci import platform
+from osc_containers.sources import local
 
 drop_empty, split_lists = service_file.drop_empty, service_file.split_lists
 """Read the values of repeated options in the same way as the services read their parameters."""
@@ -45,6 +46,20 @@ def add_package(parser: argparse.ArgumentParser) -> None:
     """Add the directory of the package as a positional argument."""
     parser.add_argument(
         "directory", nargs="?", type=Path, default=Path(), metavar="DIR", help="package (default: this directory)"
+    )
+
+
+def add_local_sources(parser: argparse.ArgumentParser) -> None:
+    """Add the option for images on this machine.
+
+    It is no parameter of a service: `_service` comes with the package, and only the user may allow this.
+    """
+    parser.add_argument(
+        local.OPTION,
+        dest="allow_local",
+        action="store_true",
+        help="also read images on this machine that are not in the package: in other directories and in the stores of "
+        "container engines",
     )
 
 

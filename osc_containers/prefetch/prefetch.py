@@ -79,7 +79,8 @@ def prefetch(
             # The lock gets its name last: after the archives that it names, and after the removal of those that only
             # the old lock names. A run that is killed in between leaves nothing behind that the next one cannot find.
             _prune(package, old, new, output)
-        _report(old, pinned)
+        access = {job.reference: context.describe_access(job.resolved.location, job.reference) for job in jobs}
+        _report(old, pinned, access)
     return new
 
 
@@ -133,16 +134,20 @@ def _is_taken(path: Path) -> bool:
     return False
 
 
-def _report(old: Lock, new: Lock) -> None:
+def _report(old: Lock, new: Lock, access: Mapping[Reference, str]) -> None:
+    """Report each image. `access` says of some that they may be private: the package must not get them unnoticed."""
     for reference, arch, entry in new.images():
         before = old.image_for(reference, arch)
         digest = entry.image.manifest.digest
+        addition = f", {access[reference]}" if access.get(reference) else ""
         if before is None:
-            logger.info("%s (%s): pinned to %s, %s", reference, arch, digest, human.size(entry.archive.size))
+            size = human.size(entry.archive.size)
+            logger.info("%s (%s): pinned to %s, %s%s", reference, arch, digest, size, addition)
         elif before.image.manifest != entry.image.manifest:
-            logger.info("%s (%s): moved from %s to %s", reference, arch, before.image.manifest.digest, digest)
+            old_digest = before.image.manifest.digest
+            logger.info("%s (%s): moved from %s to %s%s", reference, arch, old_digest, digest, addition)
         else:
-            logger.info("%s (%s): unchanged, %s", reference, arch, digest)
+            logger.info("%s (%s): unchanged, %s%s", reference, arch, digest, addition)
 
 
 def _prune(package: Package, old: Lock, new: Lock, output: Output) -> None:

@@ -129,6 +129,10 @@ class Registry:
             raise _refusal(response, where)
         return response
 
+    def used_login(self, repository: str) -> bool:
+        """Tell whether a login of the user was sent for a repository."""
+        return self._tokens.used_login(repository)
+
     def cancel(self) -> None:
         """Interrupt every request, except that a connection which is being opened is waited for."""
         self._cancelled.set()

@@ -25,6 +25,7 @@ class _Access:
         self.challenge: Challenge | None = None
         self.token: Token | None = None
         self.expires = 0.0
+        self.used_login = False
 
 
 class Tokens:
@@ -61,7 +62,10 @@ class Tokens:
             return None
         if challenge.scheme == "basic":
             login = self._login(repository)
-            return login.basic if login and not login.identity_token else None
+            if login is None or login.identity_token:
+                return None
+            access.used_login = True
+            return login.basic
         with access.lock:
             # The lifetime counts from the request, before which the server cannot have issued the token.
             if access.token is None or time.monotonic() >= access.expires:
@@ -97,6 +101,10 @@ class Tokens:
             problem = f"it does not exist, or requires a login: use {commands}"
         return Failure(f"{refusal}; {problem}", is_final=True)
 
+    def used_login(self, repository: str) -> bool:
+        """Tell whether a login was sent for a repository."""
+        return repository in self._accesses and self._accesses[repository].used_login
+
     def _access(self, repository: str) -> _Access:
         return self._accesses.setdefault(repository, _Access())
 
@@ -106,7 +114,9 @@ class Tokens:
         except ValueError as error:
             raise Failure(f"{self._host}: token server: {error}", is_final=True) from None
         scope = challenges.scope_of(challenge, repository)
-        response = self._fetch(challenges.token_request(challenge, realm, scope, self._login(repository)))
+        login = self._login(repository)
+        self._access(repository).used_login |= login is not None
+        response = self._fetch(challenges.token_request(challenge, realm, scope, login))
         where = f"token server {url_policy.redact(realm)}"
         if retry.is_transient(response.status):
             wait = retry.parse_retry_after(response.headers.get("Retry-After"))

@@ -6,15 +6,19 @@ Compressed tars are not read: their members have no place to be read from.
 import os
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from osc_containers.errors import RegistryError
 from osc_containers.formats import tar
+from osc_containers.sources.local import open_file
 
 _LINK_LIMIT = 8
+
+Opener = Callable[[Path, int], int]
+"""Opens a file with flags of open(2), and returns the descriptor."""
 
 
 class StoredFileStream:
@@ -53,6 +57,7 @@ class StoredFile(NamedTuple):
     path: Path
     offset: int
     size: int
+    opener: Opener = open_file
 
     @contextmanager
     def open(self, start: int = 0, stop: int | None = None) -> Iterator[StoredFileStream]:
@@ -60,7 +65,7 @@ class StoredFile(NamedTuple):
 
         :raises RegistryError: it cannot be read.
         """
-        descriptor = _open(self.path)
+        descriptor = _open(self.path, self.opener)
         try:
             end = self.size if stop is None else stop
             yield StoredFileStream(descriptor, self.offset, start, end, str(self.path))
@@ -94,34 +99,42 @@ class BlobStore(Protocol):
 class Directory:
     """Files below `path`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, opener: Opener = open_file) -> None:
         self.path = path
+        self._opener = opener
 
     def find(self, name: str) -> StoredFile | None:
         """See `BlobStore`; `name` does not come from the directory itself."""
         path = self.path / name
         try:
-            status = path.stat()
+            descriptor = self._opener(path, os.O_PATH)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise RegistryError(f"{path}: {error.strerror}") from None
-        return StoredFile(path=path, offset=0, size=status.st_size) if stat.S_ISREG(status.st_mode) else None
+        try:
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return StoredFile(path=path, offset=0, size=status.st_size, opener=self._opener)
 
 
 class Tar:
     """The members of an uncompressed tar."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, opener: Opener = open_file) -> None:
         """Read the headers of all members.
 
         :raises RegistryError: it is no such tar, or has too many members.
         """
         self.path = path
+        self._opener = opener
         self._pieces: dict[str, StoredFile] = {}
         self._links: dict[str, str] = {}
         try:
-            with os.fdopen(_open(path), "rb") as file:
+            with os.fdopen(_open(path, opener), "rb") as file:
                 for member in tar.members(file):
                     self._add(member)
         except ValueError as error:
@@ -130,7 +143,9 @@ class Tar:
     def _add(self, member: tarfile.TarInfo) -> None:
         name = os.path.normpath(member.name)
         if member.isreg() and not member.sparse:
-            self._pieces[name] = StoredFile(path=self.path, offset=member.offset_data, size=member.size)
+            self._pieces[name] = StoredFile(
+                path=self.path, offset=member.offset_data, size=member.size, opener=self._opener
+            )
         elif member.islnk():
             self._links[name] = os.path.normpath(member.linkname)
         elif member.issym():  # docker saves a layer that occurs twice as a link
@@ -145,9 +160,9 @@ class Tar:
         return None
 
 
-def _open(path: Path) -> int:
+def _open(path: Path, opener: Opener) -> int:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = opener(path, os.O_RDONLY)
     except OSError as error:
         raise RegistryError(f"{path}: {error.strerror}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

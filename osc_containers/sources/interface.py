@@ -63,10 +63,12 @@ class FetchContext(NamedTuple):
     """How to fetch images: `open_source` returns the source for a location, and `cancel` makes all requests fail soon.
 
     `connections` is the number of parallel requests for blobs, to all registries together; large blobs are then split
-    over them. With None, both depend on the latency of the sources.
+    over them. With None, both depend on the latency of the sources. `describe_access` says in a few words why an image
+    that was fetched from a location may be private; empty if it is not.
     """
 
     open_source: Callable[[str], ImageSource]
     cancel: Callable[[], None] = lambda: None
     progress: Progress = NullProgress()
     connections: int | None = None
+    describe_access: Callable[[str, Reference], str] = lambda location, reference: ""

@@ -88,6 +88,10 @@ class RegistryImages:
             endpoints = (endpoints[-1], *endpoints[:-1])
         return Download(endpoints, blob, start, stop, str(reference))
 
+    def hosts_with_login(self, reference: Reference) -> tuple[str, ...]:
+        """Return the registries and mirrors that were sent a login of the user for this image."""
+        return self._registries.hosts_with_login(reference)
+
     def cancel(self) -> None:
         """Interrupt every request, those in progress and those to come."""
         self._registries.cancel()
@@ -168,6 +172,22 @@ class _Registries:
         # There may be a thousand images; only the first of them waits for a mirror that is down.
         return (*(endpoint for endpoint in endpoints[:-1] if not endpoint[0].is_down), endpoints[-1])
 
+    def hosts_with_login(self, reference: Reference) -> tuple[str, ...]:
+        """See `RegistryImages`."""
+        with self._lock:
+            if not self._open:  # nothing was requested, so the configuration need not be read
+                return ()
+            endpoints = self._configuration.endpoints(reference, by_digest=True)
+            endpoints += self._configuration.endpoints(reference, by_digest=False)
+            opened = ((endpoint, self._open.get(_key(endpoint))) for endpoint in endpoints)
+            return tuple(
+                dict.fromkeys(
+                    endpoint.host
+                    for endpoint, registry in opened
+                    if registry and registry.used_login(endpoint.repository)
+                )
+            )
+
     def cancel(self) -> None:
         with self._lock:
             for registry in self._open.values():
@@ -178,7 +198,7 @@ class _Registries:
             registry.close()
 
     def _registry(self, endpoint: PullEndpoint) -> Registry:
-        key = (endpoint.host, endpoint.insecure, endpoint.is_mirror)
+        key = _key(endpoint)
         if key not in self._open:
             self._open[key] = Registry(
                 endpoint.host,
@@ -200,6 +220,11 @@ class _Registries:
                 self._system_context() if is_default else certs_d.context_for(directory, insecure=endpoint.insecure)
             )
         return self._contexts[key]
+
+
+def _key(endpoint: PullEndpoint) -> tuple[str, bool, bool]:
+    """Return what distinguishes the clients of registries."""
+    return (endpoint.host, endpoint.insecure, endpoint.is_mirror)
 
 
 def _first(endpoints: Iterable[_Endpoint], ask: Callable[[Registry, str], _Answer]) -> _Answer:

@@ -80,7 +80,7 @@ def test_a_thousand_images_take_no_more_memory_than_one_may(tmp_path: Path) -> N
     )
     script = (
         "import sys; from tests.support import large\n"
-        "sys.exit(not large.run(sys.argv[1], ('prefetch', '-q', '--arch=x86_64')))\n"
+        "sys.exit(not large.run(sys.argv[1], ('prefetch', '-q', '--arch=x86_64', '--allow-local-sources')))\n"
     )
     command = [sys.executable, "-c", script, str(package)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

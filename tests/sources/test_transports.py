@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from osc_containers.errors import RegistryError
+from osc_containers.errors import DescriptionError, RegistryError
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Index, Manifest
 from osc_containers.oci.reference import Reference
@@ -77,7 +77,8 @@ def test_layouts_give_the_bytes_that_are_in_them(tmp_path: Path, sources: Source
 
 def test_an_absolute_path_is_one(tmp_path: Path) -> None:
     images.write_layout(IMAGE, tmp_path / "layout", "1.0")
-    with Sources(Path("/nowhere")) as sources:
+    (tmp_path / "package").mkdir()
+    with Sources(tmp_path / "package", allow_local=True) as sources:
         assert sources.open(f"oci:{tmp_path}/layout").resolve(REFERENCE) == IMAGE.digest
 
 
@@ -344,16 +345,85 @@ def test_reads_what_podman_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     run("skopeo", "copy", f"oci:{tmp_path}/layout:1.0", "containers-storage:localhost/app:1.0")
     found = []
     for _ in range(2):
-        with Sources(tmp_path) as sources:
+        with Sources(tmp_path, allow_local=True) as sources:
             found.append(read_all(sources.open("containers-storage:localhost/app:1.0")))
         assert list((tmp_path / "scratch").iterdir()) == []
     assert found[0] == found[1]
     assert json.loads(found[0][1])["rootfs"] == json.loads(IMAGE.blobs[0])["rootfs"]
-    with Sources(tmp_path) as sources, pytest.raises(RegistryError, match=r"skopeo cannot copy it: .*nothing"):
+    with (
+        Sources(tmp_path, allow_local=True) as sources,
+        pytest.raises(RegistryError, match=r"skopeo cannot copy it: .*nothing"),
+    ):
         sources.open("containers-storage:localhost/nothing:1.0")
 
 
 def test_without_skopeo_an_engine_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with Sources(tmp_path) as sources, pytest.raises(RegistryError, match="skopeo: not installed, but needed for"):
+    with (
+        Sources(tmp_path, allow_local=True) as sources,
+        pytest.raises(RegistryError, match="skopeo: not installed, but needed for"),
+    ):
         sources.open("docker-daemon:localhost/app:1.0")
+
+
+# What is outside of the package
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """Give a package with a layout beside it, and links to it in the package."""
+    images.write_layout(IMAGE, tmp_path / "outside/app", "1.0")
+    pack(tmp_path / "outside/app", tmp_path / "outside/app.tar")
+    package = tmp_path / "package"
+    shutil.copytree(tmp_path / "outside/app", package / "inside/app")
+    (package / "inside/link").symlink_to("../inside/./app")
+    (package / "absolute").symlink_to(package / "inside/app")
+    (package / "linked").symlink_to("../outside/app")
+    (package / "chain").symlink_to("linked")
+    (package / "app.tar").symlink_to(tmp_path / "outside/app.tar")
+    for name, replaced in (("blobs", "blobs"), ("index", "index.json"), ("each", f"blobs/sha256/{IMAGE.digest.hex}")):
+        directory = package / f"linked {name}"
+        shutil.copytree(package / "inside/app", directory)
+        path = directory / replaced
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        path.symlink_to(tmp_path / "outside/app" / replaced)
+    return package
+
+
+OUTSIDE = [
+    *("oci:{}/outside/app", "oci:../outside/app", "oci:inside/../../outside/app", "oci:linked", "oci:chain"),
+    *("oci:absolute", "oci:linked blobs", "oci:linked index", "oci:linked each"),
+    *("oci-archive:../outside/app.tar", "oci-archive:app.tar", "oci:/proc/self/root{}/outside/app"),
+]
+
+
+@pytest.mark.parametrize("place", OUTSIDE)
+def test_place_outside_of_the_package_needs_the_option(tmp_path: Path, package: Path, place: str) -> None:
+    place = place.format(tmp_path)
+    with Sources(package) as sources, pytest.raises(DescriptionError, match=r"prefetch --allow-local-sources$"):
+        read_all(sources.open(place))
+    assert sources.describe_access(place, REFERENCE) == ""
+
+
+@pytest.mark.parametrize("place", [place for place in OUTSIDE if "/../" not in place])
+def test_place_outside_of_the_package_is_reported(tmp_path: Path, package: Path, place: str) -> None:
+    place = place.format(tmp_path)
+    with Sources(package, allow_local=True) as sources:
+        assert read_all(sources.open(place))[0] == IMAGE.raw
+        assert sources.describe_access(place, REFERENCE) == "from this machine"
+
+
+@pytest.mark.parametrize("place", ["oci:inside/app", "oci:inside/link", "oci:inside/link/../app", "oci:{}/inside/app"])
+@pytest.mark.parametrize("allow_local", [False, True])
+def test_place_in_the_package_needs_no_option(package: Path, place: str, allow_local: bool) -> None:
+    place = place.format(package)
+    with Sources(package, allow_local=allow_local) as sources:
+        assert read_all(sources.open(place))[0] == IMAGE.raw
+        assert sources.describe_access(place, REFERENCE) == ""
+
+
+@pytest.mark.parametrize("transport", ["containers-storage", "docker-daemon"])
+def test_store_of_an_engine_needs_the_option(tmp_path: Path, transport: str) -> None:
+    place = f"{transport}:localhost/app:1.0"
+    with Sources(tmp_path) as sources, pytest.raises(DescriptionError, match=r"prefetch --allow-local-sources$"):
+        sources.open(place)

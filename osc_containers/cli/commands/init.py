@@ -19,6 +19,7 @@ from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import INJECT, PREFETCH, SERVICES
 from osc_containers.obs.selection import Request
 from osc_containers.obs.service_file import Entry
+from osc_containers.sources import local
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--description", metavar="FILE", help="the kiwi file that OBS builds, if several have <containers>"
     )
     arguments.add_parameters(parser, ("arch", "inject"))
+    arguments.add_local_sources(parser)
     parser.add_argument("--no-prefetch", action="store_true", help="skip the prefetch, which needs a network")
 
 
@@ -55,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         set_up(package, options.description, arguments.split_lists(options.arch))
     package = Package(options.directory)  # a Package reads its files only once, and they were edited
     try:
-        is_complete = _prefetch_if_needed(package, may_fetch=not options.no_prefetch)
+        is_complete = _prefetch_if_needed(package, may_fetch=not options.no_prefetch, allow_local=options.allow_local)
     except Error:
         logger.warning("the package is set up, but the prefetch failed: run 'osc containers prefetch' again")
         raise
@@ -199,19 +201,29 @@ def _check_options(entries: Sequence[Entry], name: str | None, architectures: Se
         raise DescriptionError(*problems)
 
 
-def _prefetch_if_needed(package: Package, *, may_fetch: bool) -> bool:
+def _prefetch_if_needed(package: Package, *, may_fetch: bool, allow_local: bool) -> bool:
     """Prefetch as the service would, unless lock and archives are complete; return whether they are complete now.
 
     A complete package is left alone, because a prefetch would follow the tags.
     """
     request = selection.of_package(package)
+    for each in selection.image_requests(request):
+        if local.is_local(package.directory, each.location):
+            logger.warning("%s: %s comes from this machine: %s", each.where, each.reference, each.location)
     if _is_complete(package, request):
         logger.info("%s: complete, with all archives; 'osc containers prefetch' updates them", FILE_NAME)
     elif may_fetch:
         entries = package.prefetches
         locked = package.read_lock() is not None and service_file.is_locked(entries)
         bundled = service_file.is_bundled(entries)
-        prefetch_all(package, request, outdir=package.directory, locked=locked, bundled=bundled)
+        prefetch_all(
+            package,
+            request,
+            outdir=package.directory,
+            locked=locked,
+            bundled=bundled,
+            allow_local=allow_local,
+        )
     else:
         return False
     return True

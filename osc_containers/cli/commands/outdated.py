@@ -23,6 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add_parameters(
         parser, ("description", "arch", "profile"), {"arch": "of OBS-ExclusiveArch, else all that are locked"}
     )
+    arguments.add_local_sources(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     # Without arch in _service, the architectures of earlier runs count, as in verify.
     default = selection.default_architectures(selection.of_package(package), lock)
     requests = selection.image_requests(request.with_default_architectures(default))
-    with transports.Sources(package.directory) as sources:
+    with transports.Sources(package.directory, allow_local=options.allow_local) as sources:
         entries = trusted_entries(package, lock, requests)
         current = {each.reference: each for each in resolve(requests, sources.open, entries)}
     updates = diff.find_updates(lock.references, current)

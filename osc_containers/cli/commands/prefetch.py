@@ -3,16 +3,18 @@
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osc_containers.cli import arguments, progress
+from osc_containers.errors import DescriptionError
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import selection, service_file
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import ImageRequest, Request
+from osc_containers.sources import local
 from osc_containers.sources.interface import FetchContext
 from osc_containers.sources.progress import NullProgress, Progress
 
@@ -35,6 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_package(parser)
     arguments.add_parameters(parser)
+    arguments.add_local_sources(parser)
     parser.add_argument("--outdir", type=Path, metavar="DIR", help="where to write files (default: the package)")
     parser.add_argument(
         "--connections",
@@ -69,6 +72,7 @@ def run(options: argparse.Namespace) -> int:
             bundled=options.inject == "source" if options.inject else service_file.is_bundled(entries),
             connections=options.connections,
             watcher=watcher,
+            allow_local=options.allow_local,
         )
     return 0
 
@@ -82,8 +86,12 @@ def prefetch_all(
     bundled: bool,
     connections: int | None = None,
     watcher: Progress | None = None,
+    allow_local: bool = False,
 ) -> None:
-    """Pin and download what is requested, and write it to `outdir`."""
+    """Pin and download what is requested, and write it to `outdir`.
+
+    :raises DescriptionError: an image is on this machine, but not in the package, and `allow_local` is not set.
+    """
     # These imports take time, and a build root has no network libraries. Meanwhile a thread reads the system's
     # certificate authorities, which takes as long.
     from concurrent.futures import ThreadPoolExecutor
@@ -102,15 +110,22 @@ def prefetch_all(
     image_requests = selection.image_requests(request)
     if not image_requests:
         logger.warning("nothing to do: no <containers> for these architectures and profiles")
+    # A locked run reads only the images whose archives are missing.
+    if not allow_local and not locked:
+        _refuse_local(package, image_requests)
     output = BundleFile(_pack_for(request)) if bundled and image_requests else ArchiveFiles()
     with transports.Sources(
-        package.directory, policy=Policy(connections=connections or _MAX_CONNECTIONS), system_context=tls_context.result
+        package.directory,
+        policy=Policy(connections=connections or _MAX_CONNECTIONS),
+        system_context=tls_context.result,
+        allow_local=allow_local,
     ) as sources:
         context = FetchContext(
             open_source=sources.open,
             cancel=sources.cancel,
             connections=connections,
             progress=watcher or NullProgress(),
+            describe_access=sources.describe_access,
         )
         prefetch.prefetch(
             package,
@@ -121,6 +136,18 @@ def prefetch_all(
             output=output,
             all_requests=_all_requests(package, request),
         )
+
+
+def _refuse_local(package: Package, requests: Sequence[ImageRequest]) -> None:
+    """Refuse images on this machine before anything is requested, so that the last message is how to allow them."""
+    problems = [
+        problem
+        for each in requests
+        if local.is_local(package.directory, each.location)
+        for problem in local.refusal(f"{each.where}: {each.location}").problems
+    ]
+    if problems:
+        raise DescriptionError(*problems)
 
 
 def _all_requests(package: Package, request: Request) -> tuple[ImageRequest, ...]:
