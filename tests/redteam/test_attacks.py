@@ -41,9 +41,7 @@ from tests.support.victim import NOBODY, SECRET, Done, Harm, Victim, files_of, m
 
 pytestmark = pytest.mark.integration
 
-OPEN = {
-    "modules_of_the_package_by_pythonpath": "the script that pip makes runs Python without -I",
-}
+OPEN: dict[str, str] = {}
 """Attacks that succeed, and why: how the names of the tests begin, after `test_`; whole names and parameters."""
 
 
