@@ -3,6 +3,7 @@
 import email.utils
 import hashlib
 import logging
+import os
 import ssl
 import sys
 import threading
@@ -39,8 +40,10 @@ BIG = hashlib.shake_256(b"big").digest(3_000_000)
 
 
 @pytest.fixture
-def source() -> Iterator[ImageSource]:
-    with Sources(Path(), policy=PATIENT) as sources:
+def source(tmp_path: Path) -> Iterator[ImageSource]:
+    """Give a source that reads logins from the file of `log_in`."""
+    environ = os.environ | {"REGISTRY_AUTH_FILE": str(tmp_path / "auth.json")}
+    with Sources(Path(), policy=PATIENT, environ=environ) as sources:
         yield sources.open("docker://")
 
 
@@ -743,10 +746,8 @@ def test_a_malformed_token_response_is_reported(
     assert len(message) < 2000
 
 
-def log_in(monkeypatch: pytest.MonkeyPatch, directory: Path, text: str) -> None:
-    file = directory / "auth.json"
-    file.write_text(text)
-    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(file))
+def log_in(directory: Path, text: str) -> None:
+    (directory / "auth.json").write_text(text)
 
 
 @pytest.mark.parametrize("kind", ["basic", "bearer"])
@@ -754,7 +755,6 @@ def test_a_password_is_sent_to_its_registry_alone(
     registry: FaultRegistry,
     elsewhere: FaultRegistry,
     source: ImageSource,
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     kind: str,
@@ -766,7 +766,7 @@ def test_a_password_is_sent_to_its_registry_alone(
     registry.blob_location = f"http://{elsewhere.host}/storage/"
     for content in IMAGE.blobs:
         elsewhere.put_blob(content)
-    log_in(monkeypatch, tmp_path, f'{{"auths": {{"{registry.host}": {{"auth": "bWU6c2VjcmV0"}}}}}}')
+    log_in(tmp_path, f'{{"auths": {{"{registry.host}": {{"auth": "bWU6c2VjcmV0"}}}}}}')
     assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
     assert "Basic" in authorizations(registry)
     assert set(authorizations(elsewhere)) == {""}
@@ -779,13 +779,11 @@ def test_a_password_is_sent_to_its_registry_alone(
         assert "bWU6c2VjcmV0" not in text
 
 
-def test_an_identity_token_is_posted_for_a_token(
-    registry: FaultRegistry, source: ImageSource, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_identity_token_is_posted_for_a_token(registry: FaultRegistry, source: ImageSource, tmp_path: Path) -> None:
     registry.auth = "bearer"
     registry.allows_anonymous = False
     registry.identity_tokens = {"refresh&me"}
-    log_in(monkeypatch, tmp_path, f'{{"auths": {{"{registry.host}": {{"identitytoken": "refresh&me"}}}}}}')
+    log_in(tmp_path, f'{{"auths": {{"{registry.host}": {{"identitytoken": "refresh&me"}}}}}}')
     assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
     assert "refresh" not in "".join(request.target for request in registry.requests)
 
@@ -794,13 +792,12 @@ def test_a_login_is_used_for_its_own_host_only(
     registry: FaultRegistry,
     elsewhere: FaultRegistry,
     source: ImageSource,
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     registry.auth = "bearer"
     registry.realm = elsewhere.realm
     elsewhere.users = {"me": "secret"}
-    log_in(monkeypatch, tmp_path, f'{{"auths": {{"{elsewhere.host}": {{"auth": "bWU6c2VjcmV0"}}}}}}')
+    log_in(tmp_path, f'{{"auths": {{"{elsewhere.host}": {{"auth": "bWU6c2VjcmV0"}}}}}}')
     pull_error(source, registry.push(IMAGE, "team/app:1.0"))
     assert set(authorizations(elsewhere)) == {""}
 
@@ -809,14 +806,14 @@ def test_a_login_is_used_for_its_own_host_only(
 
 
 @pytest.fixture
-def configure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], ImageSource]]:
+def configure(tmp_path: Path) -> Iterator[Callable[[str], ImageSource]]:
     """Give a function that returns a source with a given registries.conf."""
-    with Sources(Path(), policy=PATIENT) as sources:
+    file = tmp_path / "registries.conf"
+    environ = os.environ | {"CONTAINERS_REGISTRIES_CONF": str(file)}
+    with Sources(Path(), policy=PATIENT, environ=environ) as sources:
 
         def write(text: str) -> ImageSource:
-            file = tmp_path / "registries.conf"
             file.write_text(text)
-            monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(file))
             return sources.open("docker://")
 
         yield write
