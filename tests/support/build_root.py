@@ -1,6 +1,7 @@
-"""A build root with python3 and none of our optional dependencies, and obs-build's runservices to run in it."""
+"""A build root with python3 and lxml, which is all that the inject service needs, and obs-build's runservices."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ _MAKE = [
     "--quiet",
     "--mode=root",
     "--variant=extract",
-    "--include=python3,coreutils,dash,gzip,tar",
+    "--include=python3,python3-lxml,coreutils,dash,gzip,tar",
     "bookworm",
 ]
 # $1: the root, $2: installed tree, $3: SOURCES, $4: scratch directory; then the command. /usr is read-only.
@@ -65,7 +66,7 @@ class BuildRoot:
 
 def _make() -> Path:
     """Return the root; the first call creates it."""
-    directory = _BUILD / "build-root"
+    directory = _BUILD / f"build-root-{hashlib.sha256(repr(_MAKE).encode()).hexdigest()[:12]}"
     _BUILD.mkdir(exist_ok=True)
     with (_BUILD / "build-root.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
