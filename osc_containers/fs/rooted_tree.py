@@ -69,9 +69,7 @@ class Tree(NamedTuple):
             if _can_share(source, own=own):
                 try:
                     with atomic.replacement(name, parent) as temporary:
-                        # Not by its path, which may lead to another file by now.
-                        descriptor = f"/proc/self/fd/{source.descriptor}"
-                        os.link(descriptor, temporary, dst_dir_fd=parent, follow_symlinks=True)
+                        _hard_link(source, temporary, parent, own=own)
                 except OSError as error:
                     if error.errno not in _NO_HARD_LINK:
                         raise
@@ -108,6 +106,16 @@ class Tree(NamedTuple):
             root = _open(self.root, None, stack)
             with atomic.naming(f"{self.root}{path}"):
                 yield _open_directory(root, pure.parent, stack), pure.name
+
+
+def _hard_link(source: SourceFile, name: str, directory: int, *, own: bool) -> None:
+    # The path may lead to another file by now, so the link is made from the descriptor. A build root may lack /proc, but
+    # it has no other users.
+    by_descriptor = f"/proc/self/fd/{source.descriptor}"
+    if own or os.path.exists(by_descriptor):
+        os.link(by_descriptor, name, dst_dir_fd=directory, follow_symlinks=True)
+    else:
+        os.link(source.path, name, dst_dir_fd=directory, follow_symlinks=False)
 
 
 def directory_mode(path: str) -> int:
