@@ -109,8 +109,8 @@ class Tree(NamedTuple):
 
 
 def _hard_link(source: SourceFile, name: str, directory: int, *, own: bool) -> None:
-    # The path may lead to another file by now, so the link is made from the descriptor. A build root may lack /proc, but
-    # it has no other users.
+    # The path may lead to another file by now, so the link is made from the descriptor. A build root may lack /proc,
+    # but it has no other users.
     by_descriptor = f"/proc/self/fd/{source.descriptor}"
     if own or os.path.exists(by_descriptor):
         os.link(by_descriptor, name, dst_dir_fd=directory, follow_symlinks=True)
