@@ -39,14 +39,15 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
     file in the cache stays there, and one beside the target is removed.
     """
     with ExitStack() as stack:
-        directory, name, descriptor = _open_cached(target, key, size, stack) or _open_beside(target, stack)
-        is_cached = directory is not None
+        cached = _open_cached(target, key, size, stack)
+        name, descriptor = cached or _open_beside(target, stack)
+        is_cached = cached is not None
         try:
             if not is_cached:
                 with atomic.naming(target):
                     _set_size(descriptor, size)
             yield descriptor
-            with atomic.naming(target):
+            with atomic.naming(target), _cache_directory(is_cached) as directory:
                 if _is_at(name, descriptor, directory):
                     atomic.set_mode(descriptor, 0o644)
                     os.rename(name, target, src_dir_fd=directory)
@@ -63,27 +64,42 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
             raise
 
 
-def _open_cached(target: Path, key: str, size: int, stack: ExitStack) -> tuple[int | None, str, int] | None:
+def _open_cached(target: Path, key: str, size: int, stack: ExitStack) -> tuple[str, int] | None:
     """Open the file in the cache; None if another run uses it, or if anything is wrong there."""
-    with suppress(OSError), ExitStack() as own:
+    with suppress(OSError), ExitStack() as directories:
         directory = _open_cache_for(target)
-        own.callback(os.close, directory)
+        directories.callback(os.close, directory)
         name = f"{key}{_SUFFIX}"
-        descriptor = cache.open_file(name, _OPEN, directory)
-        own.callback(os.close, descriptor)
-        if _try_lock(descriptor, name, directory):
-            _set_size(descriptor, size)
-            stack.push(own.pop_all())
-            return directory, name, descriptor
+        with ExitStack() as own:
+            descriptor = cache.open_file(name, _OPEN, directory)
+            own.callback(os.close, descriptor)
+            if _try_lock(descriptor, name, directory):
+                _set_size(descriptor, size)
+                stack.push(own.pop_all())
+                return name, descriptor
     return None
 
 
-def _open_beside(target: Path, stack: ExitStack) -> tuple[int | None, str, int]:
+@contextmanager
+def _cache_directory(is_cached: bool) -> Iterator[int | None]:
+    """Open the cache again: a descriptor of it for each of a thousand files would be too many."""
+    directory = None
+    if is_cached:
+        with suppress(OSError):
+            directory = cache.open_directory(create=False)
+    try:
+        yield directory
+    finally:
+        if directory is not None:
+            os.close(directory)
+
+
+def _open_beside(target: Path, stack: ExitStack) -> tuple[str, int]:
     name = atomic.temporary_name(target)
     with atomic.naming(target):
         descriptor = os.open(name, _OPEN | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     stack.callback(os.close, descriptor)
-    return None, name, descriptor
+    return name, descriptor
 
 
 def reusable_bytes(target: Path, key: str) -> int:
