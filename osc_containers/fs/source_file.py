@@ -1,4 +1,4 @@
-"""Files that are opened once and then used by their descriptor, so that nobody can exchange them between two uses."""
+"""Files that are opened once and then used by their descriptor, so that they cannot be exchanged between two uses."""
 
 import errno
 import os

@@ -27,7 +27,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 def hold(directory: Path) -> Iterator[bool]:
     """Keep other runs of this user out of a package; yield whether runs of other users are excluded too.
 
-    Where the lock file cannot be created or locked, a warning is logged, and nobody is kept out.
+    Where the lock file cannot be created or locked, a warning is logged, and other runs are not kept out.
 
     :raises Error: another run of this user is in the package; the message names it.
     :raises OSError: the package cannot be opened.
@@ -70,7 +70,7 @@ def _lock_file(name: str, stack: ExitStack) -> str | None:
         except OSError:
             _remove(name, directory)
             raise
-        # Whoever releases the lock removes the file. If that happened since it was opened, a new one is needed.
+        # Releasing the lock removes the file. If that happened since it was opened, a new one is needed.
         try:
             if os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino == status.st_ino:
                 stack.callback(_remove, name, directory)

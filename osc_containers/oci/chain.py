@@ -35,8 +35,8 @@ class Claim(NamedTuple):
 def check(claim: Claim, read: Callable[[Descriptor], bytes]) -> None:
     """Check every link from the reference to the layers; `read` returns the bytes of a document.
 
-    The entry of an index must be the one that a prefetch would select (`select`), so that nobody can put another image
-    of the same index in its place.
+    The entry of an index must be the one that a prefetch would select (`select`), so that another image of
+    the same index cannot take its place.
 
     :raises ValueError: a link does not hold, or a document is malformed or does not match its descriptor.
     """

@@ -90,7 +90,7 @@ def receive(tasks: Sequence[BlobTask], context: FetchContext, observer: BlobObse
         context.cancel()
         raise
     finally:
-        # After Ctrl-C nobody should have to wait for a server that does not answer.
+        # After Ctrl-C, do not wait for a server that does not answer.
         pool.shutdown(wait=not is_interrupted)
 
 

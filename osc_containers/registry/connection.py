@@ -123,7 +123,7 @@ class IncomingResponse(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        # Detached and not made anew: the file object counts as a user of the socket, which must stay open for it.
+        # Detached and not created again: the file object counts as a user of the socket, which must stay open for it.
         self._limits = _LimitedSocketReader(self.fp.detach(), sock)
         self.fp = _PatientReader(self._limits, _BUFFER)
 

@@ -807,7 +807,7 @@ def booted(victim: Victim, package: Path) -> Booted:
 
 
 def test_loader_works(booted: Booted) -> None:
-    """Nobody attacks: the image is loaded, and its archive removed, so that the other tests show something."""
+    """There is no attack: the image is loaded, and its archive removed, so that the other tests show something."""
     done = booted.load(f"mkdir -m 0755 {HERE}; cp root{HERE}/app_1 {HERE}", after=f"ls {HERE}")
     assert "status 0" in done
     assert booted.loaded() == booted.good

@@ -54,7 +54,7 @@ def verify_all(package: Package, names: Sequence[str], architectures: Sequence[s
     default = selection.default_architectures(configured, lock)
     requests = selection.image_requests(request.with_default_architectures(default))
     images = [(each.reference, arch, each.where) for each in requests for arch in each.architectures]
-    # Options can narrow the request. What _service requests besides is in the lock for a good reason.
+    # Options can narrow the request. Other requests of _service are in the lock for a good reason.
     all_requests = (*requests, *selection.image_requests(configured.with_default_architectures(default)))
     # Missing images come last, because a build server shows only the last line.
     problems = (
