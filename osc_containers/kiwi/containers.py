@@ -71,6 +71,7 @@ def containers_of(section: Element, file: str, problems: Problems) -> Iterator[C
         if not section.children:
             raise ValueError("containers: empty, expected a 'container'")
     shared = _Section()
+    # Each attribute has its own block, so that one run reports the problems of all of them.
     with problems.at(file, section):
         shared.source = Source.parse(section.required("source"))
     with problems.at(file, section):
@@ -101,6 +102,7 @@ def _container(section: _Section, element: Element, file: str, problems: Problem
         if section.source is not None:
             path, tag = (element.attributes.get(attribute, "") for attribute in ("path", "tag"))
             image = image_source.interpret(source=section.source, path=path, name=name, tag=tag)
+    # Without an image, a problem was reported, in this element or in its section.
     if image is not None:
         yield Container(
             endpoint=image.endpoint,

@@ -88,13 +88,16 @@ def interpret(*, source: Source, path: str, name: str, tag: str) -> Origin:
     for attribute, value in (("path", path), ("name", name), ("tag", tag)):
         _expect_printable(attribute, value)
     transport, at = source.transport, source.start
+    # kiwi joins name and tag to one text, so a tag may also be at the end of `name`.
     base, version, digest = _split_version(name, tag)
     # kiwi would write the archive of "../x" outside of its directory, and name that of "x/" after the path.
     if base.rpartition("/")[2] in ("", ".") or ".." in base.split("/"):
         raise ValueError(f"name {name[:160]!r}: expected the name of an image")
     suffix = ("" if version is None else f":{version}") + (f"@{digest}" if digest else "")
     if transport in _PATH_TRANSPORTS:
+        # A file has no registry in its name, so the engine gets a name below `localhost`, as podman does for builds.
         joined = posixpath.normpath(f"{at}/{path}/{base}")
+        # In these transports, a colon separates the path from the name of an image in it; it cannot be escaped.
         if ":" in joined:
             raise ValueError(
                 f"source {source.text[:160]!r}: expected a path without ':', got {joined[:160]!r}; "

@@ -112,6 +112,7 @@ def builds(description: Description, arch: str) -> tuple[tuple[str, ...], ...]:
     `_multibuild`. Without that comment, the images are not known; these are one without profiles, and one for each
     profile that has containers.
     """
+    # A profile that is limited to other architectures is not built here, even if a comment names it.
     declared = {profile.name for profile in description.profiles if profiles.is_for(arch, profile.arch)}
     if description.obs_profiles is None:
         used = dict.fromkeys(name for container in description.containers for name in container.profile_names)
@@ -187,6 +188,7 @@ def _root_limit(element: Element) -> Limit | None:
 
 def _limit(element: Element, unit: str, *, is_additive: bool) -> Limit | None:
     bytes_ = _bytes(element.text.strip(BLANKS) + unit)
+    # kiwi leaves this part of the disk without a file system.
     unpartitioned = _bytes(element.attributes.get("unpartitioned", "0") + unit) or 0
     if bytes_ is None:
         return None
@@ -202,10 +204,12 @@ def _bytes(text: str) -> int | None:
 
 def _mounts(element: Element) -> Iterator[str]:
     """Yield the mount points of partitions and volumes with a size of their own (kiwi/xml_state.py, `get_volumes`)."""
+    # Without <partitions>, the loop goes over the children of <type>, none of which is a <partition>.
     for partition in (_child(element, "partitions") or element).children:
         if partition.name == "partition" and "mountpoint" in partition.attributes:
             yield partition.attributes["mountpoint"]
     disk = _child(element, "systemdisk")
+    # On btrfs without LVM, kiwi makes subvolumes, which share the space of the root file system.
     uses_lvm = disk is not None and disk.attributes.get("preferlvm") in ("true", "1")
     if disk is not None and (uses_lvm or element.attributes.get("filesystem") != "btrfs"):
         for volume in disk.children:

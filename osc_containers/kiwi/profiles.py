@@ -34,6 +34,7 @@ class Profile(NamedTuple):
         """
         requires = (child for child in element.children if child.name == "requires")
         name = element.required("name")
+        # An empty name would make the root of the package an overlay directory.
         if not name:
             raise ValueError("profile name '': expected a name; kiwi copies the overlay directory of this name")
         return cls(
@@ -90,6 +91,7 @@ def resolve(declared: Sequence[Profile], arch: str, requested: Collection[str]) 
     if not requested:
         # kiwi ignores what imported profiles require. If a name is declared twice, one `import` is enough.
         return frozenset(p.name for p in declared if p.is_imported and is_for(arch, p.arch))
+    # A loop instead of recursion: profiles may require each other, and a hostile description may have thousands.
     used: set[str] = set()
     pending = [(name, "") for name in requested]
     while pending:

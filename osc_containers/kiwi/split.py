@@ -82,6 +82,7 @@ def apply(splits: Sequence[Split]) -> None:
         atomic.write_atomically(split.included, split.moved, mode)
         logger.info("%s: created with the <containers> of %s", split.included.name, split.description.name)
     for split in splits:
+        # The edited description replaces the old one, so it keeps its mode.
         mode = split.description.stat().st_mode & 0o7777
         atomic.write_atomically(split.description, split.edited, mode)
         logger.info("%s: now includes %s; nothing else changed", split.description.name, split.included.name)
@@ -114,6 +115,7 @@ def detach_containers(described: Description, splits: Sequence[Split] = ()) -> t
     if problems:
         raise DescriptionError(*problems)
     source = XmlText.of(xml)
+    # Only the description itself is edited, so only its own includes have a position in this text.
     own = (include for include in described.includes if not include.is_nested)
     pieces, done = [], 0
     for include, (start, end) in zip(own, xml_editor.spans(xml, "include"), strict=True):
@@ -188,6 +190,7 @@ def _included_text(source: XmlText, root: Element, spans: Sequence[tuple[int, in
 
 
 def _edited_text(source: XmlText, spans: Sequence[tuple[int, int]], name: str) -> str:
+    # The include takes the place of the first section; the lines of the others are removed.
     (start, end), *others = spans
     pieces = [source.text[:start], f'<include from="this://./{name}"/>']
     for span in others:
@@ -201,6 +204,7 @@ def _free_name(described: Description, moved: bytes, descriptions: Sequence[Desc
     """Return the path of the new file; if several descriptions need one, each gets its own."""
     own = f"{described.path.stem}.{FILE_NAME}"
     used = {path for other in descriptions if other is not described for path in other.files[1:]}
+    # A package with one description gets the plain name that the documentation uses.
     path = described.path.parent / (FILE_NAME if alone else own)
     if path in used:
         path = described.path.parent / own
@@ -208,6 +212,7 @@ def _free_name(described: Description, moved: bytes, descriptions: Sequence[Desc
         raise ValueError(f"{path.name[:160]!r} is not a name that can be included; rename the description")
     if path in described.files:
         raise ValueError(f"{path.name} already exists and is included; move this <containers> into it")
+    # An earlier run that was interrupted may have written this file; the same content is no conflict.
     if os.path.lexists(path) and not (path.is_file() and not path.is_symlink() and xml_reader.read(path) == moved):
         raise ValueError(f"{path.name} already exists with other content; rename or remove it")
     return path

@@ -43,6 +43,7 @@ def check(claim: Claim, read: Callable[[Descriptor], bytes]) -> None:
     reference, image = claim.reference, claim.image
     if reference.digest and reference.digest != claim.digest:
         raise ValueError(f"the lock has the digest {claim.digest}, expected {reference.digest} as in the reference")
+    # The first document must be the one that the reference resolved to.
     top = image.indexes[0] if image.indexes else image.manifest
     if (top.digest, top.media_type) != (claim.digest, claim.media_type):
         kind = "index" if image.indexes else "manifest"
@@ -51,6 +52,7 @@ def check(claim: Claim, read: Callable[[Descriptor], bytes]) -> None:
             f"resolved to {claim.digest} of type {claim.media_type[:120]!r}"
         )
     target = platform.of_architecture(claim.arch)
+    # An index may list another index, which may list the manifest.
     for number, descriptor in enumerate(image.indexes):
         document = _parse(descriptor, read, "index")
         if not isinstance(document, Index):

@@ -112,6 +112,7 @@ def _check_registry(registry: str) -> None:
     host, port = match.groups()
     if port and not 1 <= int(port) <= _PORT_LIMIT:
         raise ValueError(f"registry {registry[:160]!r}: got port {port}, expected a number from 1 to {_PORT_LIMIT}")
+    # One message is enough, so only the longest label is checked.
     label = max(host.split("."), key=len)
     if len(label) > _LABEL_LENGTH:
         raise ValueError(

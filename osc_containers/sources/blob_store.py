@@ -1,6 +1,7 @@
-"""Named pieces of data in a directory or in a tar, read where they lie.
+"""Named files in a directory or in an uncompressed tar archive.
 
-Compressed tars are not read: their members have no place to be read from.
+A file is read at the offset where its bytes are, so nothing is unpacked. That is why compressed archives are not
+supported.
 """
 
 import os
@@ -22,7 +23,7 @@ Opener = Callable[[Path, int], int]
 
 
 class StoredFileStream:
-    """A stream of a part of a file (`sources.Stream`)."""
+    """The stream of a range of a file (`interface.Stream`)."""
 
     ignores_range = False
 
@@ -34,9 +35,9 @@ class StoredFileStream:
         self._stop = stop
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill the start of `buffer`; 0 is the end.
+        """Fill the start of `buffer` and return the number of bytes; 0 at the end of the range.
 
-        :raises RegistryError: the file ends before.
+        :raises RegistryError: the file is shorter than expected, or cannot be read.
         """
         wanted = min(len(buffer), self._stop - self._position)
         if not wanted:
@@ -52,7 +53,7 @@ class StoredFileStream:
 
 
 class StoredFile(NamedTuple):
-    """Where the bytes of a name are: `size` of them from `offset` of a file."""
+    """The position of a stored file: `size` bytes of the file `path`, starting at `offset`."""
 
     path: Path
     offset: int
@@ -61,7 +62,7 @@ class StoredFile(NamedTuple):
 
     @contextmanager
     def open(self, start: int = 0, stop: int | None = None) -> Iterator[StoredFileStream]:
-        """Open a part of it.
+        """Open the bytes from `start` to before `stop` (default: the end).
 
         :raises RegistryError: it cannot be read.
         """
@@ -73,7 +74,7 @@ class StoredFile(NamedTuple):
             os.close(descriptor)
 
     def read(self, limit: int) -> bytes:
-        """Return all of it.
+        """Return the whole content.
 
         :raises RegistryError: it is larger than `limit` bytes, or cannot be read.
         """
@@ -88,12 +89,12 @@ class StoredFile(NamedTuple):
 
 
 class BlobStore(Protocol):
-    """A place where pieces have names."""
+    """Files by name."""
 
     path: Path
 
     def find(self, name: str) -> StoredFile | None:
-        """Return the piece called `name`, a relative path; None where there is none."""
+        """Return the file `name`, a relative path, or None if there is none."""
 
 
 class Directory:
@@ -104,9 +105,10 @@ class Directory:
         self._opener = opener
 
     def find(self, name: str) -> StoredFile | None:
-        """See `BlobStore`; `name` does not come from the directory itself."""
+        """See `BlobStore`. The caller builds `name` from a digest, so it cannot lead out of the directory."""
         path = self.path / name
         try:
+            # O_PATH opens nothing: a FIFO does not block, and a device is not touched before its type is known.
             descriptor = self._opener(path, os.O_PATH)
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -122,16 +124,16 @@ class Directory:
 
 
 class Tar:
-    """The members of an uncompressed tar."""
+    """The members of an uncompressed tar archive."""
 
     def __init__(self, path: Path, opener: Opener = open_file) -> None:
         """Read the headers of all members.
 
-        :raises RegistryError: it is no such tar, or has too many members.
+        :raises RegistryError: it is not an uncompressed tar archive, or has too many members.
         """
         self.path = path
         self._opener = opener
-        self._pieces: dict[str, StoredFile] = {}
+        self._files: dict[str, StoredFile] = {}
         self._links: dict[str, str] = {}
         try:
             with os.fdopen(_open(path, opener), "rb") as file:
@@ -143,19 +145,21 @@ class Tar:
     def _add(self, member: tarfile.TarInfo) -> None:
         name = os.path.normpath(member.name)
         if member.isreg() and not member.sparse:
-            self._pieces[name] = StoredFile(
+            self._files[name] = StoredFile(
                 path=self.path, offset=member.offset_data, size=member.size, opener=self._opener
             )
         elif member.islnk():
             self._links[name] = os.path.normpath(member.linkname)
-        elif member.issym():  # docker saves a layer that occurs twice as a link
+        elif member.issym():
+            # `docker save` stores a layer that occurs twice as a symbolic link to the first one.
             self._links[name] = os.path.normpath(Path(name).parent / member.linkname)
 
     def find(self, name: str) -> StoredFile | None:
-        """See `BlobStore`; links are followed within the tar."""
+        """See `BlobStore`; links are followed within the archive."""
+        # Two links may point to each other, so their number is limited.
         for _ in range(_LINK_LIMIT):
-            if name in self._pieces:
-                return self._pieces[name]
+            if name in self._files:
+                return self._files[name]
             name = self._links.get(name, "")
         return None
 

@@ -77,6 +77,7 @@ class DockerArchive:
             raise RegistryError(f"{self._storage.path}: it has no blob {blob.digest}")
         return oci_layout.open_blob(self._files[blob.digest], blob, start, stop)
 
+    # An archive has no digests. They are computed when they are first needed, because that reads all of it.
     @cached_property
     def _digests(self) -> tuple[tuple[Digest, StoredFile], ...]:
         """The digests of the configuration and the layers; each of them is read once."""
@@ -122,7 +123,7 @@ def _choose(document: Fields, name: str) -> Fields:
 
 
 def _layers(image: Fields) -> tuple[str, ...]:
-    """Return the names of the layers, and limit their number before any of them is read for the manifest."""
+    """Return the names of the layers. Their number is limited before any of them is read."""
     names = image.lines("Layers")
     if len(names) > LAYER_COUNT_LIMIT:
         raise ValueError(f"{image.path('Layers')}: got {len(names)} entries, expected at most {LAYER_COUNT_LIMIT}")
@@ -134,6 +135,7 @@ def _descriptor(digest: Digest, file: StoredFile, media_type: str) -> dict[str, 
 
 
 def _layer_type(file: StoredFile) -> str:
+    # The archive does not say how its layers are compressed. Engines look at the first bytes, too.
     buffer = memoryview(bytearray(4))
     with file.open(0, min(file.size, 4)) as stream:
         stream.readinto(buffer)

@@ -1,6 +1,6 @@
 """Images on the packager's machine: which of them are outside of the package, and the option that they need.
 
-A description may name a place outside of the package or an engine's store. An image there may be private, and a
+A description may name a path outside of the package or an engine's store. An image there may be private, and a
 prefetch would add it to the package. So the packager has to allow it, on the command line and not in `_service`, which
 comes with the package.
 """
@@ -23,7 +23,7 @@ def path_of(location: str) -> str:
 
 
 def is_local(package: Path, location: str) -> bool:
-    """Tell whether an image is in an engine's store, or in a place that is outside of the package directory."""
+    """Tell whether an image is in an engine's store, or at a path outside of the package directory."""
     transport = location.partition(":")[0]
     if transport == "docker":
         return False
@@ -34,6 +34,7 @@ def is_local(package: Path, location: str) -> bool:
     except LeadsOutsideError:
         return True
     except OSError:
+        # Whatever is wrong with the path is reported when the image is read.
         pass
     return False
 
@@ -74,5 +75,5 @@ class LocalFiles:
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
-    """Open a file wherever links lead; a FIFO without waiting."""
+    """Open a file and follow links. A FIFO is opened without waiting for its other end."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)

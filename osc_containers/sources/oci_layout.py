@@ -62,6 +62,7 @@ class OciLayout:
 
 def _choose(document: Fields, name: str) -> Descriptor:
     entries = [(_name(item), item) for item in document.members("manifests")]
+    # An image may be listed several times, for example once for each of its names.
     matches = [Descriptor.from_fields(item) for own_name, item in entries if not name or has_name(own_name, name)]
     if len({entry.digest for entry in matches}) == 1:
         return matches[0]
@@ -101,6 +102,7 @@ class DirLayout:
         if top is None:
             raise RegistryError(f"{storage.path}: no manifest.json, expected a directory of `skopeo copy … dir:`")
         self._top = top
+        # The manifest is small, and every other digest is checked against it.
         self._digest = Digest.of(top.read(MANIFEST_LIMIT))
 
     def resolve(self, reference: Reference) -> Digest:
@@ -110,6 +112,7 @@ class DirLayout:
     def manifest(self, reference: Reference, digest: Digest | None = None) -> Manifest | Index:
         """Return the manifest or index of the image, or a manifest that the index lists."""
         digest = digest or self.resolve(reference)
+        # After `skopeo copy --all`, manifest.json is the index, and the manifests that it lists are named by digest.
         file = self._storage.find(f"{_file_name(digest)}.manifest.json") or self._top
         return verified_manifest(file, digest, "")
 

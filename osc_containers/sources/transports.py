@@ -1,7 +1,8 @@
-"""The one place that makes an image source out of the place that a description names.
+"""The factory of image sources: it opens the location that a description names.
 
-`docker://` is a registry; `oci:`, `oci-archive:`, `docker-archive:` and `dir:` are read here; what only an engine can
-read (`containers-storage:`, `docker-daemon:`) is first copied to a scratch directory by the host's skopeo.
+`docker://` is a registry. `oci:`, `oci-archive:`, `docker-archive:` and `dir:` are files, which are read directly. Only
+an engine can read its own store (`containers-storage:`, `docker-daemon:`), so skopeo first copies such an image to a
+temporary directory.
 
 Spec: containers-transports(5).
 """
@@ -34,10 +35,10 @@ _SKOPEO_TIMEOUT = 4 * 3600.0  # seconds; images can have many gigabytes
 
 
 class Sources:
-    """The image sources of one run: what they share (connections, tokens, scratch files) ends with the context.
+    """The image sources of one run. They share connections, tokens and temporary files, which end with the context.
 
-    Relative paths start at `directory`, and no program in it is started. `system_context` is asked for TLS settings
-    when a registry needs the usual ones. Images outside of the package, and in the stores of engines, need
+    Relative paths start at `directory`, and no program in it is started. `system_context` returns the TLS settings of
+    registries without settings of their own. Images outside of the package, and in the stores of engines, need
     `allow_local`. May be used from several threads.
     """
 
@@ -69,43 +70,44 @@ class Sources:
         self._stack.close()
 
     def cancel(self) -> None:
-        """Let what is asked of registries fail soon, from any thread; to be closed is all that is left then."""
+        """Interrupt all requests to registries, from any thread. Afterwards, the sources can only be closed."""
         self._registries.cancel()
 
-    def open(self, place: str) -> ImageSource:
-        """Return the source for a place in the form of containers-transports(5), each once.
+    def open(self, location: str) -> ImageSource:
+        """Return the source for a location in the syntax of containers-transports(5). Each is opened once.
 
-        :raises DescriptionError: the place is outside of the package, and that is not allowed.
-        :raises RegistryError: there is no such transport, or no image at the place.
+        :raises DescriptionError: the location is outside of the package, and that is not allowed.
+        :raises RegistryError: the transport is unknown, or there is no image at the location.
         """
-        if place.startswith("docker://"):
+        if location.startswith("docker://"):
             return self._registries
         with self._lock:
-            if place not in self._opened:
-                self._opened[place] = self._open(place)
-            return self._opened[place]
+            if location not in self._opened:
+                self._opened[location] = self._open(location)
+            return self._opened[location]
 
-    def describe_access(self, place: str, reference: Reference) -> str:
-        """Return whose image was read at a place so far, if it may be a private one; empty if it is public."""
-        if place.startswith("docker://"):
+    def describe_access(self, location: str, reference: Reference) -> str:
+        """Return how an image was accessed that may be private, in a few words; empty if it is public."""
+        if location.startswith("docker://"):
             hosts = self._registries.hosts_with_login(reference)
             return f"with your login for {' and '.join(hosts)}" if hosts else ""
-        files = self._local_files.get(place)
-        was_read = files.left_package if files else place in self._opened
+        files = self._local_files.get(location)
+        was_read = files.left_package if files else location in self._opened
         return "from this machine" if was_read else ""
 
-    def _open(self, place: str) -> ImageSource:
+    def _open(self, location: str) -> ImageSource:
+        # Nearly all descriptions name only registries, so these modules are not imported at the start of the program.
         from osc_containers.sources.blob_store import Directory, Tar
-        from osc_containers.sources.docker_archive import DockerArchive  # nearly all descriptions name registries alone
+        from osc_containers.sources.docker_archive import DockerArchive
         from osc_containers.sources.oci_layout import DirLayout, OciLayout
 
-        transport, _, rest = place.partition(":")
+        transport, _, rest = location.partition(":")
         if transport in local.ENGINES:
             if not self._allow_local:
-                raise local.refusal(place)
-            return DirLayout(Directory(self._copy(place)))
-        files = self._local_files[place] = LocalFiles(self._directory, allowed=self._allow_local)
-        path, version = self._directory / local.path_of(place), rest.partition(":")[2]
+                raise local.refusal(location)
+            return DirLayout(Directory(self._copy(location)))
+        files = self._local_files[location] = LocalFiles(self._directory, allowed=self._allow_local)
+        path, version = self._directory / local.path_of(location), rest.partition(":")[2]
         if transport == "oci":
             return OciLayout(Directory(path, files.open), version)
         if transport == "oci-archive":
@@ -114,25 +116,28 @@ class Sources:
             return DockerArchive(Tar(path, files.open), version)
         if transport == "dir":
             return DirLayout(Directory(path, files.open))
-        raise RegistryError(f"{place[:160]!r}: unknown transport {transport[:40]!r}")
+        raise RegistryError(f"{location[:160]!r}: unknown transport {transport[:40]!r}")
 
-    def _copy(self, place: str) -> Path:
-        """Copy an image out of an engine; `dir:` keeps its manifest and its layers as they are there."""
+    def _copy(self, location: str) -> Path:
+        """Copy an image out of an engine's store, and return its directory.
+
+        The transport `dir:` keeps manifest and layers unchanged; an OCI layout would convert Docker's manifests.
+        """
         parent = self._environ.get("TMPDIR") or _SCRATCH
         scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="osc-containers.", dir=parent)))
         try:
             done = program.run(
                 *("skopeo", "copy", "--quiet"),
-                arguments=[place, "dir:image"],
+                arguments=[location, "dir:image"],
                 environ=self._environ,
                 inherit=_SKOPEO_VARIABLES,
                 directory=scratch,
                 timeout=_SKOPEO_TIMEOUT,
             )
         except NotInstalledError as error:
-            raise RegistryError(f"{error}, but needed for {place[:160]!r}") from None
+            raise RegistryError(f"{error}, but needed for {location[:160]!r}") from None
         except Error as error:
-            raise RegistryError(f"{place[:160]!r}: {error}") from None
+            raise RegistryError(f"{location[:160]!r}: {error}") from None
         if done.status != 0:
-            raise RegistryError(f"{place[:160]!r}: skopeo cannot copy it: {done.reason!r}")
+            raise RegistryError(f"{location[:160]!r}: skopeo cannot copy it: {done.reason!r}")
         return scratch / "image"
