@@ -29,6 +29,9 @@ COMMANDS = {
 }
 """The commands and their summaries."""
 
+_FAILURES = {"check": 3, "diff": 3, "outdated": 3, "verify": 3}
+"""The exit status of a failure, for the commands that end with 1 if they find what they look for."""
+
 
 def console() -> NoReturn:
     """Run the console script, or complete its command line if bash requests that (argcomplete's protocol)."""
@@ -43,7 +46,9 @@ def console() -> NoReturn:
 
 def main(arguments: Sequence[str]) -> int:
     """Run `osc-containers` with arguments and return its exit status."""
-    return process.run("osc-containers", lambda: _run(arguments))
+    # No option of ours comes before the command, so that this is known before the arguments are parsed.
+    failure = _FAILURES.get(next(iter(arguments), ""), 1)
+    return process.run("osc-containers", lambda: _run(arguments), failure=failure)
 
 
 def _run(arguments: Sequence[str]) -> int:

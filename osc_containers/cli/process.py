@@ -1,8 +1,9 @@
 """What the command line and the services share: logging, exit status, and how they end.
 
-Results go to standard output, everything else through logging to standard error. The exit status is 0 for success; 1
-for an error with a message, or for what `check` and `outdated` look for; 2 for wrong usage; 130 for an interrupt
-(SIGINT, SIGTERM, SIGHUP). The last line of a failed run is the message, because a build server shows only that line.
+Results go to standard output, everything else through logging to standard error, where warnings and errors are marked
+as such. The exit status is 0 for success, 1 for an error with a message, 2 for wrong usage, 128 and the number of the
+signal after SIGINT, SIGTERM or SIGHUP. Commands that look for something end with 1 if they find it and with 3 if they
+fail. The last line of a failed run is the message, because a build server shows only that line.
 """
 
 import io
@@ -22,12 +23,25 @@ logger = logging.getLogger(__name__)
 _NO_THREAD = "can't start new thread"
 """Python's message for this; the class of the exception, `RuntimeError`, has other uses."""
 
+_signals: list[int] = []
+"""The signals that have arrived."""
+
+_MARKS = {logging.WARNING: ("warning:", "yellow"), logging.ERROR: ("error:", "red")}
+
 
 class _Printable(logging.Formatter):
-    """Log messages of one line each, with escapes for everything that is not printable."""
+    """Log messages of one line each, with escapes for everything that is not printable; problems are marked."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("%(message)s")
+        self._name = name
 
     def format(self, record: logging.LogRecord) -> str:
-        return terminal.printable(super().format(record))
+        text = terminal.printable(super().format(record))
+        if record.levelno not in _MARKS:
+            return f"{self._name}: {text}"
+        word, style = _MARKS[record.levelno]
+        return f"{self._name}: {terminal.paint(word, style, sys.stderr)} {text}"
 
 
 class _Output(logging.StreamHandler[TextIO]):
@@ -38,16 +52,17 @@ class _Output(logging.StreamHandler[TextIO]):
         super().emit(record)
 
 
-def run(name: str, handler: Callable[[], int]) -> int:
+def run(name: str, handler: Callable[[], int], *, failure: int = 1) -> int:
     """Call `handler`, and turn every error that a user, a registry or a disk can cause into a message.
 
-    `handler` may parse arguments: the exits of `argparse` become a status. An exception that is a bug is not caught.
+    `handler` may parse arguments: the exits of `argparse` become a status. An exception that is a bug is printed with
+    its traceback.
 
-    :return: the exit status; an interrupt ends the process at once.
+    :return: the exit status, which is `failure` after an error; an interrupt ends the process at once.
     """
     _open_streams()
     output = _Output()
-    output.setFormatter(_Printable(f"{name}: %(message)s"))
+    output.setFormatter(_Printable(name))
     logging.basicConfig(handlers=[output], level=logging.INFO, force=True)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup(1) makes programs ignore SIGHUP
@@ -59,8 +74,7 @@ def run(name: str, handler: Callable[[], int]) -> int:
             status = int(end.code or 0)
         _flush_output()
     except Error as error:
-        for problem in error.problems:
-            logger.error("%s", problem)
+        report(error)
     except BrokenPipeError:
         pass  # The reader of a pipe has closed it, as head(1) does. That deserves no message.
     except OSError as error:
@@ -68,19 +82,26 @@ def run(name: str, handler: Callable[[], int]) -> int:
     except ImportError as error:
         logger.error("%s; install what the README of osc-containers lists, for %s", error, sys.executable)
     except KeyboardInterrupt:
-        logger.error("interrupted")
-        exit_fast(130)
+        logger.info("interrupted")
+        exit_fast(128 + (_signals[0] if _signals else signal.SIGINT))
     except MemoryError:
         logger.error("out of memory; raise the limit (ulimit -v)")
-    except RuntimeError as error:
-        if str(error) != _NO_THREAD:
-            raise
-        logger.error("cannot start a thread; raise the limit on processes (ulimit -u) or memory (ulimit -v)")
-        exit_fast(1)  # Threads that did start may wait for the missing one, and Python would wait for them.
+    except Exception as error:
+        if type(error) is RuntimeError and str(error) == _NO_THREAD:
+            logger.error("cannot start a thread; raise the limit on processes (ulimit -u) or memory (ulimit -v)")
+            exit_fast(failure)  # Threads that did start may wait for the missing one, and Python would wait for them.
+        # Python's own status for this is 1, which is something else for commands with a status for failures.
+        sys.excepthook(type(error), error, error.__traceback__)
     else:
         return status
     _discard_output()
-    return 1
+    return failure
+
+
+def report(error: Error) -> None:
+    """Log each problem of an error."""
+    for problem in error.problems:
+        logger.error("%s", problem)
 
 
 def _open_streams() -> None:
@@ -125,4 +146,5 @@ def exit_fast(status: int) -> NoReturn:
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     """End by an exception, so that temporary files are removed."""
+    _signals.append(number)
     raise KeyboardInterrupt

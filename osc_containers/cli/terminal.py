@@ -2,16 +2,17 @@
 
 import os
 import sys
+from typing import TextIO
 
 _CODES = {"bold": 1, "red": 31, "yellow": 33, "cyan": 36}
 
 
-def paint(text: str, style: str) -> str:
-    """Return a text in a style if standard output is a terminal and neither `NO_COLOR` nor `TERM` forbids colours.
+def paint(text: str, style: str, stream: TextIO | None = None) -> str:
+    """Return a text in a style if a stream is a terminal and neither `NO_COLOR` nor `TERM` forbids colours.
 
-    Spec: no-color.org.
+    The stream is standard output by default. Spec: no-color.org.
     """
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    if not (stream or sys.stdout).isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
 

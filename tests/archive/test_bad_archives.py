@@ -170,7 +170,7 @@ def test_the_last_line_has_the_problem_and_nothing_changes(
     done = _PROGRAMS[program](installed, package, tmp_path / "root")
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
     assert "Traceback" not in done.stderr
-    assert re.fullmatch(f"{program.split()[0]}: {message}", last_line(done)), last_line(done)
+    assert re.fullmatch(f"{program.split()[0]}: error: {message}", last_line(done)), last_line(done)
     assert snapshot(tmp_path) == before
 
 
@@ -204,7 +204,7 @@ def test_a_root_tree_that_cannot_be_written_is_an_error(
         text=True,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(f"osc-containers: {message}".replace("ROOT", re.escape(str(root))), last_line(done))
+    assert re.fullmatch(f"osc-containers: error: {message}".replace("ROOT", re.escape(str(root))), last_line(done))
     assert snapshot(package) == before
 
 
@@ -228,7 +228,7 @@ exit $status
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(
-        r"osc-containers: ../root: no space left; the archives need \d+ bytes, \d+ are free", last_line(done)
+        r"osc-containers: error: ../root: no space left; the archives need \d+ bytes, \d+ are free", last_line(done)
     )
 
 
@@ -250,7 +250,7 @@ exit $status
     command = [str(IN_BUILD_ROOT), "sh", "-ec", script, "sh", str(sources), str(package), service]
     done = subprocess.run(command, env=_BUILD, capture_output=True, text=True)
     assert done.returncode == 1
-    assert re.fullmatch(r"kiwi_containers_inject: \S*root/usr/\S+: No space left on device", last_line(done))
+    assert re.fullmatch(r"kiwi_containers_inject: error: \S*root/usr/\S+: No space left on device", last_line(done))
     assert done.stdout.split() == sorted(path.name for path in package.iterdir())
 
 
@@ -264,5 +264,5 @@ def test_conflicting_files_in_an_overlay_are_left_unchanged(installed: Path, pac
     before = snapshot(package)
     done = _PROGRAMS["kiwi_containers_inject in a build"](installed, package, tmp_path)
     assert done.returncode == 1
-    assert re.fullmatch(r"kiwi_containers_inject: \S*root/var/tmp/\S+: Not a directory", last_line(done))
+    assert re.fullmatch(r"kiwi_containers_inject: error: \S*root/var/tmp/\S+: Not a directory", last_line(done))
     assert snapshot(package) == before

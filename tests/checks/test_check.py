@@ -579,7 +579,7 @@ def test_too_many_elements_are_an_error(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "containers.xml").write_text(CONTAINERS.replace("</image>", f"<packages>{many}</packages></image>"))
     (tmp_path / "_service").unlink()
     assert main(["init", "--inject", "source", "--no-prefetch", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == "osc-containers: containers.xml:5: more than 100000 elements\n"
+    assert capsys.readouterr().err == "osc-containers: error: containers.xml:5: more than 100000 elements\n"
 
 
 def test_oversized_service_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -591,7 +591,7 @@ def test_oversized_service_file_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert (status, output) == (1, "_service: error: has more than 4194304 bytes, too many for such a file\n")
     for inject in ("buildtime", "source"):
         assert main(["init", "--inject", inject, "--no-prefetch", str(tmp_path)]) == 1
-        assert capsys.readouterr().err.startswith("osc-containers: _service: has more than 4194304 bytes")
+        assert capsys.readouterr().err.startswith("osc-containers: error: _service: has more than 4194304 bytes")
 
 
 @pytest.mark.parametrize("command", ["check", "prefetch", "init --no-prefetch --inject source"])

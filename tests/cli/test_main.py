@@ -168,7 +168,7 @@ def test_inject_without_containers_warns(installed: Path, tmp_path: Path) -> Non
     section = packages.section("registry.example.com", 'name="app"', profiles="big")
     package = packages.write(tmp_path / "package", section)
     done = run(installed, "inject", f"--root={tmp_path / 'root'}", "--arch=x86_64", package=package)
-    message = "osc-containers: nothing to do: no <containers> for this architecture and these profiles\n"
+    message = "osc-containers: warning: nothing to do: no <containers> for this architecture and these profiles\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, "", message)
     assert not list((tmp_path / "root").iterdir())
 
@@ -178,7 +178,7 @@ def test_unwritable_output_is_an_error(installed: Path, package: Path) -> None:
         done = subprocess.run(
             [installed / "bin/osc-containers", "list"], cwd=package, stdout=full, stderr=subprocess.PIPE, text=True
         )
-    assert (done.returncode, done.stderr) == (1, "osc-containers: standard output: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "osc-containers: error: standard output: No space left on device\n")
 
 
 @pytest.mark.parametrize(
@@ -192,11 +192,11 @@ def test_unwritable_output_is_an_error(installed: Path, package: Path) -> None:
         (["prefetch", "--connections=0"], 2, "argument --connections: got '0', expected a number from 1 to 64"),
         (["prefetch", "--connections=²"], 2, "argument --connections: got '²', expected a number from 1 to 64"),
         (["list", "--foo"], 2, "osc-containers list: error: unrecognized arguments: --foo"),
-        (["diff", "containers.xml"], 1, "column 1 (char 0); expected a lock file"),
+        (["diff", "containers.xml"], 3, "column 1 (char 0); expected a lock file"),
         (["list", "nothing.kiwi"], 1, "nothing.kiwi: No such file or directory"),
         (["list", "--arch=pdp11"], 1, "unknown architecture 'pdp11'"),
         (["list", "--profile=huge"], 1, "profile 'huge' is not declared"),
-        (["verify", "/nowhere"], 1, "/nowhere"),
+        (["verify", "/nowhere"], 3, "/nowhere"),
         (["inject", "--root=/nowhere", "--arch=s390x"], 1, "for s390x is not in the lock"),
     ],
 )
@@ -212,8 +212,8 @@ def test_exit_status_and_last_line(
 @pytest.mark.parametrize(
     ("work", "message"),
     [
-        ("bytearray(1 << 60)", "p: out of memory; raise the limit"),
-        ("resource.setrlimit(resource.RLIMIT_AS, (1, -1)), Thread().start()", "p: cannot start a thread; raise"),
+        ("bytearray(1 << 60)", "p: error: out of memory; raise the limit"),
+        ("resource.setrlimit(resource.RLIMIT_AS, (1, -1)), Thread().start()", "p: error: cannot start a thread; raise"),
     ],
 )
 def test_low_resource_limit_is_an_error(work: str, message: str) -> None:
@@ -272,7 +272,7 @@ def test_interrupt_ends_prefetch_at_once(
             time.sleep(0.2)
             process.send_signal(number)
             _, output = process.communicate(timeout=Policy().read_timeout / 2)
-    assert (process.returncode, output) == (130, "osc-containers: interrupted\n")
+    assert (process.returncode, output) == (128 + number, "osc-containers: interrupted\n")
     assert snapshot(package) == before
 
 

@@ -246,7 +246,7 @@ def test_existing_file_is_not_replaced(build: BuildRoot, package: Path, name: st
     before = contents(package)[name]
     done = build.run_services()
     assert done.returncode != 0
-    message = f"kiwi_containers_inject: {name}: already exists with different content; rename or remove it\n"
+    message = f"kiwi_containers_inject: error: {name}: already exists with different content; rename or remove it\n"
     assert message in done.stderr
     assert contents(package)[name] == before
 
@@ -288,7 +288,7 @@ def test_file_in_a_root_tar_is_not_replaced(build: BuildRoot, package: Path, tmp
     before = snapshot(package)
     done = build.run_services()
     assert done.returncode != 0
-    assert f"kiwi_containers_inject: root/{name}: already exists with different content" in done.stderr
+    assert f"kiwi_containers_inject: error: root/{name}: already exists with different content" in done.stderr
     assert snapshot(package) == before
 
 
@@ -302,7 +302,7 @@ def test_overlay_that_is_not_a_directory_is_refused(
     done = build.run_services()
     assert done.returncode != 0
     assert done.stdout == ""
-    assert f"kiwi_containers_inject: {name}: got a file or symlink, expected an overlay directory" in done.stderr
+    assert f"kiwi_containers_inject: error: {name}: got a file or symlink, expected an overlay directory" in done.stderr
     assert snapshot(package) == before
 
 
@@ -339,7 +339,7 @@ def test_build_fails_for_an_arch_that_is_not_prefetched(
     before = snapshot(package)
     done = build.run_services(arch)
     assert done.returncode != 0
-    assert re.search(f"^kiwi_containers_inject: {message}$", done.stderr, re.MULTILINE), done.stderr
+    assert re.search(f"^kiwi_containers_inject: error: {message}$", done.stderr, re.MULTILINE), done.stderr
     assert "Traceback" not in done.stderr
     assert snapshot(package) == before
 

@@ -179,7 +179,7 @@ def test_a_split_that_would_lose_something_is_refused(
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     assert main(["split", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == f"osc-containers: {expected}\n"
+    assert capsys.readouterr().err == f"osc-containers: error: {expected}\n"
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
 
 

@@ -215,7 +215,7 @@ def check(case: Case, done: service_program.Done, message: str) -> None:
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
     assert "Traceback" not in done.stderr
     pattern = message.replace("HOST", re.escape(case.registry.host))
-    assert re.fullmatch(f"kiwi_containers: {pattern}", last_line(done)), last_line(done)
+    assert re.fullmatch(f"kiwi_containers: error: {pattern}", last_line(done)), last_line(done)
 
 
 @pytest.mark.parametrize(("spoil", "message"), _CASES, ids=lambda value: getattr(value, "__name__", ""))

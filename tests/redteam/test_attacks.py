@@ -1503,7 +1503,8 @@ def test_names_in_a_description(victim: Victim, attribute: str) -> None:
             path.write_bytes(b'<image schemaversion="8.0" name="x">\n' + b"\n".join(lines) + b"\n</image>")
             done = victim.run("list")
             wrong = {
-                int(number) for number in re.findall(r"^osc-containers: a\.kiwi:(\d+): ", done.output, re.MULTILINE)
+                int(number)
+                for number in re.findall(r"^osc-containers: error: a\.kiwi:(\d+): ", done.output, re.MULTILINE)
             }
             if not wrong:
                 break

@@ -24,7 +24,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.describe(
         parser,
         "Each finding has a location, a reason, and the line to add or change. Nothing is written, and no network is "
-        "needed. The exit status is 1 if there is an error (with --strict, also for a warning), else 0.",
+        "needed. The exit status is 0 if the package has no error (with --strict, also no warning), 1 if it has, 2 for "
+        "wrong usage, 3 if the check failed.",
         "  osc-containers check\n  osc-containers check --format json | jq '.[] | select(.severity == \"error\")'",
     )
     arguments.add_package(parser)

@@ -17,7 +17,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.describe(
         parser,
         "The lock of the package is compared with the committed one, with that of another revision (of git, or of OBS "
-        "by means of 'osc cat'), or with another file.",
+        "by means of 'osc cat'), or with another file. The exit status is 0 if the locks are equal, 1 if they differ, "
+        "2 for wrong usage, 3 if they cannot be compared.",
         "  osc-containers diff                       # what will be committed\n"
         "  osc-containers diff 7                     # since revision 7 on OBS\n"
         "  osc-containers diff --format changes      # lines for 'osc vc'",
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         print(changelog.as_changes(changes))
     elif changes:
         print(terminal.paint_head(changelog.as_text(changes)))
-    return 0
+    return 1 if changes else 0
 
 
 def _read_old(directory: Path, name: str | None) -> Lock:

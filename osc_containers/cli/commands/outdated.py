@@ -14,9 +14,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     arguments.describe(
         parser,
-        "Only manifests and configurations are downloaded, and nothing is written. The exit status is 1 if a tag "
-        "points to a different image, or to one that is not locked yet; else 0.",
-        "  osc-containers outdated || osc service manualrun",
+        "Only manifests and configurations are downloaded, and nothing is written. The exit status is 0 if all images "
+        "are up to date, 1 if a tag points to a different image or to one that is not locked yet, 2 for wrong usage, "
+        "3 if that could not be found out.",
+        "  osc-containers outdated\n  if [ $? = 1 ]; then osc service manualrun; fi",
     )
     arguments.add_package(parser)
     arguments.add_format(parser, "table", "json")

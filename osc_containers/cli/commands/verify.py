@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from osc_containers.archive import verify
-from osc_containers.cli import arguments
+from osc_containers.cli import arguments, process
 from osc_containers.errors import LockError, VerificationError
 from osc_containers.formats import human
 from osc_containers.inject import bundle
@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.describe(
         parser,
         "Every byte of every archive is compared with what containers.lock pins. The exit status is 0 if everything "
-        "matches, else 1.",
+        "matches, 1 if something does not, 2 for wrong usage, 3 if that could not be found out.",
         "  osc-containers verify\n  osc-containers verify --arch x86_64 ~/obs/home:ann/appliance",
     )
     arguments.add_package(parser)
@@ -31,12 +31,17 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Verify the package."""
-    count = verify_all(
-        Package(options.directory),
-        arguments.drop_empty(options.description),
-        arguments.split_lists(options.arch),
-        arguments.drop_empty(options.profile),
-    )
+    try:
+        count = verify_all(
+            Package(options.directory),
+            arguments.drop_empty(options.description),
+            arguments.split_lists(options.arch),
+            arguments.drop_empty(options.profile),
+        )
+    except (LockError, VerificationError) as error:
+        # That is what the command looks for. Other errors are failures.
+        process.report(error)
+        return 1
     print(f"{human.count(count, 'archive')} verified: all match containers.lock and the description")
     return 0
 

@@ -62,8 +62,10 @@ def package(tmp_path: Path) -> Path:
 
 
 def run_diff(package: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(["diff", "--directory", str(package), *arguments]) == 0
-    return capsys.readouterr().out
+    status = main(["diff", "--directory", str(package), *arguments])
+    text = capsys.readouterr().out
+    assert status == (1 if text else 0)
+    return text
 
 
 def test_diff_with_a_file(package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,9 +120,9 @@ def test_diff_reports_the_error_of_git(package: Path, capsys: pytest.CaptureFixt
     git(package, "init")
     for path in (package, package / ".git"):
         os.chown(path, 65534, 65534)
-    assert main(["diff", "--directory", str(package)]) == 1
+    assert main(["diff", "--directory", str(package)]) == 3
     message = capsys.readouterr().err
-    assert message.startswith("osc-containers: git: fatal: detected dubious ownership in repository at ")
+    assert message.startswith("osc-containers: error: git: fatal: detected dubious ownership in repository at ")
     assert message.count("\n") == 1
     assert "git config --global --add safe.directory" in message
     git(package, "config", "--global", "--add", "safe.directory", str(package))
@@ -143,8 +145,8 @@ def test_diff_with_an_obs_revision_runs_osc(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{outside}:{os.environ['PATH']}")
     assert run_diff(package, capsys, "7") == with_digests(TEXT) + "\n"
-    assert main(["diff", "--directory", str(package), "8"]) == 1
-    assert capsys.readouterr().err.startswith("osc-containers: osc: no: --config=")
+    assert main(["diff", "--directory", str(package), "8"]) == 3
+    assert capsys.readouterr().err.startswith("osc-containers: error: osc: no: --config=")
 
 
 @pytest.mark.parametrize(
@@ -163,5 +165,5 @@ def test_diff_reports_an_unknown_file_or_revision(
         git(package, "init")
     elif system:
         (package / system).mkdir()
-    assert main(["diff", "--directory", str(package), *arguments]) == 1
+    assert main(["diff", "--directory", str(package), *arguments]) == 3
     assert expected in capsys.readouterr().err

@@ -316,7 +316,7 @@ def test_names_may_contain_spaces(tmp_path: Path, capsys: pytest.CaptureFixture[
     ):
         assert main([*command, "--profile", "My Profile", str(tmp_path)]) == 1
         assert capsys.readouterr().err.startswith(
-            ("osc-containers: containers.lock: missing", "osc-containers: containers.lock: not there")
+            ("osc-containers: error: containers.lock: missing", "osc-containers: error: containers.lock: not there")
         )
     assert main(["list", "--format", "json", "--arch", "x86_64", "--profile", "My Profile", str(tmp_path)]) == 0
     assert '"a.b/x:latest"' in capsys.readouterr().out

@@ -1,0 +1,119 @@
+"""How a run ends: its exit status, and how its messages are marked."""
+
+import io
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from osc_containers.cli import process
+from osc_containers.cli.main import main
+from osc_containers.errors import Error
+from osc_containers.lock import lockfile
+from osc_containers.registry.retry import Policy
+from tests.support import packages
+
+SECTION = packages.section("127.0.0.1:1", 'name="app"')
+
+
+def _empty(package: Path) -> None:
+    packages.write(package)
+    (package / "containers.lock").write_text(lockfile.dumps(lockfile.EMPTY))
+
+
+def _with_containers(package: Path) -> None:
+    packages.write(package, SECTION)
+    (package / "containers.lock").write_text(lockfile.dumps(lockfile.EMPTY))
+
+
+def _without_lock(package: Path) -> None:
+    packages.write(package, SECTION)
+
+
+def _not_xml(package: Path) -> None:
+    _with_containers(package)
+    (package / "appliance.kiwi").write_text("<image")
+
+
+def _missing(package: Path) -> None:
+    """Leave nothing there."""
+
+
+@pytest.mark.parametrize(
+    ("command", "make", "status"),
+    [
+        ("check", _with_containers, 1),
+        ("check", _missing, 3),
+        ("check --format=xml", _with_containers, 2),
+        ("verify", _empty, 0),
+        ("verify", _with_containers, 1),
+        ("verify", _without_lock, 1),
+        ("verify", _not_xml, 3),
+        ("verify", _missing, 3),
+        ("outdated", _with_containers, 3),
+        ("outdated", _without_lock, 3),
+        ("outdated --arch=pdp11", _with_containers, 3),
+        ("diff", _with_containers, 3),
+        ("list", _with_containers, 0),
+        ("list", _missing, 1),
+        ("prefetch", _not_xml, 1),
+        ("prefetch --foo", _with_containers, 2),
+    ],
+)
+def test_exit_status_tells_findings_from_failures(
+    command: str, make: Callable[[Path], object], status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "package"
+    make(package)
+    monkeypatch.setattr(Policy.__new__, "__defaults__", tuple(Policy()._replace(attempts=1)))
+    directory = [f"--directory={package}"] if command == "diff" else [str(package)]
+    assert main([*command.split(), *directory]) == status
+
+
+def _raise(error: BaseException) -> int:
+    raise error
+
+
+def test_bug_ends_with_the_status_of_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert process.run("p", lambda: _raise(KeyError("bug")), failure=3) == 3
+    text = capsys.readouterr().err
+    assert text.startswith("Traceback")
+    assert text.endswith("KeyError: 'bug'\n")
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("variables", "error", "warning"),
+    [
+        ({"TERM": "xterm"}, "\x1b[31merror:\x1b[0m", "\x1b[33mwarning:\x1b[0m"),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, "error:", "warning:"),
+        ({"TERM": "dumb"}, "error:", "warning:"),
+    ],
+)
+def test_warnings_and_errors_are_marked(
+    variables: dict[str, str], error: str, warning: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    output = _Terminal()
+    monkeypatch.setattr(sys, "stderr", output)
+
+    def work() -> int:
+        logging.getLogger("any").info("pinned")
+        logging.getLogger("any").warning("odd")
+        raise Error("a: bad", "b: bad")
+
+    assert process.run("p", work) == 1
+    assert output.getvalue().splitlines() == [
+        "p: pinned",
+        f"p: {warning} odd",
+        f"p: {error} a: bad",
+        f"p: {error} b: bad",
+    ]
