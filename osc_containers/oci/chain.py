@@ -13,11 +13,12 @@ from osc_containers.oci.manifest import (
     Descriptor,
     Index,
     Manifest,
+    candidates,
     created_of,
     parse_document,
     platform_of,
-    select,
 )
+from osc_containers.oci.platform import Platform
 from osc_containers.oci.reference import Reference
 
 
@@ -35,8 +36,8 @@ class Claim(NamedTuple):
 def check(claim: Claim, read: Callable[[Descriptor], bytes]) -> None:
     """Check every link from the reference to the layers; `read` returns the bytes of a document.
 
-    The entry of an index must be the one that a prefetch would select (`select`), so that another image of
-    the same index cannot take its place.
+    The entry of an index must be one that a prefetch would select (`candidates`), so that an image for another platform
+    cannot take its place.
 
     :raises ValueError: a link does not hold, or a document is malformed or does not match its descriptor.
     """
@@ -52,24 +53,30 @@ def check(claim: Claim, read: Callable[[Descriptor], bytes]) -> None:
             f"resolved to {claim.digest} of type {claim.media_type[:120]!r}"
         )
     target = platform.of_architecture(claim.arch)
+    listed: Platform | None = None
     # An index may list another index, which may list the manifest.
     for number, descriptor in enumerate(image.indexes):
         document = _parse(descriptor, read, "index")
         if not isinstance(document, Index):
             raise ValueError("index: got a manifest, expected an index")
         following = (*image.indexes[number + 1 :], image.manifest)[0]
-        entry = select(document, target, "index")
-        if entry.digest != following.digest:
-            raise ValueError(f"index: for {target} it has {entry.digest}, but the lock says {following.digest}")
+        entries = {entry.digest: entry for entry in reversed(candidates(document, target, "index"))}
+        if following.digest not in entries:
+            available = " or ".join(map(str, reversed(entries)))[:400]
+            raise ValueError(f"index: for {target} it has {available}, but the lock says {following.digest}")
+        listed = entries[following.digest].platform
     manifest = _parse(image.manifest, read, "manifest")
     if not isinstance(manifest, Manifest):
         raise ValueError("manifest: got an index, expected the manifest of one image")
     if (manifest.config, manifest.layers) != (image.config, image.layers):
         raise ValueError("manifest: its config and layers differ from those in the lock")
     config = _read(image.config, read, "config")
-    offered = platform_of(config, "config")
-    if platform.rank(target, offered) is None:
-        raise ValueError(f"the image is for {offered}, expected {target} ({claim.arch})")
+    try:
+        platform.check_config(
+            target, platform_of(config, "config"), listed=listed, is_chosen=reference.digest == image.manifest.digest
+        )
+    except ValueError as error:
+        raise ValueError(f"{error}, expected an image for {target} ({claim.arch})") from None
     created = created_of(config, "config")
     if created != claim.created:
         raise ValueError(f"config: it was created {created or 'at no date'}, but the lock says {claim.created!r}")

@@ -7,6 +7,7 @@ Schema 2".
 """
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from osc_containers.formats import strict_json
@@ -225,26 +226,20 @@ def _platform(item: Fields) -> Platform:
     return Platform(item.line("os", ""), item.line("architecture", ""), item.line("variant", ""))
 
 
-def select(index: Index, target: Platform, where: str) -> Descriptor:
-    """Return the entry of `index` that fits the platform `target` best; among equals the first one, as engines do.
+def candidates(index: Index, target: Platform, where: str) -> tuple[Descriptor, ...]:
+    """Return the entries of `index` that fit the platform `target` best, in their order: engines take the first image.
 
-    If none fits, return the first entry that declares no platform, as skopeo does. Its configuration has the platform.
+    If none fits, return those whose platform is unknown and may be `target`. Their configuration has the platform.
 
     :raises ValueError: there is no such entry. The message lists the available platforms.
     """
-    candidates = [entry for entry in index.manifests if not entry.is_attestation]
-    ranked = [
-        (rank, entry)
-        for entry in candidates
-        if entry.platform and (rank := platforms.rank(target, entry.platform)) is not None
-    ]
-    if ranked:
-        return min(ranked, key=lambda pair: pair[0])[1]
-    for entry in candidates:
-        if entry.platform is None and entry.media_type in INDEX_TYPES + MANIFEST_TYPES:
-            return entry
+    entries = [entry for entry in index.manifests if not entry.is_attestation]
+    best = _best([(platforms.rank(target, entry.platform), entry) for entry in entries if entry.platform])
+    unknown = tuple(entry for entry in entries if _may_fit(entry, target))
+    if best or unknown:
+        return best or unknown
     # Entries of the platform "unknown/unknown" are attestations, even if they lack the annotation.
-    others = sorted({str(entry.platform) for entry in candidates if entry.platform and entry.platform.os != "unknown"})
+    others = sorted({str(entry.platform) for entry in entries if entry.platform and entry.platform.os != "unknown"})
     available = ", ".join(others)[:400] or "none"
     if index.skipped_entries:
         available += f", and {len(index.skipped_entries)} unusable ({index.skipped_entries[0][:300]})"
@@ -252,6 +247,19 @@ def select(index: Index, target: Platform, where: str) -> Descriptor:
         f"{where}: no image for {target} (in kiwi: {', '.join(platforms.architectures_of(target))}); available: "
         f"{available}; list the container's architectures in its 'arch' attribute"
     )
+
+
+def _best(ranked: Iterable[tuple[int | None, Descriptor]]) -> tuple[Descriptor, ...]:
+    fitting = [(rank, entry) for rank, entry in ranked if rank is not None]
+    return tuple(entry for rank, entry in fitting if rank == min(rank for rank, _ in fitting))
+
+
+def _may_fit(entry: Descriptor, target: Platform) -> bool:
+    """Tell whether the platform of an entry is unknown, wholly or in part, and may be `target`."""
+    if entry.platform and entry.platform.os and entry.platform.architecture:
+        return False
+    is_document = entry.media_type in INDEX_TYPES + MANIFEST_TYPES
+    return is_document and platforms.may_fit(target, entry.platform or Platform("", ""))
 
 
 def platform_of(config: bytes, where: str) -> Platform:

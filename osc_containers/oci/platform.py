@@ -21,6 +21,13 @@ class Platform(NamedTuple):
     def __str__(self) -> str:
         return "/".join(filter(None, (self.os, self.architecture, self.variant))) or "no platform"
 
+    @property
+    def gap(self) -> str:
+        """What is missing, in words."""
+        if self.os:
+            return "no architecture"
+        return "no operating system" if self.architecture else "no platform"
+
 
 _PLATFORMS = {
     "x86_64": Platform("linux", "amd64"),
@@ -84,3 +91,29 @@ def rank(target: Platform, candidate: Platform) -> int | None:
         return None
     variants = _COMPATIBLE_VARIANTS.get((target.architecture, target.variant), (target.variant,))
     return variants.index(candidate.variant) if candidate.variant in variants else None
+
+
+def may_fit(target: Platform, candidate: Platform) -> bool:
+    """Tell whether an image for `candidate` may run on `target` if the empty parts of `candidate` are unknown."""
+    known = Platform(candidate.os or target.os, candidate.architecture or target.architecture, candidate.variant)
+    return rank(target, known) is not None
+
+
+def check_config(target: Platform, config: Platform, *, listed: Platform | None, is_chosen: bool) -> str:
+    """Check the platform in an image's configuration; return a warning, which is empty if it says what is expected.
+
+    `listed` is the platform in the index that has the image, if it names one: engines believe it. `is_chosen` says that
+    the user named this very image by its digest.
+
+    :raises ValueError: the image is for another platform.
+    """
+    if rank(target, config) is not None:
+        return ""
+    is_listed = listed is not None and rank(target, listed) is not None
+    if may_fit(target, config):
+        return "" if is_listed else f"its config names {config.gap}; taken for {target}, as engines do"
+    if is_listed:
+        return f"its config is for {config}, but its index lists it for {listed}; taken, as engines do"
+    if is_chosen and (target.os, target.architecture) == (config.os, config.architecture):
+        return f"it is for {config}, expected {target}; taken because you named it by its digest"
+    raise ValueError(f"it is for {config} only")

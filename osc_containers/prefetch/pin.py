@@ -3,6 +3,7 @@
 Only manifests, indexes and configurations are downloaded here.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -15,20 +16,27 @@ from osc_containers.obs.selection import ImageRequest
 from osc_containers.oci import platform
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
-from osc_containers.oci.manifest import Descriptor, Index, Manifest, created_of, platform_of, select
+from osc_containers.oci.manifest import Descriptor, Index, Manifest, candidates, created_of, platform_of
+from osc_containers.oci.platform import Platform
 from osc_containers.oci.reference import Reference
 from osc_containers.sources.interface import ATTEMPTS, ImageSource
+
+logger = logging.getLogger(__name__)
 
 _INDEX_DEPTH = 3
 _PARALLEL_REQUESTS = 4
 
 
 class PinnedImage(NamedTuple):
-    """The image of a reference for one architecture; `documents` may have the bytes of its documents."""
+    """The image of a reference for one architecture; `documents` may have the bytes of its documents.
+
+    `warning` says what is unusual about the image, and is empty if nothing is.
+    """
 
     image: Image
     created: str
     documents: Mapping[Digest, bytes]
+    warning: str = ""
 
 
 class ResolvedReference(NamedTuple):
@@ -68,6 +76,10 @@ def resolve(
     if errors:
         kind = type(errors[0][1])
         raise kind(*(f"{where}: {problem}" for where, error in errors for problem in error.problems))
+    for each in resolved:
+        for arch, pinned in each.images.items():
+            if pinned.warning:
+                logger.warning("%s (%s): %s", each.reference, arch, pinned.warning)
     return tuple(resolved)
 
 
@@ -146,16 +158,20 @@ def _from_lock(request: ImageRequest, entry: LockedReference) -> ResolvedReferen
 def _pin_image(reference: Reference, document: Manifest | Index, arch: str, source: ImageSource) -> PinnedImage:
     target = platform.of_architecture(arch)
     indexes: list[Index] = []
+    listed: Platform | None = None
     while isinstance(document, Index):
         # An index may list other indexes (image-spec, image-index.md), as deep as its author likes.
         if len(indexes) == _INDEX_DEPTH:
             raise ValueError(f"{reference}: got an index inside {_INDEX_DEPTH} others, expected a manifest")
         indexes.append(document)
-        document = source.manifest(reference, select(document, target, str(reference)).digest)
+        entry = candidates(document, target, str(reference))[0]
+        document, listed = source.manifest(reference, entry.digest), entry.platform
     config = read_blob(source, reference, document.config)
     offered = platform_of(config, f"{reference}: config")
-    if platform.rank(target, offered) is None:
-        raise ValueError(f"{reference}: no image for {target} ({arch}); it is for {offered} only")
+    try:
+        warning = platform.check_config(target, offered, listed=listed, is_chosen=reference.digest == document.digest)
+    except ValueError as error:
+        raise ValueError(f"{reference}: no image for {target} ({arch}); {error}") from None
     return PinnedImage(
         image=Image.from_documents(document, indexes),
         created=created_of(config, f"{reference}: config"),
@@ -164,6 +180,7 @@ def _pin_image(reference: Reference, document: Manifest | Index, arch: str, sour
             document.digest: document.raw,
             document.config.digest: config,
         },
+        warning=warning,
     )
 
 

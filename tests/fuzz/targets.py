@@ -25,7 +25,7 @@ from osc_containers.lock.lockfile import ArchiveFile, LockedImage, LockedReferen
 from osc_containers.obs import service_file
 from osc_containers.obs.package import Package
 from osc_containers.oci.image import Image
-from osc_containers.oci.manifest import Descriptor, Manifest, created_of, parse_document, platform_of, select
+from osc_containers.oci.manifest import Descriptor, Manifest, candidates, created_of, parse_document, platform_of
 from osc_containers.oci.reference import Reference
 from osc_containers.registry import challenge as auth
 from osc_containers.registry import retry
@@ -98,7 +98,7 @@ def parse_manifest(data: bytes) -> None:
     try:
         found = parse_document(raw, _text(kind), "registry.example/app:1")
         if not isinstance(found, Manifest):
-            select(found, images.AMD64, "app")
+            candidates(found, images.AMD64, "app")
             return
     except ValueError as error:
         _expect_printable(str(error))

@@ -1,6 +1,7 @@
 """The chain from a reference to its layers holds in every link, or the image is refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -33,8 +34,12 @@ ARM64 = images.image(images.layer({"app": b"arm64"}), platform=images.ARM64)
 OTHER = images.image(images.layer({"app": b"other"}))
 INDEX = images.index(AMD64, ARM64)
 NESTED = images.index(INDEX)
+UNNAMED = images.image(images.layer({"app": b"unnamed"}), config_changes={"os": "", "architecture": None})
+MISLABELLED = images.index(replace(ARM64, platform=images.AMD64), replace(UNNAMED, platform=images.ARM64))
 BYTES = {
-    Digest.of(content): content for each in (AMD64, ARM64, OTHER, INDEX, NESTED) for content in (each.raw, *each.blobs)
+    Digest.of(content): content
+    for each in (AMD64, ARM64, OTHER, INDEX, NESTED, UNNAMED, MISLABELLED)
+    for content in (each.raw, *each.blobs)
 }
 
 
@@ -49,7 +54,9 @@ def claim(image: images.Image, *indexes: images.Image) -> Claim:
     return Claim(APP, top.digest, top.media_type, "x86_64", found, CREATED)
 
 
-@pytest.mark.parametrize("true", [claim(AMD64), claim(AMD64, INDEX), claim(AMD64, NESTED, INDEX)])
+@pytest.mark.parametrize(
+    "true", [claim(AMD64), claim(AMD64, INDEX), claim(AMD64, NESTED, INDEX), claim(UNNAMED), claim(ARM64, MISLABELLED)]
+)
 def test_a_chain_that_holds_is_accepted(true: Claim) -> None:
     chain.check(true, read)
 
@@ -69,7 +76,7 @@ SHORT = TRUE.image.manifest._replace(size=1)
         (TRUE._replace(reference=Reference.parse(f"{APP.name}@{OTHER.digest}")), "the lock has the digest sha256:"),
         (TRUE._replace(created="2000-01-01T00:00:00Z"), "config: it was created 1970-01-01T00:00:00Z, but the lock"),
         (TRUE._replace(arch="aarch64"), "index: for linux/arm64/v8 it has sha256:"),
-        (claim(ARM64), "the image is for linux/arm64/v8, expected linux/amd64 (x86_64)"),
+        (claim(ARM64), "it is for linux/arm64/v8 only, expected an image for linux/amd64 (x86_64)"),
         (TRUE._replace(image=TRUE.image._replace(manifest=SHORT)), "manifest: its "),
         (TRUE._replace(image=TRUE.image._replace(layers=())), "manifest: its config and layers differ from"),
         (TRUE._replace(image=TRUE.image._replace(config=claim(OTHER).image.config)), "manifest: its config and layers"),

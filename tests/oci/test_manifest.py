@@ -18,10 +18,10 @@ from osc_containers.oci.manifest import (
     MANIFEST,
     Index,
     Manifest,
+    candidates,
     created_of,
     parse_document,
     platform_of,
-    select,
 )
 from osc_containers.oci.platform import Platform
 from osc_containers.oci.reference import Reference
@@ -182,7 +182,7 @@ def test_any_bytes_give_a_usable_document_or_an_error(text: str | bytes, media_t
     try:
         result = parse_document(raw, media_type, "x")
         if isinstance(result, Index):
-            select(result, images.AMD64, "x")
+            candidates(result, images.AMD64, "x")
     except ValueError as error:
         assert_bounded(error)
         return
@@ -215,13 +215,16 @@ ATTESTATION = {**entry("amd64"), "annotations": {"vnd.docker.reference.type": "a
         ([entry("arm64"), NESTED], AMD64, 1),
         ([NESTED, entry("amd64")], AMD64, 1),
         ([entry("arm64"), blob(MANIFEST), NESTED, blob(MANIFEST)], AMD64, 1),
+        ([entry("arm64"), blob(MANIFEST, platform={})], AMD64, 1),
+        ([entry("arm64", system=""), entry("", system="windows"), entry("amd64", system="")], AMD64, 2),
+        ([entry("arm64", system=""), entry("arm64")], ARM64, 1),
     ],
 )
 def test_the_best_entry_of_an_index_is_selected(entries: list[object], target: Platform, position: int) -> None:
     document = index(manifests=[{**item, "size": size} for size, item in enumerate(entries)])  # type: ignore[dict-item]
     result = parse(document)
     assert isinstance(result, Index)
-    assert select(result, target, "x").size == position
+    assert candidates(result, target, "x")[0].size == position
 
 
 @pytest.mark.parametrize(
@@ -236,7 +239,7 @@ def test_the_best_entry_of_an_index_is_selected(entries: list[object], target: P
 def test_an_unusable_entry_does_not_affect_the_others(other: dict[str, object]) -> None:
     result = parse(index(other, entry("amd64", size=1)))
     assert isinstance(result, Index)
-    assert select(result, AMD64, "x").size == 1
+    assert candidates(result, AMD64, "x")[0].size == 1
 
 
 @pytest.mark.parametrize(
@@ -250,7 +253,6 @@ def test_an_unusable_entry_does_not_affect_the_others(other: dict[str, object]) 
             [entry(str(number)) for number in range(1000, 1999)],
             ", ".join(f"linux/{n}" for n in range(1000, 1999))[:400],
         ),
-        ([blob(MANIFEST, platform={})], "no platform"),
         (
             [entry("arm64", "v8"), blob(MANIFEST, platform={"os": "\n"}), blob(MANIFEST, size=-1)],
             "linux/arm64/v8, and 2 unusable (manifests[1].platform.os: got '\\n', expected printable characters)",
@@ -261,7 +263,7 @@ def test_available_platforms_are_listed_if_none_fits(entries: list[dict[str, obj
     result = parse(index(*entries))
     assert isinstance(result, Index)
     with pytest.raises(ValueError, match=exactly(f"x: {NOT_FOR_AMD64}; available: {message}; {ADVICE}")):
-        select(result, AMD64, "x")
+        candidates(result, AMD64, "x")
 
 
 @pytest.mark.parametrize(

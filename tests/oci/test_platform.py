@@ -78,6 +78,52 @@ def test_another_system_or_architecture_never_fits(candidate: Platform) -> None:
     assert platforms.rank(AMD64, candidate) is None
 
 
+NOTHING = Platform("", "")
+
+
+@pytest.mark.parametrize(
+    ("target", "config", "listed", "warning"),
+    [
+        (AMD64, AMD64, None, ""),
+        (V7, Platform("linux", "arm"), None, ""),
+        (AMD64, NOTHING, AMD64, ""),
+        (V7, Platform("linux", ""), V7, ""),
+        (AMD64, NOTHING, None, "its config names no platform; taken for linux/amd64, as engines do"),
+        (AMD64, NOTHING, NOTHING, "its config names no platform; taken for linux/amd64, as engines do"),
+        (AMD64, Platform("", "amd64"), None, "its config names no operating system; taken for linux/amd64"),
+        (AMD64, Platform("linux", ""), None, "its config names no architecture; taken for linux/amd64"),
+        (AMD64, ARM64, AMD64, "its config is for linux/arm64/v8, but its index lists it for linux/amd64; taken"),
+        (AMD64, Platform("", "arm64"), AMD64, "its config is for arm64, but its index lists it for linux/amd64; taken"),
+        (V6, V7, V5, "its config is for linux/arm/v7, but its index lists it for linux/arm/v5; taken"),
+    ],
+)
+def test_a_config_without_platform_or_with_another_is_taken(
+    target: Platform, config: Platform, listed: Platform | None, warning: str
+) -> None:
+    found = platforms.check_config(target, config, listed=listed, is_chosen=False)
+    assert found.startswith(warning)
+    assert bool(found) == bool(warning)
+
+
+@pytest.mark.parametrize(
+    ("config", "listed", "is_chosen"),
+    [
+        (ARM64, None, False),
+        (ARM64, None, True),
+        (ARM64, NOTHING, False),
+        (Platform("windows", ""), None, False),
+        (Platform("", "arm64"), None, True),
+        (Platform("linux", "amd64", "v3"), None, False),
+        (Platform("windows", "amd64"), None, True),
+    ],
+)
+def test_a_config_for_another_platform_alone_is_refused(
+    config: Platform, listed: Platform | None, is_chosen: bool
+) -> None:
+    with pytest.raises(ValueError, match=exactly(f"it is for {config} only")):
+        platforms.check_config(AMD64, config, listed=listed, is_chosen=is_chosen)
+
+
 @pytest.mark.parametrize(
     ("platform", "text"),
     [(AMD64, "linux/amd64"), (V7, "linux/arm/v7"), (Platform("", "arm"), "arm"), (Platform("", ""), "no platform")],

@@ -110,16 +110,23 @@ def image(
     docker: bool = False,
     media_types: bool = True,
     created: str = "1970-01-01T00:00:00Z",
+    config_changes: Mapping[str, object] | None = None,
 ) -> Image:
-    """Return an image in the format of OCI or Docker; without `media_types` its manifest does not declare its type."""
-    config = {
+    """Return an image in the format of OCI or Docker; without `media_types` its manifest does not declare its type.
+
+    `config_changes` replaces properties of the configuration; those that are None are left out.
+    """
+    config: dict[str, object] = {
         "architecture": platform.architecture,
         "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/usr/bin:/bin"]},
         "created": created,
         "history": [{"created": created, "created_by": f"layer {n}"} for n in range(len(layers))],
         "os": platform.os,
         "rootfs": {"diff_ids": [str(part.diff_id) for part in layers], "type": "layers"},
-    } | ({"variant": platform.variant} if platform.variant else {})
+        "variant": platform.variant or None,
+        **(config_changes or {}),
+    }
+    config = {name: value for name, value in config.items() if value is not None}
     manifest = _manifest(
         (_dumps(config), _DOCKER_CONFIG_TYPE if docker else _CONFIG_TYPE),
         [(part.content, _layer_type(part, docker)) for part in layers],

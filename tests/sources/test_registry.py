@@ -1,0 +1,113 @@
+"""What podman can pull from an odd registry is pulled: the first time, later, and as it is locked.
+
+The commands run as a user runs them, against a registry in this process.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from osc_containers.cli.main import main
+from tests.support import images
+from tests.support.fault_registry import FaultRegistry
+
+IMAGE = images.image(images.random_layer("odd", 5_000))
+OTHER = images.image(images.random_layer("other", 500))
+ARM64 = images.image(images.random_layer("arm64", 500), platform=images.ARM64)
+
+
+class Workplace:
+    """A package with one container, `team/app:1.0` in a registry, and the commands on it."""
+
+    def __init__(self, directory: Path, registry: FaultRegistry, capsys: pytest.CaptureFixture[str]) -> None:
+        self.directory = directory
+        self.registry = registry
+        self._capsys = capsys
+        self.use('name="app" tag="1.0"')
+
+    def use(self, container: str) -> None:
+        """Describe another container, by its attributes."""
+        (self.directory / "a.kiwi").write_text(
+            f'<image><containers source="{self.registry.host}/team" backend="podman"><container {container}/>'
+            "</containers></image>"
+        )
+
+    def run(self, command: str, *options: str) -> tuple[int, str]:
+        """Return the exit status of a command, and what it printed."""
+        status = main([command, "--arch", "x86_64", *options, str(self.directory)])
+        captured = self._capsys.readouterr()
+        return status, captured.out + captured.err
+
+    def succeed(self, command: str, *options: str) -> str:
+        """Return what a command printed that must succeed."""
+        status, output = self.run(command, *options)
+        assert status == 0, output
+        return output
+
+    def fail(self, command: str, *options: str) -> str:
+        """Return what a command printed that must fail."""
+        status, output = self.run(command, *options)
+        assert status != 0, output
+        return output
+
+    def pull(self, *, expected: images.Image) -> str:
+        """Pull the image with every command that asks a registry; return what the first one printed."""
+        output = self.succeed("prefetch")
+        assert self.locked == str(expected.digest)
+        assert "unchanged" in self.succeed("prefetch")
+        self.succeed("outdated")
+        for archive in self.directory.glob("*archive"):
+            archive.unlink()
+        self.succeed("prefetch", "--locked")
+        self.succeed("verify")
+        assert self.locked == str(expected.digest)
+        return output
+
+    @property
+    def locked(self) -> str:
+        """The digest in the lock."""
+        (entry,) = json.loads((self.directory / "containers.lock").read_text())["containers"].values()
+        return str(entry["digest"])
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, registry: FaultRegistry, capsys: pytest.CaptureFixture[str]) -> Workplace:
+    directory = tmp_path / "package"
+    directory.mkdir()
+    return Workplace(directory, registry, capsys)
+
+
+# Platforms
+
+
+def unnamed(**changes: str | None) -> images.Image:
+    return images.image(images.random_layer("unnamed", 500), config_changes=changes)
+
+
+def listed(image: images.Image, **changes: str) -> images.Image:
+    """Return an index that lists an image for amd64, or another platform, whatever its configuration says."""
+    return images.index(ARM64, replace(image, platform=images.AMD64._replace(**changes)))
+
+
+@pytest.mark.parametrize(
+    ("image", "warning"),
+    [
+        (unnamed(os="", architecture=""), "its config names no platform; taken for linux/amd64"),
+        (unnamed(os=None, architecture=None), "its config names no platform"),
+        (unnamed(os=None), "its config names no operating system"),
+        (unnamed(architecture=""), "its config names no architecture"),
+        (listed(unnamed(os="", architecture="")), ""),
+        (images.index(listed(unnamed(architecture=None))), ""),
+        (listed(unnamed(os="", architecture=""), os="", architecture=""), "its config names no platform"),
+        (listed(ARM64), "its config is for linux/arm64/v8, but its index lists it for linux/amd64; taken"),
+    ],
+)
+def test_an_image_without_platform_or_with_another_is_pulled(
+    workplace: Workplace, image: images.Image, warning: str
+) -> None:
+    workplace.registry.push(image, "team/app:1.0")
+    output = workplace.pull(expected=image)
+    assert warning in output
+    assert ("config" in output) == bool(warning)
