@@ -7,6 +7,7 @@ their origin. Sources: OCI distribution-spec v1.1; distribution's "Token Authent
 import logging
 import ssl
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -223,9 +224,11 @@ class Registry:
         form: dict[str, str] | None = None,
     ) -> Response:
         """Send a request and follow redirects; only the original origin receives `authorization`."""
-        for _ in range(_REDIRECT_LIMIT):
+        for hop in range(_REDIRECT_LIMIT):
             all_headers = dict(headers, Authorization=authorization) if authorization else headers
-            response = self._send(method, url, all_headers, form)
+            # The path of a redirect may be a signature, as its query may.
+            label = f"{method} {url_policy.redact(url)}{'/...' if hop else url_policy.path(url)}"
+            response = self._send(method, url, all_headers, form, label)
             target = response.headers.get("Location")
             # A form contains a secret, so it is never sent to a second URL.
             if response.status not in _REDIRECTS or target is None or form is not None:
@@ -240,7 +243,9 @@ class Registry:
             url = next_url
         raise Failure(f"{url_policy.redact(url)}: more than {_REDIRECT_LIMIT} redirects")
 
-    def _send(self, method: str, url: str, headers: Mapping[str, str], form: dict[str, str] | None) -> Response:
+    def _send(
+        self, method: str, url: str, headers: Mapping[str, str], form: dict[str, str] | None, label: str
+    ) -> Response:
         # Blobs are verified and stored as they are, so compression for the transfer would only cost time.
         all_headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", **headers}
         if form is not None:
@@ -253,17 +258,21 @@ class Registry:
         # A server of plain HTTP may keep a TLS handshake waiting, and then plain HTTP must still get its turn.
         if len(self._bases) > 1:
             connect_timeout = min(connect_timeout, _UNDECIDED_TIMEOUT)
-        raw = (self._transport if is_home else self._untrusted_transport).send(
-            method,
-            url,
-            headers=all_headers,
-            body=None if form is None else urlencode(form).encode(),
-            timeout=(connect_timeout, self._policy.read_timeout),
-            proxy=proxy,
-            route=route,
-        )
-        response = Response(raw, url, route)
-        logger.debug("%s %s: %s", method, route.url, response.status)
+        started = time.monotonic()
+        try:
+            raw = (self._transport if is_home else self._untrusted_transport).send(
+                method,
+                url,
+                headers=all_headers,
+                body=None if form is None else urlencode(form).encode(),
+                timeout=(connect_timeout, self._policy.read_timeout),
+                proxy=proxy,
+                route=route,
+            )
+        except Failure as failure:
+            logger.debug("%s: no response, %.2f s; %s", label, time.monotonic() - started, failure)
+            raise
+        response = Response(raw, url, route, label)
         # A tunnel's refusal is an exception, but with plain HTTP the proxy answers in place of the server.
         if proxy and response.status == 407:
             response.close()

@@ -1,5 +1,7 @@
 """Responses of a registry: bodies with limits, and refusals in words."""
 
+import logging
+import time
 import zlib
 from collections.abc import Mapping
 from http.client import HTTPException
@@ -12,6 +14,8 @@ from osc_containers.formats import strict_json
 from osc_containers.registry import errors
 from osc_containers.registry.errors import Failure, Route
 
+logger = logging.getLogger(__name__)
+
 _ERROR_LIMIT = 64 << 10
 _DISCARD_LIMIT = 64 << 10
 _CHUNK = 64 << 10
@@ -20,21 +24,24 @@ _COMPRESSIONS = frozenset({"br", "compress", "deflate", "gzip", "x-compress", "x
 
 
 class Response:
-    """The response to a request for `url`, which must be closed.
+    """The response to a request for `url`, which must be closed. Then it is logged under `label`, without secrets.
 
     The body is read directly from the connection. requests and urllib3 would decompress it, read it without a limit,
     and lose the bytes that came before an interruption.
     """
 
-    def __init__(self, response: requests.Response, url: str, route: Route) -> None:
+    def __init__(self, response: requests.Response, url: str, route: Route, label: str) -> None:
         self._raw: Any = response.raw
         self._incoming = self._raw.connection.incoming
         self._route = route
+        self._label: str | None = label
+        self._received = 0
         self.url = url
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self.latency: float = self._incoming.latency
         """Seconds from the start of the request to the end of the headers."""
+        self._started = time.monotonic() - self.latency
 
     @property
     def length(self) -> int | None:
@@ -72,9 +79,11 @@ class Response:
         :raises Failure: the connection broke, and everything that came before has been returned.
         """
         try:
-            return int(self._incoming.readinto(buffer))
+            count = int(self._incoming.readinto(buffer))
         except (HTTPException, HTTPError, OSError, ValueError) as error:
             raise errors.from_exception(error, self._route) from None
+        self._received += count
+        return count
 
     def decompressed(self) -> "Decompressed":
         """Return the decompressed body. Some servers compress although they were asked not to.
@@ -107,6 +116,10 @@ class Response:
 
     def close(self) -> None:
         """Return the connection to its pool if the whole body was read, else close it."""
+        if self._label:
+            duration = time.monotonic() - self._started
+            logger.debug("%s: %d, %d bytes, %.2f s", self._label, self.status, self._received, duration)
+            self._label = None
         if self._incoming.isclosed():  # the whole body was read
             self._raw.release_conn()
         self._raw.close()

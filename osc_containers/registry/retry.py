@@ -5,6 +5,7 @@ together. A server's `Retry-After` (RFC 9110, 10.2.3) takes precedence if it is 
 """
 
 import email.utils
+import logging
 import random
 import threading
 import time
@@ -12,6 +13,8 @@ from datetime import UTC
 from typing import NamedTuple
 
 from osc_containers.errors import RegistryError
+
+logger = logging.getLogger(__name__)
 
 _FINAL = frozenset({501, 505})
 _PROGRESS = 1 << 20
@@ -65,6 +68,7 @@ class Attempts:
             raise RegistryError(self._message(elapsed))
         if elapsed + delay > self._policy.deadline:
             raise RegistryError(self._message(elapsed) + (f", and it asks to wait {delay:.0f} s" if wait else ""))
+        logger.debug("%s: %s; next attempt in %.1f s", self._where, problem, delay)
         if self._cancelled.wait(delay):
             raise RegistryError(f"{self._where}: cancelled")
 

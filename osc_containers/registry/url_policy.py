@@ -109,6 +109,11 @@ def redact(url: str) -> str:
     return repr((f"{scheme}{separator}{host}" if separator else host)[:120])[1:-1]
 
 
+def path(url: str) -> str:
+    """Return the path of `url` for messages, without the query, which may be a signature."""
+    return repr(urlsplit(url).path[:400])[1:-1]
+
+
 def _split(url: str) -> SplitResult:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
