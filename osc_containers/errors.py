@@ -26,5 +26,9 @@ class RegistryError(Error):
     """A registry or another image source failed: log in, wait, or correct the name."""
 
 
+class ArtifactError(RegistryError):
+    """A registry or another image source has something else under this name: use the reference of an image."""
+
+
 class VerificationError(Error):
     """Content does not match its locked digest: do not use it."""

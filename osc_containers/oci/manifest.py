@@ -44,11 +44,19 @@ INDEX_COUNT_LIMIT = 10_000
 _DATE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,12})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
+_VENDOR_TREE = "application/vnd."
+"""What the media types of all formats begin with that are made for registries (RFC 6838, 3.2)."""
 _ATTESTATION = "vnd.docker.reference.type"
+
+
+class NotAnImageError(ValueError):
+    """A document is well-formed, but belongs to something else than an image."""
 
 
 class Descriptor(NamedTuple):
     """The reference to a blob in a manifest or index; `size` is in bytes.
+
+    `is_image` is about entries of an index: false for attestations and artifacts that are marked as such.
 
     Descriptors are equal if they refer to the same blob: digest, size and media type.
     """
@@ -57,7 +65,7 @@ class Descriptor(NamedTuple):
     size: int
     media_type: str
     platform: Platform | None = None
-    is_attestation: bool = False
+    is_image: bool = True
     urls: tuple[str, ...] = ()
 
     # The entry of an index has a platform and annotations; the descriptor of the same manifest in a lock has none.
@@ -77,12 +85,13 @@ class Descriptor(NamedTuple):
         :raises ValueError: a property is missing or has the wrong type.
         """
         annotations = item.member("annotations") if "annotations" in item else Fields({}, "")
+        media_type = item.line("mediaType", "")
         return cls(
             digest=cls.digest_of(item),
             size=item.size("size"),
-            media_type=item.line("mediaType", ""),
+            media_type=media_type,
             platform=_platform(item.member("platform")) if "platform" in item else None,
-            is_attestation=_ATTESTATION in annotations,
+            is_image=_is_image(media_type, item.line("artifactType", "")) and _ATTESTATION not in annotations,
             urls=item.lines("urls"),
         )
 
@@ -97,6 +106,13 @@ class Descriptor(NamedTuple):
             return Digest.parse(text)
         except ValueError as error:
             raise ValueError(f"{item.path('digest')}: {error}") from None
+
+
+def _is_image(media_type: str, artifact_type: str) -> bool:
+    """Tell whether an entry of an index may be an image or an index, by what the entry says (descriptor.md)."""
+    # The artifact type of an image is the type of its configuration. Other types of the vendor tree are other formats.
+    is_known = media_type in INDEX_TYPES + MANIFEST_TYPES or not media_type.startswith(_VENDOR_TREE)
+    return is_known and artifact_type in ("", *CONFIG_TYPES)
 
 
 class Manifest(NamedTuple):
@@ -138,6 +154,7 @@ def parse_document(raw: bytes, media_type: str, where: str) -> Manifest | Index:
 
     `media_type` is the type that the source declares, possibly empty; a type in the document takes precedence.
 
+    :raises NotAnImageError: the document belongs to an artifact.
     :raises ValueError: the document is malformed, or is not the manifest or index of an image.
     """
     if len(raw) > MANIFEST_LIMIT:
@@ -194,13 +211,13 @@ def _manifest(document: Fields, raw: bytes, media_type: str) -> Manifest:
     # Helm charts, signatures and other artifacts have manifests, too. The type of the configuration tells them apart.
     if config.media_type not in CONFIG_TYPES + (_OLD_CONFIG_TYPES if media_type == DOCKER_MANIFEST else ()):
         kind = document.line("artifactType", "") or config.media_type
-        raise ValueError(
+        raise NotAnImageError(
             f"{document.where}: not an image but an artifact of type {kind[:120]!r}; use the reference of an image"
         )
     layers = tuple(Descriptor.from_fields(item) for item in _items(document, "layers", LAYER_COUNT_LIMIT))
     for number, layer in enumerate(layers):
         if not layer.media_type.startswith(_LAYER_PREFIXES):
-            raise ValueError(
+            raise NotAnImageError(
                 f"{document.where}: layers[{number}]: got media type {layer.media_type[:99]!r}, expected a layer"
             )
     if config.size > CONFIG_LIMIT:
@@ -233,19 +250,25 @@ def candidates(index: Index, target: Platform, where: str) -> tuple[Descriptor, 
 
     :raises ValueError: there is no such entry. The message lists the available platforms.
     """
-    entries = [entry for entry in index.manifests if not entry.is_attestation]
+    entries = [entry for entry in index.manifests if entry.is_image]
     best = _best([(platforms.rank(target, entry.platform), entry) for entry in entries if entry.platform])
     unknown = tuple(entry for entry in entries if _may_fit(entry, target))
     if best or unknown:
         return best or unknown
     # Entries of the platform "unknown/unknown" are attestations, even if they lack the annotation.
-    others = sorted({str(entry.platform) for entry in entries if entry.platform and entry.platform.os != "unknown"})
-    available = ", ".join(others)[:400] or "none"
+    others = {entry.platform for entry in entries if entry.platform and entry.platform.os != "unknown"}
+    available = ", ".join(sorted(map(str, others)))[:400] or "none"
     if index.skipped_entries:
         available += f", and {len(index.skipped_entries)} unusable ({index.skipped_entries[0][:300]})"
+    advice = "list the container's architectures in its 'arch' attribute"
+    unselectable = sorted(str(platform) for platform in others if not platforms.is_selectable(platform))
+    if unselectable and len(unselectable) == len(others):
+        advice = "no value of 'arch' selects any of these; name the image by its own digest, or use another one"
+    elif unselectable:
+        advice += f", where no value selects {', '.join(unselectable)[:400]}"
     raise ValueError(
         f"{where}: no image for {target} (in kiwi: {', '.join(platforms.architectures_of(target))}); available: "
-        f"{available}; list the container's architectures in its 'arch' attribute"
+        f"{available}; {advice}"
     )
 
 

@@ -93,6 +93,11 @@ def rank(target: Platform, candidate: Platform) -> int | None:
     return variants.index(candidate.variant) if candidate.variant in variants else None
 
 
+def is_selectable(candidate: Platform) -> bool:
+    """Tell whether some architecture of kiwi selects images for a platform."""
+    return any(rank(target, candidate) is not None for target in _PLATFORMS.values())
+
+
 def may_fit(target: Platform, candidate: Platform) -> bool:
     """Tell whether an image for `candidate` may run on `target` if the empty parts of `candidate` are unknown."""
     known = Platform(candidate.os or target.os, candidate.architecture or target.architecture, candidate.variant)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from osc_containers.archive import find
-from osc_containers.errors import Error, LockError, RegistryError, VerificationError
+from osc_containers.errors import ArtifactError, Error, LockError, RegistryError, VerificationError
 from osc_containers.lock.lockfile import Lock, LockedReference
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import ImageRequest
@@ -24,6 +24,8 @@ from osc_containers.sources.interface import ATTEMPTS, ImageSource
 logger = logging.getLogger(__name__)
 
 _INDEX_DEPTH = 3
+_ENTRY_LIMIT = 8
+"""Entries of an index that are tried; only artifacts that are not marked as such come before an image."""
 _PARALLEL_REQUESTS = 4
 
 
@@ -155,17 +157,9 @@ def _from_lock(request: ImageRequest, entry: LockedReference) -> ResolvedReferen
     )
 
 
-def _pin_image(reference: Reference, document: Manifest | Index, arch: str, source: ImageSource) -> PinnedImage:
+def _pin_image(reference: Reference, top: Manifest | Index, arch: str, source: ImageSource) -> PinnedImage:
     target = platform.of_architecture(arch)
-    indexes: list[Index] = []
-    listed: Platform | None = None
-    while isinstance(document, Index):
-        # An index may list other indexes (image-spec, image-index.md), as deep as its author likes.
-        if len(indexes) == _INDEX_DEPTH:
-            raise ValueError(f"{reference}: got an index inside {_INDEX_DEPTH} others, expected a manifest")
-        indexes.append(document)
-        entry = candidates(document, target, str(reference))[0]
-        document, listed = source.manifest(reference, entry.digest), entry.platform
+    document, indexes, listed = _find_manifest(reference, _ListedDocument(top), target, source)
     config = read_blob(source, reference, document.config)
     offered = platform_of(config, f"{reference}: config")
     try:
@@ -182,6 +176,39 @@ def _pin_image(reference: Reference, document: Manifest | Index, arch: str, sour
         },
         warning=warning,
     )
+
+
+class _ListedDocument(NamedTuple):
+    """A document, the indexes that lead to it, outermost first, and the platform for which the last one lists it."""
+
+    document: Manifest | Index
+    indexes: tuple[Index, ...] = ()
+    platform: Platform | None = None
+
+
+def _find_manifest(
+    reference: Reference, top: _ListedDocument, target: Platform, source: ImageSource
+) -> tuple[Manifest, tuple[Index, ...], Platform | None]:
+    """Return the manifest for a platform, the indexes that lead to it, and the platform that the last of them lists.
+
+    An index may list artifacts for the same platform, and other indexes (image-spec, image-index.md), as deep as its
+    author likes. The first entry that is an image counts.
+
+    :raises ValueError: there is no image for the platform.
+    """
+    if isinstance(top.document, Manifest):
+        return top.document, top.indexes, top.platform
+    if len(top.indexes) == _INDEX_DEPTH:
+        raise ValueError(f"{reference}: got an index inside {_INDEX_DEPTH} others, expected a manifest")
+    problems = []
+    for entry in candidates(top.document, target, str(reference))[:_ENTRY_LIMIT]:
+        try:
+            document = source.manifest(reference, entry.digest)
+            listed = _ListedDocument(document, (*top.indexes, top.document), entry.platform)
+            return _find_manifest(reference, listed, target, source)
+        except (ArtifactError, ValueError) as error:
+            problems.append(str(error).removeprefix(f"{reference}: "))
+    raise ValueError(f"{reference}: {'; '.join(problems[:2])}")
 
 
 def read_blob(source: ImageSource, reference: Reference, blob: Descriptor) -> bytes:

@@ -102,7 +102,7 @@ class Registry:
                     raise
             except Failure as failure:
                 if failure.is_final:
-                    raise RegistryError(f"{where}: {failure}") from None
+                    raise failure.raises(f"{where}: {failure}") from None
                 try:
                     attempts.back_off(str(failure), wait=failure.wait, max_attempts=failure.max_attempts)
                 except RegistryError:

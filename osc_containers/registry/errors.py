@@ -14,6 +14,8 @@ import requests
 from urllib3 import exceptions as urllib3_exceptions
 from urllib3.util.ssl_match_hostname import CertificateError
 
+from osc_containers.errors import RegistryError
+
 _CAUSES_LIMIT = 20
 _WRONG_TIMES = frozenset({9, 10})
 """X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED in OpenSSL's x509_vfy.h."""
@@ -27,7 +29,7 @@ class Failure(Exception):
     """One attempt failed.
 
     `wait` is the number of seconds that the server asks to wait; `max_attempts` limits the attempts for failures that
-    rarely go away. A final failure is not retried at all.
+    rarely go away. A final failure is not retried at all. `raises` is the class of the error for the caller.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Failure(Exception):
         max_attempts: int | None = None,
         may_be_plain_http: bool = False,
         is_plain_http: bool = False,
+        raises: type[RegistryError] = RegistryError,
     ) -> None:
         super().__init__(problem)
         self.is_final = is_final
@@ -46,6 +49,7 @@ class Failure(Exception):
         self.max_attempts = max_attempts
         self.may_be_plain_http = may_be_plain_http or is_plain_http
         self.is_plain_http = is_plain_http
+        self.raises = raises
 
 
 class Route(NamedTuple):

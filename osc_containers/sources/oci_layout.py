@@ -5,11 +5,11 @@ Spec: OCI image-spec v1.1, image-layout.md; containers-transports(5).
 
 from contextlib import AbstractContextManager
 
-from osc_containers.errors import RegistryError
+from osc_containers.errors import ArtifactError, RegistryError
 from osc_containers.formats import strict_json
 from osc_containers.formats.strict_json import Fields
 from osc_containers.oci.digest import Digest
-from osc_containers.oci.manifest import MANIFEST_LIMIT, Descriptor, Index, Manifest, parse_document
+from osc_containers.oci.manifest import MANIFEST_LIMIT, Descriptor, Index, Manifest, NotAnImageError, parse_document
 from osc_containers.oci.reference import Reference
 from osc_containers.sources.blob_store import BlobStore, StoredFile
 from osc_containers.sources.interface import Stream
@@ -133,13 +133,15 @@ def _file_name(digest: Digest) -> str:
 def verified_manifest(file: StoredFile, digest: Digest, media_type: str) -> Manifest | Index:
     """Read a manifest or index, and verify its digest.
 
-    :raises RegistryError: it has another digest, or is malformed.
+    :raises RegistryError: it has another digest, is malformed, or belongs to an artifact.
     """
     raw = file.read(MANIFEST_LIMIT)
     if not digest.matches(raw):
         raise RegistryError(f"{file.path}: got a manifest {Digest.of(raw, digest.algorithm)}, expected {digest}")
     try:
         return parse_document(raw, media_type, str(file.path))
+    except NotAnImageError as error:
+        raise ArtifactError(str(error)) from None
     except ValueError as error:
         raise RegistryError(str(error)) from None
 

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
-from osc_containers.errors import RegistryError
+from osc_containers.errors import ArtifactError, RegistryError
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import (
     INDEX_TYPES,
@@ -20,6 +20,7 @@ from osc_containers.oci.manifest import (
     Descriptor,
     Index,
     Manifest,
+    NotAnImageError,
     parse_document,
 )
 from osc_containers.oci.reference import Reference
@@ -233,6 +234,8 @@ def _first(endpoints: Iterable[_Endpoint], ask: Callable[[Registry, str], _Answe
     for registry, repository in endpoints:
         try:
             return ask(registry, repository)
+        except ArtifactError:
+            raise
         except RegistryError as error:
             problems.extend(error.problems)
     raise RegistryError(*problems)
@@ -251,6 +254,9 @@ def _read_manifest(response: Response, host: str, reference: Reference, digest: 
             raise Failure(f"manifest from {host}: got {actual}, expected {expected}", max_attempts=3)
     try:
         return parse_document(raw, response.headers.get("Content-Type", ""), str(reference))
+    except NotAnImageError as error:
+        problem = str(error).removeprefix(f"{reference}: ")
+        raise Failure(f"manifest from {host}: {problem}", is_final=True, raises=ArtifactError) from None
     except ValueError as error:
         # With the right digest, it is malformed in the registry. Otherwise it may be the page of a proxy in between.
         problem = str(error).removeprefix(f"{reference}: ")

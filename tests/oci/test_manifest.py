@@ -95,7 +95,7 @@ def test_all_properties_of_a_descriptor_are_read() -> None:
     (entry,) = result.manifests
     assert (entry.digest, entry.size, entry.media_type) == (Digest.parse(DIGEST), 7, MANIFEST)
     assert entry.platform == Platform("linux", "arm", "v7")
-    assert entry.is_attestation
+    assert not entry.is_image
     assert entry.urls == ("https://r.io/x",)
 
 
@@ -245,24 +245,29 @@ def test_an_unusable_entry_does_not_affect_the_others(other: dict[str, object]) 
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([], "none"),
-        ([ATTESTATION, blob("a/b")], "none"),
-        ([entry("unknown", system="unknown"), entry("arm64", "v8")], "linux/arm64/v8"),
-        ([entry("s390x"), entry("amd64", "v3"), entry("s390x")], "linux/amd64/v3, linux/s390x"),
+        ([], f"none; {ADVICE}"),
+        ([ATTESTATION, blob("a/b")], f"none; {ADVICE}"),
+        ([entry("unknown", system="unknown"), entry("arm64", "v8")], f"linux/arm64/v8; {ADVICE}"),
+        (
+            [entry("s390x"), entry("amd64", "v3"), entry("s390x")],
+            f"linux/amd64/v3, linux/s390x; {ADVICE}, where no value selects linux/amd64/v3",
+        ),
         (
             [entry(str(number)) for number in range(1000, 1999)],
-            ", ".join(f"linux/{n}" for n in range(1000, 1999))[:400],
+            f"{', '.join(f'linux/{n}' for n in range(1000, 1999))[:400]}; no value of 'arch' selects any of these; "
+            "name the image by its own digest, or use another one",
         ),
         (
             [entry("arm64", "v8"), blob(MANIFEST, platform={"os": "\n"}), blob(MANIFEST, size=-1)],
-            "linux/arm64/v8, and 2 unusable (manifests[1].platform.os: got '\\n', expected printable characters)",
+            "linux/arm64/v8, and 2 unusable (manifests[1].platform.os: got '\\n', expected printable characters); "
+            f"{ADVICE}",
         ),
     ],
 )
 def test_available_platforms_are_listed_if_none_fits(entries: list[dict[str, object]], message: str) -> None:
     result = parse(index(*entries))
     assert isinstance(result, Index)
-    with pytest.raises(ValueError, match=exactly(f"x: {NOT_FOR_AMD64}; available: {message}; {ADVICE}")):
+    with pytest.raises(ValueError, match=exactly(f"x: {NOT_FOR_AMD64}; available: {message}")):
         candidates(result, AMD64, "x")
 
 

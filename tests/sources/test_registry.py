@@ -111,3 +111,55 @@ def test_an_image_without_platform_or_with_another_is_pulled(
     output = workplace.pull(expected=image)
     assert warning in output
     assert ("config" in output) == bool(warning)
+
+
+# Indexes
+
+
+def labelled(image: images.Image, **properties: object) -> images.Image:
+    """Return an artifact or an image as an entry for amd64, with more properties."""
+    return replace(image, platform=images.AMD64, entry=properties)
+
+
+HELM, ARTIFACT = images.helm_chart(), images.artifact()
+ORAS = replace(ARTIFACT, media_type="application/vnd.oci.artifact.manifest.v1+json")
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        images.index(labelled(ARTIFACT, artifactType="application/vnd.example.thing"), IMAGE),
+        images.index(labelled(HELM), labelled(ARTIFACT), IMAGE),
+        images.index(replace(HELM, platform=None), replace(IMAGE, platform=None)),
+        images.index(labelled(ORAS), labelled(HELM, artifactType="application/vnd.cncf.helm.config.v1+json"), IMAGE),
+        images.index(labelled(images.attestation(IMAGE), annotations={}), IMAGE),
+        images.index(labelled(IMAGE, artifactType="application/vnd.oci.image.config.v1+json"), OTHER),
+        images.index(images.index(labelled(HELM), IMAGE)),
+        images.index(images.index(ARM64), images.index(HELM), images.index(labelled(HELM), IMAGE)),
+    ],
+)
+def test_artifacts_in_an_index_are_passed_over(workplace: Workplace, index: images.Image) -> None:
+    workplace.registry.push(index, "team/app:1.0")
+    workplace.pull(expected=index)
+    assert str(IMAGE.digest) in (workplace.directory / "containers.lock").read_text()
+
+
+def test_an_index_of_artifacts_alone_is_reported(workplace: Workplace) -> None:
+    workplace.registry.push(images.index(labelled(HELM), labelled(ARTIFACT)), "team/app:1.0")
+    assert "not an image but an artifact of type 'application/vnd.cncf.helm" in workplace.fail("prefetch")
+
+
+V2 = images.image(images.random_layer("v2", 500), platform=images.AMD64._replace(variant="v2"))
+WINDOWS = replace(OTHER, platform=images.AMD64._replace(os="windows"))
+
+
+def test_platforms_that_nothing_selects_are_reported(workplace: Workplace) -> None:
+    workplace.registry.push(images.index(V2, WINDOWS), "team/app:1.0")
+    output = workplace.fail("prefetch")
+    assert "no image for linux/amd64 (in kiwi: x86_64, amd64); available: linux/amd64/v2, windows/amd64; no " in output
+    assert "no value of 'arch' selects any of these; name the image by its own digest" in output
+    workplace.use(f'name="app" tag="{V2.digest}"')
+    assert "it is for linux/amd64/v2, expected linux/amd64; taken" in workplace.pull(expected=V2)
+    workplace.registry.push(images.index(V2, ARM64), "team/app:1.0")
+    workplace.use('name="app" tag="1.0"')
+    assert "list the container's architectures in its 'arch' attribute" in workplace.fail("prefetch")

@@ -54,6 +54,8 @@ class Image:
     annotations: Mapping[str, str] | None = None
     blobs: tuple[bytes, ...] = ()
     children: tuple["Image", ...] = ()
+    entry: Mapping[str, object] | None = None
+    """More properties of the entry for it in an index."""
 
     @property
     def digest(self) -> Digest:
@@ -66,7 +68,7 @@ class Image:
         if self.platform:
             parts = {"architecture": self.platform.architecture, "os": self.platform.os}
             entry["platform"] = parts | ({"variant": self.platform.variant} if self.platform.variant else {})
-        return entry | ({"annotations": dict(self.annotations)} if self.annotations else {})
+        return entry | ({"annotations": dict(self.annotations)} if self.annotations else {}) | dict(self.entry or {})
 
     def manifests(self) -> Iterator["Image"]:
         """Yield all manifests and indexes, each one after those that it refers to."""

@@ -44,7 +44,7 @@ def test_an_index_has_its_platforms() -> None:
     parsed = parse_document(IMAGES["oci-index"].raw, "", "image")
     assert isinstance(parsed, Index)
     assert [entry.platform for entry in parsed.manifests] == [AMD64, ARM64, Platform("unknown", "unknown")]
-    assert [entry.is_attestation for entry in parsed.manifests] == [False, False, True]
+    assert [entry.is_image for entry in parsed.manifests] == [True, True, False]
 
 
 def test_the_same_arguments_give_the_same_bytes() -> None:
