@@ -104,32 +104,38 @@ redteam:
 LIB = $(DESTDIR)$(PREFIX)/lib
 HOME_OF_LIBRARY = $(LIB)/osc-containers
 MANUAL = $(DESTDIR)$(PREFIX)/share/man/man1
+COMPLETION = $(DESTDIR)$(SYSCONFDIR)/bash_completion.d
+INSTALL_DIRECTORIES = "$(DESTDIR)$(PREFIX)/bin" "$(LIB)/obs/service" "$(LIB)/osc-plugins" "$(MANUAL)" "$(COMPLETION)"
 INSTALLED_SCRIPTS = "$(DESTDIR)$(PREFIX)/bin/osc-containers" \
 	"$(LIB)/obs/service/kiwi_containers" "$(LIB)/obs/service/kiwi_containers_inject"
 
 install:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "osc-containers needs Python 3.11 or newer; use PYTHON=/path/to/python3.11")'
+	@for directory in $(INSTALL_DIRECTORIES); do \
+		{ [ -d "$$directory" ] || install -d "$$directory" 2>/dev/null; } && [ -w "$$directory" ] || { \
+		echo "make install: cannot write to $$directory: run 'sudo make install', or install for yourself:" \
+			"make install PREFIX=$$HOME/.local" >&2; exit 1; }; done
 	rm -rf "$(HOME_OF_LIBRARY)"
 	find osc_containers -type f -not -name '*.pyc' -exec install -D -m 644 '{}' "$(HOME_OF_LIBRARY)/{}" ';'
 	umask 022 && $(PYTHON) -I -m compileall -q --invalidation-mode checked-hash -s "$(DESTDIR)" -p / "$(HOME_OF_LIBRARY)"
-	install -d "$(DESTDIR)$(PREFIX)/bin" "$(LIB)/obs/service" "$(LIB)/osc-plugins"
 	install -m 755 scripts/osc-containers "$(DESTDIR)$(PREFIX)/bin"
 	install -m 755 service/kiwi_containers service/kiwi_containers_inject "$(LIB)/obs/service"
 	install -m 644 service/*.service "$(LIB)/obs/service"
 	install -m 644 plugin/containers.py "$(LIB)/osc-plugins"
-	install -d "$(MANUAL)"
 	$(PYTHON) -IB scripts/manpage >"$(MANUAL)/osc-containers.1"
 	chmod 644 "$(MANUAL)/osc-containers.1"
-	install -D -m 644 plugin/osc-containers.bash "$(DESTDIR)$(SYSCONFDIR)/bash_completion.d/osc-containers"
+	install -D -m 644 plugin/osc-containers.bash "$(COMPLETION)/osc-containers"
 	sed -i "1s|^#!.*|#!$$($(PYTHON) -c 'import sys; print(sys.executable)') -I|" $(INSTALLED_SCRIPTS)
 	@[ -n "$(DESTDIR)" ] || $(PYTHON) -I scripts/say-missing lxml requests urllib3 platformdirs rich
+	@[ "$(PREFIX)" = /usr ] || echo "note: osc looks for services in /usr/lib/obs/service only, so" \
+		"'osc service manualrun' does not find those in $(PREFIX): use 'osc-containers prefetch', see docs/install.md"
 
 uninstall:
 	rm -rf "$(HOME_OF_LIBRARY)"
 	rm -f $(INSTALLED_SCRIPTS) "$(LIB)/obs/service/kiwi_containers.service" \
 		"$(LIB)/obs/service/kiwi_containers_inject.service" "$(LIB)/osc-plugins/containers.py" \
 		"$(LIB)"/osc-plugins/__pycache__/containers.*.pyc "$(MANUAL)/osc-containers.1" \
-		"$(DESTDIR)$(SYSCONFDIR)/bash_completion.d/osc-containers"
+		"$(COMPLETION)/osc-containers"
 	@for directory in osc-plugins/__pycache__ osc-plugins obs/service obs; do \
 		rmdir "$(LIB)/$$directory" 2>/dev/null || true; done
 

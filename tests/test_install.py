@@ -99,6 +99,24 @@ def test_missing_python_modules_are_reported(tmp_path: Path) -> None:
     assert make_install(python, prefix, f"DESTDIR={tmp_path}/stage").stderr == ""
 
 
+def test_install_says_what_to_do_if_it_cannot_write() -> None:
+    """For root, nothing but a file is in the way."""
+    done = make_install("DESTDIR=", "PREFIX=/dev/null/usr", f"PYTHON={sys.executable}")
+    first, make_says = done.stderr.splitlines()
+    assert first == (
+        "make install: cannot write to /dev/null/usr/bin: run 'sudo make install', or install for yourself: "
+        f"make install PREFIX={os.environ['HOME']}/.local"
+    )
+    assert make_says.startswith("make: ***")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_install_elsewhere_says_that_osc_finds_no_services(tmp_path: Path) -> None:
+    done = make_install(f"DESTDIR={tmp_path}", "PREFIX=/opt/x", f"PYTHON={sys.executable}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "those in /opt/x: use 'osc-containers prefetch', see docs/install.md" in done.stdout
+
+
 def test_setup_lists_missing_programs_without_apt(tmp_path: Path) -> None:
     """A PATH with only the programs that the script itself needs stands for a machine without apt."""
     for name in ("bash", "dirname", "env"):

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from osc_containers import __version__
-from osc_containers.cli import process, terminal
+from osc_containers.cli import installation, process, terminal
 
 COMMANDS = {
     "list": "list the containers that kiwi would put into the image",
@@ -61,6 +61,11 @@ def _run(arguments: Sequence[str]) -> int:
     return status
 
 
+def _note() -> str:
+    note = installation.note_missing()
+    return f" Note: {note}." if note else ""
+
+
 def parser(loaded: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
     """Return the parser of the command line.
 
@@ -69,7 +74,7 @@ def parser(loaded: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="osc-containers",
         description="Pin, prefetch, verify and inject the OCI containers that kiwi descriptions name.",
-        epilog="'osc-containers COMMAND --help' explains a command with an example.",
+        epilog=f"'osc-containers COMMAND --help' explains a command with an example.{_note()}",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from osc_containers.archive import find, verify
 from osc_containers.checks import layout, services
 from osc_containers.checks.context import Context
-from osc_containers.cli import arguments, terminal
+from osc_containers.cli import arguments, installation, terminal
 from osc_containers.cli.commands.prefetch import prefetch_all
 from osc_containers.errors import DescriptionError, Error
 from osc_containers.fs import atomic
@@ -72,6 +72,8 @@ def run(options: argparse.Namespace) -> int:
         print("Now commit:", *map(terminal.printable, commands), sep="\n  ")
     else:
         print("Nothing to do: the package is set up.")
+    if note := installation.note_missing():
+        logger.info("%s", note)
     return 0
 
 

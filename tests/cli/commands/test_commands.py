@@ -11,6 +11,7 @@ import pytest
 
 from osc_containers.cli import commands, main, progress
 
+ROOT = Path(__file__).resolve().parents[3]
 MODULES = {path.stem for path in Path(commands.__file__).parent.glob("*.py")} - {"__init__"}
 
 
@@ -28,6 +29,16 @@ def test_help_has_an_example_and_short_lines(name: str) -> None:
     text = subparsers(main.parser([name])).choices[name].format_help()
     assert f"example:\n  osc-containers {name}" in text or f"example:\n  osc containers {name}" in text
     assert max(map(len, text.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_help_says_how_to_get_the_services(is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pip install` brings the command alone."""
+    service = tmp_path / "kiwi_containers"
+    if is_there:
+        service.touch()
+    monkeypatch.setattr("osc_containers.cli.installation._SERVICE", service)
+    assert ("run 'sudo make install' in a checkout" in " ".join(main.parser([]).format_help().split())) is not is_there
 
 
 def test_help_imports_no_command_and_no_network_client() -> None:
@@ -80,10 +91,19 @@ def test_no_progress_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
         advance(10)
 
 
+def test_manual_page_has_no_colours() -> None:
+    """Python 3.14 colours help texts."""
+    environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    page = subprocess.run(
+        [sys.executable, "-IB", ROOT / "scripts/manpage"], env=environment, capture_output=True, check=True
+    ).stdout
+    assert b"\x1b" not in page
+    assert b".SS" in page
+
+
 @pytest.mark.integration
 def test_manual_page_has_every_command_and_no_warnings() -> None:
-    root = Path(__file__).resolve().parents[3]
-    page = subprocess.run([sys.executable, "-IB", root / "scripts/manpage"], capture_output=True, check=True).stdout
+    page = subprocess.run([sys.executable, "-IB", ROOT / "scripts/manpage"], capture_output=True, check=True).stdout
     done = subprocess.run(["groff", "-man", "-ww", "-Tascii", "-P-cbou"], input=page, capture_output=True, check=True)
     assert done.stderr == b""
     assert [
