@@ -30,5 +30,9 @@ class ArtifactError(RegistryError):
     """A registry or another image source has something else under this name: use the reference of an image."""
 
 
+class MissingError(RegistryError):
+    """A registry does not serve a manifest by its digest."""
+
+
 class VerificationError(Error):
     """Content does not match its locked digest: do not use it."""

@@ -125,12 +125,13 @@ def _resolve_one(
     request: ImageRequest, open_source: Callable[[str], ImageSource], entry: LockedReference | None
 ) -> ResolvedReference:
     source = open_source(request.location)
-    digest = request.reference.digest
-    if entry:
-        digest = digest or source.resolve(request.reference)
-        if entry.digest == digest and all(arch in entry.images for arch in request.architectures):
-            return _from_lock(request, entry)
-    document = source.manifest(request.reference, digest)
+    if entry and _is_locked(request, entry, source.resolve(request.reference)):
+        return _from_lock(request, entry)
+    # The digest was only claimed. What the registry sends counts, and may be what is locked.
+    document = source.manifest(request.reference)
+    digest = request.reference.digest or document.digest
+    if entry and _is_locked(request, entry, digest):
+        return _from_lock(request, entry)
     try:
         images = {arch: _pin_image(request.reference, document, arch, source) for arch in request.architectures}
     except ValueError as error:
@@ -138,10 +139,14 @@ def _resolve_one(
     return ResolvedReference(
         reference=request.reference,
         location=request.location,
-        digest=digest or document.digest,
+        digest=digest,
         media_type=document.media_type,
         images=images,
     )
+
+
+def _is_locked(request: ImageRequest, entry: LockedReference, digest: Digest) -> bool:
+    return entry.digest == digest and all(arch in entry.images for arch in request.architectures)
 
 
 def _from_lock(request: ImageRequest, entry: LockedReference) -> ResolvedReference:

@@ -1,9 +1,9 @@
 """Images in registries, over the distribution API.
 
-Source: OCI distribution-spec v1.1, "Pull". Digests are computed from the bytes received; a header that differs is an
-error.
+Source: OCI distribution-spec v1.1, "Pull". Digests are computed from the bytes received, and headers only claim them.
 """
 
+import logging
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
-from osc_containers.errors import ArtifactError, RegistryError
+from osc_containers.errors import ArtifactError, MissingError, RegistryError
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import (
     INDEX_TYPES,
@@ -33,8 +33,12 @@ from osc_containers.registry.errors import Failure
 from osc_containers.registry.response import Response
 from osc_containers.registry.retry import Policy
 
+logger = logging.getLogger(__name__)
+
 _ACCEPT = {"Accept": ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))}
 _GET_STATUSES = frozenset({200, 404})
+_NO_DIGEST_STATUSES = frozenset({400, 404, 405, 406, 410, 415, 501})
+"""How registries say that they do not serve a manifest by its digest. Some serve the same one by its tag."""
 _HEAD_STATUSES = frozenset(range(200, 600)) - {401, 408, 429, 502, 503, 504}
 """Some registries, and stores that they redirect to, refuse HEAD but answer GET. The others mean both methods."""
 _MANIFEST_COUNT = 64
@@ -76,8 +80,15 @@ class RegistryImages:
         # Without a digest a tag is requested, which may have moved since.
         if digest in self._manifests:
             return self._manifests[digest]
-        endpoints = self._registries.endpoints(reference, by_digest=digest is not None)
-        return _first(endpoints, lambda registry, repository: self._get(registry, repository, reference, digest))
+        try:
+            return self._fetch(reference, digest)
+        except MissingError as error:
+            if digest is None or reference.tag is None:
+                raise
+            document = self._tagged(reference)
+            if document and digest.matches(document.raw):
+                return document
+            raise MissingError(f"{error}; {_reason(reference, digest, document)}") from None
 
     def blob(
         self, reference: Reference, blob: Descriptor, start: int = 0, stop: int | None = None, *, is_retry: bool = False
@@ -101,6 +112,17 @@ class RegistryImages:
         """Close all connections."""
         self._registries.close()
 
+    def _fetch(self, reference: Reference, digest: Digest | None) -> Manifest | Index:
+        endpoints = self._registries.endpoints(reference, by_digest=digest is not None)
+        return _first(endpoints, lambda registry, repository: self._get(registry, repository, reference, digest))
+
+    def _tagged(self, reference: Reference) -> Manifest | Index | None:
+        """Return what the tag of a reference names; None if that cannot be had."""
+        try:
+            return self._fetch(reference, None)
+        except RegistryError:
+            return None
+
     def _head(self, registry: Registry, repository: str, reference: Reference) -> Digest:
         def claimed_digest(response: Response) -> Digest | None:
             response.discard()
@@ -120,14 +142,15 @@ class RegistryImages:
     def _get(
         self, registry: Registry, repository: str, reference: Reference, digest: Digest | None
     ) -> Manifest | Index:
+        refused: set[bytes] = set()
         manifest = registry.request(
             "GET",
             f"{repository}/manifests/{digest or reference.tag}",
             repository=repository,
             where=str(reference),
             headers=_ACCEPT,
-            expected=_GET_STATUSES,
-            consume=lambda response: _read_manifest(response, registry.host, reference, digest),
+            expected=_NO_DIGEST_STATUSES | {200} if digest else _GET_STATUSES,
+            consume=lambda response: _read_manifest(response, registry.host, reference, digest, refused),
         )
         # A manifest that was fetched to learn its digest is soon requested by that digest.
         with self._lock:
@@ -231,6 +254,7 @@ def _key(endpoint: PullEndpoint) -> tuple[str, bool, bool]:
 def _first(endpoints: Iterable[_Endpoint], ask: Callable[[Registry, str], _Answer]) -> _Answer:
     """Ask one endpoint after the other until one answers."""
     problems: list[str] = []
+    kind = RegistryError
     for registry, repository in endpoints:
         try:
             return ask(registry, repository)
@@ -238,20 +262,41 @@ def _first(endpoints: Iterable[_Endpoint], ask: Callable[[Registry, str], _Answe
             raise
         except RegistryError as error:
             problems.extend(error.problems)
-    raise RegistryError(*problems)
+            kind = type(error)
+    raise kind(*problems)
 
 
-def _read_manifest(response: Response, host: str, reference: Reference, digest: Digest | None) -> Manifest | Index:
-    if response.status == 404:
+def _reason(reference: Reference, digest: Digest, document: Manifest | Index | None) -> str:
+    """Say why a tag does not help to get a manifest, and what to do."""
+    if document is None:
+        return f"tag {reference.tag!r} cannot be fetched either"
+    if isinstance(document, Index) and any(entry.digest == digest for entry in document.manifests):
+        return (
+            f"the index of tag {reference.tag!r} lists it, and it can be had by its digest only: push the image again, "
+            "or ask the registry's administrator"
+        )
+    advice = "correct the digest in the description" if reference.digest else "run the prefetch without 'locked'"
+    return f"tag {reference.tag!r} names {document.digest} now: {advice}"
+
+
+def _read_manifest(
+    response: Response, host: str, reference: Reference, digest: Digest | None, refused: set[bytes]
+) -> Manifest | Index:
+    """Read and verify a manifest. `refused` keeps what did not match the header in earlier attempts."""
+    if response.status != 200:
         name = f"manifest {digest}" if digest else f"tag {reference.tag!r}"
         hint = "it may have been removed" if digest else "the tag or the repository does not exist"
-        raise Failure(f"no {name} at {host}: {response.refusal()}; {hint}", is_final=True)
+        problem = f"no {name} at {host}: {response.refusal()}; {hint}"
+        raise Failure(problem, is_final=True, raises=MissingError)
     raw = response.read(MANIFEST_LIMIT)
-    expected_digests = tuple(filter(None, (digest, _claimed_digest(response))))
-    for expected in expected_digests:
-        if not expected.matches(raw):
-            actual = Digest.of(raw, expected.algorithm)
+    expected = digest or _claimed_digest(response)
+    if expected and not expected.matches(raw):
+        actual = Digest.of(raw, expected.algorithm)
+        # Some registries compute the header from something else than what they send. Damage is not the same twice.
+        if digest or raw not in refused:
+            refused.add(raw)
             raise Failure(f"manifest from {host}: got {actual}, expected {expected}", max_attempts=3)
+        logger.warning("%s: the header of %s says %s, but what it sends is %s", reference, host, expected, actual)
     try:
         return parse_document(raw, response.headers.get("Content-Type", ""), str(reference))
     except NotAnImageError as error:
@@ -260,7 +305,7 @@ def _read_manifest(response: Response, host: str, reference: Reference, digest: 
     except ValueError as error:
         # With the right digest, it is malformed in the registry. Otherwise it may be the page of a proxy in between.
         problem = str(error).removeprefix(f"{reference}: ")
-        raise Failure(f"manifest from {host}: {problem}", max_attempts=3, is_final=bool(expected_digests)) from None
+        raise Failure(f"manifest from {host}: {problem}", max_attempts=3, is_final=expected is not None) from None
 
 
 def _claimed_digest(response: Response) -> Digest | None:

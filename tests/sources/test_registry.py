@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from osc_containers.cli.main import main
-from tests.support import images
-from tests.support.fault_registry import FaultRegistry
+from osc_containers.oci.digest import Digest
+from tests.support import faults, images
+from tests.support.fault_registry import Exchange, Fault, FaultRegistry, Request
 
 IMAGE = images.image(images.random_layer("odd", 5_000))
 OTHER = images.image(images.random_layer("other", 500))
@@ -73,10 +74,75 @@ class Workplace:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, registry: FaultRegistry, capsys: pytest.CaptureFixture[str]) -> Workplace:
+def workplace(
+    tmp_path: Path, registry: FaultRegistry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Workplace:
+    monkeypatch.setattr("osc_containers.registry.retry.Attempts._delay", lambda attempts: 0.001)
     directory = tmp_path / "package"
     directory.mkdir()
     return Workplace(directory, registry, capsys)
+
+
+# Digests
+
+
+def is_by_digest(request: Request) -> bool:
+    return "/manifests/sha" in request.path
+
+
+def claiming(digest: Digest) -> Fault:
+    """Let the registry claim another digest than that of what it sends."""
+
+    def fault(exchange: Exchange) -> None:
+        answer = exchange.answer()
+        answer.headers["Docker-Content-Digest"] = str(digest)
+        exchange.send(answer)
+
+    return fault
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 406, 410, 501])
+@pytest.mark.parametrize("tag", ["1.0", f"1.0@{IMAGE.digest}"])
+def test_a_registry_may_serve_manifests_by_tag_only(workplace: Workplace, status: int, tag: str) -> None:
+    workplace.registry.push(IMAGE, "team/app:1.0")
+    workplace.registry.script = faults.on(faults.status(status), is_by_digest)
+    workplace.use(f'name="app" tag="{tag}"')
+    workplace.pull(expected=IMAGE)
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_tag_that_moves_is_followed_without_requests_by_digest(workplace: Workplace, status: int) -> None:
+    workplace.registry.script = faults.on(faults.status(status), is_by_digest)
+    workplace.registry.push(IMAGE, "team/app:1.0")
+    workplace.succeed("prefetch")
+    workplace.registry.push(OTHER, "team/app:1.0")
+    assert OTHER.digest.short in workplace.fail("outdated")
+    for archive in workplace.directory.glob("*archive"):
+        archive.unlink()
+    output = workplace.fail("prefetch", "--locked")
+    assert f"no manifest {IMAGE.digest} at {workplace.registry.host}: HTTP {status}" in output
+    assert f"tag '1.0' names {OTHER.digest} now: run the prefetch without 'locked'" in output
+    workplace.pull(expected=OTHER)
+    workplace.use(f'name="app" tag="1.0@{IMAGE.digest}"')
+    assert f"names {OTHER.digest} now: correct the digest in the description" in workplace.fail("prefetch")
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET", "both"])
+def test_what_is_sent_counts_and_not_what_a_header_claims(workplace: Workplace, method: str) -> None:
+    workplace.registry.push(IMAGE, "team/app:1.0")
+    workplace.registry.script = faults.on(
+        claiming(OTHER.digest), lambda request: request.method in (method, *(("HEAD", "GET") * (method == "both")))
+    )
+    output = workplace.pull(expected=IMAGE)
+    assert (f"says {OTHER.digest}, but what it sends is {IMAGE.digest}" in output) == (method != "HEAD")
+
+
+def test_a_manifest_that_an_index_lists_must_come_by_digest(workplace: Workplace) -> None:
+    workplace.registry.push(images.index(IMAGE, ARM64), "team/app:1.0")
+    workplace.registry.script = faults.on(faults.status(404), is_by_digest)
+    output = workplace.fail("prefetch")
+    assert f"no manifest {IMAGE.digest} at" in output
+    assert "the index of tag '1.0' lists it, and it can be had by its digest only: push the image again" in output
 
 
 # Platforms
