@@ -16,6 +16,7 @@ from osc_containers.lock.lockfile import EMPTY
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import Request, image_requests
+from osc_containers.oci import platform
 from osc_containers.oci.reference import Reference
 from osc_containers.sources import local
 
@@ -33,6 +34,7 @@ def check(context: Context) -> Iterator[Finding]:
             yield from _visible(description)
         yield from _nested(description)
         yield from _profiles(description, context)
+        yield from _synonyms(description)
         yield from _names(description, context)
         yield from _local(description, context)
         yield from _overlays(description, context)
@@ -103,6 +105,25 @@ def _profiles(description: Description, context: Context) -> Iterator[Finding]:
             why = f"these profiles are not declared, and add this container to no image: {names[:2000]}"
             yield _finding(container, "profile", why, f'<profile name="{missing[0][:80]}" description="…"/>')
         yield from (from_problem(problem, "profile") for problem in overlay.check_profiles(container))
+
+
+def _synonyms(description: Description) -> Iterator[Finding]:
+    """Find `arch` attributes with names that no machine has: kiwi compares them with the output of `uname -m`."""
+    for profile in description.profiles:
+        if name := _unknown_to_machines(profile.arch):
+            why = f"profile {profile.name[:80]!r} is for no machine, because uname -m never prints {name}"
+            fix = f'<profile name="{profile.name[:80]}" arch="{platform.canonical(name)}">'
+            yield Finding(severity=Severity.WARNING, check="arch", file=description.path.name, why=why, fix=fix)
+    for container in description.containers:
+        if name := _unknown_to_machines(container.section_arch) or _unknown_to_machines(container.container_arch):
+            why = f"this container is in no image, because uname -m never prints {name}"
+            yield _finding(container, "arch", why, f'arch="{platform.canonical(name)}"')
+
+
+def _unknown_to_machines(attribute: str | None) -> str:
+    """Return the first name of an `arch` attribute if all of them are synonyms, else an empty string."""
+    names = attribute.split(",") if attribute else []
+    return names[0] if names and all(platform.canonical(name) != name for name in names) else ""
 
 
 def _overlays(description: Description, context: Context) -> Iterator[Finding]:

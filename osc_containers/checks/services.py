@@ -89,12 +89,10 @@ def _not_prefetched(context: Context) -> Iterator[Finding]:
 
 
 def _missing_architectures(description: Description, architectures: Sequence[str]) -> Iterator[str]:
-    """Yield the architectures of `OBS-ExclusiveArch` that have containers, but are not prefetched under any name."""
-    platforms = {platform.of_architecture(arch) for arch in architectures}
-    for arch in description.exclusive_archs or ():
+    """Yield the architectures of `OBS-ExclusiveArch` that have containers, but are not prefetched."""
+    for arch in dict.fromkeys(map(platform.canonical, description.exclusive_archs or ())):
         # OBS has more architectures than kiwi, for other kinds of builds.
-        is_kiwis = arch in platform.ARCHITECTURES
-        if is_kiwis and platform.of_architecture(arch) not in platforms and description.of_architecture(arch):
+        if arch in platform.ARCHITECTURES and arch not in architectures and description.of_architecture(arch):
             yield arch
 
 
@@ -104,7 +102,8 @@ def _incomplete_images(description: Description, arch: str, request: Request) ->
         used = request.used_profiles(description, arch)
     except DescriptionError:  # reported by the check of the layout
         return
-    if used is not None and arch in (description.exclusive_archs or [arch]):
+    exclusive = map(platform.canonical, description.exclusive_archs or [arch])
+    if used is not None and arch in exclusive:
         # Without OBS-Profiles, OBS builds one image, without a profile.
         for names in image_type.builds(description, arch) if description.obs_profiles is not None else [()]:
             if not all(container.is_in(used) for container in description.select(arch, names)):

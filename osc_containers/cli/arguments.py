@@ -12,7 +12,7 @@ from osc_containers.obs.parameters import PREFETCH, SERVICES
 from osc_containers.oci import platform
 from osc_containers.sources import local
 
-drop_empty, split_lists = service_file.drop_empty, service_file.split_lists
+drop_empty, architectures = service_file.drop_empty, service_file.architectures
 """Read the values of repeated options in the same way as the services read their parameters."""
 
 _HELP_WIDTH = 80

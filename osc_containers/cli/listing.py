@@ -25,7 +25,7 @@ def list_containers(request: Request, lock: Lock) -> tuple[Row, ...]:
     for part in request.parts:
         for arch in part.architectures:
             paths = overlay.assign_paths(part.description.of_architecture(arch))
-            for container in part.description.select(arch, part.profiles):
+            for container in part.containers(arch) if part.profiles else part.description.select(arch):
                 # The same container for several architectures is one row; its path is that of the first.
                 row = result.setdefault(container, Row(container=container, path=paths[container], locked_images={}))
                 locked_image = lock.image_for(container.reference, arch)

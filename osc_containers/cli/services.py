@@ -17,6 +17,7 @@ from osc_containers.lock.lockfile import EMPTY
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import INJECT, NO_VALUE, PREFETCH, SERVICES
+from osc_containers.oci import platform
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def _prefetch(parameters: Sequence[str]) -> int:
     request = selection.read(
         package,
         arguments.drop_empty(options.description),
-        arguments.split_lists(options.arch),
+        arguments.architectures(options.arch),
         arguments.drop_empty(options.profile),
     )
     prefetch_all(
@@ -64,7 +65,7 @@ def _inject(parameters: Sequence[str]) -> int:
         logger.info("not in a build root: %s verified, nothing changed", human.count(count, "archive"))
         return 0
     # The architecture may be a colon-separated list of compatible ones, the best first (obs-build, BUILD_ARCH).
-    arch = os.environ["BUILD_ARCH"].partition(":")[0]
+    arch = platform.canonical(os.environ["BUILD_ARCH"].partition(":")[0])
     # obs-build's parser of _service does not resolve character references (Build/SimpleXML.pm).
     names = list(map(html.unescape, names))
     description = select_description(selection.read(package, names, [arch], []), arch)

@@ -109,11 +109,7 @@ def _open_verified(
     paths = overlay.assign_paths(description.of_architecture(arch))
     placements = overlay.place(containers, paths, arch, lock)
     # Several containers can share an archive, which then is verified only once.
-    archives = {
-        each.locked_image.archive.name: (each.container.reference, name)
-        for each in placements
-        if (name := lock.arch_name(each.container.reference, arch))
-    }
+    archives = {each.locked_image.archive.name: (each.container.reference, arch) for each in placements}
     atomic.allow_open(2 * len(archives))
     opened = {name: open_source(path, stack) for name in archives if (path := package.find(name))}
     problems = verify.check_archives(package, lock, archives.values(), opened) or tuple(

@@ -47,7 +47,8 @@ class Description(NamedTuple):
     """A description with everything that it includes, in the order of the document.
 
     `exclusive_archs` and `obs_profiles` are the values of the comments `OBS-ExclusiveArch` and `OBS-Profiles` that
-    obs-build finds in the file itself, or None if there is no such comment.
+    obs-build finds in the file itself, or None if there is no such comment. `outer_profiles` are the profiles of each
+    description that may be built with this one, which then is only a file with containers.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class Description(NamedTuple):
     includes: tuple[Include, ...]
     exclusive_archs: tuple[str, ...] | None
     obs_profiles: tuple[str, ...] | None
+    outer_profiles: tuple[tuple[Profile, ...], ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -86,14 +88,39 @@ class Description(NamedTuple):
 
         :raises DescriptionError: a profile is not declared for `arch`.
         """
-        try:
-            return profiles.resolve(self.profiles, arch, requested)
-        except ValueError as error:
-            raise DescriptionError(f"{self.path.name}: {error}") from None
+        used: frozenset[str] | None = None
+        for declared in self.declarations:
+            try:
+                used = profiles.resolve(declared, arch, requested) | (used or frozenset())
+            except ValueError as error:
+                problem = f"{self.path.name}: {error}"
+        if used is None:
+            raise DescriptionError(problem)
+        return used
+
+    def usable_profiles(self, arch: str) -> frozenset[str]:
+        """Return the profiles that an image for `arch` can have."""
+        usable = frozenset().union(*(profiles.selectable(each, arch) for each in self.declarations))
+        if not self.is_fragment:
+            return usable
+        # A description that is not known here may declare the other names.
+        declared = {profile.name for each in self.declarations for profile in each}
+        return usable.union(name for each in self.containers for name in each.profile_names if name not in declared)
 
     def of_architecture(self, arch: str) -> tuple[Container, ...]:
-        """Return the containers for `arch` in all profiles."""
-        return tuple(container for container in self.containers if container.is_for(arch))
+        """Return the containers for `arch` in all profiles that an image for `arch` can have."""
+        usable = self.usable_profiles(arch)
+        return tuple(each for each in self.containers if each.is_for(arch) and each.is_in(usable))
+
+    @property
+    def declarations(self) -> tuple[tuple[Profile, ...], ...]:
+        """The declarations of profiles for an image: its own, or one for each description that it may be built with."""
+        return self.outer_profiles if self.is_fragment and self.outer_profiles else (self.profiles,)
+
+    @property
+    def is_fragment(self) -> bool:
+        """Whether it is a file with containers that is built with another description, which declares the profiles."""
+        return not _is_description(self.path.name) and not self.profiles
 
 
 def find(directory: Path) -> tuple[Path, ...]:

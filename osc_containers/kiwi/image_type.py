@@ -113,14 +113,14 @@ def builds(description: Description, arch: str) -> tuple[tuple[str, ...], ...]:
     profile that has containers.
     """
     # A profile that is limited to other architectures is not built here, even if a comment names it.
-    declared = {profile.name for profile in description.profiles if profiles.is_for(arch, profile.arch)}
+    usable = description.usable_profiles(arch)
     if description.obs_profiles is None:
         used = dict.fromkeys(name for container in description.containers for name in container.profile_names)
-        return ((), *((name,) for name in used if name in declared))
+        return ((), *((name,) for name in used if name in usable))
     names: list[str] = []
     for name in description.obs_profiles:
         names += flavors(description.path.parent) if name == _FLAVOR else [name]
-    return tuple((name,) for name in dict.fromkeys(names) if name in declared)
+    return tuple((name,) for name in dict.fromkeys(names) if name in usable)
 
 
 def flavors(directory: Path) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ The rules are those of `XMLState` in kiwi/xml_state.py: a profile can be limited
 others, and profiles with `import="true"` are used if none is requested.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -80,6 +81,24 @@ def is_in(attribute: str | None, used: Collection[str]) -> bool:
 def split_names(attribute: str | None) -> tuple[str, ...]:
     """Return the names in a `profiles` attribute, without empty ones."""
     return tuple(filter(None, attribute.split(","))) if attribute else ()
+
+
+def selectable(declared: Sequence[Profile], arch: str) -> frozenset[str]:
+    """Return the profiles that an image for `arch` can have, with whatever `--profile` options kiwi is called."""
+    available = {profile.name: profile for profile in declared if is_for(arch, profile.arch)}
+    users = defaultdict(list)
+    for profile in available.values():
+        for requirement in profile.requires:
+            if is_for(arch, requirement.arch):
+                users[requirement.profile].append(profile.name)
+    # kiwi refuses a profile that requires, directly or not, one that is not declared for `arch`.
+    refused = {name for name in users if name not in available}
+    pending = list(refused)
+    while pending:
+        found = set(users.get(pending.pop(), ())) - refused
+        refused |= found
+        pending += found
+    return resolve(declared, arch, ()) | (available.keys() - refused)
 
 
 def resolve(declared: Sequence[Profile], arch: str, requested: Collection[str]) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """The lock file: the exact content that each reference of a package resolved to.
 
 It is JSON, formatted for small diffs: sorted keys, an indentation of two spaces, a final newline. Architectures have
-kiwi's names; sizes are in bytes.
+kiwi's names, of which the canonical ones are written; sizes are in bytes.
 
     {"version": "1.0",
      "containers": {REFERENCE: {
@@ -82,19 +82,8 @@ class Lock(NamedTuple):
 
     def image_for(self, reference: Reference, arch: str) -> LockedImage | None:
         """Return the image of a reference for a kiwi architecture, or None if it is not locked."""
-        name = self.arch_name(reference, arch)
-        return self.references[reference].images[name] if name else None
-
-    def arch_name(self, reference: Reference, arch: str) -> str | None:
-        """Return the name by which the lock has a kiwi architecture of a reference, or None if it is not locked.
-
-        The lock may have another name of the same platform: `arm64` finds `aarch64`.
-        """
         entry = self.references.get(reference)
-        if entry is None or arch in entry.images:
-            return arch if entry else None
-        target = platform.of_architecture(arch)
-        return next((name for name in sorted(entry.images) if platform.of_architecture(name) == target), None)
+        return entry.images.get(platform.canonical(arch)) if entry else None
 
     def images(self) -> Iterator[tuple[Reference, str, LockedImage]]:
         """Yield each image with its reference and architecture, sorted by both."""
@@ -203,7 +192,10 @@ def _load_reference(entry: Fields) -> LockedReference:
     for arch, item in entry.member("architectures").items():
         if arch not in platform.ARCHITECTURES:
             raise ValueError(f"{item.where}: expected one of {', '.join(platform.ARCHITECTURES)}")
-        images[arch] = _load_image(item)
+        name = platform.canonical(arch)
+        if name in images:
+            raise ValueError(f"{item.where}: got {name} a second time; it has several names")
+        images[name] = _load_image(item)
     if not images:
         raise ValueError(f"{entry.path('architectures')}: got none, expected at least one")
     return LockedReference(digest=Descriptor.digest_of(entry), media_type=entry.line("mediaType"), images=images)

@@ -28,7 +28,7 @@ class ImageRequest(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """A description, limited to architectures and profiles.
+    """A description, limited to architectures (by their canonical names) and profiles.
 
     Without explicit architectures it is limited to that of this machine; without profiles it is not limited to any.
     """
@@ -53,12 +53,32 @@ class Selection(NamedTuple):
             raise DescriptionError(f"{name}: this machine has an {error}; specify one with 'arch'") from None
         return (this,)
 
-    def covers_arch(self, arch: str) -> bool:
-        """Tell whether it includes `arch`, under any of the names that kiwi has for it.
+    def containers(self, arch: str) -> tuple[Container, ...]:
+        """Return the containers that it includes for one of its architectures.
 
-        :raises DescriptionError: as `architectures`.
+        :raises DescriptionError: as `used_profiles`.
         """
-        return platform.of_architecture(arch) in map(platform.of_architecture, self.architectures)
+        used = self.used_profiles(arch)
+        containers = self.description.of_architecture(arch)
+        return containers if used is None else tuple(each for each in containers if each.is_in(used))
+
+    def used_profiles(self, arch: str) -> frozenset[str] | None:
+        """Return the profiles that it is limited to on one of its architectures; None if it is not.
+
+        A profile that kiwi refuses on this architecture counts on the others only.
+
+        :raises DescriptionError: kiwi refuses a profile on each of the architectures, or as `architectures`.
+        """
+        if not self.profiles:
+            return None
+        used: set[str] = set()
+        for name in self.profiles:
+            try:
+                used |= self.description.used_profiles(arch, (name,))
+            except DescriptionError:
+                if not any(name in self.description.usable_profiles(each) for each in self.architectures):
+                    raise
+        return frozenset(used)
 
 
 class Request(NamedTuple):
@@ -98,21 +118,21 @@ class Request(NamedTuple):
             container
             for part in self.parts
             if part.description.path == description.path and arch in part.architectures
-            for container in (
-                description.select(arch, part.profiles) if part.profiles else description.of_architecture(arch)
-            )
+            for container in part.containers(arch)
         ]
         return tuple(dict.fromkeys(containers))
 
     def used_profiles(self, description: Description, arch: str) -> frozenset[str] | None:
         """Return the profiles whose containers are requested for `arch`; None means all containers.
 
-        :raises DescriptionError: a profile is not declared for `arch`, or as `Selection.architectures`.
+        :raises DescriptionError: as `Selection.used_profiles`.
         """
-        parts = [part for part in self.parts if part.description.path == description.path and part.covers_arch(arch)]
-        if not parts or not all(part.profiles for part in parts):
-            return None
-        return frozenset().union(*(description.used_profiles(arch, part.profiles) for part in parts))
+        parts = [
+            each for each in self.parts if each.description.path == description.path and arch in each.architectures
+        ]
+        used = [part.used_profiles(arch) for part in parts]
+        limits = [each for each in used if each is not None]
+        return frozenset().union(*limits) if limits and len(limits) == len(used) else None
 
 
 def of_package(
@@ -172,6 +192,7 @@ def read(
     :raises DescriptionError: there is no description, or one cannot be used; every problem is reported.
     """
     problems = []
+    architectures = tuple(dict.fromkeys(map(platform.canonical, architectures)))
     for arch in architectures:
         try:
             platform.of_architecture(arch)
@@ -184,7 +205,7 @@ def read(
     descriptions = []
     for name in names or package.description_names:
         try:
-            descriptions.append(package.description(name))
+            descriptions.append(_with_outer_profiles(package.description(name), package))
         except DescriptionError as error:
             problems += error.problems
     if problems:
@@ -201,6 +222,17 @@ def read(
     )
 
 
+def _with_outer_profiles(description: Description, package: Package) -> Description:
+    """Return a description; if it only has containers, with the profiles of the descriptions that it is built with."""
+    if not description.is_fragment:
+        return description
+    try:
+        outer = [package.description(name) for name in package.description_names]
+    except DescriptionError:  # reported where they are read for themselves
+        return description
+    return description._replace(outer_profiles=tuple(each.profiles for each in outer))
+
+
 def default_architectures(request: Request, lock: Lock) -> tuple[str, ...]:
     """Return the architectures that stand in where none is explicit: those that the lock has for another reason.
 
@@ -213,7 +245,20 @@ def default_architectures(request: Request, lock: Lock) -> tuple[str, ...]:
 
 
 def _build_architectures(description: Description) -> tuple[str, ...]:
-    return tuple(arch for arch in description.exclusive_archs or () if arch in platform.ARCHITECTURES)
+    known = (arch for arch in description.exclusive_archs or () if arch in platform.ARCHITECTURES)
+    return tuple(dict.fromkeys(map(platform.canonical, known)))
+
+
+def refuse_nothing(requests: Sequence[ImageRequest], options: Sequence[str], architectures: Sequence[str]) -> None:
+    """Refuse options that select no image: that nothing is wrong with none of them would be misleading.
+
+    `architectures` are those among the options. Each of them must have an image.
+
+    :raises DescriptionError: there is none.
+    """
+    missing = [arch for arch in architectures if not any(arch in each.architectures for each in requests)]
+    if missing or (options and not requests):
+        raise DescriptionError(f"no <containers> are for {', '.join(missing or options)}, so there is nothing to check")
 
 
 def image_requests(request: Request) -> tuple[ImageRequest, ...]:

@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 
     def effective_values(self, parameter: str) -> list[str]:
         """Return the values of a parameter that may have several, as the service uses them."""
-        return (split_lists if parameter == "arch" else drop_empty)(self.values(parameter))
+        return (architectures if parameter == "arch" else drop_empty)(self.values(parameter))
 
     def reads(self, description: str) -> bool:
         """Tell whether the service reads a description: it reads all unless it names some."""
@@ -211,6 +211,7 @@ def drop_empty(values: Sequence[str]) -> list[str]:
     return [value for value in map(str.strip, values) if value not in NO_VALUE]
 
 
-def split_lists(values: Sequence[str]) -> list[str]:
-    """Split the values of a parameter at white space and commas. Only `arch` takes such lists."""
-    return drop_empty([word for value in values for word in value.replace(",", " ").split()])
+def architectures(values: Sequence[str]) -> list[str]:
+    """Return the values of `arch` by their canonical names, each once; a value may be a list with blanks or commas."""
+    words = [word for value in values for word in value.replace(",", " ").split()]
+    return list(dict.fromkeys(map(platform.canonical, drop_empty(words))))

@@ -1,6 +1,9 @@
 """Architecture names of kiwi, platforms of OCI images, and how they match.
 
-kiwi's names are those of `arch-name` in its schema (kiwi/schema/kiwi.rnc): the output of `uname -m` and synonyms.
+kiwi's names are those of `arch-name` in its schema (kiwi/schema/kiwi.rnc): the output of `uname -m` and synonyms. The
+output of `uname -m` is the canonical one: kiwi compares it with the `arch` attributes of a description
+(`XMLState.host_architecture`), so that a synonym there matches on no machine. Options, `_service` and locks may have
+synonyms, and are converted where they are read.
 
 Spec: OCI image-spec v1.1, image-index.md, "Platform Variants". The fallbacks are those of skopeo, with which kiwi pulls
 (containers/image, internal/pkg/platform). As in containerd, `amd64` and `amd64/v1` are the same
@@ -53,6 +56,17 @@ _PLATFORMS = {
 
 ARCHITECTURES = tuple(_PLATFORMS)
 
+_CANONICAL = {
+    "amd64": "x86_64",
+    "i586": "i686",
+    "ix86": "i686",
+    "arm64": "aarch64",
+    "armv5el": "armv5tel",
+    "armv6hl": "armv6l",
+    "armv7hl": "armv7l",
+}
+"""The canonical names of synonyms."""
+
 # The variants that a platform can run, best first. An image that declares no variant may need any of them, so it comes
 # last.
 _COMPATIBLE_VARIANTS = {
@@ -75,14 +89,19 @@ def of_architecture(arch: str) -> Platform:
         raise ValueError(f"unknown architecture {arch[:80]!r}, expected one of {', '.join(ARCHITECTURES)}") from None
 
 
+def canonical(arch: str) -> str:
+    """Return the canonical name of an architecture; a name that kiwi does not have is returned as it is."""
+    return _CANONICAL.get(arch, arch)
+
+
 def architectures_of(platform: Platform) -> list[str]:
     """Return all of kiwi's names for a platform."""
     return [arch for arch, candidate in _PLATFORMS.items() if candidate == platform]
 
 
 def of_this_machine() -> str:
-    """Return the architecture of this machine, as kiwi determines it: `uname -m`."""
-    return os.uname().machine
+    """Return the architecture of this machine, as kiwi determines it: `uname -m`, here by its canonical name."""
+    return canonical(os.uname().machine)
 
 
 def rank(target: Platform, candidate: Platform) -> int | None:

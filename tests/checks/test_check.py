@@ -170,6 +170,13 @@ CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
         },
         APP,
     ),
+    "a name that no machine has": (
+        {
+            "a.kiwi": with_profiles("P").replace("name='P'", "name='P' arch='arm64'"),
+            "containers.xml": CONTAINERS.replace("<container ", '<container arch="amd64" '),
+        },
+        {},
+    ),
     "no service file": ({"_service": None}, APP),
     "other services only": ({"_service": "<services><service name='tar' mode='buildtime'/></services>"}, APP),
     "a broken service file": ({"_service": "<services>"}, APP),

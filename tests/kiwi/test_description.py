@@ -143,8 +143,27 @@ def test_a_section_is_used_with_one_of_its_profiles(requested: tuple[str, ...], 
     assert {container.file_name.removesuffix("_latest") for container in selected} == expected
 
 
-def test_an_architecture_has_sections_of_all_profiles() -> None:
-    assert len(parse(PROFILED).of_architecture("x86_64")) == 9
+@pytest.mark.parametrize(
+    ("arch", "left_out"), [("x86_64", {"undeclared", "comma"}), ("aarch64", {"undeclared", "comma", "c", "commas"})]
+)
+def test_an_architecture_has_what_its_profiles_can_select(arch: str, left_out: set[str]) -> None:
+    read = parse(PROFILED)
+    assert {each.file_name.removesuffix("_latest") for each in read.containers} - {
+        each.file_name.removesuffix("_latest") for each in read.of_architecture(arch)
+    } == left_out
+
+
+def test_an_included_file_leaves_profiles_to_its_descriptions() -> None:
+    text = section('<container name="app"/>', ' profiles="P"')
+    fragment = description.parse(f"<image>{text}</image>".encode(), Path("containers.xml"), lambda name: b"")
+    outer = tuple((Profile(name=name, arch="x86_64"),) for name in "PQ")
+    cases = [(), outer, outer[:1]]
+    found = [fragment._replace(outer_profiles=each) for each in cases]
+    assert [len(each.of_architecture("x86_64")) for each in found] == [1, 1, 1]
+    assert [len(each.of_architecture("aarch64")) for each in found] == [1, 0, 0]
+    assert len(found[1].select("x86_64", ["P"])) == 1
+    with pytest.raises(DescriptionError):
+        found[1].select("aarch64", ["P"])
 
 
 def test_an_undeclared_profile_is_an_error() -> None:

@@ -22,7 +22,7 @@ from osc_containers.errors import DescriptionError
 from osc_containers.kiwi import description
 from osc_containers.kiwi.containers import Container
 from osc_containers.oci import platform
-from tests.support.descriptions import Encoding, File, Item, Package, attributes, packages
+from tests.support.descriptions import ARCHITECTURES, Encoding, File, Item, Package, attributes, packages
 from tests.support.kiwi_peer import Oracle, Selection
 
 EXAMPLES = int(os.environ.get("PARITY_EXAMPLES", "60"))
@@ -80,7 +80,19 @@ def compare_in(directory: Path, package: Package, oracle: Oracle) -> None:
     read = description.read(path)
     for selection, answer in zip(package.selections, said["answers"], strict=True):
         compare_selection(read, selection, answer, oracle.counts)
+    compare_wanted(read, path, oracle)
     compare_remove_containers(directory, package, oracle)
+
+
+def compare_wanted(read: description.Description, path: Path, oracle: Oracle) -> None:
+    """Check that what is wanted for an architecture is what kiwi selects there with one set of profiles or another."""
+    requests = [(), *((profile.name,) for profile in read.profiles)]
+    for arch in ARCHITECTURES[:2]:
+        answers = oracle.ask(path, [Selection(arch, names) for names in requests])["answers"]
+        theirs = {each["endpoint"] for answer in answers for each in answer.get("containers", ())}
+        nested = {include.name for include in read.includes if include.is_nested}
+        assert {each.endpoint for each in read.of_architecture(arch) if each.file not in nested} == theirs
+        oracle.counts["architectures that agree"] += 1
 
 
 def compare_selection(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from osc_containers.kiwi.profiles import Profile, Requirement, is_for, resolve
+from osc_containers.kiwi.profiles import Profile, Requirement, is_for, resolve, selectable
 from tests.support.messages import assert_bounded
 
 
@@ -59,6 +59,20 @@ def test_an_undeclared_profile_is_named(arch: str, asked: tuple[str, ...], messa
     with pytest.raises(ValueError, match=r"^profile ") as caught:
         resolve(declared, arch, asked)
     assert str(caught.value) == message
+
+
+def test_a_profile_is_selectable_where_kiwi_takes_it() -> None:
+    declared = (
+        Profile(name="plain"),
+        Profile(name="arm", arch="aarch64"),
+        Profile(name="needs-arm", requires=needs("arm")),
+        Profile(name="needs-it-indirectly", requires=needs("needs-arm")),
+        Profile(name="needs-it-elsewhere", requires=(Requirement(profile="arm", arch="aarch64"),)),
+        Profile(name="imported", is_imported=True, requires=needs("arm")),
+        Profile(name="circle", requires=needs("circle")),
+    )
+    assert selectable(declared, "x86_64") == {"plain", "needs-it-elsewhere", "imported", "circle"}
+    assert selectable(declared, "aarch64") == {each.name for each in declared}
 
 
 def test_an_error_names_a_limited_number_of_profiles() -> None:

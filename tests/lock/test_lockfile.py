@@ -382,6 +382,15 @@ def test_an_image_is_found_by_any_name_of_its_platform(reference: str, arch: str
     assert (image.archive.name if image else None) == archive
 
 
+def test_an_architecture_has_one_name() -> None:
+    text = GOLDEN.replace('"x86_64": {', '"amd64": {')
+    assert lockfile.loads(text) == LOCK
+    assert lockfile.dumps(lockfile.loads(text)) == GOLDEN
+    twice = GOLDEN.replace('"aarch64": {', '"amd64": {')
+    with pytest.raises(LockError, match="got x86_64 a second time; it has several names"):
+        lockfile.loads(twice)
+
+
 def test_images_are_sorted() -> None:
     assert [(str(reference), arch) for reference, arch, _ in LOCK.images()] == [
         (APP, "s390x"),

@@ -16,6 +16,8 @@ from osc_containers.oci.reference import Reference
 
 _LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
+CANONICAL = [arch for arch in platform.ARCHITECTURES if platform.canonical(arch) == arch]
+
 digests = st.sampled_from(sorted(_LENGTHS)).flatmap(
     lambda algorithm: st.builds(
         lambda value: Digest(algorithm, f"{value:0{_LENGTHS[algorithm]}x}"),
@@ -75,7 +77,7 @@ def _locks(draw: st.DrawFn) -> Lock:
 
 @st.composite
 def _locked_reference(draw: st.DrawFn, name: str) -> LockedReference:
-    architectures = draw(st.lists(st.sampled_from(platform.ARCHITECTURES), min_size=1, max_size=2, unique=True))
+    architectures = draw(st.lists(st.sampled_from(CANONICAL), min_size=1, max_size=2, unique=True))
     locked = {
         arch: LockedImage(
             image=draw(images),

@@ -36,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the findings."""
-    names, architectures = arguments.drop_empty(options.description), arguments.split_lists(options.arch)
+    names, architectures = arguments.drop_empty(options.description), arguments.architectures(options.arch)
     findings = sort(_find(Package(options.directory), names, architectures))
     if options.format == "json":
         print(json.dumps(as_objects(findings), indent=2))

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         if options.inject:
             uses_bundle = options.inject == "source"
         set_up = _set_up_bundle if uses_bundle else _set_up
-        set_up(package, options.description, arguments.split_lists(options.arch))
+        set_up(package, options.description, arguments.architectures(options.arch))
     package = Package(options.directory)  # a Package reads its files only once, and they were edited
     try:
         is_complete = _prefetch_if_needed(package, may_fetch=not options.no_prefetch, allow_local=options.allow_local)

@@ -12,6 +12,7 @@ from osc_containers.obs import selection
 from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import INJECT
 from osc_containers.obs.selection import Request
+from osc_containers.oci import platform
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +40,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Inject the containers."""
     package = Package(options.directory)
-    request = selection.of_package(package, arguments.drop_empty(options.description), [options.arch])
-    description = select_description(request, options.arch)
+    arch = platform.canonical(options.arch)
+    request = selection.of_package(package, arguments.drop_empty(options.description), [arch])
+    description = select_description(request, arch)
     # Unlike for prefetch, no profile means what kiwi does without one, because the tree is one image.
     profiles = arguments.drop_empty(options.profile)
-    if not description.select(options.arch, profiles):
+    if not description.select(arch, profiles):
         logger.warning("nothing to do: no <containers> for this architecture and these profiles")
-    inject.inject_root(package, description, options.arch, profiles, options.root)
+    inject.inject_root(package, description, arch, profiles, options.root)
     return 0
 
 

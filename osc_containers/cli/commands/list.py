@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     package = Package(path if path.is_dir() else path.parent)
     names = [] if path.is_dir() else [path.name]
     request = selection.of_package(
-        package, names, arguments.split_lists(options.arch), arguments.drop_empty(options.profile)
+        package, names, arguments.architectures(options.arch), arguments.drop_empty(options.profile)
     )
     # A package without a lock can be listed as well; nothing in it is pinned then.
     rows = listing.list_containers(request, package.read_lock() or EMPTY)

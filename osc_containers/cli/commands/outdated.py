@@ -35,15 +35,13 @@ def run(options: argparse.Namespace) -> int:
 
     package = Package(options.directory)
     lock = package.require_lock()
-    request = selection.of_package(
-        package,
-        arguments.drop_empty(options.description),
-        arguments.split_lists(options.arch),
-        arguments.drop_empty(options.profile),
-    )
+    names, profiles = arguments.drop_empty(options.description), arguments.drop_empty(options.profile)
+    architectures = arguments.architectures(options.arch)
+    request = selection.of_package(package, names, architectures, profiles)
     # Without arch in _service, the architectures of earlier runs count, as in verify.
     default = selection.default_architectures(selection.of_package(package), lock)
     requests = selection.image_requests(request.with_default_architectures(default))
+    selection.refuse_nothing(requests, (*names, *profiles), architectures)
     with transports.Sources(package.directory, allow_local=options.allow_local) as sources:
         entries = trusted_entries(package, lock, requests)
         current = {each.reference: each for each in resolve(requests, sources.open, entries)}

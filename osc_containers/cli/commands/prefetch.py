@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     """Prefetch the containers."""
     package, names = Package(options.directory), arguments.drop_empty(options.description)
     request = selection.of_package(
-        package, names, arguments.split_lists(options.arch), arguments.drop_empty(options.profile)
+        package, names, arguments.architectures(options.arch), arguments.drop_empty(options.profile)
     )
     # Options take their defaults from the entries for these descriptions, or from all if there is none for them.
     entries = [entry for entry in package.prefetches if any(map(entry.reads, names))] or package.prefetches

@@ -35,8 +35,9 @@ def run(options: argparse.Namespace) -> int:
         count = verify_all(
             Package(options.directory),
             arguments.drop_empty(options.description),
-            arguments.split_lists(options.arch),
+            arguments.architectures(options.arch),
             arguments.drop_empty(options.profile),
+            may_be_nothing=False,
         )
     except (LockError, VerificationError) as error:
         # That is what the command looks for. Other errors are failures.
@@ -46,10 +47,18 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def verify_all(package: Package, names: Sequence[str], architectures: Sequence[str], profiles: Sequence[str]) -> int:
+def verify_all(
+    package: Package,
+    names: Sequence[str],
+    architectures: Sequence[str],
+    profiles: Sequence[str],
+    *,
+    may_be_nothing: bool = True,
+) -> int:
     """Verify the archives in the lock, and that the lock matches what the package requests.
 
     :return: the number of archives.
+    :raises DescriptionError: the arguments select no image, and `may_be_nothing` is not set.
     :raises LockError: the lock is missing or broken, or does not match the descriptions.
     :raises VerificationError: an archive or bundle does not match the lock.
     """
@@ -58,6 +67,8 @@ def verify_all(package: Package, names: Sequence[str], architectures: Sequence[s
     lock = package.require_lock()
     default = selection.default_architectures(configured, lock)
     requests = selection.image_requests(request.with_default_architectures(default))
+    if not may_be_nothing:
+        selection.refuse_nothing(requests, (*names, *profiles), architectures)
     images = [(each.reference, arch, each.where) for each in requests for arch in each.architectures]
     # Options can narrow the request. Other requests of _service are in the lock for a good reason.
     all_requests = (*requests, *selection.image_requests(configured.with_default_architectures(default)))
