@@ -31,8 +31,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECT_LIMIT = 10
 _UNDECIDED_TIMEOUT = 10.0
 """Seconds to connect with TLS to a registry that may use plain HTTP; the same as in skopeo."""
-_AUTH_ATTEMPTS = 2
-"""The first time we do not know what the registry asks for; the second time a token may have expired on its way."""
+_AUTH_ATTEMPTS = 5
+"""A token, no credentials, two new tokens, and a password; more cannot help."""
 _API_HOSTS = {"docker.io": "registry-1.docker.io"}
 _Result = TypeVar("_Result")
 
@@ -165,18 +165,16 @@ class Registry:
         # Nothing is sent before the registry has asked for it: many registries need no credentials.
         authorization = self._tokens.authorization(repository, self._bases[0])
         response = self._send_with_http_fallback(method, path, headers, authorization)
-        for _ in range(_AUTH_ATTEMPTS):
-            if response.status != 401 or not self._is_home(response):
-                break
+        tried = [authorization]
+        while response.status == 401 and self._is_home(response):
             challenge = response.headers.get("WWW-Authenticate", "")
             refusal = f"{url_policy.redact(response.url)}: {response.refusal()}"
-            rejected = authorization
-            self._tokens.learn(challenge, repository, rejected=rejected)
+            self._tokens.learn(challenge, repository, tried)
             authorization = self._tokens.authorization(repository, self._bases[0])
-            # To send the same password again would achieve nothing, and could lock the account.
-            if authorization in (None, rejected):
+            if authorization in tried or len(tried) == _AUTH_ATTEMPTS:
                 raise self._tokens.denial(repository, refusal)
             response = self._send_with_http_fallback(method, path, headers, authorization)
+            tried.append(authorization)
         return response
 
     def _is_home(self, response: Response) -> bool:

@@ -5,7 +5,7 @@ Sources: distribution's "Token Authentication Specification" and "OAuth2 Token A
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from osc_containers.registry import challenge as challenges
 from osc_containers.registry import retry, url_policy
@@ -13,8 +13,15 @@ from osc_containers.registry.challenge import Challenge, Login, Token, TokenRequ
 from osc_containers.registry.errors import Failure
 from osc_containers.registry.response import Response
 
+_BEARER, _BASIC = "bearer", "basic"
+_TOKEN_ATTEMPTS = 2
+"""Tokens for one request: the first one may have expired on its way."""
 _USABLE = 0.9
 """The part of a token's lifetime in which it is used: it must still be valid when the request arrives."""
+
+
+_Offers = Mapping[str, Challenge]
+"""Challenges that we can answer, by scheme."""
 
 
 class _Access:
@@ -22,7 +29,10 @@ class _Access:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.challenge: Challenge | None = None
+        self.offers: _Offers | None = None
+        self.uses_basic = False
+        """Whether the password is sent although tokens are offered, because none is to be had."""
+        self.is_password_rejected = False
         self.token: Token | None = None
         self.expires = 0.0
         self.used_login = False
@@ -46,7 +56,7 @@ class Tokens:
         self._home = home
         self._login = login
         self._fetch = fetch
-        self._challenge: Challenge | None = None
+        self._offers: _Offers = {}
         self._accesses: dict[str, _Access] = {}
 
     def authorization(self, repository: str, base: str) -> str | None:
@@ -57,15 +67,19 @@ class Tokens:
         :raises Failure: the token server refuses a token.
         """
         access = self._access(repository)
-        challenge = access.challenge or self._challenge
-        if challenge is None:
-            return None
-        if challenge.scheme == "basic":
-            login = self._login(repository)
-            if login is None or login.identity_token:
-                return None
-            access.used_login = True
-            return login.basic
+        offers = self._offers if access.offers is None else access.offers
+        if _BEARER in offers and not access.uses_basic:
+            try:
+                return self._bearer(access, offers[_BEARER], repository, base)
+            except Failure:
+                password = self._basic(access, repository) if _BASIC in offers else None
+                if password is None:
+                    raise
+                access.uses_basic = True
+                return password
+        return self._basic(access, repository) if _BASIC in offers else None
+
+    def _bearer(self, access: _Access, challenge: Challenge, repository: str, base: str) -> str:
         with access.lock:
             # The lifetime counts from the request, before which the server cannot have issued the token.
             if access.token is None or time.monotonic() >= access.expires:
@@ -74,23 +88,60 @@ class Tokens:
                 access.expires = began + access.token.lifetime * _USABLE
             return f"Bearer {access.token.value}"
 
-    def learn(self, header: str, repository: str, *, rejected: str | None) -> None:
-        """Remember the challenge in a `WWW-Authenticate` header, and forget the token that was `rejected`.
+    def _basic(self, access: _Access, repository: str) -> str | None:
+        login = self._login(repository)
+        # To send the same password again would achieve nothing, and could lock the account.
+        if login is None or login.identity_token or access.is_password_rejected:
+            return None
+        access.used_login = True
+        return login.basic
+
+    def learn(self, header: str, repository: str, tried: Sequence[str | None]) -> None:
+        """Remember the challenges in a `WWW-Authenticate` header, and forget the credentials that were rejected.
+
+        `tried` are the values of `Authorization` that the same request had so far.
 
         :raises Failure: the header has no challenge that we can answer.
         """
-        offers = {challenge.scheme: challenge for challenge in challenges.parse_challenges(header)}
-        challenge = offers.get("bearer") or offers.get("basic")
-        if challenge is None:
-            raise Failure(f"{self._host}: asks for an unknown kind of login: {header[:200]!r}", is_final=True)
-        # Other repositories will get the same challenge, so their first request can already have a token.
-        self._challenge = challenge.without_scope()
+        offers = self._answerable(header)
+        tokens = [value for value in tried if value and value.startswith("Bearer ")]
         access = self._access(repository)
         with access.lock:
-            access.challenge = challenge
             # Another thread may have replaced the rejected token in the meantime.
-            if access.token and rejected == f"Bearer {access.token.value}":
+            if access.token and tried[-1] == f"Bearer {access.token.value}":
                 access.token = None
+            if tried[-1] and tried[-1] not in tokens:
+                access.is_password_rejected, access.uses_basic = True, False
+            # Harbor answers a rejected token by Basic alone, and a request without credentials by what it really wants.
+            if tokens and _BEARER not in offers and None not in tried:
+                access.offers = self._offers = {}
+                return
+            # Other repositories will get the same challenges, so their first request can already have a token.
+            self._offers = {scheme: challenge.without_scope() for scheme, challenge in offers.items()}
+            if len(tokens) >= _TOKEN_ATTEMPTS:
+                offers.pop(_BEARER, None)
+            access.offers = offers
+
+    def _answerable(self, header: str) -> dict[str, Challenge]:
+        every = challenges.parse_challenges(header)
+        offers: dict[str, Challenge] = {}
+        for challenge in every:
+            # Of two with the same scheme the first one counts. A token needs an address to get it from.
+            if challenge.scheme == _BASIC or (challenge.scheme == _BEARER and challenge.parameters.get("realm")):
+                offers.setdefault(challenge.scheme, challenge)
+        if offers:
+            return offers
+        schemes = ", ".join(dict.fromkeys(challenge.scheme for challenge in every))[:200]
+        if not schemes:
+            problem = (
+                "asks for a login (HTTP 401), but names no way to log in: WWW-Authenticate is missing or malformed"
+            )
+        elif any(challenge.scheme == _BEARER for challenge in every):
+            problem = "asks for a token, but does not name the token server: its challenge has no realm"
+        else:
+            problem = f"asks for a login by {schemes}, expected Basic or Bearer"
+        hint = "check the name of the registry, or tell its administrator"
+        raise Failure(f"{self._host}: {problem}; {hint}", is_final=True)
 
     def denial(self, repository: str, refusal: str) -> Failure:
         """Return the failure for a denied access, with advice."""

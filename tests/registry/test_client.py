@@ -27,7 +27,7 @@ from osc_containers.registry.session import Transport
 from osc_containers.sources.interface import FetchContext, ImageSource
 from osc_containers.sources.transports import Sources
 from tests.support import faults, images
-from tests.support.fault_registry import Answer, Exchange, Fault, FaultRegistry, Request, serve
+from tests.support.fault_registry import Answer, Exchange, Fault, FaultRegistry, Request, Script, serve
 from tests.support.prefetch_run import want
 
 HASTY = Policy(connect_timeout=2, read_timeout=0.3, deadline=3, attempts=4, first_delay=0.02, longest_delay=0.05)
@@ -231,7 +231,7 @@ def test_a_manifest_has_precedence_over_its_content_type(
 MESSAGES: dict[str, tuple[str, ...]] = {
     "endless_body": ("", "got more than 4194304 bytes"),
     "redirect_to_file": ("got a URL of scheme 'file', expected http or https",),
-    "status_401": ("asks for an unknown kind of login: ''",),
+    "status_401": ("names no way to log in: WWW-Authenticate is missing or malformed; check the name",),
     "status_403": (
         "",
         "HTTP 403; it does not exist, or requires a login: use `podman login 127.0.0.1:",
@@ -781,6 +781,123 @@ def test_a_password_is_sent_to_its_registry_alone(
     for text in (message, caplog.text):
         assert "secret" not in text
         assert "bWU6c2VjcmV0" not in text
+
+
+HARBOR = 'Basic realm="harbor"'
+
+
+def reject_as_harbor(registry: FaultRegistry) -> Script:
+    """Answer a rejected token by Basic alone, as Harbor does."""
+
+    def fault(exchange: Exchange) -> None:
+        answer = exchange.answer()
+        if answer.status == 401:
+            answer.headers["WWW-Authenticate"] = HARBOR
+        exchange.send(answer)
+
+    return faults.on(fault, lambda request: request.headers.get("authorization", "").startswith("Bearer"))
+
+
+@pytest.mark.parametrize("has_login", [False, True])
+def test_a_token_rejected_by_basic_alone_is_renewed(
+    registry: FaultRegistry, source: ImageSource, tmp_path: Path, has_login: bool
+) -> None:
+    registry.auth = "bearer"
+    registry.users = {"me": "secret"}
+    if has_login:
+        log_in(tmp_path, f'{{"auths": {{"{registry.host}": {{"auth": "bWU6c2VjcmV0"}}}}}}')
+    registry.script = reject_as_harbor(registry)
+    name = registry.push(IMAGE, "team/app:1.0")
+    assert pull(source, name) == EXPECTED
+    registry.expire_tokens()
+    registry.requests.clear()
+    assert pull(source, name) == EXPECTED
+    paths = [(request.path.split("/")[1], bool(request.headers.get("authorization"))) for request in registry.requests]
+    assert paths[:4] == [("v2", True), ("v2", False), ("token", has_login), ("v2", True)]
+    assert sum(request.path == "/token" for request in registry.requests) == 1
+
+
+def offer_both(exchange: Exchange) -> None:
+    """Accept the password as well as tokens, and offer both."""
+    answer = exchange.answer()
+    if exchange.request.headers.get("authorization", "").startswith("Basic"):
+        exchange.registry.auth, kind = None, exchange.registry.auth
+        answer = exchange.answer()
+        exchange.registry.auth = kind
+    if answer.status == 401:
+        answer.headers["WWW-Authenticate"] += ', Basic realm="registry"'
+    exchange.send(answer)
+
+
+TOKEN_FAULTS = {
+    "refusal": faults.status(401),
+    "forbidden": faults.status(403),
+    "missing": faults.status(404),
+    "dead": faults.reset_before,
+    "broken": faults.status(500),
+    "nonsense": faults.status(200, {"Content-Type": "text/html"}),
+    "rejected": None,
+}
+
+
+@pytest.mark.parametrize("fault", TOKEN_FAULTS)
+def test_the_password_is_used_where_no_token_is_to_be_had(
+    registry: FaultRegistry, source: ImageSource, tmp_path: Path, fault: str
+) -> None:
+    registry.auth = "bearer"
+    log_in(tmp_path, f'{{"auths": {{"{registry.host}": {{"auth": "bWU6c2VjcmV0"}}}}}}')
+    registry.users = {"me": "secret"}
+
+    def script(request: Request) -> Fault | None:
+        if request.path == "/token":
+            return TOKEN_FAULTS[fault]
+        if fault == "rejected" and request.headers.get("authorization", "").startswith("Bearer"):
+            registry.expire_tokens()
+        return offer_both
+
+    registry.script = script
+    assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
+    tokens = sum(request.path == "/token" for request in registry.requests)
+    assert tokens == (2 if fault == "rejected" else 1)
+    assert authorizations(registry)[-5:] == ["Basic"] * 5
+
+
+def test_a_password_that_is_rejected_is_sent_once(registry: FaultRegistry, source: ImageSource, tmp_path: Path) -> None:
+    registry.auth = "bearer"
+    log_in(tmp_path, f'{{"auths": {{"{registry.host}": {{"auth": "bWU6c2VjcmV0"}}}}}}')
+
+    def both(exchange: Exchange) -> None:
+        answer = exchange.answer()
+        answer.headers["WWW-Authenticate"] += ', Basic realm="registry"'
+        exchange.send(answer)
+
+    registry.script = lambda request: faults.status(503) if request.path == "/token" else both
+    message = pull_error(source, registry.push(IMAGE, "team/app:1.0"))
+    assert "token server http://127.0.0.1" in message
+    assert "HTTP 503; tried 4 times" in message
+    sent = [request for request in registry.requests if "/v2/" in request.path]
+    assert [request.headers.get("authorization", "").partition(" ")[0] for request in sent].count("Basic") == 1
+
+
+@pytest.mark.parametrize(
+    ("challenge", "problem"),
+    [
+        (None, "names no way to log in: WWW-Authenticate is missing or malformed"),
+        ("", "names no way to log in: WWW-Authenticate is missing or malformed"),
+        (", ,", "names no way to log in: WWW-Authenticate is missing or malformed"),
+        ("Negotiate", "asks for a login by negotiate, expected Basic or Bearer"),
+        ('Digest realm="x", NTLM', "asks for a login by digest, ntlm, expected Basic or Bearer"),
+        ('Bearer service="x"', "does not name the token server"),
+    ],
+)
+def test_a_login_that_nobody_can_do_is_named(
+    registry: FaultRegistry, source: ImageSource, challenge: str | None, problem: str
+) -> None:
+    headers = {} if challenge is None else {"WWW-Authenticate": challenge}
+    registry.script = lambda request: faults.status(401, headers)
+    assert f"{registry.host}: asks for a " in (message := pull_error(source, registry.push(IMAGE, "team/app:1.0")))
+    assert problem in message
+    assert len(registry.requests) == 1
 
 
 def test_an_identity_token_is_posted_for_a_token(registry: FaultRegistry, source: ImageSource, tmp_path: Path) -> None:
