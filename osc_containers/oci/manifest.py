@@ -23,7 +23,8 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 INDEX_TYPES = (INDEX, DOCKER_LIST)
 MANIFEST_TYPES = (MANIFEST, DOCKER_MANIFEST)
 
-CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+_DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", _DOCKER_CONFIG)
 _OLD_CONFIG_TYPES = ("", "application/json", "application/octet-stream", "text/html")
 """Types of configurations in Docker manifests from around 2016; engines still load them."""
 _LAYER_PREFIXES = (
@@ -46,6 +47,8 @@ _DATE = re.compile(
 )
 _VENDOR_TREE = "application/vnd."
 """What the media types of all formats begin with that are made for registries (RFC 6838, 3.2)."""
+_UNSPECIFIC = ("", "application/json", "application/octet-stream", "binary/octet-stream", "text/plain")
+"""Types for files of unknown type; some builders write them into the document."""
 _ATTESTATION = "vnd.docker.reference.type"
 
 
@@ -152,7 +155,8 @@ class Index(NamedTuple):
 def parse_document(raw: bytes, media_type: str, where: str) -> Manifest | Index:
     """Parse a manifest or an index. Error messages start with `where`.
 
-    `media_type` is the type that the source declares, possibly empty; a type in the document takes precedence.
+    `media_type` is the type that the source declares, possibly empty; a type in the document takes precedence, and what
+    contradicts its properties does not count.
 
     :raises NotAnImageError: the document belongs to an artifact.
     :raises ValueError: the document is malformed, or is not the manifest or index of an image.
@@ -164,9 +168,7 @@ def parse_document(raw: bytes, media_type: str, where: str) -> Manifest | Index:
     version = document.size("schemaVersion") if "schemaVersion" in document else 2
     if version != 2:
         raise ValueError(f"{where}: got schemaVersion {version}, expected 2; push the image again with a current tool")
-    kind = document.line("mediaType", "") or media_type.partition(";")[0].strip()
-    if kind not in INDEX_TYPES + MANIFEST_TYPES:
-        kind = _infer_type(document, kind)
+    kind = _type_of(document, media_type.partition(";")[0].strip())
     if kind in INDEX_TYPES:
         return _index(document, raw, kind)
     if kind in MANIFEST_TYPES:
@@ -174,15 +176,22 @@ def parse_document(raw: bytes, media_type: str, where: str) -> Manifest | Index:
     raise ValueError(f"{where}: got media type {kind[:120]!r}, expected the manifest or index of an image")
 
 
-def _infer_type(document: Fields, kind: str) -> str:
-    """Return the media type by the properties of a document; it is optional in OCI documents (manifest.md)."""
-    # These are the generic types that servers send for files of unknown type.
-    if kind in ("", "application/json", "application/octet-stream", "text/plain"):
-        if "manifests" in document:
-            return INDEX
-        if "config" in document and "layers" in document:
-            return MANIFEST
-    return kind
+def _type_of(document: Fields, declared: str) -> str:
+    """Return the media type of a document: its own, or else the declared one, if it agrees with the properties.
+
+    The type is optional in OCI documents (manifest.md), and servers send files of unknown type with any type.
+    """
+    own = document.line("mediaType", "")
+    if own not in _UNSPECIFIC:
+        return own
+    if "manifests" in document and "config" not in document and "layers" not in document:
+        return declared if declared in INDEX_TYPES else INDEX
+    if "config" in document and "layers" in document and "manifests" not in document:
+        if declared in MANIFEST_TYPES:
+            return declared
+        config = document.member("config").line("mediaType", "")
+        return DOCKER_MANIFEST if config == _DOCKER_CONFIG else MANIFEST
+    return declared or own
 
 
 def _refuse_other_shapes(document: Fields, *own: str) -> None:

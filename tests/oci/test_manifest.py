@@ -30,6 +30,7 @@ from tests.support.messages import assert_bounded, exactly
 from tests.support.strategies import json_values, mutated
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+DOCKER_CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 DIGEST = f"sha256:{'0' * 64}"
 OTHER = f"sha256:{'1' * 64}"
@@ -68,6 +69,14 @@ ADVICE = "list the container's architectures in its 'arch' attribute"
         (manifest(mediaType=None), DOCKER_MANIFEST, DOCKER_MANIFEST),
         (manifest(mediaType=None), "application/json", MANIFEST),
         (manifest(mediaType=None), "text/plain; charset=utf-8", MANIFEST),
+        (manifest(mediaType=None), "binary/octet-stream", MANIFEST),
+        (manifest(mediaType=None), "application/vnd.example.nonsense", MANIFEST),
+        (manifest(mediaType=None), INDEX, MANIFEST),
+        (manifest(mediaType=None, config=blob(DOCKER_CONFIG_TYPE)), "binary/octet-stream", DOCKER_MANIFEST),
+        (manifest(mediaType=None, config=blob(DOCKER_CONFIG_TYPE)), MANIFEST, MANIFEST),
+        (manifest(mediaType="application/octet-stream"), "text/html", MANIFEST),
+        (index(mediaType=None), "text/html; charset=utf-8", INDEX),
+        (index(mediaType=None), MANIFEST, INDEX),
         (manifest(schemaVersion=None, layers=[]), "", MANIFEST),
         (manifest(mediaType=DOCKER_MANIFEST, config=blob("application/octet-stream")), "", DOCKER_MANIFEST),
         (manifest(mediaType=DOCKER_MANIFEST, config=blob("")), "", DOCKER_MANIFEST),

@@ -229,3 +229,22 @@ def test_platforms_that_nothing_selects_are_reported(workplace: Workplace) -> No
     workplace.registry.push(images.index(V2, ARM64), "team/app:1.0")
     workplace.use('name="app" tag="1.0"')
     assert "list the container's architectures in its 'arch' attribute" in workplace.fail("prefetch")
+
+
+@pytest.mark.parametrize("media_type", ["binary/octet-stream", "text/html", "application/vnd.example", None])
+@pytest.mark.parametrize("is_index", [False, True])
+def test_the_shape_of_a_manifest_counts_and_not_its_content_type(
+    workplace: Workplace, media_type: str | None, is_index: bool
+) -> None:
+    image = images.image(images.random_layer("untyped", 500), media_types=False)
+    image = images.index(image, ARM64, media_types=False) if is_index else image
+    workplace.registry.push(image, "team/app:1.0")
+
+    def relabel(exchange: Exchange) -> None:
+        answer = exchange.answer()
+        answer.headers.pop("Content-Type", None)
+        answer.headers |= {"Content-Type": media_type} if media_type else {}
+        exchange.send(answer)
+
+    workplace.registry.script = lambda request: relabel
+    workplace.pull(expected=image)
