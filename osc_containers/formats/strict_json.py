@@ -38,6 +38,15 @@ def load(text: bytes | str, where: str) -> "Fields":
     return Fields.of(value, where)
 
 
+def is_object(content: bytes) -> bool:
+    """Tell whether some bytes are a JSON object."""
+    try:
+        load(content, "")
+    except ValueError:
+        return False
+    return True
+
+
 def _depth(text: str) -> int:
     """Return an upper bound of the nesting depth.
 

@@ -173,7 +173,14 @@ def parse_document(raw: bytes, media_type: str, where: str) -> Manifest | Index:
         return _index(document, raw, kind)
     if kind in MANIFEST_TYPES:
         return _manifest(document, raw, kind)
-    raise ValueError(f"{where}: got media type {kind[:120]!r}, expected the manifest or index of an image")
+    keys = f" and {_keys(document)}" if kind in _UNSPECIFIC else ""
+    raise ValueError(f"{where}: got media type {kind[:120]!r}{keys}, expected the manifest or index of an image")
+
+
+def _keys(document: Fields) -> str:
+    """Describe the keys of a document that is something else: of the error of a server, or of a portal in between."""
+    keys = ", ".join(repr(key[:40]) for key in list(document.values)[:5])
+    return f"the properties {keys}" if keys else "no properties"
 
 
 def _type_of(document: Fields, declared: str) -> str:

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 _USER_AGENT = f"osc-containers/{__version__}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECT_LIMIT = 10
+_LOGIN_TO_NETWORK = 511
+"""Network Authentication Required (RFC 6585, 6)."""
 _UNDECIDED_TIMEOUT = 10.0
 """Seconds to connect with TLS to a registry that may use plain HTTP; the same as in skopeo."""
 _AUTH_ATTEMPTS = 5
@@ -282,6 +284,8 @@ class Registry:
 
 def _refusal(response: Response, where: str) -> Failure:
     problem = f"{where}: {response.refusal()}"
+    if response.status == _LOGIN_TO_NETWORK:
+        problem += "; the network wants a login of its own: open any page in a browser"
     if not retry.is_transient(response.status):
         return Failure(problem, is_final=True)
     return Failure(problem, wait=retry.parse_retry_after(response.headers.get("Retry-After")))

@@ -11,7 +11,7 @@ from osc_containers.errors import RegistryError
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.registry.client import Registry
 from osc_containers.registry.errors import Failure
-from osc_containers.registry.response import Decompressed, Response
+from osc_containers.registry.response import Decompressed, Response, is_web_page
 
 _EXPECTED = frozenset({200, 206, 404})
 _RANGE_REFUSED = frozenset({400, 416, 501})
@@ -21,6 +21,7 @@ _CHUNK = 256 << 10
 _SHORTEST = 32 << 10
 """A server may send less than the range it was asked for (RFC 9110, 15.3.7); fewer bytes are not worth a request."""
 _URLS = 8
+_PAGE_START = 512
 
 
 class _RangeRefusedError(Exception):
@@ -80,6 +81,9 @@ class Download:
                 count = self._body.readinto(buffer[:size])
             except Failure as failure:
                 self._interrupted(failure)
+                continue
+            if count and self._position == 0 and self._response and _is_page(self._response, buffer[:count]):
+                self._interrupted(self._response.web_page("a blob"))
                 continue
             if count:
                 self._attempts.received(count)
@@ -151,6 +155,9 @@ class Download:
                 raise Failure(f"got encoding {response.encoding[:40]!r} for a range, expected none", is_final=True)
             return response.decompressed()
         if response.length not in (None, length):
+            start = memoryview(bytearray(_PAGE_START))
+            if is_web_page(bytes(start[: response.readinto(start)]), response.content_type):
+                raise response.web_page("a blob")
             raise Failure(f"got a response of {response.length} bytes, expected {length}", max_attempts=3)
         return response
 
@@ -205,6 +212,12 @@ class Download:
         if self._response is not None:
             self._response.close()
             self._response = None
+
+
+def _is_page(response: Response, start: memoryview) -> bool:
+    """Tell whether a blob is a web page. A tar may begin with the same bytes, but has a NUL behind its first name."""
+    content = bytes(start[:_PAGE_START])
+    return is_web_page(content, "") and b"\0" not in content
 
 
 def _skip(body: Response | Decompressed, count: int) -> None:

@@ -19,8 +19,21 @@ logger = logging.getLogger(__name__)
 _ERROR_LIMIT = 64 << 10
 _DISCARD_LIMIT = 64 << 10
 _CHUNK = 64 << 10
+_PAGE_START = 512
+_PAGE_STARTS = (b"<!doctype html", b"<html", b"<head", b"<script")
+_PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 _COMPRESSIONS = frozenset({"br", "compress", "deflate", "gzip", "x-compress", "x-gzip", "zstd"})
 """Other encodings leave the body as it is: stores keep the 'aws-chunked' of an upload, or name a character set."""
+
+
+def is_web_page(content: bytes, content_type: str) -> bool:
+    """Tell whether a body, or the start of it, is HTML: a login page, or what a proxy or a portal in between sends.
+
+    The type counts only if the content is not JSON: some registries send everything as HTML.
+    """
+    start = content[:_PAGE_START].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    kind = content_type.partition(";")[0].strip().lower()
+    return start.startswith(_PAGE_STARTS) or (kind in _PAGE_TYPES and not start.startswith(b"{"))
 
 
 class Response:
@@ -103,6 +116,19 @@ class Response:
             pass
         finally:
             self.close()
+
+    @property
+    def content_type(self) -> str:
+        """The `Content-Type`, possibly empty."""
+        return str(self.headers.get("Content-Type", ""))
+
+    def web_page(self, expectation: str) -> Failure:
+        """Return the failure for a web page in place of what `expectation` names; no retry would change that."""
+        return Failure(
+            f"{self._route.url}: got a web page (HTML), expected {expectation}; open {self._route.url} in a browser to "
+            "see whether it wants a login, and check the name of the registry and the proxy (https_proxy)",
+            is_final=True,
+        )
 
     def refusal(self) -> str:
         """Return the status, with the registry's own message if it sent one, and close the response.

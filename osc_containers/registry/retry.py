@@ -16,7 +16,7 @@ from osc_containers.errors import RegistryError
 
 logger = logging.getLogger(__name__)
 
-_FINAL = frozenset({501, 505})
+_FINAL = frozenset({501, 505, 511})
 _PROGRESS = 1 << 20
 """Bytes that count as progress. A server that interrupts every transfer after fewer is not worth new attempts."""
 

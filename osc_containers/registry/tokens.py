@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from osc_containers.formats import strict_json
 from osc_containers.registry import challenge as challenges
 from osc_containers.registry import retry, url_policy
 from osc_containers.registry.challenge import Challenge, Login, Token, TokenRequest
 from osc_containers.registry.errors import Failure
-from osc_containers.registry.response import Response
+from osc_containers.registry.response import Response, is_web_page
 
 _BEARER, _BASIC = "bearer", "basic"
 _TOKEN_ATTEMPTS = 2
@@ -174,7 +175,11 @@ class Tokens:
             raise Failure(f"{where}: {response.refusal()}", wait=wait)
         if response.status != 200:
             raise self.denial(repository, f"{where}: {response.refusal()}")
+        content = response.read(challenges.TOKEN_RESPONSE_LIMIT)
+        if is_web_page(content, response.content_type):
+            raise response.web_page("a token from the token server")
         try:
-            return challenges.parse_token(response.read(challenges.TOKEN_RESPONSE_LIMIT), where)
+            return challenges.parse_token(content, where)
         except ValueError as error:
-            raise Failure(str(error)) from None
+            # Another answer that is complete will come again.
+            raise Failure(str(error), max_attempts=3, is_final=strict_json.is_object(content)) from None

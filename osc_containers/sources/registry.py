@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from osc_containers.errors import ArtifactError, MissingError, RegistryError
+from osc_containers.formats import strict_json
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import (
     INDEX_TYPES,
@@ -30,7 +31,7 @@ from osc_containers.registry.config.auth_json import Logins
 from osc_containers.registry.config.registries_conf import Configuration, PullEndpoint
 from osc_containers.registry.download import Download
 from osc_containers.registry.errors import Failure
-from osc_containers.registry.response import Response
+from osc_containers.registry.response import Response, is_web_page
 from osc_containers.registry.retry import Policy
 
 logger = logging.getLogger(__name__)
@@ -289,6 +290,8 @@ def _read_manifest(
         problem = f"no {name} at {host}: {response.refusal()}; {hint}"
         raise Failure(problem, is_final=True, raises=MissingError)
     raw = response.read(MANIFEST_LIMIT)
+    if is_web_page(raw, response.content_type):
+        raise response.web_page("a manifest")
     expected = digest or _claimed_digest(response)
     if expected and not expected.matches(raw):
         actual = Digest.of(raw, expected.algorithm)
@@ -298,14 +301,15 @@ def _read_manifest(
             raise Failure(f"manifest from {host}: got {actual}, expected {expected}", max_attempts=3)
         logger.warning("%s: the header of %s says %s, but what it sends is %s", reference, host, expected, actual)
     try:
-        return parse_document(raw, response.headers.get("Content-Type", ""), str(reference))
+        return parse_document(raw, response.content_type, str(reference))
     except NotAnImageError as error:
         problem = str(error).removeprefix(f"{reference}: ")
         raise Failure(f"manifest from {host}: {problem}", is_final=True, raises=ArtifactError) from None
     except ValueError as error:
-        # With the right digest, it is malformed in the registry. Otherwise it may be the page of a proxy in between.
+        # With the right digest, it is malformed in the registry. Other JSON comes from there, too, or from a portal.
         problem = str(error).removeprefix(f"{reference}: ")
-        raise Failure(f"manifest from {host}: {problem}", max_attempts=3, is_final=expected is not None) from None
+        is_final = expected is not None or strict_json.is_object(raw)
+        raise Failure(f"manifest from {host}: {problem}", max_attempts=3, is_final=is_final) from None
 
 
 def _claimed_digest(response: Response) -> Digest | None:

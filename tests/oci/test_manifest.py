@@ -118,7 +118,7 @@ def test_blobs_of_a_manifest_have_no_duplicates() -> None:
     ("document", "message"),
     [
         ([], ": got an array, expected an object"),
-        ({}, ": got media type '', expected the manifest or index of an image"),
+        ({}, ": got media type '' and no properties, expected the manifest or index of an image"),
         (manifest(mediaType="a/b"), ": got media type 'a/b', expected the manifest or index of an image"),
         (manifest(mediaType="a" * 999), f": got media type '{'a' * 120}', expected the manifest or index of an image"),
         (manifest(mediaType=7), ": mediaType: got a number, expected a string"),

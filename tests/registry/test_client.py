@@ -240,6 +240,7 @@ MESSAGES: dict[str, tuple[str, ...]] = {
     "status_416": ("", "HTTP 416"),
     "status_429_later": ("HTTP 429; tried once, and it asks to wait 100000 s",),
     "unasked_range": ("", "HTTP 206"),
+    "web_page": ("", "got a web page (HTML), expected a"),
     "wrong_digest": ("", "no manifest sha256:0000000000000000"),
 }
 CORRUPTING = {"flip", "repeat", "endless_body"}

@@ -4,6 +4,7 @@ The commands run as a user runs them, against a registry in this process.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from osc_containers.cli.main import main
 from osc_containers.oci.digest import Digest
 from tests.support import faults, images
-from tests.support.fault_registry import Exchange, Fault, FaultRegistry, Request
+from tests.support.fault_registry import Answer, Exchange, Fault, FaultRegistry, Request
 
 IMAGE = images.image(images.random_layer("odd", 5_000))
 OTHER = images.image(images.random_layer("other", 500))
@@ -248,3 +249,84 @@ def test_the_shape_of_a_manifest_counts_and_not_its_content_type(
 
     workplace.registry.script = lambda request: relabel
     workplace.pull(expected=image)
+
+
+# Answers of something else than a registry
+
+PAGES = {
+    "typed": ("text/html; charset=utf-8", b"<!DOCTYPE html>\n<title>Sign in</title>"),
+    "xhtml": ("application/xhtml+xml", b"<?xml version='1.0'?><html xmlns='http://www.w3.org/1999/xhtml'/>"),
+    "untyped": ("application/json", b"\xef\xbb\xbf\n <HTML><body>Sign in</body></HTML>"),
+    "empty": ("text/html", b""),
+}
+
+
+def page(content_type: str, body: bytes) -> Fault:
+    return lambda exchange: exchange.send(
+        Answer(status=200, headers={"Content-Type": content_type, "Content-Length": str(len(body))}, body=body)
+    )
+
+
+REQUESTS: dict[str, Callable[[Request], bool]] = {
+    "a manifest": lambda request: "/manifests/" in request.path,
+    "a token from the token server": lambda request: request.path == "/token",
+    "a blob": lambda request: request.is_blob,
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("expectation", REQUESTS)
+def test_a_web_page_is_named_and_not_asked_for_again(workplace: Workplace, name: str, expectation: str) -> None:
+    workplace.registry.push(IMAGE, "team/app:1.0")
+    workplace.registry.auth = "bearer"
+    workplace.registry.script = faults.on(page(*PAGES[name]), REQUESTS[expectation])
+    output = workplace.fail("prefetch")
+    assert f"http://{workplace.registry.host}: got a web page (HTML), expected {expectation}; open" in output
+    assert "tried" not in output
+    matching = [request for request in workplace.registry.requests if REQUESTS[expectation](request)]
+    assert len({request.path for request in matching}) == len(matching)
+
+
+@pytest.mark.parametrize("length", [None, "whole"])
+def test_a_page_as_long_as_the_layer_is_named(workplace: Workplace, length: str | None) -> None:
+    workplace.registry.push(IMAGE, "team/app:1.0")
+    layer = IMAGE.blobs[1]
+    body = b"<html>".ljust(len(layer) if length else len(layer) - 7)
+
+    def send(exchange: Exchange) -> None:
+        headers = {"Content-Length": str(len(body))} if length else {"Connection": "close"}
+        exchange.send(Answer(status=200, headers=headers, body=body))
+
+    workplace.registry.script = faults.on(send, lambda request: Digest.of(layer).hex in request.path)
+    assert "got a web page (HTML), expected a blob" in workplace.fail("prefetch")
+    assert sum(Digest.of(layer).hex in request.path for request in workplace.registry.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("expectation", "body", "problem"),
+    [
+        (
+            "a manifest",
+            b'{"error": "log in", "url": "https://x"}',
+            "the properties 'error', 'url', expected the manifest",
+        ),
+        ("a manifest", b"{}", "got media type 'application/json' and no properties, expected the manifest"),
+        ("a token from the token server", b'{"error": "log in"}', "got no token"),
+        ("a token from the token server", b'{"token": 7}', "token: got a number, expected a string"),
+    ],
+)
+def test_json_of_something_else_is_not_asked_for_again(
+    workplace: Workplace, expectation: str, body: bytes, problem: str
+) -> None:
+    workplace.registry.push(IMAGE, "team/app:1.0")
+    workplace.registry.auth = "bearer"
+    workplace.registry.script = faults.on(page("application/json", body), REQUESTS[expectation])
+    output = workplace.fail("prefetch")
+    assert problem in output
+    assert "tried" not in output
+
+
+def test_a_login_to_the_network_is_named(workplace: Workplace) -> None:
+    workplace.registry.script = lambda request: faults.status(511)
+    assert "HTTP 511; the network wants a login of its own: open any page in a browser" in workplace.fail("prefetch")
+    assert len(workplace.registry.requests) == 1
