@@ -105,6 +105,9 @@ LIB = $(DESTDIR)$(PREFIX)/lib
 HOME_OF_LIBRARY = $(LIB)/osc-containers
 MANUAL = $(DESTDIR)$(PREFIX)/share/man/man1
 COMPLETION = $(DESTDIR)$(SYSCONFDIR)/bash_completion.d
+# SIGINT waits until the scripts can handle it: Python prints a traceback if it arrives while Python itself starts. Only
+# GNU's env can block it.
+BLOCKING = $$(env --block-signal=INT printf '/usr/bin/env -S --block-signal=INT ' 2>/dev/null)
 INSTALL_DIRECTORIES = "$(DESTDIR)$(PREFIX)/bin" "$(LIB)/obs/service" "$(LIB)/osc-plugins" "$(MANUAL)" "$(COMPLETION)"
 INSTALLED_SCRIPTS = "$(DESTDIR)$(PREFIX)/bin/osc-containers" \
 	"$(LIB)/obs/service/kiwi_containers" "$(LIB)/obs/service/kiwi_containers_inject"
@@ -125,7 +128,7 @@ install:
 	$(PYTHON) -IB scripts/manpage >"$(MANUAL)/osc-containers.1"
 	chmod 644 "$(MANUAL)/osc-containers.1"
 	install -D -m 644 plugin/osc-containers.bash "$(COMPLETION)/osc-containers"
-	sed -i "1s|^#!.*|#!$$($(PYTHON) -c 'import sys; print(sys.executable)') -I|" $(INSTALLED_SCRIPTS)
+	sed -i "1s|^#!.*|#!$(BLOCKING)$$($(PYTHON) -c 'import sys; print(sys.executable)') -I|" $(INSTALLED_SCRIPTS)
 	@[ -n "$(DESTDIR)" ] || $(PYTHON) -I scripts/say-missing lxml requests urllib3 platformdirs rich
 	@[ "$(PREFIX)" = /usr ] || echo "note: osc looks for services in /usr/lib/obs/service only, so" \
 		"'osc service manualrun' does not find those in $(PREFIX): use 'osc-containers prefetch', see docs/install.md"

@@ -7,6 +7,7 @@ uses the syntax of that version and does not import our library: if anything is 
 import argparse
 import os
 import shutil
+import signal
 import sys
 
 try:
@@ -41,6 +42,8 @@ if OscCommand and not any(command.name == "containers" for command in OscCommand
             options = ["--help"] if args.containers_help else []
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
+            # The program unblocks it when it is ready. While Python starts, it would print a traceback.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             # Replace osc, which would otherwise give the program only a quarter of a second to clean up after a Ctrl-C.
             os.execv(program, [program] + options + args.arguments)
 

@@ -171,7 +171,7 @@ def test_newline_in_a_name_is_escaped(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / f"{name}.ociarchive").touch()
     assert main(["check", str(tmp_path)]) == 1
     assert main(["prefetch", str(tmp_path), "--description", f"{name}.kiwi"]) == 1
-    assert main(["verify", str(tmp_path / name)]) == 1
+    assert main(["verify", str(tmp_path / name)]) == 3
     with pytest.raises(Error) as caught:
         Package(tmp_path / name).description(f"{name}.kiwi")
     for text in (as_text([finding]), *capsys.readouterr(), terminal.printable(str(caught.value))):

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from osc_containers import __version__
-from osc_containers.cli import installation, process, terminal
+from osc_containers.cli import installation, modules, process, terminal
 
 COMMANDS = {
     "list": "list the containers that kiwi would put into the image",
@@ -28,6 +28,8 @@ COMMANDS = {
     "inject": "put the containers into an unpacked root tree, as the build-time service does for kiwi",
 }
 """The commands and their summaries."""
+
+_NETWORK_COMMANDS = {"init", "outdated", "prefetch"}
 
 _FAILURES = {"check": 3, "diff": 3, "outdated": 3, "verify": 3}
 """The exit status of a failure, for the commands that end with 1 if they find what they look for."""
@@ -57,6 +59,11 @@ def _run(arguments: Sequence[str]) -> int:
     if unknown:
         options.refuse(f"unrecognized arguments: {terminal.printable(' '.join(unknown))}")
     process.set_verbosity(options.verbosity)
+    if options.name in _NETWORK_COMMANDS:
+        modules.load_network()
+    else:
+        modules.load_offline()
+    process.handle_signals()
     status: int = options.run(options)
     return status
 
@@ -82,6 +89,6 @@ def parser(loaded: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         if name in loaded:
             module = import_module(f"osc_containers.cli.commands.{name}")
-            command.set_defaults(run=module.run, refuse=command.error)
+            command.set_defaults(name=name, run=module.run, refuse=command.error)
             module.add(command)
     return parser

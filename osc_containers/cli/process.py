@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from osc_containers.cli import terminal
 from osc_containers.errors import Error
@@ -25,6 +25,14 @@ _NO_THREAD = "can't start new thread"
 
 _signals: list[int] = []
 """The signals that have arrived."""
+_lost: list[bool] = []
+"""Not empty if the exception for a signal was lost."""
+_handlers: dict[signal.Signals, Any] = {}
+_hooks: list[Callable[[Any], object]] = []
+"""The handlers of signals, and the hook for lost exceptions, that were there before ours."""
+_PATIENCE = 20.0
+"""Seconds after a signal in which a run must end: it may have to move large files."""
+_SOON = 0.01
 
 _MARKS = {logging.WARNING: ("warning:", "yellow"), logging.ERROR: ("error:", "red")}
 
@@ -64,38 +72,45 @@ def run(name: str, handler: Callable[[], int], *, failure: int = 1) -> int:
     output = _Output()
     output.setFormatter(_Printable(name))
     logging.basicConfig(handlers=[output], level=logging.INFO, force=True)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup(1) makes programs ignore SIGHUP
-            signal.signal(number, _terminate)
+    _signals.clear()
+    _prepare_signals()
     try:
         try:
             status = handler()
         except SystemExit as end:
             status = int(end.code or 0)
         _flush_output()
-    except Error as error:
-        report(error)
-    except BrokenPipeError:
-        pass  # The reader of a pipe has closed it, as head(1) does. That deserves no message.
-    except OSError as error:
-        logger.error("%s: %s", error.filename or "system", error.strerror or error)
-    except ImportError as error:
-        logger.error("%s; install what the README of osc-containers lists, for %s", error, sys.executable)
-    except KeyboardInterrupt:
-        logger.info("interrupted")
-        exit_fast(128 + (_signals[0] if _signals else signal.SIGINT))
-    except MemoryError:
-        logger.error("out of memory; raise the limit (ulimit -v)")
-    except Exception as error:
-        if type(error) is RuntimeError and str(error) == _NO_THREAD:
-            logger.error("cannot start a thread; raise the limit on processes (ulimit -u) or memory (ulimit -v)")
-            exit_fast(failure)  # Threads that did start may wait for the missing one, and Python would wait for them.
-        # Python's own status for this is 1, which is something else for commands with a status for failures.
-        sys.excepthook(type(error), error, error.__traceback__)
+        _leave_signals()
+    except BaseException as error:
+        _leave_signals()
+        # After a signal, any exception can be a consequence of it.
+        if isinstance(error, KeyboardInterrupt) or _signals:
+            _end_interrupted()
+        _report_exception(error, failure)
     else:
         return status
     _discard_output()
     return failure
+
+
+def _report_exception(error: BaseException, failure: int) -> None:
+    match error:
+        case Error():
+            report(error)
+        case BrokenPipeError():
+            pass  # The reader of a pipe has closed it, as head(1) does. That deserves no message.
+        case OSError():
+            logger.error("%s: %s", error.filename or "system", error.strerror or error)
+        case ImportError():
+            logger.error("%s; install what the README of osc-containers lists, for %s", error, sys.executable)
+        case MemoryError():
+            logger.error("out of memory; raise the limit (ulimit -v)")
+        case RuntimeError() if str(error) == _NO_THREAD:
+            logger.error("cannot start a thread; raise the limit on processes (ulimit -u) or memory (ulimit -v)")
+            exit_fast(failure)  # Threads that did start may wait for the missing one, and Python would wait for them.
+        case _:
+            # Python's own status for this is 1, which is something else for commands with a status for failures.
+            sys.excepthook(type(error), error, error.__traceback__)
 
 
 def report(error: Error) -> None:
@@ -144,7 +159,61 @@ def exit_fast(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """End by an exception, so that temporary files are removed."""
+def _prepare_signals() -> None:
+    """Let SIGINT end the process at once, without a traceback; the programs that start us may have blocked it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        _handlers[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+def handle_signals() -> None:
+    """From now on, end by an exception after a signal, so that temporary files are removed.
+
+    Until everything is imported, signals end the process as they end any program: there is nothing to remove yet.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # nohup(1) makes programs ignore SIGHUP, and a shell makes its background jobs ignore SIGINT.
+        if signal.getsignal(number) == signal.SIG_DFL:
+            _handlers.setdefault(number, signal.signal(number, _interrupt))
+    _handlers[signal.SIGALRM] = signal.signal(signal.SIGALRM, _interrupt_again)
+    if sys.unraisablehook is not _unraisable:
+        _hooks[:] = [sys.unraisablehook]
+        sys.unraisablehook = _unraisable
+
+
+def _leave_signals() -> None:
+    """Handle signals as before: everything is written or removed, and only messages remain to be printed."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number in list(_handlers):
+        signal.signal(number, _handlers.pop(number))
+    if _hooks:
+        sys.unraisablehook = _hooks.pop()
+
+
+def _end_interrupted() -> NoReturn:
+    logger.critical("interrupted")
+    exit_fast(128 + (_signals[0] if _signals else signal.SIGINT))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     _signals.append(number)
+    signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
     raise KeyboardInterrupt
+
+
+def _interrupt_again(number: int, frame: FrameType | None) -> NoReturn:
+    """Raise an exception that was lost once more, or end a process that has not ended in time."""
+    if _lost:
+        _lost.clear()
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
+        raise KeyboardInterrupt
+    _end_interrupted()
+
+
+def _unraisable(error: "sys.UnraisableHookArgs") -> None:
+    """Notice an interrupt that Python has dropped, because it was raised in a finalizer or in a callback of C code."""
+    if issubclass(error.exc_type, KeyboardInterrupt):
+        _lost.append(True)
+        signal.setitimer(signal.ITIMER_REAL, _SOON)
+    else:
+        _hooks[0](error)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from osc_containers.cli import arguments, process
+from osc_containers.cli import arguments, modules, process
 from osc_containers.cli.commands.inject import select_description
 from osc_containers.cli.commands.prefetch import prefetch_all
 from osc_containers.cli.commands.verify import verify_all
@@ -32,6 +32,8 @@ def prefetch(parameters: Sequence[str]) -> int:
 
 def _prefetch(parameters: Sequence[str]) -> int:
     options = _parser(PREFETCH).parse_args(parameters)
+    modules.load_network()
+    process.handle_signals()
     package = Package(Path())
     request = selection.read(
         package,
@@ -59,6 +61,8 @@ def inject(parameters: Sequence[str]) -> int:
 
 def _inject(parameters: Sequence[str]) -> int:
     options = _parser(INJECT).parse_args(parameters)
+    modules.load_offline()
+    process.handle_signals()
     package, names = Package(Path()), arguments.drop_empty(options.description)
     if not _is_build_root():
         count = verify_all(package, names, [], [])

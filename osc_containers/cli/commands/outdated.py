@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from osc_containers.cli import arguments, changelog, terminal
+from osc_containers.cli import arguments, changelog, modules, terminal
 from osc_containers.formats import human
 from osc_containers.lock import diff
 from osc_containers.obs import selection
@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compare the lock with the current images of the tags."""
-    # These imports take time, and a build root has no network libraries.
+    tls_context = modules.load_network()
     from osc_containers.prefetch.pin import resolve, trusted_entries
     from osc_containers.sources import transports
 
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     default = selection.default_architectures(selection.of_package(package), lock)
     requests = selection.image_requests(request.with_default_architectures(default))
     selection.refuse_nothing(requests, (*names, *profiles), architectures)
-    with transports.Sources(package.directory, allow_local=options.allow_local) as sources:
+    with transports.Sources(package.directory, system_context=tls_context, allow_local=options.allow_local) as sources:
         entries = trusted_entries(package, lock, requests)
         current = {each.reference: each for each in resolve(requests, sources.open, entries)}
     updates = diff.find_updates(lock.references, current)

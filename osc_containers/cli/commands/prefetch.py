@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osc_containers.cli import arguments, progress
+from osc_containers.cli import arguments, modules, progress
 from osc_containers.errors import DescriptionError
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import selection, service_file
@@ -92,18 +92,12 @@ def prefetch_all(
 
     :raises DescriptionError: an image is on this machine, but not in the package, and `allow_local` is not set.
     """
-    # These imports take time, and a build root has no network libraries. Meanwhile a thread reads the system's
-    # certificate authorities, which takes as long.
-    from concurrent.futures import ThreadPoolExecutor
-
-    from osc_containers.registry.config import certs_d
-
-    with ThreadPoolExecutor(1) as pool:
-        tls_context = pool.submit(certs_d.system_context)
-        from osc_containers.prefetch import prefetch
-        from osc_containers.prefetch.output import ArchiveFiles, BundleFile
-        from osc_containers.registry.retry import Policy
-        from osc_containers.sources import transports
+    # A build root has no network libraries.
+    tls_context = modules.load_network()
+    from osc_containers.prefetch import prefetch
+    from osc_containers.prefetch.output import ArchiveFiles, BundleFile
+    from osc_containers.registry.retry import Policy
+    from osc_containers.sources import transports
 
     if not bundled:
         _warn_of_visible(request)
@@ -117,7 +111,7 @@ def prefetch_all(
     with transports.Sources(
         package.directory,
         policy=Policy(connections=connections or _MAX_CONNECTIONS),
-        system_context=tls_context.result,
+        system_context=tls_context,
         allow_local=allow_local,
     ) as sources:
         context = FetchContext(

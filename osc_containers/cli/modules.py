@@ -1,0 +1,50 @@
+"""Imports that come before the work: after them, a signal may raise an exception (see `process.handle_signals`).
+
+An exception in the middle of an import can become another one, or get lost. Nothing is imported in worker threads.
+"""
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
+
+_OFFLINE = ("lxml.etree", "encodings.ascii")
+_NETWORK = (
+    # What libraries import only when they first look up a name, parse a date or format a number.
+    *("encodings.idna", "email.utils", "locale", "platformdirs.unix", "tomllib"),
+    *("osc_containers.prefetch.prefetch", "osc_containers.sources.transports"),
+)
+_PROGRESS = ("rich.console", "rich.progress", "rich.table")
+
+
+def load_offline() -> None:
+    """Import what reading descriptions needs."""
+    for name in _OFFLINE:
+        import_module(name)
+
+
+@cache
+def load_network() -> "Callable[[], ssl.SSLContext]":
+    """Import what requests to registries need, which a build root lacks; return the function for TLS settings.
+
+    Meanwhile a thread reads the system's certificate authorities, which takes as long.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from osc_containers.registry.config import certs_d
+
+    with ThreadPoolExecutor(1) as pool:
+        tls_context = pool.submit(certs_d.system_context)
+        load_offline()
+        for name in _NETWORK:
+            import_module(name)
+        if sys.stderr.isatty():
+            with suppress(ImportError):
+                for name in _PROGRESS:
+                    import_module(name)
+    return tls_context.result
