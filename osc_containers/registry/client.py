@@ -195,6 +195,8 @@ class Registry:
         try:
             response = self._follow(method, bases[0] + path, headers, authorization)
         except Failure as failure:
+            if failure.is_plain_http and len(bases) == 1:
+                raise self._plain_http(failure) from None
             if len(bases) == 1 or not failure.may_be_plain_http:
                 raise
             https_failure = failure
@@ -215,6 +217,15 @@ class Registry:
         self._bases = bases[1:]
         return response
 
+    def _plain_http(self, failure: Failure) -> Failure:
+        """Describe a registry that speaks plain HTTP, which nobody has allowed."""
+        return Failure(
+            f"{failure}; correct the name, or, if you trust the network up to there, add these lines to "
+            f"~/.config/containers/registries.conf (a mirror has [[registry.mirror]]): `[[registry]]`, "
+            f'`location = "{self.host}"`, `insecure = true`',
+            is_final=True,
+        )
+
     def _follow(
         self,
         method: str,
@@ -228,7 +239,15 @@ class Registry:
             all_headers = dict(headers, Authorization=authorization) if authorization else headers
             # The path of a redirect may be a signature, as its query may.
             label = f"{method} {url_policy.redact(url)}{'/...' if hop else url_policy.path(url)}"
-            response = self._send(method, url, all_headers, form, label)
+            try:
+                response = self._send(method, url, all_headers, form, label)
+            except Failure as failure:
+                # The registry cannot be asked by plain HTTP for what another server does.
+                if hop and failure.may_be_plain_http:
+                    hint = f"; {self.host} redirected there" if failure.is_plain_http else ""
+                    problem = f"{failure}{hint}"
+                    raise Failure(problem, is_final=failure.is_final, max_attempts=failure.max_attempts) from None
+                raise
             target = response.headers.get("Location")
             # A form contains a secret, so it is never sent to a second URL.
             if response.status not in _REDIRECTS or target is None or form is not None:

@@ -21,6 +21,8 @@ _WRONG_TIMES = frozenset({9, 10})
 """X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED in OpenSSL's x509_vfy.h."""
 _WRONG_NAMES = frozenset({None, 62, 64})
 """X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH; urllib3 1 gives no code."""
+_PLAIN_HTTP = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
+"""What OpenSSL reports, depending on its version, if a plain HTTP response arrives instead of a handshake."""
 _TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: ([0-9]{3})\b")
 """The message of http.client and urllib3 when a proxy refuses a tunnel; the status is available in no other form."""
 
@@ -106,6 +108,10 @@ def from_proxy_exception(error: BaseException, proxy: str) -> Failure:
         return Failure(
             f"{proxy}: the certificate of this proxy is not accepted: {_reason(error)}; {hint}", is_final=True
         )
+    if _tls_reason(error) in _PLAIN_HTTP:
+        return Failure(
+            f"{proxy}: this proxy speaks plain HTTP, not TLS; use http:// in https_proxy (or http_proxy)", is_final=True
+        )
     return Failure(
         f"{proxy}: TLS with this proxy failed; use http:// in https_proxy if it expects plain HTTP", max_attempts=3
     )
@@ -141,18 +147,20 @@ def _reason(error: BaseException) -> str:
     return str(getattr(error, "verify_message", "") or "it is for another name")[:200]
 
 
-def _tls(error: BaseException, route: Route) -> Failure:
+def _tls_reason(error: BaseException) -> str:
     reason = getattr(error, "reason", None)
-    text = reason if isinstance(reason, str) and reason else "the connection was interrupted"
+    return reason if isinstance(reason, str) else ""
+
+
+def _tls(error: BaseException, route: Route) -> Failure:
+    text = _tls_reason(error) or "the connection was interrupted"
     # OpenSSL's names of the alerts by which a server demands or rejects a client certificate.
     if "ALERT" in text and "CERTIFICATE" in text:
         hint = f"it requires a client certificate: put client.cert and client.key into {route.certificates}"
         return Failure(f"{route.url}: TLS: {text[:100]}; {hint}", is_final=True)
-    # What OpenSSL reports, depending on its version, if a plain HTTP response arrives instead of a handshake.
-    is_plain_http = text in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
-    return Failure(
-        f"{route.url}: TLS: {text[:100]}", may_be_plain_http=True, is_plain_http=is_plain_http, max_attempts=3
-    )
+    if text in _PLAIN_HTTP:
+        return Failure(f"{route.url}: it speaks plain HTTP, expected HTTPS", is_plain_http=True, is_final=True)
+    return Failure(f"{route.url}: TLS: {text[:100]}", may_be_plain_http=True, max_attempts=3)
 
 
 def _proxy(_error: BaseException, route: Route) -> Failure:

@@ -26,9 +26,10 @@ from osc_containers.registry.retry import Policy
 from osc_containers.registry.session import Transport
 from osc_containers.sources.interface import FetchContext, ImageSource
 from osc_containers.sources.transports import Sources
-from tests.support import faults, images
+from tests.support import faults, images, proxy
 from tests.support.fault_registry import Answer, Exchange, Fault, FaultRegistry, Request, Script, serve
 from tests.support.prefetch_run import want
+from tests.support.proxy import Proxy
 
 HASTY = Policy(connect_timeout=2, read_timeout=0.3, deadline=3, attempts=4, first_delay=0.02, longest_delay=0.05)
 PATIENT = HASTY._replace(read_timeout=20, deadline=60)
@@ -659,6 +660,40 @@ def test_a_public_registry_cannot_redirect_inside(
         "registry.example:443",
         "http://registry.example",
     }
+
+
+# Plain HTTP
+
+
+@pytest.fixture
+def plain(registry: FaultRegistry, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """Give a tunnel to the registry, which seems to be elsewhere: a registry on this machine may speak plain HTTP."""
+    with proxy.serve(registry.host) as tunnel:
+        monkeypatch.setenv("https_proxy", f"http://{tunnel.host}")
+        monkeypatch.setenv("http_proxy", f"http://{tunnel.host}")
+        yield tunnel
+
+
+def test_a_registry_that_speaks_plain_http_is_named(plain: Proxy, source: ImageSource) -> None:
+    message = pull_error(source, "registry.example:5000/team/app:1.0")
+    assert "https://registry.example:5000: it speaks plain HTTP, expected HTTPS; correct the name, or" in message
+    assert '`[[registry]]`, `location = "registry.example:5000"`, `insecure = true`' in message
+    assert "tried" not in message
+    assert len(plain.asked) == 1
+
+
+@pytest.mark.parametrize("way", ["redirect", "token server"])
+def test_a_server_that_a_registry_names_may_not_speak_plain_http(
+    registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource, way: str
+) -> None:
+    registry.auth = "bearer" if way == "token server" else None
+    registry.realm = f"https://{elsewhere.host}/token"
+    registry.blob_location = f"https://{elsewhere.host}/storage/"
+    message = pull_error(source, registry.push(IMAGE, "team/app:1.0"))
+    assert f"https://{elsewhere.host}: it speaks plain HTTP, expected HTTPS" in message
+    assert "insecure" not in message, message
+    assert "tried" not in message
+    assert elsewhere.requests == []
 
 
 # Tokens

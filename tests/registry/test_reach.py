@@ -1,6 +1,7 @@
 """Settings of podman and skopeo work here, too: real registries, logins, certificates and proxies."""
 
 import json
+import re
 import ssl
 import subprocess
 from base64 import b64encode
@@ -326,6 +327,30 @@ def test_a_proxy_without_tls_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv("HTTPS_PROXY", f"https://{tunnel.host}")
         with pytest.raises(RegistryError, match=r"TLS with this proxy failed; use http:// in https_proxy if"):
             pull("registry.example/team/app:1.0")
+
+
+def test_a_proxy_that_speaks_plain_http_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fault_registry.serve() as registry:
+        monkeypatch.setenv("HTTPS_PROXY", f"https://{registry.host}")
+        with pytest.raises(RegistryError, match=r"this proxy speaks plain HTTP, not TLS; use http:// in") as caught:
+            pull("registry.example/team/app:1.0")
+    assert "tried" not in str(caught.value)
+
+
+def test_lines_in_the_message_allow_plain_http(
+    home: Path, docker_registry: DockerRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker_registry.push(IMAGE, "plain/app:1.0")
+    with proxy.serve(docker_registry.host) as tunnel:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{tunnel.host}")
+        with pytest.raises(RegistryError) as caught:
+            pull("registry.example:5000/plain/app:1.0")
+        assert "https://registry.example:5000: it speaks plain HTTP, expected HTTPS" in str(caught.value)
+        lines = re.findall("`(.*?)`", str(caught.value))
+        (home / ".config/containers").mkdir(parents=True)
+        (home / ".config/containers/registries.conf").write_text("\n".join(lines))
+        monkeypatch.setenv("HTTP_PROXY", f"http://{tunnel.host}")
+        assert pull("registry.example:5000/plain/app:1.0") == EXPECTED
 
 
 @pytest.mark.parametrize(
