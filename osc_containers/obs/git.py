@@ -66,14 +66,20 @@ class Repository(NamedTuple):
         :raises Error: there is no such revision, or git reports an error.
         """
         commit = self._commit(revision)
-        name = str(path.relative_to(self.top))
-        entry = commit and self._run("ls-tree", "-z", "--full-tree", commit, arguments=[name])
-        if not entry:
+        if not commit:
             return None
-        mode, kind, number = entry.partition(b"\t")[0].decode().split()
+        # Each tree is read by its own name, so that an error can say which object a partial clone lacks.
+        header = self._run("cat-file", "commit", commit, needed=commit).partition(b"\n")[0]
+        mode, kind, number = "", "tree", header.decode().removeprefix("tree ")
+        for part in path.relative_to(self.top).parts:
+            listing = ("ls-tree", "-z", "--full-tree", number)
+            entry = self._run(*listing, arguments=[part], needed=number) if kind == "tree" else b""
+            if not entry:
+                return None
+            mode, kind, number = entry.partition(b"\t")[0].decode().split()
         if kind != "blob" or not mode.startswith("100"):
             raise Error(f"{path}: got a link or a directory in {revision or 'the last commit'}, expected a file")
-        return self._run("cat-file", "blob", number, limit=limit)
+        return self._run("cat-file", "blob", number, limit=limit, needed=number)
 
     def ignores(self, path: Path) -> bool:
         """Return whether a path is untracked, and the user's own configuration says that git must ignore it.
@@ -93,33 +99,45 @@ class Repository(NamedTuple):
 
     def _commit(self, revision: str | None) -> str:
         """Return the name of a commit; an empty string if the repository has none yet."""
-        query = f"{revision or 'HEAD'}^{{commit}}"
-        done = self._start("rev-parse", "--quiet", "--verify", "--end-of-options", query)
-        if done.status and done.stderr:
-            self._fail(done)
+        name = revision or "HEAD"
+        query = ("rev-parse", "--quiet", "--verify", "--end-of-options")
+        done = self._start(*query, f"{name}^{{commit}}")
+        if done.status:
+            # Newer releases of git print nothing if the commit that a name leads to is not there.
+            missing = self._start(*query, name).stdout.decode().strip()
+            if done.stderr or missing:
+                self._fail(done, missing)
         if done.status and revision is not None:
             raise Error(f"{revision[:80]!r}: no such file, and no such revision in git")
         return done.stdout.decode().strip()
 
-    def _run(self, *options: str, arguments: Sequence[str] = (), limit: int = _OUTPUT) -> bytes:
+    def _run(self, *options: str, arguments: Sequence[str] = (), limit: int = _OUTPUT, needed: str = "") -> bytes:
+        """Return the output of a git command that reads the object `needed`, or none.
+
+        :raises Error: it fails.
+        """
         done = self._start(*options, arguments=arguments, limit=limit)
         if done.status:
-            self._fail(done)
+            self._fail(done, needed)
         return done.stdout
 
     def _start(self, *options: str, arguments: Sequence[str] = (), limit: int = _OUTPUT) -> Done:
         where = (f"--git-dir={self.git_directory}", f"--work-tree={self.top}", "-C", str(self.top))
         return _git(*where, *options, arguments=arguments, limit=limit, environ=self.environ)
 
-    def _fail(self, done: Done) -> NoReturn:
+    def _fail(self, done: Done, needed: str) -> NoReturn:
         problem = f"git: {_message(done)}"
-        missing = re.search(_OBJECT, problem)
-        partial = self._start("config", "--get-regexp", _PARTIAL).stdout.decode("utf-8", "replace")
-        if missing and partial:
+        # Not every message names the object that git did not find.
+        match = re.search(_OBJECT, problem)
+        missing = match[0] if match else needed
+        if missing and self._start("cat-file", "-e", missing).status:
+            partial = self._start("config", "--get-regexp", _PARTIAL).stdout.decode("utf-8", "replace")
             remote = re.match(_REMOTE, partial)
             problem = (
-                f"{self.top}: this partial clone lacks the object {missing[0]}; if you cloned it yourself, run: "
-                f"git fetch {remote[1] if remote else 'origin'} {missing[0]}"
+                f"{self.top}: this partial clone lacks the object {missing}; if you cloned it yourself, run: "
+                f"git fetch {remote[1] if remote else 'origin'} {missing}"
+                if partial
+                else f"{self.top}: git lacks the object {missing}; run: git fsck"
             )
         raise Error(problem)
 

@@ -86,6 +86,14 @@ def test_a_partial_clone_names_the_fetch_to_run(origin: Path, tmp_path: Path, ki
     assert message
 
 
+@pytest.mark.parametrize("name", ["HEAD", "HEAD^{tree}", "HEAD:package", "HEAD:package/lock"])
+def test_an_object_that_git_lost_is_named(origin: Path, name: str) -> None:
+    number = run(origin, "rev-parse", name)
+    (origin / ".git/objects" / number[:2] / number[2:]).unlink()
+    with pytest.raises(Error, match=f"^{origin}: git lacks the object {number}; run: git fsck$"):
+        read(origin / "package")
+
+
 def test_only_files_of_a_bounded_size_are_read(origin: Path) -> None:
     (origin / "link").symlink_to("package/lock")
     (origin / "long").write_bytes(bytes(LIMIT + 1))
