@@ -27,8 +27,9 @@ FOREIGN = {
     "platformdirs": {"obs.run_lock", "prefetch.cache"},
     "rich": {"cli.progress"},
     "argcomplete": {"cli.main"},
+    "compression": {"inject.store.inflate"},
 }
-"""Who may import what is not in the standard library."""
+"""Who may import what is not in the standard library of every Python that we support."""
 
 NETWORK = {"requests", "urllib3", "sources.transports", "prefetch.prefetch", "prefetch.assemble"}
 """What a build root lacks or does not need."""

@@ -10,7 +10,8 @@ import selectors
 import stat
 import subprocess
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -88,12 +89,7 @@ def run(
     """
     path = _find(name, environ)
     command = [path, *options, *(("--", *arguments) if arguments else ())]
-    environment = {
-        **{key: value for key, value in environ.items() if _is_inherited(key, (*_INHERITED, *inherit))},
-        "PATH": os.pathsep.join(filter(_is_safe, _elements(environ))),
-        "LC_ALL": "C.UTF-8",
-        **(settings or {}),
-    }
+    environment = _environment(environ, inherit, settings)
     try:
         # A file in memory can be written before the program reads it, so that nobody waits for the other.
         with open(os.memfd_create("stdin"), "r+b") as file:
@@ -117,9 +113,102 @@ def run(
     return Done(name, process.returncode, stdout, stderr)
 
 
+def transform(
+    name: str,
+    *options: str,
+    source: Iterable[bytes | memoryview],
+    environ: Mapping[str, str] = os.environ,
+    settings: Mapping[str, str] | None = None,
+    timeout: float = 10 * _TIMEOUT,
+) -> Iterator[bytes]:
+    """Yield what a program writes to its standard output, while it reads what `source` yields.
+
+    Neither is kept in memory. `options` and `settings` are as for `run`.
+
+    :raises NotInstalledError: the program was not found.
+    :raises Error: it could not be started, failed, or neither read nor wrote anything for `timeout` seconds. Also
+        everything that `source` raises. The program is killed then.
+    """
+    path = _find(name, environ)
+    with open(os.memfd_create("stderr"), "r+b") as messages:
+        try:
+            process = subprocess.Popen(
+                [path, *options],
+                cwd="/",
+                env=_environment(environ, settings=settings),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=messages,
+            )
+        except OSError as error:
+            raise Error(f"{name}: {path} cannot be started: {error.strerror}") from None
+        try:
+            yield from _exchange(name, process, source, timeout)
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise Error(f"{name}: killed, because it did nothing for {timeout:.0f} seconds") from None
+        finally:
+            for pipe in (process.stdin, process.stdout):
+                if pipe:
+                    with suppress(BrokenPipeError):
+                        pipe.close()
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        end = os.fstat(messages.fileno()).st_size
+        tail = os.pread(messages.fileno(), _MESSAGES, max(0, end - _MESSAGES))
+    Done(name=name, status=process.returncode, stdout=b"", stderr=tail).output()
+
+
+def _exchange(
+    name: str, process: "subprocess.Popen[bytes]", source: Iterable[bytes | memoryview], timeout: float
+) -> Iterator[bytes]:
+    """Write `source` to a process and yield its output until it closes that."""
+    chunks = iter(source)
+    pending = memoryview(b"")
+    if process.stdin is None or process.stdout is None:
+        raise ValueError("expected a process with pipes")
+    os.set_blocking(process.stdin.fileno(), False)
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdin, selectors.EVENT_WRITE)
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(timeout)
+            if not ready:
+                raise subprocess.TimeoutExpired(name, timeout)
+            for key, _ in ready:
+                if key.fileobj is process.stdout:
+                    output = os.read(key.fd, ranges.CHUNK)
+                    if output:
+                        yield output
+                    else:
+                        selector.unregister(process.stdout)
+                    continue
+                try:
+                    pending = pending or memoryview(next(chunks))
+                    with suppress(BlockingIOError):
+                        pending = pending[os.write(key.fd, pending) :]
+                except (StopIteration, BrokenPipeError):
+                    # A process that reads no further has ended, or will; its status says whether that is an error.
+                    selector.unregister(process.stdin)
+                    with suppress(BrokenPipeError):
+                        process.stdin.close()
+
+
 def _elements(environ: Mapping[str, str]) -> Iterator[str]:
     """Yield the absolute directories of PATH. Others would be found in the directory that the user is in."""
     return filter(os.path.isabs, environ.get("PATH", os.defpath).split(os.pathsep))
+
+
+def _environment(
+    environ: Mapping[str, str], inherit: Collection[str] = (), settings: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    return {
+        **{key: value for key, value in environ.items() if _is_inherited(key, (*_INHERITED, *inherit))},
+        "PATH": os.pathsep.join(filter(_is_safe, _elements(environ))),
+        "LC_ALL": "C.UTF-8",
+        **(settings or {}),
+    }
 
 
 def _find(name: str, environ: Mapping[str, str]) -> str:

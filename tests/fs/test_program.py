@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -182,3 +182,51 @@ def test_a_program_that_cannot_start_is_reported(install: Install) -> None:
 def test_the_programs_of_the_system_are_safe() -> None:
     assert stat.S_ISDIR(os.stat("/usr/bin").st_mode)
     assert program.run("true", environ={}).status == 0
+
+
+def test_streams_go_through_a_program() -> None:
+    chunks = [bytes([number]) * 100_000 for number in range(100)]
+    assert b"".join(program.transform("cat", source=map(memoryview, chunks))) == b"".join(chunks)
+    assert list(program.transform("cat", source=())) == []
+
+
+def test_a_program_may_stop_reading() -> None:
+    assert b"".join(program.transform("head", "-c", "3", source=(bytes(1 << 20) for _ in range(50)))) == bytes(3)
+
+
+def test_failures_of_a_filter_are_reported(install: Install) -> None:
+    path = install("cat >/dev/null; echo one; echo why >&2; exit 3").parent
+    with pytest.raises(Error, match="tool: why"):
+        list(program.transform("tool", source=[b"x"], environ=environ(path)))
+    path = install("kill -9 $$").parent
+    with pytest.raises(Error, match="tool: exit status -9"):
+        list(program.transform("tool", source=[b"x" * (1 << 20)], environ=environ(path)))
+    with pytest.raises(NotInstalledError, match="tool: not installed"):
+        list(program.transform("tool", source=[], environ={"PATH": "/nowhere"}))
+
+
+def test_a_filter_that_hangs_is_killed(install: Install) -> None:
+    path = install("exec sleep 60").parent
+    with pytest.raises(Error, match="tool: killed, because it did nothing for 0 seconds"):
+        list(program.transform("tool", source=[b"x" * (1 << 20)], environ=environ(path), timeout=0.2))
+
+
+def test_a_filter_ends_with_its_source(tmp_path: Path, install: Install) -> None:
+    path = install(f"echo $$ >{tmp_path}/process; exec cat").parent
+
+    def source() -> Iterator[bytes]:
+        while not (tmp_path / "process").exists():
+            yield b"x"
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        list(program.transform("tool", source=source(), environ=environ(path)))
+    assert not Path("/proc", (tmp_path / "process").read_text().strip()).exists()
+
+
+def test_a_filter_inherits_few_variables() -> None:
+    settings = {"SOURCE_DATE_EPOCH": "1"}
+    output = b"".join(
+        program.transform("env", source=(), environ=environ(LD_PRELOAD="x", SECRET="y"), settings=settings)
+    )
+    assert {line.partition("=")[0] for line in output.decode().splitlines()} == {"LC_ALL", "PATH", "SOURCE_DATE_EPOCH"}

@@ -86,11 +86,12 @@ def layer(files: Mapping[str, bytes], *, compression: Compression = "gzip") -> L
             member.size = len(content)
             member.mode = 0o755 if "bin" in Path(name).parts else 0o644
             tar.addfile(member, io.BytesIO(content))
-    return Layer(
-        content=_compress(archive.getvalue(), compression),
-        compression=compression,
-        diff_id=Digest.of(archive.getvalue()),
-    )
+    return layer_of(archive.getvalue(), compression=compression)
+
+
+def layer_of(archive: bytes, *, compression: Compression = "gzip") -> Layer:
+    """Return the layer with this tar archive."""
+    return Layer(content=_compress(archive, compression), compression=compression, diff_id=Digest.of(archive))
 
 
 def random_layer(seed: str, size: int, *, compression: Compression = "none") -> Layer:

@@ -1,0 +1,195 @@
+"""Stores as a whole: reproducible, and complete or an error that names the layer."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from osc_containers.errors import Error
+from osc_containers.inject.store import records
+from osc_containers.oci.digest import Digest
+from tests.support import images, layer_tars, store
+from tests.support.layer_tars import Writer
+
+NAME = "registry.example.com/app:1.0"
+OTHER = "registry.example.com/other:1.0"
+
+needs_mksquashfs = pytest.mark.integration
+Install = Callable[[str], dict[str, str]]
+
+
+@pytest.fixture
+def install(tmp_path: Path) -> Install:
+    """Return a function that installs a mksquashfs that prints something, and returns the environment for it."""
+
+    def write(output: str) -> dict[str, str]:
+        program = tmp_path / "bin/mksquashfs"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{output}\n")
+        program.chmod(0o755)
+        return {"PATH": f"{program.parent}:/usr/bin:/bin"}
+
+    return write
+
+
+@pytest.fixture
+def stub(install: Install) -> dict[str, str]:
+    """Return an environment with a mksquashfs that fails if it is asked for a file system."""
+    return install("[ $1 = -version ] && echo 'mksquashfs version 4.6.1 (2023/03/25)'")
+
+
+def problems(directory: Path, contents: dict[str, images.Image], **options: object) -> list[str]:
+    with pytest.raises(Error) as caught:
+        store.make(directory, contents, **options)  # type: ignore[arg-type]
+    return list(caught.value.problems)
+
+
+def with_config(image: images.Image, **changes: object) -> images.Image:
+    """Return an image with another configuration."""
+    manifest, config = json.loads(image.raw), json.loads(image.blobs[0])
+    content = json.dumps(config | changes).encode()
+    manifest["config"] |= {"digest": str(Digest.of(content)), "size": len(content)}
+    return images.Image(
+        raw=json.dumps(manifest).encode(), media_type=image.media_type, blobs=(content, *image.blobs[1:])
+    )
+
+
+@needs_mksquashfs
+def test_the_same_images_give_the_same_bytes(tmp_path: Path) -> None:
+    contents = {NAME: images.small("a"), OTHER: images.image(images.layer_of(layer_tars.special()))}
+    sums: list[str] = []
+    for order in (contents, dict(reversed(contents.items()))):
+        directory = tmp_path / str(len(sums))
+        directory.mkdir()
+        squashfs, summary = store.make(directory, order)
+        assert list(summary.images) == sorted(contents)
+        assert [path.name for path in squashfs.parent.iterdir()] == [squashfs.name], "a temporary file is left"
+        sums.append(hashlib.sha256(squashfs.read_bytes()).hexdigest())
+        time.sleep(1.1)  # a time in the file system would be another one now
+    assert sums[0] == sums[1]
+
+
+@needs_mksquashfs
+def test_one_image_with_two_names_is_stored_once(tmp_path: Path) -> None:
+    base = layer_tars.base()
+    packed, plain = (images.image(images.layer_of(base, compression=each)) for each in ("gzip", "none"))
+    squashfs, summary = store.make(tmp_path, {NAME: packed, OTHER: plain})
+    with store.mounted(squashfs, tmp_path / "m") as mount:
+        [record] = store.records(mount, "images").values()
+    assert record["names"] == [NAME, OTHER]
+    assert {f"manifest-{packed.digest}", f"manifest-{plain.digest}"} < set(record["big-data-names"])  # type: ignore[call-overload]
+    assert summary.layer_count == 1
+
+
+@needs_mksquashfs
+def test_layers_can_be_restored_byte_for_byte(tmp_path: Path) -> None:
+    layers = [images.layer_of(layer_tars.special()), images.random_layer("r", 5 << 20)]
+    squashfs, _ = store.make(tmp_path, {NAME: images.image(*layers)})
+    with store.mounted(squashfs, tmp_path / "m") as mount:
+        lower = ""
+        for layer in layers:
+            lower = records.layer_id(lower, layer.diff_id)
+            assert Digest.of(store.restore_tar(mount, lower)) == layer.diff_id
+
+
+def test_every_bad_layer_is_named(tmp_path: Path, stub: dict[str, str]) -> None:
+    def layer(name: str) -> images.Layer:
+        writer = Writer()
+        writer.add(name)
+        return images.layer_of(writer.done())
+
+    good = images.layer({"etc/base": b"base\n"})
+    first, second = layer("/absolute"), layer("../parent")
+    contents = {NAME: images.image(good, first), OTHER: images.image(second)}
+    advice = "load this container instead: leave it out of 'store'"
+    assert problems(tmp_path, contents, environ=stub) == [
+        f"{NAME}: layer 2 of 2, {Digest.of(first.content)}: '/absolute': got an absolute path, expected one relative "
+        f"to the root of the layer; {advice}",
+        f"{OTHER}: layer 1 of 1, {Digest.of(second.content)}: '../parent': got a path with '..'; {advice}",
+    ]
+
+
+def test_a_damaged_blob_is_named(tmp_path: Path, stub: dict[str, str]) -> None:
+    image = images.image(images.layer({"etc/base": b"base\n"}, compression="none"))
+    for blob in (Digest.of(image.blobs[1]), Digest.of(image.blobs[0]), image.digest):
+        [problem] = problems(tmp_path, {NAME: image}, damaged=blob, environ=stub)
+        assert str(blob) in problem
+        assert "is damaged" in problem
+
+
+def test_layers_that_are_not_those_of_the_config_are_refused(tmp_path: Path, stub: dict[str, str]) -> None:
+    layer = images.layer({"etc/base": b"base\n"})
+    other = images.Layer(content=layer.content, compression="gzip", diff_id=Digest.of(b"other"))
+    [problem] = problems(tmp_path, {NAME: images.image(other)}, environ=stub)
+    assert f"it unpacks to {layer.diff_id}, expected {other.diff_id} as in the image's configuration" in problem
+
+
+BAD_CONFIGS = {
+    "no layers": ({"rootfs": {"type": "layers", "diff_ids": []}}, "got 0 diff_ids for 1 layers"),
+    "one too many": ({"rootfs": {"diff_ids": [f"sha256:{'0' * 64}"] * 2}}, "got 2 diff_ids for 1 layers"),
+    "no digest": ({"rootfs": {"diff_ids": ["x"]}}, "config: rootfs.diff_ids: got 'x', expected a digest"),
+    "SHA-512": ({"rootfs": {"diff_ids": [f"sha512:{'0' * 128}"]}}, "got another digest algorithm"),
+    "no rootfs": ({"rootfs": None}, "config: rootfs: missing"),
+}
+
+
+@pytest.mark.parametrize(("changes", "problem"), BAD_CONFIGS.values(), ids=BAD_CONFIGS)
+def test_bad_configurations_are_refused(
+    tmp_path: Path, stub: dict[str, str], changes: dict[str, object], problem: str
+) -> None:
+    image = with_config(images.image(images.layer({"etc/base": b"base\n"})), **changes)
+    [message] = problems(tmp_path, {NAME: image}, environ=stub)
+    assert problem in message
+
+
+def test_too_many_layers_are_refused(tmp_path: Path, stub: dict[str, str]) -> None:
+    image = images.image(*[images.layer({"f": bytes([number])}) for number in range(128)])
+    [problem] = problems(tmp_path, {NAME: image}, environ=stub)
+    assert "got 128 layers, expected at most 127" in problem
+
+
+def test_a_missing_mksquashfs_is_named(tmp_path: Path) -> None:
+    [problem] = problems(tmp_path, {NAME: images.small("a")}, environ={"PATH": "/nowhere"})
+    assert problem == "mksquashfs: not installed, but 'store' needs it; install squashfs or squashfs-tools"
+
+
+@pytest.mark.parametrize(
+    ("output", "shown"), [("mksquashfs version 4.4 (2019/08/29)", "version 4.4"), ("", "an unknown version")]
+)
+def test_an_old_mksquashfs_is_refused(tmp_path: Path, install: Install, output: str, shown: str) -> None:
+    [problem] = problems(tmp_path, {NAME: images.small("a")}, environ=install(f"echo '{output}'"))
+    assert problem == f"mksquashfs: got {shown}, expected 4.5 or newer, which can read tar archives"
+
+
+FAILURES = {
+    "at once": ("echo 'no zstd here' >&2; exit 1", "mksquashfs: no zstd here"),
+    "at the end": ("cat > /dev/null; echo 'FATAL ERROR: no space left' >&2; exit 1", "no space left"),
+    "silently": ('cat > /dev/null; printf "hsqs\\007\\0\\0\\0" > $2', "got a file system of 7 files, expected 32"),
+    "with nonsense": ("cat > /dev/null; echo nonsense > $2", "got a file system of"),
+}
+
+
+@pytest.mark.parametrize(("script", "problem"), FAILURES.values(), ids=FAILURES)
+def test_failures_of_mksquashfs_are_reported(tmp_path: Path, install: Install, script: str, problem: str) -> None:
+    environ = install(f"[ $1 = -version ] && echo 'version 4.6' && exit; {script}")
+    [message] = problems(tmp_path, {NAME: images.small("a")}, environ=environ)
+    assert problem in message
+
+
+@pytest.mark.parametrize(
+    ("created", "expected"),
+    {
+        "2024-01-02T03:04:05Z": "2024-01-02T03:04:05Z",
+        "2024-01-02t03:04:05.123456789z": "2024-01-02T03:04:05Z",
+        "2024-01-02T03:04:05+05:30": "2024-01-01T21:34:05Z",
+        "0001-01-01T00:00:00+14:00": "1970-01-01T00:00:00Z",
+        "9999-12-31T23:59:59-12:00": "1970-01-01T00:00:00Z",
+        "2024-13-40T25:61:61Z": "1970-01-01T00:00:00Z",
+        "": "1970-01-01T00:00:00Z",
+    }.items(),
+)
+def test_dates_are_those_that_go_reads(created: str, expected: str) -> None:
+    assert records.timestamp(created) == expected
