@@ -13,8 +13,9 @@ POINTS = 1500
 SECONDS = 60
 SEED = 1
 EXAMPLES = 2000
+SIGNED = 120
 
-.PHONY: help setup check lint test pythons parity boot demo pictures bench faults crash large fuzz redteam install \
+.PHONY: help setup check lint test pythons parity boot demo pictures bench faults crash large fuzz redteam signatures install \
 	uninstall clean
 
 help:
@@ -33,6 +34,7 @@ help:
 	@echo "make large      fetch a layer of 6 GiB and measure time and memory; needs 7 GB in /var/tmp"
 	@echo "make fuzz       fuzz every parser, SECONDS=$(SECONDS) each"
 	@echo "make redteam    attack packages, registries, images and trees, and print which attacks succeed, 2 minutes"
+	@echo "make signatures compare judgements of signatures with skopeo and podman of Debian 13, $(SIGNED) random ones; as root"
 	@echo "make install    DESTDIR= PREFIX=$(PREFIX) PYTHON=$(PYTHON)"
 	@echo "make uninstall  remove what make install installed; use the same DESTDIR and PREFIX"
 	@echo "make clean      remove .venv, caches and build results"
@@ -98,6 +100,10 @@ fuzz:
 redteam:
 	@PYTHON="$(PYTHON)" scripts/setup test
 	@scripts/own-mounts $(VENV) -m tests.redteam.test_attacks --numprocesses auto
+
+signatures:
+	@PYTHON="$(PYTHON)" scripts/setup test
+	RUNS=$(SIGNED) SEED="$(SEED)" scripts/own-mounts $(VENV) -m pytest -q tests/evidence/test_oracle.py
 
 # The library gets a directory of its own instead of one Python version's site-packages. The scripts find it relative to
 # their own location, also in DESTDIR and with any Python, and nothing else gets onto their import path.

@@ -22,6 +22,10 @@ class LockError(Error):
     """The lock file is broken or does not cover the description: run the prefetch again."""
 
 
+class PolicyError(Error):
+    """A signature policy or the configuration of signatures is broken: edit it."""
+
+
 class RegistryError(Error):
     """A registry or another image source failed: log in, wait, or correct the name."""
 
@@ -35,4 +39,4 @@ class MissingError(RegistryError):
 
 
 class VerificationError(Error):
-    """Content does not match its locked digest: do not use it."""
+    """Content does not match its locked digest, or no accepted signature: do not use it."""

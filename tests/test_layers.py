@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "osc_containers"
 
 # A folder may import those that stand before it.
 FOLDERS = (
-    *("errors", "fs", "formats", "oci", "kiwi", "lock", "registry", "obs", "sources"),
+    *("errors", "fs", "formats", "oci", "kiwi", "lock", "evidence", "registry", "obs", "sources"),
     *("archive", "inject", "prefetch", "checks", "cli"),
 )
 
@@ -25,6 +25,7 @@ FOREIGN = {
     "urllib3": {f"registry.{name}" for name in ("config.proxy", "connection", "errors", "response", "session")},
     "lxml": {"formats.xml_reader"},
     "platformdirs": {"obs.run_lock", "prefetch.cache"},
+    "yaml": {"evidence.registries_d"},
     "rich": {"cli.progress"},
     "argcomplete": {"cli.main"},
     "compression": {"inject.store.inflate"},

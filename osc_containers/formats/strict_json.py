@@ -29,7 +29,7 @@ def load(text: bytes | str, where: str) -> "Fields":
     """
     try:
         decoded = text if isinstance(text, str) else text.decode("utf-8")
-        is_deep = _depth(decoded) > DEPTH_LIMIT
+        is_deep = depth(decoded) > DEPTH_LIMIT
         value = None if is_deep else json.loads(decoded, object_pairs_hook=_unique, parse_constant=_reject_constant)
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, or an integer with too many digits
         raise ValueError(f"{where}: not valid JSON; {error}") from None
@@ -47,7 +47,7 @@ def is_object(content: bytes) -> bool:
     return True
 
 
-def _depth(text: str) -> int:
+def depth(text: str) -> int:
     """Return an upper bound of the nesting depth.
 
     Catching the RecursionError of `json` is no alternative: objects that Python finalizes at that moment run out of

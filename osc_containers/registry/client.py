@@ -132,6 +132,28 @@ class Registry:
             raise _refusal(response, where)
         return response
 
+    def read_file(self, url: str, limit: int) -> bytes | None:
+        """Return what an anonymous GET of a URL of this host gives, or None if nothing is there.
+
+        The URL must come from the user's own configuration.
+
+        :raises RegistryError: the server failed or refused, or sent more than `limit` bytes.
+        """
+        attempts = self.attempts(url_policy.redact(url))
+        while True:
+            try:
+                response = self._follow("GET", url, {}, None)
+                if response.status == 404:
+                    response.discard()
+                    return None
+                if response.status != 200:
+                    raise _refusal(response, url_policy.redact(url))
+                return response.read(limit)
+            except Failure as failure:
+                if failure.is_final:
+                    raise RegistryError(str(failure)) from None
+                attempts.back_off(str(failure), wait=failure.wait, max_attempts=failure.max_attempts)
+
     def used_login(self, repository: str) -> bool:
         """Tell whether a login of the user was sent for a repository."""
         return self._tokens.used_login(repository)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from osc_containers.errors import ArtifactError, MissingError, RegistryError
 from osc_containers.formats import strict_json
@@ -101,6 +102,16 @@ class RegistryImages:
             endpoints = (endpoints[-1], *endpoints[:-1])
         return Download(endpoints, blob, start, stop, str(reference))
 
+    def locate(self, reference: Reference, digest: Digest) -> "Repository":
+        """Return the repository of the first endpoint that has the manifest with `digest`.
+
+        Its signatures are there, and not at the registry that a mirror stands for.
+        """
+        endpoints = self._registries.endpoints(reference, by_digest=reference.digest is not None)
+        if len(endpoints) > 1:
+            return _first(endpoints, lambda registry, name: self._probe(registry, name, reference, digest))
+        return Repository(*endpoints[0])
+
     def hosts_with_login(self, reference: Reference) -> tuple[str, ...]:
         """Return the registries and mirrors that were sent a login of the user for this image."""
         return self._registries.hosts_with_login(reference)
@@ -123,6 +134,17 @@ class RegistryImages:
             return self._fetch(reference, None)
         except RegistryError:
             return None
+
+    def read_file(self, url: str, limit: int) -> bytes | None:
+        """Return a file at an HTTP server, or None if it does not exist; for URLs of the user's configuration.
+
+        :raises RegistryError: the server failed or refused, or sent more than `limit` bytes.
+        """
+        return self._registries.client(urlsplit(url).netloc).read_file(url, limit)
+
+    def _probe(self, registry: Registry, name: str, reference: Reference, digest: Digest) -> "Repository":
+        self._get(registry, name, reference, digest)
+        return Repository(registry, name)
 
     def _head(self, registry: Registry, repository: str, reference: Reference) -> Digest:
         def claimed_digest(response: Response) -> Digest | None:
@@ -161,6 +183,72 @@ class RegistryImages:
         return manifest
 
 
+class Repository:
+    """A repository at one endpoint, for small things beside the images: signatures."""
+
+    def __init__(self, registry: Registry, name: str) -> None:
+        self._registry = registry
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """The name with the host, as it is at this endpoint."""
+        return f"{self._registry.host}/{self._name}"
+
+    def document(self, tag: str, limit: int) -> tuple[bytes, str] | None:
+        """Return the manifest that has a tag, and its media type, or None if there is no such tag.
+
+        :raises RegistryError: the registry failed, or the manifest has more than `limit` bytes.
+        """
+
+        def read(response: Response) -> tuple[bytes, str] | None:
+            if response.status == 404:
+                response.discard()
+                return None
+            return response.read(limit), response.headers.get("Content-Type", "").partition(";")[0].strip()
+
+        return self._get(f"{self._name}/manifests/{tag}", read, frozenset({200, 404}))
+
+    def blob(self, digest: Digest, limit: int) -> bytes:
+        """Return a blob.
+
+        :raises RegistryError: the registry failed or sent other content, or the blob has more than `limit` bytes.
+        """
+
+        def read(response: Response) -> bytes:
+            content = response.read(limit)
+            if not digest.matches(content):
+                raise Failure(f"blob from {self._registry.host}: got other content, expected {digest}", max_attempts=3)
+            return content
+
+        return self._get(f"{self._name}/blobs/{digest}", read, frozenset({200}))
+
+    def referrers(self, digest: Digest, limit: int) -> bytes:
+        """Return the list of artifacts that refer to a manifest; empty without one (distribution-spec v1.1).
+
+        :raises RegistryError: the registry failed.
+        """
+
+        def read(response: Response) -> bytes:
+            if response.status == 200:
+                return response.read(limit)
+            response.discard()
+            return b""
+
+        return self._get(f"{self._name}/referrers/{digest}", read, frozenset({200, 400, 404, 405}))
+
+    def _get(self, path: str, consume: Callable[[Response], _Answer], expected: frozenset[int]) -> _Answer:
+        return self._registry.request(
+            "GET",
+            path,
+            repository=self._name,
+            where=self.name,
+            headers=_ACCEPT,
+            expected=expected,
+            consume=consume,
+        )
+
+
 class _Registries:
     """One client for each registry. The configuration is read when it is first needed."""
 
@@ -196,6 +284,11 @@ class _Registries:
             endpoints = tuple((self._registry(endpoint), endpoint.repository) for endpoint in configured)
         # There may be a thousand images; only the first of them waits for a mirror that is down.
         return (*(endpoint for endpoint in endpoints[:-1] if not endpoint[0].is_down), endpoints[-1])
+
+    def client(self, host: str) -> Registry:
+        """Return the client for a host."""
+        with self._lock:
+            return self._registry(PullEndpoint(host=host, repository=""))
 
     def hosts_with_login(self, reference: Reference) -> tuple[str, ...]:
         """See `RegistryImages`."""

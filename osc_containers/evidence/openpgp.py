@@ -1,0 +1,90 @@
+"""OpenPGP keyrings: armor removed, and split into keys by their fingerprints. Nothing is computed with them.
+
+gpgv reads binary keyrings only. Sources: RFC 4880, sections 4.2 (packets), 6.2 (armor) and 12.2 (fingerprints).
+"""
+
+import hashlib
+import re
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from collections.abc import Iterator
+
+_PUBLIC_KEY = 6
+_ARMOR = re.compile(
+    rb"-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n(.*?)-----END PGP PUBLIC KEY BLOCK-----", re.DOTALL
+)
+
+
+def keyring(text: bytes) -> bytes:
+    """Return the keys in a file without armor; as with gpg's import, what is not a key is passed over."""
+    blocks = [_unarmored(match[1]) for match in _ARMOR.finditer(text)]
+    return b"".join(map(_keys, blocks if blocks else [text]))
+
+
+def _keys(ring: bytes) -> bytes:
+    """Return the packets from the first public key on, as far as there are whole packets."""
+    start = end = 0
+    for tag, at, after in _packets(ring):
+        if not end and tag != _PUBLIC_KEY:
+            start = after
+            continue
+        start, end = start if end else at, after
+    return ring[start:end] if end else b""
+
+
+def key_of(ring: bytes, fingerprint: str) -> bytes:
+    """Return the one key in a keyring that has a fingerprint, with its user ids and signatures; else the whole ring."""
+    starts = [start for tag, start, _ in _packets(ring) if tag == _PUBLIC_KEY]
+    for start, end in zip(starts, [*starts[1:], len(ring)], strict=True):
+        if _fingerprint(ring, start) == fingerprint:
+            return ring[start:end]
+    return ring
+
+
+def _unarmored(body: bytes) -> bytes:
+    lines = [line.strip() for line in body.splitlines()]
+    # Headers end at the first empty line; the line of the checksum begins with '='.
+    start = lines.index(b"") + 1 if b"" in lines else 0
+    data = b"".join(line for line in lines[start:] if not line.startswith(b"="))
+    try:
+        return a2b_base64(data, strict_mode=True)
+    except Base64Error:
+        return b""
+
+
+def _packets(ring: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield tag, start and end of each packet, up to the first bytes that are none."""
+    at = 0
+    while at < len(ring) and (header := _header(ring, at)):
+        tag, body, length = header
+        if body + length > len(ring):
+            return
+        yield tag, at, body + length
+        at = body + length
+
+
+def _header(ring: bytes, at: int) -> tuple[int, int, int] | None:
+    """Return tag, start and length of a packet's body. Packets of keys have no partial and no open lengths."""
+    first, at = ring[at], at + 1
+    if not first & 0x80:
+        return None
+    if first & 0x40:
+        tag, octet = first & 0x3F, ring[at] if at < len(ring) else 224
+        size = 1 if octet < 192 else 2 if octet < 224 else 5
+        if 224 <= octet < 255 or len(ring) < at + size:
+            return None
+        value = int.from_bytes(ring[at + (size == 5) : at + size], "big")
+        return tag, at + size, value - (192 << 8) + 192 if size == 2 else value
+    size = (1, 2, 4, 0)[first & 3]
+    if not size or len(ring) < at + size:
+        return None
+    return (first & 0x3C) >> 2, at + size, int.from_bytes(ring[at : at + size], "big")
+
+
+def _fingerprint(ring: bytes, start: int) -> str:
+    _, at, length = _header(ring, start) or (0, start, 0)
+    body = ring[at : at + length]
+    if body[:1] == b"\4":
+        # SHA-1 is what OpenPGP version 4 defines as the name of a key; nothing is signed by it.
+        return hashlib.sha1(b"\x99" + length.to_bytes(2, "big") + body, usedforsecurity=False).hexdigest().upper()
+    return hashlib.sha256(b"\x9a" + length.to_bytes(4, "big") + body).hexdigest().upper()

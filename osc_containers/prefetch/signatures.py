@@ -1,0 +1,211 @@
+"""Finding the signatures of images, and judging the images by the policies, before any layer is fetched.
+
+Source: docs/signature-protocols.md of containers/image; cosign's "signature specification".
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+from osc_containers.errors import RegistryError
+from osc_containers.evidence import evaluate, payload, policy, registries_d, signature
+from osc_containers.evidence.evaluate import Evidence, Image, Verdict, Verifier
+from osc_containers.evidence.identity import Identity
+from osc_containers.evidence.policy import Policy
+from osc_containers.evidence.registries_d import SignatureStores
+from osc_containers.evidence.signature import Signature
+from osc_containers.formats import strict_json
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.manifest import MANIFEST, MANIFEST_LIMIT
+from osc_containers.oci.reference import Reference
+from osc_containers.sources.registry import RegistryImages, Repository
+
+logger = logging.getLogger(__name__)
+
+_COUNT_LIMIT = 128
+"""Signatures of one image; podman refuses more in a signature store."""
+
+
+class Found(NamedTuple):
+    """The signatures of one image, and what explains that some were not looked for."""
+
+    signatures: tuple[Signature, ...]
+    hints: tuple[str, ...] = ()
+
+
+class SignatureFinder:
+    """Looks for signatures where registries.d says. Its files are read when the first image is looked for."""
+
+    def __init__(self, images: RegistryImages, environ: Mapping[str, str] = os.environ) -> None:
+        self._images = images
+        self._environ = environ
+
+    @cached_property
+    def _stores(self) -> SignatureStores:
+        return registries_d.load(registries_d.directory(self._environ), self._environ)
+
+    def find(self, reference: Reference, digest: Digest, index: Digest | None = None) -> Found:
+        """Return the signatures of the manifest with `digest`. `index` is that of the index that lists it, if any.
+
+        :raises PolicyError: registries.d is not valid.
+        :raises RegistryError: a store of signatures failed, or has what is none.
+        """
+        repository = self._images.locate(reference, digest)
+        physical = Identity.of(reference)._replace(name=repository.name)
+        scopes = tuple(physical.scopes())
+        signatures = self._from_lookaside(self._stores.lookaside(scopes), physical, digest)
+        hints = []
+        if self._stores.uses_attachments(scopes):
+            signatures += _attachments(repository, digest)
+            if not signatures and index and index != digest and _attachments(repository, index):
+                hints.append(
+                    "only the index is signed, but podman checks the manifest of the platform: sign with 'cosign sign "
+                    "--recursive'"
+                )
+            elif not signatures and _has_bundle(repository, digest):
+                hints.append(
+                    "it has a signature in cosign 3's bundle format, which podman does not read: sign with 'cosign "
+                    "sign --new-bundle-format=false'"
+                )
+        else:
+            host = repository.name.partition("/")[0]
+            hints.append(
+                f"registries.d does not enable use-sigstore-attachments for {host}, so no sigstore signature was "
+                "looked for"
+            )
+        return Found(tuple(signatures), tuple(hints))
+
+    def _from_lookaside(self, base: str, physical: Identity, digest: Digest) -> list[Signature]:
+        parts = urlsplit(base)
+        path = f"{unquote(parts.path)}/{physical.name.partition('/')[2]}@{digest.algorithm}={digest.hex}"
+        signatures: list[Signature] = []
+        while True:
+            file = f"{path}/signature-{len(signatures) + 1}"
+            url = parts._replace(path=quote(file, safe="/@=:")).geturl()
+            content = self._read(parts.scheme, file, url)
+            if content is None:
+                return signatures
+            if len(signatures) == _COUNT_LIMIT:
+                raise RegistryError(f"{base}: got more than {_COUNT_LIMIT} signatures of one image")
+            try:
+                signatures.append(signature.of_file(content))
+            except ValueError as error:
+                raise RegistryError(f"{url}: {error}") from None
+
+    def _read(self, scheme: str, path: str, url: str) -> bytes | None:
+        if scheme == "file":
+            try:
+                with Path(path).open("rb") as file:
+                    content = file.read(payload.LIMIT + 1)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                raise RegistryError(f"{path}: {error.strerror}") from None
+            if len(content) > payload.LIMIT:
+                raise RegistryError(f"{path}: got more than {payload.LIMIT} bytes, expected a signature")
+            return content
+        if scheme in ("http", "https"):
+            return self._images.read_file(url, payload.LIMIT)
+        raise RegistryError(f"{url!r}: expected file:, http: or https: for a store of signatures in registries.d")
+
+
+def _attachments(repository: Repository, digest: Digest) -> list[Signature]:
+    tag = f"{digest.algorithm}-{digest.hex}.sig"
+    document = repository.document(tag, MANIFEST_LIMIT)
+    if document is None:
+        return []
+    content, media_type = document
+    where = f"{repository.name}:{tag}"
+    if media_type != MANIFEST:
+        raise RegistryError(f"{where}: got {media_type[:80]!r}, expected an OCI manifest of signatures")
+    try:
+        layers = strict_json.load(content, where).members("layers")
+        if len(layers) > _COUNT_LIMIT:
+            raise RegistryError(f"{where}: got more than {_COUNT_LIMIT} signatures of one image")
+        signatures = []
+        for layer in layers:
+            annotations = layer.member("annotations") if "annotations" in layer else strict_json.Fields({}, "")
+            blob = repository.blob(Digest.parse(layer.text("digest")), payload.LIMIT)
+            texts = {key: annotations.text(key, "") for key in annotations.values}
+            signatures.append(signature.of_attachment(layer.text("mediaType", ""), blob, texts))
+    except ValueError as error:
+        raise RegistryError(str(error)) from None
+    return signatures
+
+
+def _has_bundle(repository: Repository, digest: Digest) -> bool:
+    """Return whether cosign 3 has signed: its signatures are referrers, at a fallback tag in older registries."""
+    try:
+        document = repository.document(f"{digest.algorithm}-{digest.hex}", MANIFEST_LIMIT)
+        referrers = repository.referrers(digest, MANIFEST_LIMIT)
+    except RegistryError:
+        return False
+    return any(signature.BUNDLE_TYPE.encode() in each for each in (document[0] if document else b"", referrers))
+
+
+class Judgement(NamedTuple):
+    """What all policies say of one image; `problem` is empty if they accept it."""
+
+    verdicts: tuple[Verdict, ...]
+    found: Found
+    problem: str
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """The signatures that met a requirement, each once."""
+        every = (evidence for verdict in self.verdicts for evidence in verdict.evidence)
+        return tuple({evidence.signature: evidence for evidence in every}.values())
+
+
+class Judge:
+    """Judges images by one or more policies, which all must accept them.
+
+    With `is_required`, an image without an accepted signature is refused even if the policies accept anything.
+    """
+
+    def __init__(
+        self, policies: Sequence[Policy], finder: SignatureFinder, verifier: Verifier, *, is_required: bool = False
+    ) -> None:
+        self._policies = policies
+        self._finder = finder
+        self._verifier = verifier
+        self._is_required = is_required
+
+    def judge(
+        self, image: Image, reference: Reference, index: Digest | None, recorded: Sequence[Signature] = ()
+    ) -> Judgement:
+        """Judge an image. `recorded` are signatures in the lock; others are looked for only if those do not suffice.
+
+        :raises PolicyError: the configuration of signatures is not valid.
+        :raises RegistryError: a store of signatures failed.
+        :raises Error: a program that verifies signatures is missing.
+        """
+        is_needed = evaluate.is_needed(self._policies, image)
+        found = Found(tuple(recorded))
+        verdicts = self._verdicts(image, found)
+        if is_needed and image.identity and not all(verdict.is_accepted for verdict in verdicts):
+            found = self._finder.find(reference, image.digest, index)
+            verdicts = self._verdicts(image, found)
+        return Judgement(verdicts=verdicts, found=found, problem=self._problem(verdicts, found))
+
+    def _verdicts(self, image: Image, found: Found) -> tuple[Verdict, ...]:
+        return tuple(
+            evaluate.evaluate(each, image, found.signatures, self._verifier, policy.read_keys)
+            for each in self._policies
+        )
+
+    def _problem(self, verdicts: Sequence[Verdict], found: Found) -> str:
+        refusal = next((verdict for verdict in verdicts if not verdict.is_accepted), None)
+        if refusal:
+            return "; ".join((refusal.problem(), *found.hints))
+        if self._is_required and not any(verdict.is_signed for verdict in verdicts):
+            scopes = ", ".join(f"{verdict.policy} (scope {verdict.scope})" for verdict in verdicts)
+            return (
+                f"signatures=required, but {scopes or 'there is no policy.json, which'} asks for no signature of it; "
+                'add a scope with "sigstoreSigned" or "signedBy" for it'
+            )
+        return ""
