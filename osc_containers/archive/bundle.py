@@ -1,14 +1,15 @@
 """The bundle for `inject=source`: archives and overlay of one image in one cpio archive."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers.archive.find import ArchiveLocation, has_content, has_parts
+from osc_containers.archive.find import has_parts
+from osc_containers.archive.layout import Layout
+from osc_containers.archive.verify import check_content
 from osc_containers.formats import cpio
 from osc_containers.fs.ranges import FileSlice
-from osc_containers.lock.lockfile import ArchiveFile
 
 
 class Bundle(NamedTuple):
@@ -24,14 +25,19 @@ class Bundle(NamedTuple):
         yield from self.texts
 
 
-def is_bundle(path: Path, bundle: Bundle, archives: Iterable[ArchiveFile]) -> bool:
-    """Return whether a file equals a bundle with these archives, byte for byte."""
-    with suppress(OSError):
-        if path.stat().st_size != bundle.layout.size:
-            return False
+def is_bundle(path: Path, pack: Callable[[Mapping[str, str]], Bundle], archives: Mapping[str, Layout]) -> bool:
+    """Return whether a file equals a bundle with these archives, by name, byte for byte.
+
+    `pack` computes the bundle from the SHA-256 of each archive.
+    """
+    with suppress(OSError, ValueError):
+        draft = pack({}).layout
         with path.open("rb") as file:
-            return has_parts(FileSlice(file.fileno(), 0), bundle.frame()) and all(
-                has_content(ArchiveLocation(path=path, offset=bundle.layout.contents[item.name], size=item.size), item)
-                for item in archives
-            )
+            if path.stat().st_size != draft.size:
+                return False
+            content = FileSlice(file.fileno(), 0)
+            for name, layout in archives.items():
+                check_content(content.at(draft.contents[name]), layout.size, layout)
+            sums = {name: content.at(draft.contents[name]).sha256(layout.size) for name, layout in archives.items()}
+            return has_parts(content, pack(sums).frame())
     return False

@@ -11,14 +11,11 @@ from typing import NamedTuple
 from osc_containers.archive.layout import Layout, lay_out
 from osc_containers.formats import cpio, tar
 from osc_containers.fs.ranges import FileSlice
-from osc_containers.lock.lockfile import ArchiveFile
 from osc_containers.obs.package import Package
 from osc_containers.oci import chain
 from osc_containers.oci.chain import Claim
 from osc_containers.oci.digest import Digest
-from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import CONFIG_LIMIT, Descriptor
-from osc_containers.oci.reference import Reference
 
 
 class ArchiveLocation(NamedTuple):
@@ -29,7 +26,7 @@ class ArchiveLocation(NamedTuple):
     size: int
 
 
-def find_archive(package: Package, reference: Reference, image: Image, name: str) -> ArchiveLocation | None:
+def find_archive(package: Package, claim: Claim, name: str) -> ArchiveLocation | None:
     """Return the location of the archive of an image, or None if the package does not have it.
 
     It is the file `name`. In a cpio archive, members have the paths of an overlay, so an archive is recognized there by
@@ -41,7 +38,7 @@ def find_archive(package: Package, reference: Reference, image: Image, name: str
     path = package.find(cpio.FILE_NAME)
     if path is None:
         return None
-    layout = lay_out(image, reference)
+    layout = layout_of(claim)
     with path.open("rb") as file:
         for member in cpio.members(file):
             if member.size == layout.size and has_parts(FileSlice(file.fileno(), member.offset), layout.frame()):
@@ -49,17 +46,22 @@ def find_archive(package: Package, reference: Reference, image: Image, name: str
     return None
 
 
+def layout_of(claim: Claim) -> Layout:
+    """Return the layout of the archive of an image."""
+    return lay_out(claim.image, claim.reference, claim.arch)
+
+
 def matches_claim(package: Package, claim: Claim, name: str) -> bool:
     """Return whether the package has the archive of an image, and its documents prove what is claimed of the image.
 
     The documents are verified; layers are not read.
     """
-    location = find_archive(package, claim.reference, claim.image, name)
+    location = find_archive(package, claim, name)
     if location is None:
         return False
     with suppress(OSError, ValueError), location.path.open("rb") as file:
         archive = FileSlice(file.fileno(), location.offset)
-        chain.check(claim, document_reader(archive, lay_out(claim.image, claim.reference)))
+        chain.check(claim, document_reader(archive, layout_of(claim)))
         return True
     return False
 
@@ -115,12 +117,3 @@ def _digest_of_path(path: str) -> Digest | None:
         return Digest.parse(rest.replace("/", ":", 1))
     except ValueError:
         return None
-
-
-def has_content(location: ArchiveLocation, locked: ArchiveFile) -> bool:
-    """Return whether the archive at `location` has the locked size and SHA-256."""
-    if location.size != locked.size:
-        return False
-    with suppress(OSError), location.path.open("rb") as file:
-        return FileSlice(file.fileno(), location.offset).sha256(location.size) == locked.sha256
-    return False

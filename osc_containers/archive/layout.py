@@ -3,14 +3,17 @@
 It is an OCI image layout, plus the `manifest.json` of `docker save`:
 
     oci-layout
+    blobs/, blobs/<algorithm>/  directories, without which some programs do not find the blobs
     blobs/<algorithm>/<hex>     layers in the order of the manifest, then config, manifest and indexes
-    index.json                  one entry, the manifest, with the full reference as its name
+    index.json                  one entry, with the full reference as its name
     manifest.json
 
+The entry is the index that lists the manifest, or the manifest if there is no index. Engines then know the image by the
+digest of the index and by that of the manifest. The blobs of other platforms are not in the archive.
+
 The indexes lead from the digest of the reference to the manifest, so that the chain can be checked offline
-(`oci.chain`). The archive depends on nothing but its documents and the reference. The offset of every byte is known
-before the first blob is downloaded. Layers come first, so that archives of images with a common base start with the
-same bytes, which are hashed only once.
+(`oci.chain`). The archive depends on nothing but its documents, the reference and the architecture. The offset of every
+byte is known before the first blob is downloaded, and everything between the blobs follows from their descriptors.
 
 Spec: OCI image-spec v1.1, image-layout.md; Docker image-spec v1.2, "Combined Image JSON + Filesystem Changeset Format".
 """
@@ -22,22 +25,27 @@ from typing import NamedTuple
 from osc_containers.formats import tar
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
-from osc_containers.oci.manifest import INDEX
+from osc_containers.oci.manifest import INDEX, Descriptor
+from osc_containers.oci.platform import canonical
 from osc_containers.oci.reference import Reference
 
 # containerd prefers the first one; podman and skopeo read the second one.
 NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
+_OLD_ARM = ("armv5tel", "armv6l")
 
 
 class Member(NamedTuple):
-    """A file in the archive: `start` is the offset of its header, `offset` that of its content, all in bytes."""
+    """A file or directory in the archive.
+
+    `start` is the offset of its header, `offset` that of its content, in bytes. The name of a directory ends in `/`.
+    """
 
     name: str
     start: int
     offset: int
     size: int
     content: bytes | None
-    """The content of a generated file; None for a blob."""
+    """The content of a generated file, empty for a directory; None for a blob."""
     digest: Digest
     """The digest of the content."""
 
@@ -74,11 +82,11 @@ class Layout(NamedTuple):
         yield self.members[-1].end, tar.END
 
 
-def lay_out(image: Image, reference: Reference) -> Layout:
-    """Compute the layout of the archive of `image` with the name `reference`."""
+def lay_out(image: Image, reference: Reference, arch: str) -> Layout:
+    """Compute the layout of the archive of `image` for a kiwi architecture, with the name `reference`."""
     members: list[Member] = []
     start = 0
-    for name, size, content, digest in _contents(image, reference):
+    for name, size, content, digest in _contents(image, reference, arch):
         offset = start + len(tar.header(name, size))
         member = Member(name=name, start=start, offset=offset, size=size, content=content, digest=digest)
         members.append(member)
@@ -86,18 +94,19 @@ def lay_out(image: Image, reference: Reference) -> Layout:
     return Layout(members=tuple(members), size=start + len(tar.END))
 
 
-def _contents(image: Image, reference: Reference) -> Iterator[tuple[str, int, bytes | None, Digest]]:
-    files = {
-        "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
-        "index.json": _json(_index(image, reference)),
-        "manifest.json": _json(_docker_manifest(image, reference)),
-    }
-    # This file is the same in all archives, so the common start of archives with the same base includes it.
-    yield "oci-layout", len(files["oci-layout"]), files["oci-layout"], Digest.of(files["oci-layout"])
+def _contents(image: Image, reference: Reference, arch: str) -> Iterator[tuple[str, int, bytes | None, Digest]]:
+    directories = dict.fromkeys(["blobs/", *(f"blobs/{blob.digest.algorithm}/" for blob in image.blobs)])
+    yield _generated("oci-layout", LAYOUT_VERSION)
+    for name in directories:
+        yield _generated(name, b"")
     for blob in image.blobs:
         yield path_of(blob.digest), blob.size, None, blob.digest
-    for name in ("index.json", "manifest.json"):
-        yield name, len(files[name]), files[name], Digest.of(files[name])
+    yield _generated("index.json", index_json(image, reference, arch))
+    yield _generated("manifest.json", _json(_docker_manifest(image, reference)))
+
+
+def _generated(name: str, content: bytes) -> tuple[str, int, bytes, Digest]:
+    return name, len(content), content, Digest.of(content)
 
 
 def path_of(digest: Digest) -> str:
@@ -105,17 +114,27 @@ def path_of(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
-def _index(image: Image, reference: Reference) -> dict[str, object]:
-    # A reference by digest may have the digest of an index, which the archive does not contain. podman refuses any
-    # digest but that of the manifest.
-    name = reference.engine_name if reference.tag else f"{reference.name}@{image.manifest.digest}"
+def top(image: Image, arch: str) -> Descriptor:
+    """Return the document that `index.json` names: what an engine starts from on a machine of this architecture."""
+    # An engine takes the entry of an index that fits its own processor best. A later ARM processor would want another
+    # entry than the one that is in the archive. No engine follows an index to another index.
+    if not image.indexes or canonical(arch) in _OLD_ARM:
+        return image.manifest
+    return image.indexes[-1]
+
+
+def index_json(image: Image, reference: Reference, arch: str) -> bytes:
+    """Return the `index.json` of an OCI image layout with this image."""
+    document = top(image, arch)
+    # podman refuses a name with another digest than that of the document.
+    name = reference.engine_name if reference.tag else f"{reference.name}@{document.digest}"
     entry = {
-        "mediaType": image.manifest.media_type,
-        "digest": str(image.manifest.digest),
-        "size": image.manifest.size,
+        "mediaType": document.media_type,
+        "digest": str(document.digest),
+        "size": document.size,
         "annotations": dict.fromkeys(NAME_ANNOTATIONS, name),
     }
-    return {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}
+    return _json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]})
 
 
 def _docker_manifest(image: Image, reference: Reference) -> list[dict[str, object]]:
@@ -131,3 +150,7 @@ def _docker_manifest(image: Image, reference: Reference) -> list[dict[str, objec
 
 def _json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+LAYOUT_VERSION = _json({"imageLayoutVersion": "1.0.0"})
+"""The content of the file `oci-layout`."""

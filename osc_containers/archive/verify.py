@@ -4,18 +4,18 @@ An archive has exactly one valid form (see `layout`), so it is compared with tha
 archive could hide in links, duplicate members, extended headers or trailing data is a difference like any other.
 """
 
-import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from osc_containers.archive import find
-from osc_containers.archive.layout import Layout, Member, lay_out
+from osc_containers.archive.layout import Layout, Member
 from osc_containers.fs.ranges import FileSlice
 from osc_containers.fs.source_file import SourceFile
-from osc_containers.lock.lockfile import FILE_NAME, ArchiveFile, Lock, LockedReference
+from osc_containers.lock.lockfile import FILE_NAME, Lock
 from osc_containers.obs.package import Package
 from osc_containers.oci import chain
+from osc_containers.oci.chain import Claim
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
 
@@ -37,10 +37,11 @@ def check_archives(
 
     Archives in `opened` are read by their descriptors.
     """
+    names = lock.archive_names()
 
     def check(image: tuple[Reference, str]) -> tuple[str, ...]:
-        entry = lock.references[image[0]]
-        return check_archive(package, entry, *image, opened.get(entry.images[image[1]].archive.name))
+        claim = lock.references[image[0]].claim(*image)
+        return check_archive(package, claim, names[image], opened.get(names[image]))
 
     # An interrupt ends only the wait for these threads. The program then exits without joining them, so it does not
     # take as long as reading the rest of a large archive.
@@ -49,70 +50,57 @@ def check_archives(
     return tuple(problem for problems in results for problem in problems)
 
 
-def check_archive(
-    package: Package, entry: LockedReference, reference: Reference, arch: str, source: SourceFile | None = None
-) -> tuple[str, ...]:
-    """Return the problems of one archive; none if it has exactly the locked content, and proves what the lock says.
+def check_archive(package: Package, claim: Claim, name: str, source: SourceFile | None = None) -> tuple[str, ...]:
+    """Return the problems of one archive; none if it has exactly the claimed content, and proves what is claimed.
 
     The archive is `source` if that is given, otherwise it is looked for in the package.
     """
-    archive, claim = entry.images[arch].archive, entry.claim(reference, arch)
-    layout = lay_out(claim.image, reference)
+    layout = find.layout_of(claim)
     try:
         with ExitStack() as stack:
             if source:
                 content, size = FileSlice(source.descriptor, 0), source.status.st_size
             else:
-                location = find.find_archive(package, reference, claim.image, archive.name)
+                location = find.find_archive(package, claim, name)
                 if location is None:
-                    return (f"{archive.name}: missing, but locked for {reference} ({arch}); {_ADVICE}",)
+                    return (f"{name}: missing, but locked for {claim.reference} ({claim.arch}); {_ADVICE}",)
                 file = stack.enter_context(location.path.open("rb"))
                 content, size = FileSlice(file.fileno(), location.offset), location.size
-            _check_content(content, size, layout, archive)
+            check_content(content, size, layout)
             # The bytes are those that the lock describes. This finds locks that were edited, or merged from two.
             chain.check(claim, find.document_reader(content, layout))
     except ValueError as error:
-        return (f"{archive.name}: {error}; {_ADVICE}",)
+        return (f"{name}: {error}; {_ADVICE}",)
     except OSError as error:
-        return (f"{archive.name}: {error.strerror}",)
+        return (f"{name}: {error.strerror}",)
     return ()
 
 
-def _check_content(content: FileSlice, size: int, layout: Layout, archive: ArchiveFile) -> None:
-    if layout.size != archive.size:
-        raise ValueError(f"{FILE_NAME} gives {archive.size} bytes, but the locked blobs make {layout.size}")
+def check_content(content: FileSlice, size: int, layout: Layout) -> None:
+    """Compare an archive with its only valid form, and hash each blob in it once.
+
+    :raises ValueError: it differs.
+    :raises OSError: it cannot be read.
+    """
     if size != layout.size:
         raise ValueError(f"got {size} bytes, expected {layout.size}; it is truncated or a different file")
-    whole = hashlib.sha256()
     for member in layout.members:
-        _check_member(content, member, whole)
-    end = content.read(layout.members[-1].end, layout.size)
-    if end.strip(b"\0"):
+        _check_member(content, member)
+    if content.read(layout.members[-1].end, layout.size).strip(b"\0"):
         raise ValueError("got data after its last member, expected zeros")
-    whole.update(end)
-    if whole.hexdigest() != archive.sha256:
-        raise ValueError(f"got sha256 {whole.hexdigest()}, expected {archive.sha256}")
 
 
-def _check_member(archive: FileSlice, member: Member, whole: "hashlib._Hash") -> None:
-    """Check header, content and padding of a member, and add them to the hash of the archive."""
-    header = archive.read(member.start, member.offset)
-    if header != member.header:
+def _check_member(archive: FileSlice, member: Member) -> None:
+    if archive.read(member.start, member.offset) != member.header:
         raise ValueError(
             f"member {member.name} at byte {member.start}: unexpected header; it is damaged or a different archive"
         )
-    whole.update(header)
-    content = member.digest.hasher()
-    for chunk in archive.chunks(member.offset, member.offset + member.size):
-        content.update(chunk)
-        whole.update(chunk)
-    if content.hexdigest() != member.digest.hex:
-        digest = Digest(member.digest.algorithm, content.hexdigest())
+    algorithm = member.digest.algorithm
+    digest = Digest(algorithm, archive.at(member.offset).hash(algorithm, member.size))
+    if digest != member.digest:
         raise ValueError(f"member {member.name}: got {digest}, expected {member.digest}; it is damaged")
-    padding = archive.read(member.offset + member.size, member.end)
-    if padding.strip(b"\0"):
+    if archive.read(member.offset + member.size, member.end).strip(b"\0"):
         raise ValueError(f"member {member.name}: got data after its end, expected zeros")
-    whole.update(padding)
 
 
 def check_use(references: Collection[Reference], lock: Lock) -> tuple[str, ...]:

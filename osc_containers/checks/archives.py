@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from osc_containers.archive.find import layout_of
 from osc_containers.checks.context import Context
 from osc_containers.checks.finding import Finding, Severity, from_problem
 from osc_containers.errors import DescriptionError
@@ -71,26 +72,29 @@ def _bundles(context: Context) -> Iterator[Finding]:
 def _archives(lock: Lock, context: Context) -> Iterator[Finding]:
     """Find archives that are missing, have another size than in the lock, or are not in the lock."""
     package = context.package
-    images = {image.archive.name: (reference, image) for reference, _, image in lock.images()}
+    images = {
+        name: (reference, layout_of(lock.references[reference].claim(reference, arch)).size)
+        for (reference, arch), name in lock.archive_names().items()
+    }
     if context.is_bundled:
         if images and package.find(cpio.FILE_NAME) is None:
             why = f"missing, but {FILE_NAME} pins {count(len(images), 'image')} for it"
             yield _finding(Severity.ERROR, "archive", cpio.FILE_NAME, why, context.prefetch_command)
         return
-    for name, (reference, image) in images.items():
+    for name, (reference, expected_size) in images.items():
         path = package.find(name)
         if path is None:
             why = f"missing, but {FILE_NAME} lists it for {reference}"
             yield _finding(Severity.ERROR, "archive", name, why, context.prefetch_command)
-        elif path.stat().st_size != image.archive.size:
+        elif path.stat().st_size != expected_size:
             why = (
-                f"got {path.stat().st_size} bytes, expected {image.archive.size} as in {FILE_NAME}; it is truncated or "
-                "from another prefetch"
+                f"got {path.stat().st_size} bytes, expected {expected_size} for what {FILE_NAME} pins; it is truncated "
+                "or from another prefetch"
             )
             yield _finding(Severity.ERROR, "archive", name, why, context.prefetch_command)
         # This matters only to packagers who want to change to inject=source.
-        if image.archive.size > cpio.SIZE_LIMIT:
-            why = f"{size(image.archive.size)} are too large for a member of a cpio archive: inject=source would fail"
+        if expected_size > cpio.SIZE_LIMIT:
+            why = f"{size(expected_size)} are too large for a member of a cpio archive: inject=source would fail"
             yield _finding(Severity.INFO, "archive", name, why)
     for path in package.archives():
         # Results of an earlier service run are in `.old`, and osc removes them.

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from osc_containers.archive.layout import lay_out
 from osc_containers.checks.context import Context, Image
 from osc_containers.checks.finding import Finding, Severity
 from osc_containers.inject.units import ARCHIVES
@@ -60,7 +61,11 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _need(image: Image, lock: Lock) -> Need:
     pairs = ((container, lock.image_for(container.reference, image.arch)) for container in image.containers)
-    sizes = [(container, locked_image.archive.size) for container, locked_image in pairs if locked_image]
+    sizes = [
+        (container, lay_out(locked_image.image, container.reference, image.arch).size)
+        for container, locked_image in pairs
+        if locked_image
+    ]
     loads = [(container.backend, size) for container, size in sizes if not container.fetch_only]
     return Need(
         archives=sum({container.reference: size for container, size in sizes}.values()),

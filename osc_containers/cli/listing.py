@@ -3,34 +3,49 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from osc_containers.archive.find import layout_of
 from osc_containers.cli import table
 from osc_containers.formats import human
 from osc_containers.inject import overlay
 from osc_containers.kiwi.containers import Container
-from osc_containers.lock.lockfile import Lock, LockedImage
+from osc_containers.lock.lockfile import Lock
 from osc_containers.obs.selection import Request
+from osc_containers.oci.digest import Digest
+
+
+class Archive(NamedTuple):
+    """An archive of `size` bytes in the package, and the digest of the manifest in it."""
+
+    name: str
+    size: int
+    manifest: Digest
 
 
 class Row(NamedTuple):
-    """A container, the path of its archive in the image, and its images in the lock, by architecture."""
+    """A container, the path of its archive in the image, and its archives in the package, by architecture."""
 
     container: Container
     path: str
-    locked_images: dict[str, LockedImage]
+    archives: dict[str, Archive]
 
 
 def list_containers(request: Request, lock: Lock) -> tuple[Row, ...]:
     """Return the containers that kiwi would put into the images, each once, in the order of the descriptions."""
     result: dict[Container, Row] = {}
+    names = lock.archive_names()
     for part in request.parts:
         for arch in part.architectures:
             paths = overlay.assign_paths(part.description.of_architecture(arch))
             for container in part.containers(arch) if part.profiles else part.description.select(arch):
                 # The same container for several architectures is one row; its path is that of the first.
-                row = result.setdefault(container, Row(container=container, path=paths[container], locked_images={}))
-                locked_image = lock.image_for(container.reference, arch)
-                if locked_image:
-                    row.locked_images[arch] = locked_image
+                row = result.setdefault(container, Row(container=container, path=paths[container], archives={}))
+                claim = lock.claim_for(container.reference, arch)
+                if claim:
+                    row.archives[arch] = Archive(
+                        name=names[claim.reference, claim.arch],
+                        size=layout_of(claim).size,
+                        manifest=claim.image.manifest.digest,
+                    )
     return tuple(result.values())
 
 
@@ -50,11 +65,11 @@ def as_objects(rows: Iterable[Row]) -> list[dict[str, object]]:
             "line": row.container.line,
             "locked": {
                 arch: {
-                    "digest": str(image.image.manifest.digest),
-                    "archive": image.archive.name,
-                    "size": image.archive.size,
+                    "digest": str(archive.manifest),
+                    "archive": archive.name,
+                    "size": archive.size,
                 }
-                for arch, image in sorted(row.locked_images.items())
+                for arch, archive in sorted(row.archives.items())
             },
         }
         for row in rows
@@ -67,8 +82,8 @@ def as_table(rows: Iterable[Row]) -> str:
     lines = []
     for row in rows:
         container = row.container
-        digests = ",".join(dict.fromkeys(image.image.manifest.digest.short for image in row.locked_images.values()))
-        size = human.size(sum(image.archive.size for image in row.locked_images.values())) if row.locked_images else "-"
+        digests = ",".join(dict.fromkeys(archive.manifest.short for archive in row.archives.values()))
+        size = human.size(sum(archive.size for archive in row.archives.values())) if row.archives else "-"
         lines.append(
             (
                 str(container.reference),

@@ -1,8 +1,8 @@
 """Tar headers with stable bytes, and a bounded reader for untrusted tar archives.
 
 Headers are in the pax format of POSIX.1-2001, which is plain ustar if name and size fit. `tarfile` is not used to write
-them because its output depends on the version of Python (it changed after 3.8). The lock file contains hashes of whole
-archives, and an archive may be verified by another version than the one that wrote it.
+them because its output depends on the version of Python (it changed after 3.8), and an archive may be verified by
+another version than the one that wrote it.
 
 Spec: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header".
 """
@@ -23,19 +23,20 @@ _READ_LIMIT = 1 << 20
 _USTAR_NAME_LENGTH = 100
 _USTAR_SIZE_LIMIT = 8**11
 """The size field of ustar has eleven octal digits."""
-_FILE, _EXTENDED = b"0", b"x"
+_FILE, _DIRECTORY, _EXTENDED = b"0", b"5", b"x"
 
 
 def header(name: str, size: int) -> bytes:
-    """Return the header of a regular file of `size` bytes, in whole blocks.
+    """Return the header of a regular file of `size` bytes, or of a directory if `name` ends in `/`, in whole blocks.
 
-    The file belongs to root, has mode 0644 and is dated 1970-01-01. `name` is ASCII.
+    It belongs to root, has mode 0644 (a directory 0755) and is dated 1970-01-01. `name` is ASCII.
     """
     encoded = name.encode("ascii")
     # A value that does not fit its field goes to an extended header. Its field then has a truncated name or the size 0.
     records = _record(b"path", encoded) if len(encoded) > _USTAR_NAME_LENGTH else b""
     records += _record(b"size", b"%d" % size) if size >= _USTAR_SIZE_LIMIT else b""
-    block = _block(encoded, size if size < _USTAR_SIZE_LIMIT else 0, 0o644, _FILE, b"root")
+    mode, kind = (0o755, _DIRECTORY) if name.endswith("/") else (0o644, _FILE)
+    block = _block(encoded, size if size < _USTAR_SIZE_LIMIT else 0, mode, kind, b"root")
     if not records:
         return block
     extended = _block(b"././@PaxHeader", len(records), 0, _EXTENDED, b"")

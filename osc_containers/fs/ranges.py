@@ -55,7 +55,11 @@ class FileSlice(NamedTuple):
 
     def sha256(self, size: int) -> str:
         """Return the SHA-256 of the first `size` bytes, in hexadecimal."""
-        hasher = hashlib.sha256()
+        return self.hash("sha256", size)
+
+    def hash(self, algorithm: str, size: int) -> str:
+        """Return the hash of the first `size` bytes, in hexadecimal."""
+        hasher = hashlib.new(algorithm)
         for chunk in self.chunks(0, size):
             hasher.update(chunk)
         return hasher.hexdigest()

@@ -7,10 +7,12 @@ has a fixed length, so that no offset depends on it.
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path, PurePosixPath
 
+from osc_containers.archive import find
 from osc_containers.archive.bundle import Bundle, is_bundle
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
@@ -27,8 +29,8 @@ from osc_containers.obs.package import Package
 from osc_containers.obs.selection import Request
 
 
-def pack(placements: Sequence[Placement]) -> Bundle:
-    """Compute the layout and the texts of the bundle for these containers.
+def pack(placements: Sequence[Placement], sums: Mapping[str, str]) -> Bundle:
+    """Compute the layout and the texts of the bundle for these containers; `sums` has the SHA-256 of archives.
 
     :raises DescriptionError: an archive is larger than a member of a cpio archive can be, which is 4 GiB minus 1 byte;
         or as `overlay.group_by_directory`.
@@ -36,8 +38,8 @@ def pack(placements: Sequence[Placement]) -> Bundle:
     entries: list[Entry] = []
     texts: dict[str, bytes] = {}
     for directory, members in sorted(overlay.group_by_directory(placements).items()):
-        sizes = {each.locked_image.archive.name: each.locked_image.archive.size for each in members}
-        for file in overlay.list_files(members):
+        sizes = {each.archive: each.size for each in members}
+        for file in overlay.list_files(members, sums):
             path = directory + file.path
             if isinstance(file, PackageFile):
                 # Entries with the same `content` are hard links to one member, so each archive is stored once.
@@ -58,8 +60,8 @@ def pack(placements: Sequence[Placement]) -> Bundle:
     return Bundle(layout=layout, texts=tuple((layout.contents[path], text) for path, text in texts.items()))
 
 
-def pack_for(request: Request) -> Callable[[Lock], Bundle]:
-    """Return a function that computes the bundle of a lock.
+def pack_for(request: Request) -> Callable[[Lock, Mapping[str, str]], Bundle]:
+    """Return a function that computes the bundle from a lock and the SHA-256 of archives by name.
 
     :raises DescriptionError: the request is not for exactly one description and architecture.
     """
@@ -73,7 +75,7 @@ def pack_for(request: Request) -> Callable[[Lock], Bundle]:
     (description,), (arch,) = request.descriptions, architectures
     containers = request.containers(description, arch)
     paths = overlay.assign_paths(description.of_architecture(arch))
-    return lambda lock: pack(overlay.place(containers, paths, arch, lock))
+    return lambda lock, sums: pack(overlay.place(containers, paths, arch, lock), sums)
 
 
 def list_problems(package: Package, request: Request, lock: Lock) -> tuple[tuple[str, str], ...]:
@@ -91,13 +93,18 @@ def list_problems(package: Package, request: Request, lock: Lock) -> tuple[tuple
     if not service_file.allows_bundle(package.service_entries):
         why = "obs-build unpacks it over the sources, but _service does not have inject=source; remove it"
         return tuple((path.name, why) for path in paths)
-    expected = pack_for(request)(lock)
-    archives = [image.archive for _, _, image in lock.images() if image.archive.name in expected.layout.contents]
+    compute = pack_for(request)
+    contents = compute(lock, {}).layout.contents
+    archives = {
+        name: find.layout_of(lock.references[reference].claim(reference, arch))
+        for (reference, arch), name in lock.archive_names().items()
+        if name in contents
+    }
     why = (
         f"differs from what the description and {lockfile.FILE_NAME} make; it was changed, or written by another "
         "release; run the prefetch again and commit the result"
     )
-    return tuple((path.name, why) for path in paths if not is_bundle(path, expected, archives))
+    return tuple((path.name, why) for path in paths if not is_bundle(path, partial(compute, lock), archives))
 
 
 def list_intrusions(package: Package, request: Request) -> Iterator[tuple[str, str]]:

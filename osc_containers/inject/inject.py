@@ -17,6 +17,7 @@ from osc_containers.archive import verify
 from osc_containers.errors import DescriptionError, LockError, VerificationError
 from osc_containers.formats import cpio
 from osc_containers.fs import atomic, program
+from osc_containers.fs.ranges import FileSlice
 from osc_containers.fs.rooted_tree import Tree
 from osc_containers.fs.source_file import SourceFile, open_source
 from osc_containers.inject import overlay
@@ -49,7 +50,7 @@ def inject_sources(
     containers = description.of_architecture(arch)
     selection = tuple(each for each in containers if profiles is None or each.is_in(profiles))
     with ExitStack() as files, ExitStack() as undo:
-        placements, archives = _open_verified(package, description, selection, arch, files)
+        placements, archives, sums = _open_verified(package, description, selection, arch, files)
         groups = overlay.group_by_directory(placements)
         for name in sorted(groups):
             # If the packager already has a root/, kiwi ignores root.tar.gz, and there is nothing to preserve.
@@ -57,7 +58,7 @@ def inject_sources(
                 _unpack_root_archives(package)
         # All directories exist before the first file is written, so that a conflict is found early.
         for name, members in sorted(groups.items()):
-            _write(members, archives, Tree(package.directory / name, keeps=True), own=False)
+            _write(members, archives, sums, Tree(package.directory / name, keeps=True), own=False)
         undo.pop_all()
     # The description comes last: with <containers> removed it must never be seen without the overlay directories.
     for path in description.files:
@@ -81,26 +82,28 @@ def inject_root(package: Package, description: Description, arch: str, profiles:
         checked before anything is written.
     """
     with ExitStack() as files:
-        placements, archives = _open_verified(package, description, description.select(arch, profiles), arch, files)
+        containers = description.select(arch, profiles)
+        placements, archives, sums = _open_verified(package, description, containers, arch, files)
         # `root` itself may be a symlink to the tree. Symlinks inside it are resolved by `Tree` and cannot leave it.
         tree = Tree(Path(os.path.realpath(root)) if root.is_symlink() else root)
-        sources = {each.path: archives[each.locked_image.archive.name] for each in placements}
+        sources = {each.path: archives[each.archive] for each in placements}
         copied = sum(source.status.st_size for source in sources.values() if not tree.can_link(source, own=True))
         shortage = atomic.describe_shortage(tree.root, copied)
         if shortage:
             raise OSError(errno.ENOSPC, shortage, str(tree.root))
-        _write(placements, archives, tree, own=True)
+        _write(placements, archives, sums, tree, own=True)
 
 
 def _open_verified(
     package: Package, description: Description, containers: Sequence[Container], arch: str, stack: ExitStack
-) -> tuple[tuple[Placement, ...], Mapping[str, SourceFile]]:
-    """Return the placement of each container, and the verified archives by name, which stay open in `stack`.
+) -> tuple[tuple[Placement, ...], Mapping[str, SourceFile], Mapping[str, str]]:
+    """Return the placement of each container, and the verified archives and their SHA-256 by name.
 
-    Others may be able to write to the package. They could exchange a file that was opened again by its name.
+    The archives stay open in `stack`. Others may be able to write to the package. They could exchange a file that was
+    opened again by its name.
     """
     if not containers:
-        return (), {}
+        return (), {}, {}
     lock = package.require_lock()
     images = [(container.reference, arch, f"{container.file}:{container.line}") for container in containers]
     problems = verify.check_coverage(images, lock)
@@ -109,9 +112,11 @@ def _open_verified(
     paths = overlay.assign_paths(description.of_architecture(arch))
     placements = overlay.place(containers, paths, arch, lock)
     # Several containers can share an archive, which then is verified only once.
-    archives = {each.locked_image.archive.name: (each.container.reference, arch) for each in placements}
+    archives = {each.archive: (each.container.reference, arch) for each in placements}
     atomic.allow_open(2 * len(archives))
     opened = {name: open_source(path, stack) for name in archives if (path := package.find(name))}
+    # A copy of what changes after its verification has another SHA-256.
+    sums = {name: FileSlice(source.descriptor, 0).sha256(source.status.st_size) for name, source in opened.items()}
     problems = verify.check_archives(package, lock, archives.values(), opened) or tuple(
         f"{name}: stored only in {cpio.FILE_NAME}, which the build unpacks itself; to get a separate file, run "
         "'osc containers prefetch --inject buildtime'"
@@ -122,7 +127,7 @@ def _open_verified(
         raise VerificationError(*problems)
     for each, reason in overlay.list_relocations({each.container: each.path for each in placements}):
         logger.warning("%s:%d: %s: stored at %s, because %s", each.file, each.line, each.reference, paths[each], reason)
-    return placements, opened
+    return placements, opened, sums
 
 
 def _make_directory(path: Path, undo: ExitStack) -> bool:
@@ -166,9 +171,15 @@ def _unpack_root_archives(package: Package) -> None:
             raise DescriptionError(f"{archive.name}: tar failed to unpack it: {done.reason}")
 
 
-def _write(placements: Sequence[Placement], archives: Mapping[str, SourceFile], tree: Tree, *, own: bool) -> None:
-    sums = {each.locked_image.archive.name: each.locked_image.archive.sha256 for each in placements}
-    for file in overlay.list_files(placements):
+def _write(
+    placements: Sequence[Placement],
+    archives: Mapping[str, SourceFile],
+    sums: Mapping[str, str],
+    tree: Tree,
+    *,
+    own: bool,
+) -> None:
+    for file in overlay.list_files(placements, sums):
         if isinstance(file, PackageFile):
             tree.link(file.path, archives[file.name], own=own, sha256=sums[file.name])
         elif isinstance(file, Symlink):

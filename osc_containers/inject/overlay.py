@@ -5,18 +5,21 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from osc_containers.archive.find import layout_of
 from osc_containers.errors import DescriptionError
 from osc_containers.inject import units
 from osc_containers.inject.units import ARCHIVES, Load, Symlink, TextFile
 from osc_containers.kiwi.containers import Container
 from osc_containers.lock import archive_names
-from osc_containers.lock.lockfile import Lock, LockedImage
+from osc_containers.lock.lockfile import Lock
+from osc_containers.oci.image import Image
 from osc_containers.oci.reference import Reference
 
 ROOT = "root"
 """The overlay directory for every image (kiwi/system/setup.py, import_overlay_files)."""
 
 _NAME_LENGTH = 255
+_NO_SUMS: Mapping[str, str] = {}
 _RESERVED = {"", ROOT, "repos", "containers", "images"}
 """Names that a profile's directory cannot have: kiwi or obs-build uses them, and "" would be the package itself."""
 
@@ -29,11 +32,16 @@ class PackageFile(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """A container with its image in the lock, and the absolute path of its archive in the image."""
+    """A container with its image in the lock, and the absolute path of its archive in the image.
+
+    `archive` and `size` are name and size in bytes of the archive in the package.
+    """
 
     container: Container
-    locked_image: LockedImage
+    image: Image
     path: str
+    archive: str
+    size: int
 
 
 def assign_paths(containers: Sequence[Container]) -> Mapping[Container, str]:
@@ -98,10 +106,21 @@ def place(
     containers: Sequence[Container], paths: Mapping[Container, str], arch: str, lock: Lock
 ) -> tuple[Placement, ...]:
     """Combine containers with their images in the lock and their paths; leave out those that are not in the lock."""
-    pairs = ((container, lock.image_for(container.reference, arch)) for container in containers)
-    return tuple(
-        Placement(container=container, locked_image=image, path=paths[container]) for container, image in pairs if image
-    )
+    names = lock.archive_names()
+    placements = []
+    for container in containers:
+        claim = lock.claim_for(container.reference, arch)
+        if claim:
+            placements.append(
+                Placement(
+                    container=container,
+                    image=claim.image,
+                    path=paths[container],
+                    archive=names[claim.reference, claim.arch],
+                    size=layout_of(claim).size,
+                )
+            )
+    return tuple(placements)
 
 
 def group_by_directory(placements: Sequence[Placement]) -> dict[str, list[Placement]]:
@@ -140,24 +159,29 @@ def check_directory(path: Path) -> str | None:
     return None
 
 
-def list_files(placements: Sequence[Placement]) -> tuple[PackageFile | TextFile | Symlink, ...]:
-    """Return every file that one overlay directory needs for these containers, sorted by path."""
-    archives = {each.path: PackageFile(path=each.path, name=each.locked_image.archive.name) for each in placements}
+def list_files(
+    placements: Sequence[Placement], sums: Mapping[str, str] = _NO_SUMS
+) -> tuple[PackageFile | TextFile | Symlink, ...]:
+    """Return every file that one overlay directory needs for these containers, sorted by path.
+
+    `sums` has the SHA-256 of archives by name; without it, the units have a placeholder of the same length.
+    """
+    archives = {each.path: PackageFile(path=each.path, name=each.archive) for each in placements}
     # Several containers can share a path. If only one of them is fetch_only, the archive must survive the loads.
     markers = {each.path: units.keep_marker(each.path) for each in placements if each.container.fetch_only}
-    loads = [_load(each) for each in placements if not each.container.fetch_only]
+    loads = [_load(each, sums.get(each.archive, "0" * 64)) for each in placements if not each.container.fetch_only]
     files = (*archives.values(), *markers.values(), *(units.render(loads) if archives else ()))
     return tuple(sorted(files, key=lambda file: file.path))
 
 
-def _load(placement: Placement) -> Load:
-    container, locked_image = placement.container, placement.locked_image
+def _load(placement: Placement, sha256: str) -> Load:
+    container, image = placement.container, placement.image
     return Load(
         backend=container.backend,
         reference=container.reference,
         path=placement.path,
-        size=locked_image.archive.size,
-        sha256=locked_image.archive.sha256,
-        manifest=locked_image.image.manifest.digest,
-        image_id=locked_image.image.config.digest,
+        size=placement.size,
+        sha256=sha256,
+        manifest=image.manifest.digest,
+        image_id=image.config.digest,
     )

@@ -3,17 +3,16 @@
 It is JSON, formatted for small diffs: sorted keys, an indentation of two spaces, a final newline. Architectures have
 kiwi's names, of which the canonical ones are written; sizes are in bytes.
 
-    {"version": "1.0",
+    {"version": 1,
      "containers": {REFERENCE: {
         "digest", "mediaType"                             of the index, or of the manifest if there is no index
         "architectures": {ARCH: {
             "manifest", "config": {"digest", "mediaType", "size"}, "layers": [likewise, …],
             "indexes": [likewise, …]                      from the reference's digest to the manifest, if there are any
-            "created"                                     creation date in the image's configuration, optional
-            "archive": {"name", "sha256", "size"}}}}}}
+            "created"}}}}}                                creation date in the image's configuration, optional
 
-A release reads all files with its own major version. A new property that older releases can ignore needs a new minor
-version.
+The lock says nothing of files: the names of archives follow from the references (`archive_names`), and everything in
+them from the descriptors. A release reads the files of its own version only.
 """
 
 import io
@@ -22,15 +21,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from osc_containers import __version__
 from osc_containers.errors import LockError
 from osc_containers.formats import strict_json
 from osc_containers.formats.strict_json import Fields
-from osc_containers.lock.archive_names import ARCHIVE_SUFFIX
+from osc_containers.lock import archive_names
 from osc_containers.oci import platform
 from osc_containers.oci.chain import Claim
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
-from osc_containers.oci.manifest import Descriptor, is_date
+from osc_containers.oci.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Descriptor, is_date
 from osc_containers.oci.reference import Reference
 
 FILE_NAME = "containers.lock"
@@ -39,25 +39,15 @@ LIMIT = 64 << 20
 PROBLEM_LIMIT = 50
 """Problems of one file that are reported; the rest is only counted."""
 
-_MAJOR, _MINOR = 1, 0
-_ARCHIVE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
-
-
-class ArchiveFile(NamedTuple):
-    """An archive in the package; `size` in bytes and `sha256` in hexadecimal are those of the whole file."""
-
-    name: str
-    size: int
-    sha256: str
+_VERSION = 1
 
 
 class LockedImage(NamedTuple):
-    """One image for one architecture, and the archive that holds it."""
+    """One image for one architecture."""
 
     image: Image
     created: str
     """The creation date in the image's configuration (RFC 3339), possibly empty."""
-    archive: ArchiveFile
 
 
 class LockedReference(NamedTuple):
@@ -77,19 +67,29 @@ class Lock(NamedTuple):
     """The content of a lock file."""
 
     references: Mapping[Reference, LockedReference]
-    is_newer: bool = False
-    """Whether the file has a later minor version, and possibly properties that were not read."""
 
     def image_for(self, reference: Reference, arch: str) -> LockedImage | None:
         """Return the image of a reference for a kiwi architecture, or None if it is not locked."""
         entry = self.references.get(reference)
         return entry.images.get(platform.canonical(arch)) if entry else None
 
+    def claim_for(self, reference: Reference, arch: str) -> Claim | None:
+        """Return what the lock claims of a reference for a kiwi architecture, or None if it is not locked."""
+        is_locked = self.image_for(reference, arch) is not None
+        return self.references[reference].claim(reference, platform.canonical(arch)) if is_locked else None
+
     def images(self) -> Iterator[tuple[Reference, str, LockedImage]]:
         """Yield each image with its reference and architecture, sorted by both."""
         for reference in sorted(self.references, key=str):
             for arch in sorted(self.references[reference].images):
                 yield reference, arch, self.references[reference].images[arch]
+
+    def archive_names(self) -> Mapping[tuple[Reference, str], str]:
+        """Return the file name of the archive of each image, by reference and architecture as the lock has it."""
+        names = archive_names.flatten(self.references)
+        return {
+            (reference, arch): archive_names.archive(names[reference], arch) for reference, arch, _ in self.images()
+        }
 
 
 EMPTY = Lock(references={})
@@ -98,7 +98,7 @@ EMPTY = Lock(references={})
 def dumps(lock: Lock) -> str:
     """Return the text of a lock file."""
     containers = {str(reference): _dump_reference(locked) for reference, locked in lock.references.items()}
-    document = {"version": f"{_MAJOR}.{_MINOR}", "containers": containers}
+    document = {"version": _VERSION, "containers": containers}
     # For large locks, `json.dumps` needs several times as much memory: it keeps a list of all pieces of the text.
     text = io.StringIO()
     json.dump(document, text, indent=2, sort_keys=True, ensure_ascii=False)
@@ -114,9 +114,7 @@ def _dump_reference(locked: LockedReference) -> dict[str, object]:
 
 
 def _dump_image(locked: LockedImage) -> dict[str, object]:
-    archive = locked.archive
     return {
-        "archive": {"name": archive.name, "sha256": archive.sha256, "size": archive.size},
         **({"created": locked.created} if locked.created else {}),
         "manifest": _dump_descriptor(locked.image.manifest),
         "config": _dump_descriptor(locked.image.config),
@@ -132,7 +130,7 @@ def _dump_descriptor(blob: Descriptor) -> dict[str, object]:
 def loads(text: str, where: str = FILE_NAME) -> Lock:
     """Parse the text of a lock file. Error messages start with `where`.
 
-    :raises LockError: the text is not a lock file, or has another major version. The error has the first problem of
+    :raises LockError: the text is not a lock file, or has another version. The error has the first problem of
         each reference.
     """
     # As JSON, this would be a syntax error in some line, which does not tell what to do.
@@ -140,7 +138,7 @@ def loads(text: str, where: str = FILE_NAME) -> Lock:
         raise LockError(f"{where}: has merge conflict markers; keep either side, then run the prefetch again")
     try:
         document = strict_json.load(text, where)
-        is_newer = _is_newer(document)
+        _check_version(document)
         containers = document.member("containers")
     except ValueError as error:
         raise LockError(_with_advice(str(error), where)) from None
@@ -151,12 +149,12 @@ def loads(text: str, where: str = FILE_NAME) -> Lock:
             references[_reference(name, containers.path(name))] = _load_reference(containers.member(name))
         except ValueError as error:
             problems.append(_with_advice(str(error), where))
-    problems += _find_clashes(references, where)
+    problems += _find_ambiguous_sizes(Lock(references=references), where)
     if len(problems) > PROBLEM_LIMIT:
         problems[PROBLEM_LIMIT:] = [f"{where}: {len(problems) - PROBLEM_LIMIT} more problems"]
     if problems:
         raise LockError(*problems)
-    return Lock(references=references, is_newer=is_newer)
+    return Lock(references=references)
 
 
 def _with_advice(problem: str, where: str) -> str:
@@ -165,15 +163,16 @@ def _with_advice(problem: str, where: str) -> str:
     return f"{problem}; {advice}"
 
 
-def _is_newer(document: Fields) -> bool:
-    version = document.text("version")
-    match = re.fullmatch(r"([0-9]{1,4})\.([0-9]{1,4})", version)
-    if match is None:
-        raise ValueError(f"{document.path('version')}: got {version[:40]!r}, expected '{_MAJOR}.{_MINOR}'")
-    if int(match[1]) != _MAJOR:
+def _check_version(document: Fields) -> None:
+    value = document.values.get("version")
+    version = value if isinstance(value, str) else document.size("version")
+    if version != _VERSION:
         # This is not a ValueError, which would get the advice to remove the lock: this lock is not broken.
-        raise LockError(f"{document.where}: got version {version}, expected {_MAJOR}.x; use a release that supports it")
-    return int(match[2]) > _MINOR
+        raise LockError(
+            f"{document.where}: got version {ascii(version)[:40]}, expected {_VERSION}, which osc-containers "
+            f"{__version__} reads; another release wrote it: update osc-containers here, or, if this is a build, the "
+            "package obs-service-kiwi_containers_inject in the build's repositories"
+        )
 
 
 def _reference(name: str, where: str) -> Reference:
@@ -208,29 +207,27 @@ def _load_image(item: Fields) -> LockedImage:
         layers=tuple(Descriptor.from_fields(layer) for layer in item.members("layers")),
         indexes=tuple(Descriptor.from_fields(index) for index in item.members("indexes")) if "indexes" in item else (),
     )
+    for blob, limit in (
+        (image.config, CONFIG_LIMIT),
+        *((each, MANIFEST_LIMIT) for each in (image.manifest, *image.indexes)),
+    ):
+        if blob.size > limit:
+            raise ValueError(
+                f"{item.where}: {blob.digest}: got a document of {blob.size} bytes, expected at most {limit}"
+            )
     created = item.line("created", "")
     if created and not is_date(created):
         raise ValueError(f"{item.path('created')}: got {created[:80]!r}, expected an RFC 3339 date")
-    return LockedImage(image=image, created=created, archive=_load_archive(item.member("archive")))
+    return LockedImage(image=image, created=created)
 
 
-def _load_archive(item: Fields) -> ArchiveFile:
-    name, sha256 = item.text("name"), item.text("sha256")
-    # The name becomes a path, so it must not leave the package or be the name of a file of another kind.
-    if not _ARCHIVE_NAME.fullmatch(name) or not name.endswith(ARCHIVE_SUFFIX):
-        raise ValueError(
-            f"{item.path('name')}: got {name[:300]!r}, expected a plain file name that ends in {ARCHIVE_SUFFIX!r}"
-        )
-    if not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise ValueError(f"{item.path('sha256')}: got {sha256[:80]!r}, expected 64 lower-case hexadecimal digits")
-    return ArchiveFile(name=name, size=item.size("size"), sha256=sha256)
-
-
-def _find_clashes(references: Mapping[Reference, LockedReference], where: str) -> Iterator[str]:
-    """Yield a problem for each archive that belongs to two images."""
-    owners: dict[str, str] = {}
-    for reference, arch, locked in Lock(references=references).images():
+def _find_ambiguous_sizes(lock: Lock, where: str) -> Iterator[str]:
+    """Yield a problem for each blob that has two sizes: it is stored once for all images."""
+    seen: dict[Digest, tuple[int, str]] = {}
+    for reference, arch, locked in lock.images():
         owner = f"{str(reference)[:300]} ({arch})"
-        other = owners.setdefault(locked.archive.name, owner)
-        if other != owner:
-            yield _with_advice(f"{where}: {locked.archive.name} is the archive of both {other} and {owner}", where)
+        for blob in locked.image.blobs:
+            size, other = seen.setdefault(blob.digest, (blob.size, owner))
+            if size != blob.size:
+                problem = f"{where}: {blob.digest} has {size} bytes in {other}, but {blob.size} in {owner}"
+                yield _with_advice(problem, where)

@@ -4,12 +4,11 @@ osc and the source server give the files of a service that runs automatically th
 next run osc puts them into `.old` (osc/obs_scm/serviceinfo.py), and the server does the same (bs_service).
 """
 
-import logging
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 from osc_containers.errors import LockError
@@ -23,8 +22,6 @@ from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import run_lock, service_file
 from osc_containers.obs.parameters import PREFETCH
 from osc_containers.obs.service_file import Entry
-
-logger = logging.getLogger(__name__)
 
 _HOLDING = (ARCHIVE_SUFFIX, cpio.FILE_NAME)
 _PREFIX = re.compile(r"_service:(?:[^:/]+:)*")
@@ -90,10 +87,7 @@ class Package:
                 text = path.read_text("utf-8")
         except UnicodeDecodeError:
             raise LockError(f"{path.name}: not UTF-8 text; remove it and run the prefetch again") from None
-        found = lockfile.loads(text, lockfile.FILE_NAME)
-        if found.is_newer:
-            _warn_of_newer(path)
-        return found
+        return lockfile.loads(text, lockfile.FILE_NAME)
 
     def require_lock(self) -> Lock:
         """Return what is locked.
@@ -144,9 +138,3 @@ class Package:
             if is_alone:
                 atomic.remove_abandoned(self.directory)
             yield
-
-
-@cache
-def _warn_of_newer(path: Path) -> None:
-    """Warn once in a run, however often the lock is read."""
-    logger.warning("%s: it was written by a newer release, which may say more than this one reads", lockfile.FILE_NAME)

@@ -1,85 +1,47 @@
-"""Assemble archives: every byte crosses the network once and is written to the disk once.
+"""Assemble files: every byte crosses the network once, is hashed once, and is written once to each file that has it.
 
-A blob is hashed while it is downloaded. It is written straight to its place in each archive that needs it, or to one of
-them where the file system lets the others share its blocks. A large blob comes in segments over several connections. An
-archive gets its name only when all of it is verified; what is verified of one that fails is kept for the next run (see
-`partial_file`).
+A blob is hashed while it is downloaded. It is written straight to its slot in each file that needs it, or to one of
+them where the file system lets the others share its blocks. A large blob comes in segments over several connections. A
+file gets its name only when all of them are verified; what is verified of a run that fails is kept for the next one
+(see `partial_file`).
 """
 
 import errno
-import hashlib
 import os
-import threading
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
 
 from osc_containers.archive import find
-from osc_containers.archive.layout import Layout, Member
-from osc_containers.errors import VerificationError
+from osc_containers.errors import LockError, VerificationError
 from osc_containers.fs import atomic
 from osc_containers.fs.ranges import FileSlice
-from osc_containers.lock.lockfile import ArchiveFile
+from osc_containers.lock.lockfile import FILE_NAME
 from osc_containers.oci import chain
 from osc_containers.oci.digest import Digest
-from osc_containers.oci.manifest import Descriptor
+from osc_containers.oci.manifest import CONFIG_LIMIT, Descriptor
 from osc_containers.prefetch import download, partial_file
 from osc_containers.prefetch.download import BlobTask
-from osc_containers.prefetch.plan import ArchiveJob
+from osc_containers.prefetch.plan import Frame, ImageJob, OutputFile
 from osc_containers.sources.interface import FetchContext
-
-_HASH_THREADS = 2
-_STRIDE = 64 << 20
-"""Bytes that are hashed before the thread checks again whether the run has failed."""
-
-Frame: TypeAlias = Iterable[tuple[int, bytes]]
-"""Pairs of an offset and the bytes that go there."""
-
-_Target: TypeAlias = tuple[ArchiveJob, FileSlice]
-"""A job, and where its archive begins."""
-
-
-class OutputFile(NamedTuple):
-    """A file of `size` bytes that holds archives: one alone, or several at their offsets with something around them.
-
-    `frame` is called with the archives by name when they are complete, and returns what goes around them.
-    """
-
-    name: str
-    size: int
-    jobs: tuple[tuple[ArchiveJob, int], ...]
-    frame: Callable[[Mapping[str, ArchiveFile]], Frame]
-
-    @property
-    def key(self) -> str:
-        """A hash of what the file will hold: equal keys mean equal bytes."""
-        lines = [f"{self.name} {self.size}"]
-        for job, offset in self.jobs:
-            members = [f"{member.start} {member.name} {member.digest}" for member in job.layout.members]
-            lines.append(f"{offset} {' '.join(members)}")
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def single(job: ArchiveJob) -> OutputFile:
-    """Return the output file of an archive that is a file by itself."""
-    return OutputFile(name=job.name, size=job.layout.size, jobs=((job, 0),), frame=lambda archives: ())
 
 
 @contextmanager
 def assemble(
-    outputs: Sequence[OutputFile], context: FetchContext, archives: Collection[Path], outdir: Path, *, strict: bool
-) -> Iterator[Mapping[str, ArchiveFile]]:
-    """Write output files in `outdir`, and yield the archives in them by name.
+    outputs: Sequence[OutputFile],
+    jobs: Sequence[ImageJob],
+    context: FetchContext,
+    archives: Sequence[Path],
+    outdir: Path,
+) -> Iterator[Mapping[Digest, FileSlice]]:
+    """Write output files in `outdir`, and yield where the blobs are in them.
 
     Blobs that are in the files `archives` are copied from there. The files are complete when the block begins, and get
-    their names when it ends well; if anything fails, none of them does. With `strict` each archive must come out as the
-    lock describes it.
+    their names when it ends well; if anything fails, none of them does.
 
+    :raises LockError: the lock contradicts the documents that are there.
     :raises RegistryError: a blob could not be downloaded.
-    :raises VerificationError: a blob does not match its digest, or an archive the lock.
+    :raises VerificationError: a blob does not match its digest.
     :raises OSError: `outdir` cannot be written, or has too little room.
     """
     _check_outdir(outdir)
@@ -87,26 +49,23 @@ def assemble(
     atomic.allow_open(len(outputs) + len(archives))
     partial_file.remove_stale()
     with _naming(outdir), ExitStack() as new, ExitStack() as old:
-        descriptors = {
-            output.name: new.enter_context(partial_file.part(outdir / output.name, output.key, output.size))
+        files = [
+            FileSlice(new.enter_context(partial_file.part(outdir / output.name, output.key, output.size)), 0)
             for output in outputs
-        }
-        targets = [
-            (job, FileSlice(descriptors[output.name], offset)) for output in outputs for job, offset in output.jobs
         ]
-        for job, target in targets:
-            _write(target, job.layout.frame())
-        tasks = _blob_tasks(targets, context, find.blobs(archives, old))
-        with _Hashing(targets) as hashing:
-            download.receive(tasks, context, hashing)
-            written = hashing.result()
-        _check_chains(targets)
-        if strict:
-            _compare([job for job, _ in targets], written)
-        for output in outputs:
-            _write(FileSlice(descriptors[output.name], 0), output.frame(written))
-            atomic.flush(descriptors[output.name])
-        yield written
+        slices: dict[Digest, list[FileSlice]] = {}
+        for output, file in zip(outputs, files, strict=True):
+            _write(file, output.frame())
+            for slot in output.slots:
+                slices.setdefault(slot.digest, []).append(file.at(slot.offset))
+        present = find.blobs(archives, old)
+        # This finds a wrong lock before anything is downloaded.
+        check_chains(jobs, lambda each: read_document(present[each.digest], each) if each.digest in present else None)
+        download.receive(_blob_tasks(jobs, slices, context, present), context)
+        for output, file in zip(outputs, files, strict=True):
+            _write(file, output.rest(file))
+            atomic.flush(file.descriptor)
+        yield {digest: targets[0] for digest, targets in slices.items()}
 
 
 def _write(target: FileSlice, frame: Frame) -> None:
@@ -151,161 +110,77 @@ def _check_space(outputs: Sequence[OutputFile], outdir: Path) -> None:
 
 
 def _blob_tasks(
-    targets: Sequence[_Target], context: FetchContext, present: Mapping[Digest, FileSlice]
+    jobs: Sequence[ImageJob],
+    slices: Mapping[Digest, Sequence[FileSlice]],
+    context: FetchContext,
+    present: Mapping[Digest, FileSlice],
 ) -> list[BlobTask]:
-    """Collect the distinct blobs; `present` has those that seem to be in the package.
+    """Return a task for each blob of `slices`; `present` has those that seem to be in the package.
 
-    What fills the most bytes comes first: then the last to end is small, and what all archives need is here early.
+    What fills the most bytes comes first: then the last to end is small, and what all files need is here early.
     """
-    slices: dict[Digest, list[FileSlice]] = {}
-    first: dict[Digest, tuple[Descriptor, ArchiveJob]] = {}
-    for job, target in targets:
-        blobs = {blob.digest: blob for blob in job.image.blobs}
-        for member in job.layout.blobs():
-            slices.setdefault(member.digest, []).append(target.at(member.offset))
-            blob, other = first.setdefault(member.digest, (blobs[member.digest], job))
-            if blob.size != member.size:
-                raise VerificationError(
-                    f"{job.reference}: blob {blob.digest}: its manifest says {member.size} bytes, that of "
-                    f"{other.reference} says {blob.size}; one of them is wrong"
-                )
     tasks = [
         BlobTask(
             blob=blob,
-            is_manifest=digest in {job.image.manifest.digest, *(index.digest for index in job.image.indexes)},
+            is_manifest=blob.digest in {job.image.manifest.digest, *(index.digest for index in job.image.indexes)},
             reference=job.reference,
             source=context.open_source(job.resolved.location),
-            slices=tuple(slices[digest]),
-            content=job.pinned.documents.get(digest),
-            old=present.get(digest),
+            slices=tuple(slices[blob.digest]),
+            content=job.pinned.documents.get(blob.digest),
+            old=present.get(blob.digest),
         )
-        for digest, (blob, job) in first.items()
+        for blob, job in unique_blobs(jobs).values()
+        if blob.digest in slices
     ]
     return sorted(tasks, key=lambda task: (-task.blob.size * len(task.slices), task.blob.digest))
 
 
-def _check_chains(targets: Sequence[_Target]) -> None:
-    """Check that the documents which were written lead from each reference to its image.
+def unique_blobs(jobs: Iterable[ImageJob]) -> Mapping[Digest, tuple[Descriptor, ImageJob]]:
+    """Return each blob of the jobs once, with the first job that needs it.
 
-    A locked run takes the descriptors from the lock, which may be wrong.
+    :raises VerificationError: manifests differ in the size of a blob.
     """
+    blobs: dict[Digest, tuple[Descriptor, ImageJob]] = {}
+    for job in jobs:
+        for blob in job.image.blobs:
+            first, other = blobs.setdefault(blob.digest, (blob, job))
+            if first.size != blob.size:
+                raise VerificationError(
+                    f"{job.reference}: blob {blob.digest}: its manifest says {blob.size} bytes, that of "
+                    f"{other.reference} says {first.size}; one of them is wrong"
+                )
+    return blobs
+
+
+def check_chains(jobs: Iterable[ImageJob], read: Callable[[Descriptor], bytes | None]) -> None:
+    """Check that the documents of each image lead from its reference to its layers.
+
+    A locked run takes the descriptors from the lock, which may be wrong. `read` returns a document, or None if it is
+    not there yet: then the rest of that image is not checked.
+
+    :raises LockError: they do not.
+    """
+
+    def require(descriptor: Descriptor) -> bytes:
+        document = read(descriptor)
+        if document is None:
+            raise FileNotFoundError
+        return document
+
     problems = []
-    for job, target in targets:
+    for job in jobs:
         try:
-            chain.check(job.claim, find.document_reader(target, job.layout))
+            with suppress(FileNotFoundError):
+                chain.check(job.claim, require)
         except ValueError as error:
-            problems.append(f"{job.reference} ({job.arch}): {error}; run the prefetch without 'locked'")
+            problems.append(f"{FILE_NAME}: {job.reference} for {job.arch}: {error}; run the prefetch without 'locked'")
     if problems:
-        raise VerificationError(*problems)
+        raise LockError(*problems)
 
 
-def _compare(jobs: Iterable[ArchiveJob], written: Mapping[str, ArchiveFile]) -> None:
-    problems = [
-        f"{job.name}: got sha256 {written[job.name].sha256} of {written[job.name].size} bytes from what is pinned, but "
-        f"the lock says {job.locked.sha256} of {job.locked.size}; run the prefetch without 'locked'"
-        for job in jobs
-        if job.locked and job.locked != written[job.name]
-    ]
-    if problems:
-        raise VerificationError(*problems)
-
-
-def _prefixes(layout: Layout) -> Iterator[bytes]:
-    """Yield a hash of what the archive holds up to the end of each member."""
-    key = b""
-    for member in layout.members:
-        key = hashlib.sha256(key + f"{member.name} {member.size} {member.digest}".encode()).digest()
-        yield key
-
-
-class _Hashing:
-    """The SHA-256 of archives, computed in threads that follow the blobs while they are written.
-
-    A prefix that several archives have in common is read once. Archives of images on one base begin with its layers, so
-    that is most of what they hold.
-    """
-
-    def __init__(self, targets: Sequence[_Target]) -> None:
-        self._targets = targets
-        prefixes = Counter(key for job, _ in targets for key in _prefixes(job.layout))
-        self._shared: dict[bytes, Future[hashlib._Hash] | None] = {
-            key: None for key, count in prefixes.items() if count > 1
-        }
-        self._written: dict[FileSlice, int] = {}
-        self._is_restarted = False
-        self._is_stopped = False
-        self._changed = threading.Condition()
-        self._pool = ThreadPoolExecutor(_HASH_THREADS)
-
-    def __enter__(self) -> "_Hashing":
-        self._sums = [self._pool.submit(self._hash, job.layout, target) for job, target in self._targets]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._is_stopped = True
-            self._changed.notify_all()
-        self._pool.shutdown()
-
-    def written(self, target: FileSlice, count: int) -> None:
-        """Let the threads read up to there; see `download.BlobObserver`."""
-        with self._changed:
-            self._written[target] = count
-            self._changed.notify_all()
-
-    def restarted(self) -> None:
-        """Hash everything again at the end: some bytes that were hashed may have been replaced."""
-        self._is_restarted = True
-
-    def result(self) -> dict[str, ArchiveFile]:
-        """Return the archives by name, once all blobs are written."""
-        sums = [task.result() for task in self._sums]
-        if self._is_restarted:
-            sums = [target.sha256(job.layout.size) for job, target in self._targets]
-        return {
-            job.name: ArchiveFile(name=job.name, size=job.layout.size, sha256=sha256)
-            for (job, _), sha256 in zip(self._targets, sums, strict=True)
-        }
-
-    def _hash(self, layout: Layout, target: FileSlice) -> str:
-        hasher = hashlib.sha256()
-        for key, member in zip(_prefixes(layout), layout.members, strict=True):
-            if key not in self._shared:
-                hasher = self._extended(hasher, target, self._ranges(target, member))
-                continue
-            # The first archive that gets here computes the prefix, and the others wait for its result.
-            with self._changed:
-                pending = self._shared[key]
-                state = self._shared[key] = pending or Future()
-            if not pending:
-                try:
-                    state.set_result(self._extended(hasher, target, self._ranges(target, member)))
-                except BaseException as error:
-                    state.set_exception(error)
-            hasher = state.result()
-        return self._extended(hasher, target, [(layout.members[-1].end, layout.size)]).hexdigest()
-
-    @staticmethod
-    def _extended(hasher: "hashlib._Hash", target: FileSlice, ranges: Iterable[tuple[int, int]]) -> "hashlib._Hash":
-        extended = hasher.copy()
-        for start, stop in ranges:
-            for chunk in target.chunks(start, stop):
-                extended.update(chunk)
-        return extended
-
-    def _ranges(self, target: FileSlice, member: Member) -> Iterator[tuple[int, int]]:
-        """Yield the ranges of a member as they are written; fewer once the run has failed."""
-        start, blob_end = member.start, member.offset + member.size if member.content is None else member.start
-        blob = target.at(member.offset)
-        while start < member.end and not self._is_stopped:
-            stop = member.end
-            if start < blob_end:
-                stop = min(member.offset + self._wait_for_more(blob, start - member.offset), start + _STRIDE)
-            yield start, stop
-            start = stop
-
-    def _wait_for_more(self, blob: FileSlice, count: int) -> int:
-        """Wait until more than `count` bytes of a blob are written, or the run has failed; return how many are."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._is_stopped or self._written.get(blob, -1) > count)
-            return self._written.get(blob, 0)
+def read_document(content: FileSlice, descriptor: Descriptor) -> bytes | None:
+    """Return a document, or None if it is damaged, or too large to be one."""
+    if descriptor.size > CONFIG_LIMIT:
+        return None
+    document = content.read(0, descriptor.size)
+    return document if descriptor.digest.matches(document) else None

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import platformdirs
 
+VERIFIED = "verified"
+"""The directory for the state of files that were verified (see `verified_files`)."""
+
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO

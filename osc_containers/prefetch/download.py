@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, suppress
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from osc_containers.errors import VerificationError
 from osc_containers.fs import ranges
@@ -56,20 +56,8 @@ class BlobTask(NamedTuple):
         return f"{self.reference}: blob {self.blob.digest}"
 
 
-class BlobObserver(Protocol):
-    """Follows the progress of blobs; its methods are called from any thread."""
-
-    def written(self, target: FileSlice, count: int, /) -> None:
-        """Note that the first `count` bytes of a blob are written to `target`; they are not verified yet."""
-
-    def restarted(self) -> None:
-        """Note that a blob did not match its digest and is downloaded again."""
-
-
-def receive(tasks: Sequence[BlobTask], context: FetchContext, observer: BlobObserver) -> None:
+def receive(tasks: Sequence[BlobTask], context: FetchContext) -> None:
     """Download all blobs to their slices and verify them; the first error ends everything.
-
-    When it returns, `observer` was notified of every whole blob in every slice.
 
     :raises RegistryError: a blob could not be downloaded.
     :raises VerificationError: a blob does not match its digest.
@@ -77,7 +65,7 @@ def receive(tasks: Sequence[BlobTask], context: FetchContext, observer: BlobObse
     context.progress.expect(sum(task.blob.size for task in tasks))
     is_split = context.connections is not None or any(task.source.is_high_latency for task in tasks)
     width = context.connections or (_FAR if is_split else min(_NEAR, len(os.sched_getaffinity(0))))
-    queue = DownloadQueue(tasks, observer, shares=width if is_split else 0)
+    queue = DownloadQueue(tasks, shares=width if is_split else 0)
     pool = ThreadPoolExecutor(width)
     is_interrupted = False
     try:
@@ -102,8 +90,7 @@ class DownloadQueue:
     finish at about the same time. A registry that turns out to ignore ranges is asked for whole blobs from then on.
     """
 
-    def __init__(self, tasks: Sequence[BlobTask], observer: BlobObserver, *, shares: int) -> None:
-        self._observer = observer
+    def __init__(self, tasks: Sequence[BlobTask], *, shares: int) -> None:
         self._undivided: set[str] = set()
         self._waiting: deque[tuple[BlobTask, int]] = deque()
         position = 0
@@ -128,7 +115,7 @@ class DownloadQueue:
         while item := self._next():
             if isinstance(item[0], BlobTask):
                 task, position = item
-                download = BlobDownload(task, progress, self._observer, self._undivided)
+                download = BlobDownload(task, progress, self._undivided)
                 segments = download.start(position, self._share)
             else:
                 download, segment = item
@@ -158,8 +145,7 @@ class DownloadQueue:
 class BlobDownload:
     """One blob while it is downloaded; `undivided` has the registries that are known to ignore ranges."""
 
-    def __init__(self, task: BlobTask, progress: Progress, observer: BlobObserver, undivided: set[str]) -> None:
-        self._observer = observer
+    def __init__(self, task: BlobTask, progress: Progress, undivided: set[str]) -> None:
         self._undivided = undivided
         self._is_divided = True
         self._task = task
@@ -293,7 +279,6 @@ class BlobDownload:
                 if self._hashed == position:
                     self._hasher.update(buffer[:count])
                     self._hashed += count
-                    self._observer.written(self._target, self._hashed)
                 position += count
                 self._advance(count)
         return position
@@ -314,7 +299,6 @@ class BlobDownload:
         with self._lock:
             self._written.extend(ranges)
             while ends := [stop for first, stop in self._written if first <= self._hashed < stop]:
-                self._observer.written(self._target, max(ends))
                 for chunk in self._target.chunks(self._hashed, max(ends)):
                     self._hasher.update(chunk)
                 self._hashed = max(ends)
@@ -325,11 +309,8 @@ class BlobDownload:
         if digest == task.blob.digest.hex:
             for other in task.slices[len(self._direct) :]:
                 self._target.copy(other, self._size)
-            for target in task.slices:
-                self._observer.written(target, self._size)
             self._display.close()
             return True
-        self._observer.restarted()
         self._advance(-self._size)
         self._attempts += 1
         problem = f"{task.where}: got {self._size} bytes of {task.blob.digest.algorithm}:{digest}"

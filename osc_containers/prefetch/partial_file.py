@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from osc_containers.fs import atomic, ranges
-from osc_containers.prefetch import cache, checksum_cache
+from osc_containers.prefetch import cache
 
 _SUFFIX = ".part"
 _UNUSED_LIMIT = 14 * 24 * 3600
@@ -195,8 +195,8 @@ def _open_cache_for(target: Path) -> int:
 
 
 def remove_stale() -> None:
-    """Remove partial files and checksums that no run used for two weeks."""
-    for name in ("", checksum_cache.DIRECTORY):
+    """Remove what no run used for two weeks: partial files, and the state of verified files."""
+    for name in ("", cache.VERIFIED):
         with suppress(OSError):
             directory = cache.open_directory(name, create=False)
             try:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from osc_containers.archive import find
 from osc_containers.errors import ArtifactError, Error, LockError, RegistryError, VerificationError
-from osc_containers.lock.lockfile import Lock, LockedReference
+from osc_containers.lock.lockfile import Lock, LockedImage, LockedReference
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import ImageRequest
 from osc_containers.oci import platform
@@ -39,6 +39,11 @@ class PinnedImage(NamedTuple):
     created: str
     documents: Mapping[Digest, bytes]
     warning: str = ""
+
+    @classmethod
+    def from_lock(cls, locked: LockedImage) -> "PinnedImage":
+        """Return a locked image."""
+        return cls(image=locked.image, created=locked.created, documents={})
 
 
 class ResolvedReference(NamedTuple):
@@ -107,14 +112,15 @@ def trusted_entries(package: Package, old: Lock, requests: Iterable[ImageRequest
 
     Others may come from a merge of two locks, or from somebody who wants another image in the place of the pinned one.
     """
+    names = old.archive_names()
     return Lock(
         references={
             request.reference: entry
             for request in requests
             if (entry := old.references.get(request.reference))
             and all(
-                find.matches_claim(package, entry.claim(request.reference, arch), image.archive.name)
-                for arch, image in entry.images.items()
+                find.matches_claim(package, entry.claim(request.reference, arch), names[request.reference, arch])
+                for arch in entry.images
                 if arch in request.architectures
             )
         }
@@ -150,15 +156,12 @@ def _is_locked(request: ImageRequest, entry: LockedReference, digest: Digest) ->
 
 
 def _from_lock(request: ImageRequest, entry: LockedReference) -> ResolvedReference:
-    images = {arch: entry.images[arch] for arch in request.architectures}
     return ResolvedReference(
         reference=request.reference,
         location=request.location,
         digest=entry.digest,
         media_type=entry.media_type,
-        images={
-            arch: PinnedImage(image=item.image, created=item.created, documents={}) for arch, item in images.items()
-        },
+        images={arch: PinnedImage.from_lock(entry.images[arch]) for arch in request.architectures},
     )
 
 

@@ -1,29 +1,32 @@
-"""What a prefetch has to do: one job for each archive that the package must have."""
+"""What a prefetch has to do: one job for each image that the package must have, and the files that hold the images."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
-from osc_containers.archive.layout import Layout, lay_out
+from osc_containers.archive import find
+from osc_containers.archive.bundle import Bundle
+from osc_containers.archive.layout import Layout
+from osc_containers.formats import cpio
+from osc_containers.fs.ranges import FileSlice
 from osc_containers.lock import archive_names
-from osc_containers.lock.lockfile import ArchiveFile, Lock, LockedImage, LockedReference
+from osc_containers.lock.lockfile import Lock, LockedImage, LockedReference
 from osc_containers.oci.chain import Claim
+from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch.pin import PinnedImage, ResolvedReference
 
+Frame: TypeAlias = Iterable[tuple[int, bytes]]
+"""Pairs of an offset and the bytes that go there."""
 
-class ArchiveJob(NamedTuple):
-    """One archive to provide, from the resolved reference to the file.
 
-    `layout` has the offset of every byte in it. `locked` is the archive as the old lock describes it; None if the old
-    lock has another image, or the archive under another name.
-    """
+class ImageJob(NamedTuple):
+    """One image to provide; `name` is that of its archive, if the package gets archives."""
 
     resolved: ResolvedReference
     arch: str
     name: str
-    layout: Layout
-    locked: ArchiveFile | None
 
     @property
     def reference(self) -> Reference:
@@ -52,44 +55,124 @@ class ArchiveJob(NamedTuple):
             self.pinned.created,
         )
 
-    def locked_image(self, archive: ArchiveFile) -> LockedImage:
-        """Return the entry of the lock for the image, with this archive."""
-        return LockedImage(image=self.image, created=self.pinned.created, archive=archive)
+    @property
+    def archive(self) -> Layout:
+        """The layout of the archive of the image."""
+        return find.layout_of(self.claim)
 
 
-def plan(resolved: Sequence[ResolvedReference], old: Lock, among: Iterable[Reference]) -> list[ArchiveJob]:
+def plan(resolved: Sequence[ResolvedReference], among: Iterable[Reference]) -> list[ImageJob]:
     """Return a job for each image of each reference.
 
     `among` has the other references of the package. They have a say in how archives are named: two references whose
     names would be equal both get a longer one.
     """
     names = archive_names.flatten([*among, *(each.reference for each in resolved)])
+    return [
+        ImageJob(resolved=each, arch=arch, name=archive_names.archive(names[each.reference], arch))
+        for each in resolved
+        for arch in each.images
+    ]
+
+
+def jobs_of(lock: Lock) -> list[ImageJob]:
+    """Return a job for each image of a lock, without its source."""
+    names = lock.archive_names()
     jobs = []
-    for each in resolved:
-        for arch, pinned in each.images.items():
-            entry = old.image_for(each.reference, arch)
-            name = archive_names.archive(names[each.reference], arch)
-            is_unchanged = entry is not None and entry.image == pinned.image and entry.archive.name == name
-            jobs.append(
-                ArchiveJob(
-                    resolved=each,
-                    arch=arch,
-                    name=name,
-                    layout=lay_out(pinned.image, each.reference),
-                    locked=entry.archive if entry and is_unchanged else None,
-                )
-            )
+    for reference, entry in lock.references.items():
+        resolved = ResolvedReference(
+            reference=reference,
+            location="",
+            digest=entry.digest,
+            media_type=entry.media_type,
+            images={arch: PinnedImage.from_lock(locked) for arch, locked in entry.images.items()},
+        )
+        jobs += [ImageJob(resolved=resolved, arch=arch, name=names[reference, arch]) for arch in entry.images]
     return jobs
 
 
-def lock_of(jobs: Iterable[ArchiveJob], archives: Mapping[str, ArchiveFile]) -> Lock:
-    """Return the lock of these jobs, with their archives by name."""
+def lock_of(jobs: Iterable[ImageJob]) -> Lock:
+    """Return the lock of these jobs."""
     references: dict[Reference, LockedReference] = {}
     for job in jobs:
         reference = references.setdefault(
             job.reference,
             LockedReference(digest=job.resolved.digest, media_type=job.resolved.media_type, images={}),
         )
-        images = {**reference.images, job.arch: job.locked_image(archives[job.name])}
-        references[job.reference] = reference._replace(images=images)
+        locked_image = LockedImage(image=job.image, created=job.pinned.created)
+        references[job.reference] = reference._replace(images={**reference.images, job.arch: locked_image})
     return Lock(references=references)
+
+
+class Slot(NamedTuple):
+    """Where the blob `digest` of `size` bytes goes in a file."""
+
+    offset: int
+    size: int
+    digest: Digest
+
+
+class OutputFile(NamedTuple):
+    """A file of `size` bytes: blobs in their slots, with a frame of known bytes around them.
+
+    `frame` returns what is known in advance, `rest` what depends on the blobs in the file.
+    """
+
+    name: str
+    size: int
+    slots: Sequence[Slot]
+    frame: Callable[[], Frame] = lambda: ()
+    rest: Callable[[FileSlice], Frame] = lambda content: ()
+
+    @property
+    def key(self) -> str:
+        """A hash of what the file will hold: equal keys mean equal bytes."""
+        lines = [f"{self.name} {self.size}", *(f"{slot.offset} {slot.digest}" for slot in self.slots)]
+        lines += [f"{offset} {hashlib.sha256(content).hexdigest()}" for offset, content in self.frame()]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def matches(self, content: FileSlice) -> bool:
+        """Return whether a file of this size has exactly this content; every byte is read."""
+        return (
+            find.has_parts(content, self.frame())
+            and all(
+                content.at(slot.offset).hash(slot.digest.algorithm, slot.size) == slot.digest.hex for slot in self.slots
+            )
+            and find.has_parts(content, self.rest(content))
+        )
+
+
+def archive_files(jobs: Iterable[ImageJob]) -> tuple[OutputFile, ...]:
+    """Return the files of a package in which each image is an archive."""
+    files = []
+    for job in jobs:
+        layout = job.archive
+        files.append(OutputFile(name=job.name, size=layout.size, slots=_slots(layout), frame=layout.frame))
+    return tuple(files)
+
+
+def _slots(layout: Layout, start: int = 0) -> list[Slot]:
+    """Return the slots of an archive that begins at `start`."""
+    return [Slot(offset=start + each.offset, size=each.size, digest=each.digest) for each in layout.blobs()]
+
+
+def bundle_file(pack: Callable[[Lock, Mapping[str, str]], Bundle], jobs: Sequence[ImageJob]) -> tuple[OutputFile, ...]:
+    """Return the one file of a package whose images are in a cpio archive, with the overlay of the image around them.
+
+    `pack` lays that file out for a lock and the SHA-256 of each archive.
+    """
+    lock = lock_of(jobs)
+    draft = pack(lock, {}).layout
+    layouts = {job.name: job.archive for job in jobs}
+    slots: list[Slot] = []
+    frame = list(draft.frame)
+    for name, layout in layouts.items():
+        start = draft.contents[name]
+        slots += _slots(layout, start)
+        frame += [(start + offset, content) for offset, content in layout.frame()]
+
+    def rest(content: FileSlice) -> Frame:
+        sums = {name: content.at(draft.contents[name]).sha256(layout.size) for name, layout in layouts.items()}
+        return pack(lock, sums).texts
+
+    return (OutputFile(name=cpio.FILE_NAME, size=draft.size, slots=slots, frame=lambda: frame, rest=rest),)

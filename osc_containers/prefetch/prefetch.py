@@ -5,26 +5,35 @@ A default run follows the tags and reports which of them moved. A locked run dow
 
 import logging
 import stat
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from osc_containers.errors import DescriptionError, Error, LockError
 from osc_containers.formats import cpio, human
 from osc_containers.fs import atomic, ranges
-from osc_containers.lock import archive_names, lockfile
+from osc_containers.fs.ranges import FileSlice
+from osc_containers.fs.rooted_tree import Tree
+from osc_containers.fs.source_file import open_source
+from osc_containers.lock import lockfile
 from osc_containers.lock.lockfile import Lock, LockedReference
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import ImageRequest
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
-from osc_containers.prefetch.output import ArchiveFiles, Output
+from osc_containers.prefetch import assemble as assembly
+from osc_containers.prefetch import verified_files
 from osc_containers.prefetch.pin import resolve, resolved_from_lock, trusted_entries
-from osc_containers.prefetch.plan import lock_of, plan
+from osc_containers.prefetch.plan import ImageJob, OutputFile, archive_files, jobs_of, lock_of, plan
 from osc_containers.sources.interface import FetchContext
 
 logger = logging.getLogger(__name__)
 
-_ARCHIVE_FILES = ArchiveFiles()
+_THREADS = 2
+"""Files that are verified at the same time."""
 
 
 def prefetch(
@@ -34,7 +43,8 @@ def prefetch(
     *,
     outdir: Path,
     locked: bool,
-    output: Output = _ARCHIVE_FILES,
+    files_of: Callable[[Sequence[ImageJob]], Sequence[OutputFile]] = archive_files,
+    is_bundle: bool = False,
     all_requests: Sequence[ImageRequest] = (),
 ) -> Lock:
     """Bring archives and lock of a package up to date, and return the lock.
@@ -42,7 +52,8 @@ def prefetch(
     New files go to `outdir`, which may be the package itself; none is written if nothing changed, or if anything
     failed. At the end, files that only the old lock named are removed from the package. `all_requests` is everything
     that the package requests: what is not in `requests` stays locked as it is. A reference of `requests` that is also
-    kept for other architectures moves for all of them.
+    kept for other architectures moves for all of them. `files_of` returns the files that hold the images; with
+    `is_bundle`, that is one file for all of them.
 
     :raises DescriptionError: the bundle would lose images that the package requests.
     :raises LockError: the lock is broken or, in a locked run, does not cover the requests.
@@ -55,19 +66,19 @@ def prefetch(
         old = current or lockfile.EMPTY
         if locked and not current:
             raise LockError(f"{lockfile.FILE_NAME}: not there, but this run is locked; run it once without 'locked'")
-        kept = _unrequested(package, requests, all_requests, old, output)
+        kept = _unrequested(package, requests, all_requests, old, is_bundle=is_bundle)
         if locked:
             resolved = resolved_from_lock(requests, old)
         else:
             requests = [_with_kept_architectures(request, kept.get(request.reference)) for request in requests]
             resolved = resolve(requests, context.open_source, trusted_entries(package, old, requests))
-        jobs = plan(resolved, old, among=old.references if locked else kept)
-        _check_names(outdir, {lockfile.FILE_NAME, *output.file_names(job.name for job in jobs)})
+        jobs = plan(resolved, among=old.references if locked else kept)
+        files = files_of(jobs)
+        _check_names(outdir, {lockfile.FILE_NAME, *(file.name for file in files)})
         with ExitStack() as last:
-            with output.provide(package, jobs, context, outdir, strict=locked) as archives:
-                pinned = old if locked else lock_of(jobs, archives)
+            with _provide(package, files, jobs, context, outdir):
+                pinned = old if locked else lock_of(jobs)
                 new = Lock(references={**kept, **pinned.references})
-                # A lock that a newer release wrote may hold more than this release would write.
                 source = package.find(lockfile.FILE_NAME) if locked else None
                 text = source.read_bytes() if source else lockfile.dumps(new).encode()
                 own = package.directory / lockfile.FILE_NAME
@@ -78,10 +89,59 @@ def prefetch(
                         atomic.flush(descriptor)
             # The lock gets its name last: after the archives that it names, and after the removal of those that only
             # the old lock names. A run that is killed in between leaves nothing behind that the next one cannot find.
-            _prune(package, old, new, output)
+            _prune(package.directory, old, new, {file.name for file in files_of(jobs_of(new))})
         access = {job.reference: context.describe_access(job.resolved.location, job.reference) for job in jobs}
         _report(old, pinned, access)
     return new
+
+
+@contextmanager
+def _provide(
+    package: Package, files: Sequence[OutputFile], jobs: Sequence[ImageJob], context: FetchContext, outdir: Path
+) -> Iterator[None]:
+    """Have every file when the block begins, and give it its final name in `outdir` when the block ends well.
+
+    What is already in the package, or among the results of an earlier run, is used.
+
+    :raises RegistryError: a blob could not be downloaded.
+    :raises VerificationError: a blob does not match its digest.
+    :raises LockError: the documents do not prove what the lock says.
+    """
+    assembly.unique_blobs(jobs)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        paths = pool.map(partial(_find, package), files)
+    present = {file.name: path for file, path in zip(files, paths, strict=True) if path}
+    missing = [file for file in files if file.name not in present]
+    places = {slot.digest: (present[file.name], slot) for file in files if file.name in present for slot in file.slots}
+    slices: dict[Digest, FileSlice] = {}
+
+    def read(descriptor: Descriptor) -> bytes | None:
+        if descriptor.digest in slices:
+            return assembly.read_document(slices[descriptor.digest], descriptor)
+        path, slot = places[descriptor.digest]
+        with path.open("rb") as content:
+            return assembly.read_document(FileSlice(content.fileno(), slot.offset), descriptor)
+
+    with ExitStack() as stack:
+        if missing:
+            slices.update(stack.enter_context(assembly.assemble(missing, jobs, context, package.archives(), outdir)))
+        assembly.check_chains(jobs, read)
+        yield
+    for name, path in present.items():
+        _link(path, package.directory / name, outdir)
+
+
+def _find(package: Package, file: OutputFile) -> Path | None:
+    """Return where the package has a file with exactly this content."""
+    path = package.find(file.name)
+    return path if path and verified_files.holds(path, file) else None
+
+
+def _link(path: Path, own: Path, outdir: Path) -> None:
+    """Give a file of an earlier run its name in `outdir`."""
+    if path != own:
+        with ExitStack() as stack:
+            Tree(outdir.resolve()).link(f"/{own.name}", open_source(path, stack))
 
 
 def _unrequested(
@@ -89,7 +149,8 @@ def _unrequested(
     requests: Sequence[ImageRequest],
     all_requests: Sequence[ImageRequest],
     old: Lock,
-    output: Output,
+    *,
+    is_bundle: bool,
 ) -> Mapping[Reference, LockedReference]:
     """Return the entries of the lock that the package requests, but not this run."""
     images = _images(all_requests) - _images(requests)
@@ -98,7 +159,7 @@ def _unrequested(
         remaining = {arch: image for arch, image in entry.images.items() if (reference, arch) in images}
         if remaining:
             kept[reference] = entry._replace(images=remaining)
-    if kept and (output.is_bundle or package.find(cpio.FILE_NAME)):
+    if kept and (is_bundle or package.find(cpio.FILE_NAME)):
         names = ", ".join(f"{reference} for {' and '.join(entry.images)}" for reference, entry in kept.items())
         raise DescriptionError(
             f"{cpio.FILE_NAME}: holds what one run requests, and this run would lose {names}, which _service or the "
@@ -141,7 +202,7 @@ def _report(old: Lock, new: Lock, access: Mapping[Reference, str]) -> None:
         digest = entry.image.manifest.digest
         addition = f", {access[reference]}" if access.get(reference) else ""
         if before is None:
-            size = human.size(entry.archive.size)
+            size = human.size(sum(blob.size for blob in entry.image.blobs))
             logger.info("%s (%s): pinned to %s, %s%s", reference, arch, digest, size, addition)
         elif before.image.manifest != entry.image.manifest:
             old_digest = before.image.manifest.digest
@@ -150,18 +211,14 @@ def _report(old: Lock, new: Lock, access: Mapping[Reference, str]) -> None:
             logger.info("%s (%s): unchanged, %s%s", reference, arch, digest, addition)
 
 
-def _prune(package: Package, old: Lock, new: Lock, output: Output) -> None:
+def _prune(directory: Path, old: Lock, new: Lock, needed: Collection[str]) -> None:
     """Remove the files that the new lock no longer needs: osc never removes what a service wrote.
 
     A lock that somebody else wrote may name any file, so the names are computed from its references, not read from it.
     """
-    archives = {entry.archive.name for _, _, entry in new.images()}
-    ours = {cpio.FILE_NAME}
-    for lock in (old, new):
-        names = archive_names.flatten(lock.references)
-        ours |= {archive_names.archive(names[reference], arch) for reference, arch, _ in lock.images()}
-    for name in sorted(ours - output.file_names(archives)):
-        path = package.directory / name
+    ours = {cpio.FILE_NAME, *old.archive_names().values(), *new.archive_names().values()}
+    for name in sorted(ours - set(needed)):
+        path = directory / name
         if path.is_file():
             path.unlink()
             logger.info("%s: removed, nothing requests it any more", name)

@@ -5,13 +5,16 @@ The package is prefetched by the installed service. Digests are those of the reg
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
+from osc_containers.oci.platform import Platform
 from tests.support import engines, images, packages, service_program
 from tests.support.docker_registry import DockerRegistry
 from tests.support.engines import output
@@ -32,15 +35,26 @@ class Case:
     image: Image
     attributes: str
     name: str
-    """The name in engines; its digest is always that of the manifest."""
+    """The name in engines."""
     source: str = "HOST"
     arch: str = "x86_64"
 
     @property
     def manifest(self) -> Image:
         """The manifest of the architecture."""
-        platform = {"x86_64": AMD64, "aarch64": ARM64}[self.arch]
-        return next(part for part in self.image.manifests() if part.platform == platform and part.blobs)
+        return next(part for part in self.image.manifests() if part.platform == self.platform and part.blobs)
+
+    @property
+    def platform(self) -> Platform:
+        """The platform of the architecture."""
+        return {"x86_64": AMD64, "aarch64": ARM64}[self.arch]
+
+    @property
+    def top(self) -> Image:
+        """The document that `index.json` names: an index of manifests, or else the manifest."""
+        if not self.image.children:
+            return self.image
+        return self.image if all(child.blobs for child in self.image.children) else self.image.children[0]
 
     @property
     def config(self) -> Digest:
@@ -93,7 +107,7 @@ _CASES = {
         pushed_name="engines/digest:2.0",
         image=_LIST,
         attributes='name="digest" path="engines" tag="{digest}"',
-        name=f"HOST/engines/digest@{_LIST.children[0].digest}",
+        name=f"HOST/engines/digest@{_LIST.digest}",
     ),
     "docker.io": Case(
         pushed_name="library/engine:latest",
@@ -132,11 +146,15 @@ def package(installed: Path, docker_registry: DockerRegistry, tmp_path_factory: 
 
 def archive_of(package: Path, registry: DockerRegistry, case: Case) -> Path:
     """Return the archive of a case, according to the lock."""
-    reference = case.name.partition("@")[0]
-    containers = json.loads((package / "containers.lock").read_text())["containers"]
-    keys = [key for key in containers if key.partition("@")[0] == reference.replace("HOST", registry.host)]
-    assert len(keys) == 1
-    return package / str(containers[keys[0]]["architectures"][case.arch]["archive"]["name"])
+    names = Package(package).require_lock().archive_names()
+    found = [
+        name
+        for (reference, arch), name in names.items()
+        if str(reference).partition("@")[0] == case.name.partition("@")[0].replace("HOST", registry.host)
+        and arch == case.arch
+    ]
+    assert len(found) == 1
+    return package / found[0]
 
 
 @pytest.fixture(params=_CASES)
@@ -155,10 +173,11 @@ def name(docker_registry: DockerRegistry, case: Case) -> str:
 
 
 def test_skopeo_reads_the_original_manifest(archive: Path, case: Case, tmp_path: Path) -> None:
-    image = json.loads(output("skopeo", "inspect", f"oci-archive:{archive}"))
-    assert image["Digest"] == str(case.manifest.digest)
-    assert output("skopeo", "inspect", "--raw", f"oci-archive:{archive}").encode() == case.manifest.raw
-    output("skopeo", "copy", "--preserve-digests", f"oci-archive:{archive}", f"dir:{tmp_path}")
+    skopeo = ("skopeo", f"--override-arch={case.platform.architecture}")
+    image = json.loads(output(*skopeo, "inspect", f"oci-archive:{archive}"))
+    assert image["Digest"] == str(case.top.digest)
+    assert output(*skopeo, "inspect", "--raw", f"oci-archive:{archive}").encode() == case.top.raw
+    output(*skopeo, "copy", "--preserve-digests", f"oci-archive:{archive}", f"dir:{tmp_path}")
     assert (tmp_path / "manifest.json").read_bytes() == case.manifest.raw
     assert {Digest.of(blob).hex for blob in case.manifest.blobs} <= {path.name for path in tmp_path.iterdir()}
 
@@ -177,15 +196,20 @@ def podman() -> Iterator[Sequence[str]]:
         yield command
 
 
-def test_podman_loads_an_archive_with_name_and_digest(
+def test_podman_loads_an_archive_with_name_and_all_digests(
     podman: Sequence[str], archive: Path, case: Case, name: str
 ) -> None:
-    message = output(*podman, "load", "--quiet", "--input", archive).strip()
-    assert message == f"Loaded image: {name}"
-    image = json.loads(output(*podman, "image", "inspect", name))[0]
-    assert image["Digest"] == str(case.manifest.digest)
-    assert image["Id"] == case.config.hex
-    assert {"x86_64": "amd64", "aarch64": "arm64"}[case.arch] == image["Architecture"]
+    if case.platform == AMD64:
+        assert output(*podman, "load", "--quiet", "--input", archive).strip() == f"Loaded image: {name}"
+    else:  # `load` wants the image of this machine's architecture
+        output(*podman, "pull", "--quiet", f"--arch={case.platform.architecture}", f"oci-archive:{archive}")
+    repository = re.sub(r"[:@][^/]*$", "", name)
+    digests = {f"{repository}@{digest}" for digest in (case.top.digest, case.manifest.digest)}
+    for each in (name, *digests):
+        image = json.loads(output(*podman, "image", "inspect", each))[0]
+        assert image["Id"] == case.config.hex, each
+        assert image["Architecture"] == case.platform.architecture
+    assert set(image["RepoDigests"]) == digests
     output(*podman, "image", "rm", "--force", case.config.hex)
 
 
@@ -216,10 +240,10 @@ def ctr() -> Iterator[Sequence[str]]:
 def test_containerd_imports_an_archive_with_name_and_digest(
     ctr: Sequence[str], archive: Path, case: Case, name: str
 ) -> None:
-    output(*ctr, "images", "import", "--no-unpack", "--all-platforms", archive)
+    output(*ctr, "images", "import", "--no-unpack", f"--platform={case.platform}", archive)
     lines = [line.split() for line in output(*ctr, "images", "list").splitlines()[1:]]
     digests = {line[0]: line[2] for line in lines}
-    assert digests == {name: str(case.manifest.digest)}
+    assert digests == {name: str(case.top.digest)}
     for reference in digests:
         output(*ctr, "images", "remove", reference)
 

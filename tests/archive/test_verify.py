@@ -48,7 +48,7 @@ def check_app(package: Package, locked: LockedImage, arch: str = "x86_64") -> tu
     """Check the archive of APP against another entry of the lock."""
     manifest = locked.image.manifest
     entry = LockedReference(digest=manifest.digest, media_type=manifest.media_type, images={arch: locked})
-    return verify.check_archive(package, entry, Reference.parse(APP), arch)
+    return verify.check_archive(package, entry.claim(Reference.parse(APP), arch), NAME)
 
 
 def test_a_prefetched_package_has_no_problems(package: Package) -> None:
@@ -62,14 +62,14 @@ def flip(offset: int) -> Callable[[bytes], bytes]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content[:-1], "got 9215 bytes, expected 9216; it is truncated or a different file"),
-        (lambda content: content[:700], "got 700 bytes, expected 9216; it is truncated or a different file"),
-        (lambda content: b"", "got 0 bytes, expected 9216; it is truncated or a different file"),
-        (lambda content: content + bytes(512), "got 9728 bytes, expected 9216; it is truncated or a different file"),
+        (lambda content: content[:-1], "got 10239 bytes, expected 10240; it is truncated or a different file"),
+        (lambda content: content[:700], "got 700 bytes, expected 10240; it is truncated or a different file"),
+        (lambda content: b"", "got 0 bytes, expected 10240; it is truncated or a different file"),
+        (lambda content: content + bytes(512), "got 10752 bytes, expected 10240; it is truncated or a different file"),
         (flip(0), "member oci-layout at byte 0: unexpected header; it is damaged or a different archive"),
         (flip(512), "member oci-layout: got sha256:"),
         (flip(1000), "member oci-layout: got data after its end, expected zeros"),
-        (flip(9215), "got data after its last member, expected zeros"),
+        (flip(10239), "got data after its last member, expected zeros"),
     ],
 )
 def test_damage_is_reported_with_its_position(change: Callable[[bytes], bytes], message: str, package: Package) -> None:
@@ -114,12 +114,12 @@ def test_the_same_files_in_another_tar_format_are_refused(package: Package) -> N
 
 
 def test_a_lock_with_the_blobs_of_another_image_is_refused(package: Package) -> None:
-    """Size and SHA-256 of the file match the lock, but the locked descriptors are those of another image."""
+    """The size of the file matches the lock, but the locked descriptors are those of another image."""
     locked = locked_app(package)
     other = read_lock(package).image_for(Reference.parse(WEB), "x86_64")
     assert other
     forged = locked._replace(image=other.image)
-    assert lay_out(other.image, Reference.parse(APP)).size == locked.archive.size
+    assert lay_out(other.image, Reference.parse(APP), "x86_64").size == (package.directory / NAME).stat().st_size
     (problem,) = check_app(package, forged)
     assert "unexpected header; it is damaged or a different archive" in problem
 
@@ -131,22 +131,20 @@ def test_a_lock_with_other_layers_than_the_manifest_is_refused(tmp_path: Path) -
     package = Package(tmp_path)
     locked = locked_app(package)
     image = locked.image._replace(layers=locked.image.layers[:1])
-    content = bytearray(lay_out(image, Reference.parse(APP)).size)
-    for offset, part in lay_out(image, Reference.parse(APP)).frame():
+    content = bytearray(lay_out(image, Reference.parse(APP), "x86_64").size)
+    for offset, part in lay_out(image, Reference.parse(APP), "x86_64").frame():
         content[offset : offset + len(part)] = part
     blobs = {Digest.of(blob): blob for blob in (*source.tags[APP].blobs, source.tags[APP].raw)}
-    for member in lay_out(image, Reference.parse(APP)).blobs():
+    for member in lay_out(image, Reference.parse(APP), "x86_64").blobs():
         content[member.offset : member.offset + member.size] = blobs[member.digest]
     (tmp_path / NAME).write_bytes(content)
-    file = locked.archive._replace(size=len(content), sha256=Digest.of(bytes(content)).hex)
-    forged = locked._replace(image=image, archive=file)
-    (problem,) = check_app(package, forged)
+    (problem,) = check_app(package, locked._replace(image=image))
     assert problem.startswith(f"{NAME}: manifest: its config and layers differ from those in the lock")
 
 
 def test_an_archive_of_another_architecture_is_refused(package: Package) -> None:
     (problem,) = check_app(package, locked_app(package), "aarch64")
-    assert problem.startswith(f"{NAME}: the image is for linux/amd64, expected linux/arm64/v8 (aarch64)")
+    assert problem.startswith(f"{NAME}: it is for linux/amd64 only, expected an image for linux/arm64/v8 (aarch64)")
 
 
 def test_a_requested_image_must_be_locked(package: Package) -> None:

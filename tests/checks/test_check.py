@@ -1,6 +1,5 @@
 """`check`: a package for each finding, and a clean package without any."""
 
-import hashlib
 import json
 import os
 import re
@@ -11,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from osc_containers.archive.find import layout_of
 from osc_containers.cli.main import main
 from osc_containers.formats import cpio
+from osc_containers.fs.ranges import FileSlice
 from osc_containers.inject import bundle
 from osc_containers.lock import lockfile
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
 from osc_containers.oci import platform
+from osc_containers.oci.digest import Digest
 from tests.support import images
 from tests.support.docker_registry import DockerRegistry
 from tests.support.locks import make_lock
@@ -60,10 +62,11 @@ APP = {"registry.example.com/team/app:1.0": 10 * MIB}
 
 def write(directory: Path, files: Mapping[str, str | None], sizes: Mapping[str, int]) -> Path:
     """Write the clean package with these files replaced, and with sparse archives of these sizes."""
-    lock = make_lock(sizes)
-    for _, _, locked in lock.images():
-        with (directory / locked.archive.name).open("wb") as file:
-            file.truncate(locked.archive.size)
+    text = files.get("containers.lock")
+    lock = lockfile.loads(text) if text and "version" in text else make_lock(sizes)
+    for (reference, arch), name in lock.archive_names().items():
+        with (directory / name).open("wb") as file:
+            file.truncate(layout_of(lock.references[reference].claim(reference, arch)).size)
     for name, text in ({**CLEAN, "containers.lock": lockfile.dumps(lock)} | dict(files)).items():
         if text is not None:
             (directory / name).write_text(text)
@@ -116,7 +119,7 @@ def with_store_of_docker(name: str) -> dict[str, str | None]:
     return {"a.kiwi": kiwi.replace("podman", "docker"), "containers.xml": CONTAINERS.replace("podman", "docker")}
 
 
-NAME = "registry.example.com_team_app_1.0.ociarchive"
+NAME = "registry.example.com_team_app_1.0.x86_64.ociarchive"
 FIXED = "<oemconfig><oem-resize>false</oem-resize></oemconfig>"
 LARGE = {"registry.example.com/team/app:1.0": 600 * MIB}
 PODMAN, COREUTILS = '<package name="podman"/>', '<package name="coreutils"/>'
@@ -444,17 +447,26 @@ def test_bundle_needs_no_inject_service(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def write_bundle(directory: Path) -> None:
-    """Write the bundle of the package; its archives are sparse, and the lock gets their checksums."""
-    lock = directory / "containers.lock"
-    zeros = hashlib.sha256(bytes(10 * MIB)).hexdigest()
-    lock.write_text(re.sub(r'"sha256": "\w+"', f'"sha256": "{zeros}"', lock.read_text()))
-    package = Package(directory)
-    expected = bundle.pack_for(selection.of_package(package))(package.require_lock())
-    with (directory / "kiwi_containers.obscpio").open("wb") as file:
-        file.truncate(expected.layout.size)
-        for offset, part in expected.frame():
-            file.seek(offset)
-            file.write(part)
+    """Write the bundle of the package; its layer is all zeros, and the lock gets the digest of that."""
+    package, path = Package(directory), directory / "containers.lock"
+    lock = package.require_lock()
+    ((reference, arch, locked),) = lock.images()
+    (layer,) = locked.image.layers
+    zeros = layer._replace(digest=Digest.of(bytes(layer.size)))
+    image = locked._replace(image=locked.image._replace(layers=(zeros,)))
+    entry = lock.references[reference]._replace(images={arch: image})
+    path.write_text(lockfile.dumps(lockfile.Lock(references={reference: entry})))
+    layout = layout_of(entry.claim(reference, arch))
+    compute, lock = bundle.pack_for(selection.of_package(package)), package.require_lock()
+    start = compute(lock, {}).layout.contents[lock.archive_names()[reference, arch]]
+    with (directory / "kiwi_containers.obscpio").open("w+b") as file:
+        file.truncate(compute(lock, {}).layout.size)
+        content = FileSlice(file.fileno(), 0)
+        for offset, part in layout.frame():
+            content.write(part, start + offset)
+        sums = {lock.archive_names()[reference, arch]: content.at(start).sha256(layout.size)}
+        for offset, part in compute(lock, sums).frame():
+            content.write(part, offset)
 
 
 def test_bundle_that_differs_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -285,13 +285,13 @@ def large_package(package: Path, tmp_path: Path) -> Path:
     (reference, arch, locked), *_ = lock.images()
     first, *others = locked.image.layers
     image = locked.image._replace(layers=(first._replace(size=16 << 30), *others))
-    layout = lay_out(image, reference)
-    with (large / locked.archive.name).open("wb") as file:
+    layout = lay_out(image, reference, arch)
+    with (large / lock.archive_names()[reference, arch]).open("wb") as file:
         file.truncate(layout.size)
         for offset, content in layout.frame():
             file.seek(offset)
             file.write(content)
-    changed = locked._replace(image=image, archive=locked.archive._replace(size=layout.size))
+    changed = locked._replace(image=image)
     entry = lock.references[reference]
     entry = entry._replace(images={**entry.images, arch: changed})
     text = lockfile.dumps(lockfile.Lock(references={**lock.references, reference: entry}))

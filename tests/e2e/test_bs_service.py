@@ -132,9 +132,8 @@ def test_server_run_writes_lock_and_archive(package: Path, update: Update) -> No
     stored = update(package)
     prefix = "_service:kiwi_containers:"
     assert all(name.startswith(prefix) for name in stored), stored
-    ((_, _, locked),) = lockfile.loads(stored[f"{prefix}containers.lock"].decode()).images()
-    assert len(stored[f"{prefix}{locked.archive.name}"]) == locked.archive.size
-    assert len(stored) == 2
+    lock = lockfile.loads(stored[f"{prefix}containers.lock"].decode())
+    assert set(stored) == {f"{prefix}{name}" for name in ("containers.lock", *lock.archive_names().values())}
 
 
 def test_last_line_explains_a_missing_network(package: Path, update: Update, docker_registry: DockerRegistry) -> None:

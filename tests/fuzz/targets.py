@@ -17,11 +17,10 @@ from osc_containers.archive.layout import lay_out
 from osc_containers.archive.verify import check_archive
 from osc_containers.errors import DescriptionError, LockError, RegistryError
 from osc_containers.formats import cpio, xml_editor, xml_reader, xml_tags
-from osc_containers.fs import ranges
 from osc_containers.kiwi import description
 from osc_containers.kiwi.image_source import Source, interpret
 from osc_containers.lock import archive_names, lockfile
-from osc_containers.lock.lockfile import ArchiveFile, LockedImage, LockedReference
+from osc_containers.lock.lockfile import LockedImage, LockedReference
 from osc_containers.obs import service_file
 from osc_containers.obs.package import Package
 from osc_containers.oci.image import Image
@@ -110,6 +109,7 @@ def parse_manifest(data: bytes) -> None:
             layers=found.layers,
         ),
         _REFERENCE,
+        "x86_64",
     )
 
 
@@ -132,8 +132,7 @@ def parse_lock(data: bytes) -> None:
     except LockError as error:
         _expect_printable(*error.problems)
         return
-    if not found.is_newer:
-        assert lockfile.loads(lockfile.dumps(found)) == found
+    assert lockfile.loads(lockfile.dumps(found)) == found
 
 
 def read_tar(data: bytes) -> None:
@@ -170,19 +169,14 @@ def good_archive() -> tuple[bytes, LockedImage]:
     assert isinstance(manifest, Manifest)
     described = Descriptor(digest=manifest.digest, size=len(image.raw), media_type=manifest.media_type)
     pinned = Image(manifest=described, config=manifest.config, layers=manifest.layers)
-    layout = lay_out(pinned, _REFERENCE)
+    layout = lay_out(pinned, _REFERENCE, "x86_64")
     content = bytearray(layout.size)
     for offset, part in layout.frame():
         content[offset : offset + len(part)] = part
     for member in layout.blobs():
         blob = next(b for b in (image.raw, *image.blobs) if member.digest.matches(b))
         content[member.offset : member.offset + len(blob)] = blob
-    path = _scratch() / "good"
-    path.write_bytes(content)
-    with path.open("rb") as file:
-        sha256 = ranges.FileSlice(file.fileno(), 0).sha256(len(content))
-    locked = ArchiveFile(name="app.x86_64.ociarchive", size=len(content), sha256=sha256)
-    return bytes(content), LockedImage(image=pinned, created="1970-01-01T00:00:00Z", archive=locked)
+    return bytes(content), LockedImage(image=pinned, created="1970-01-01T00:00:00Z")
 
 
 def verify_archive(data: bytes) -> None:
@@ -192,10 +186,10 @@ def verify_archive(data: bytes) -> None:
     changed = good[:offset] + data[2:] + good[offset + len(data[2:]) :]
     package = _scratch() / "package"
     package.mkdir(exist_ok=True)
-    (package / locked.archive.name).write_bytes(changed)
+    (package / "app.x86_64.ociarchive").write_bytes(changed)
     manifest = locked.image.manifest
     entry = LockedReference(digest=manifest.digest, media_type=manifest.media_type, images={"x86_64": locked})
-    problems = check_archive(Package(package), entry, _REFERENCE, "x86_64")
+    problems = check_archive(Package(package), entry.claim(_REFERENCE, "x86_64"), "app.x86_64.ociarchive")
     assert (not problems) == (changed == good), problems
     assert all(problem.isprintable() for problem in problems)
 

@@ -2,14 +2,18 @@
 
 import json
 import os
+import re
 import subprocess
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from osc_containers.archive import verify
 from osc_containers.archive.bundle import Bundle
-from osc_containers.errors import DescriptionError, RegistryError, VerificationError
+from osc_containers.archive.find import layout_of
+from osc_containers.errors import DescriptionError, LockError, RegistryError, VerificationError
 from osc_containers.formats import cpio
 from osc_containers.formats.cpio import Entry
 from osc_containers.inject import bundle, inject, overlay
@@ -18,7 +22,7 @@ from osc_containers.lock import lockfile
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import ImageRequest
 from osc_containers.oci.digest import Digest
-from osc_containers.prefetch.output import ArchiveFiles, BundleFile
+from osc_containers.prefetch.plan import archive_files, bundle_file
 from osc_containers.prefetch.prefetch import prefetch
 from osc_containers.sources.interface import FetchContext
 from tests.support import images
@@ -54,14 +58,22 @@ def run_prefetch(
     }
     paths = overlay.assign_paths(containers)
 
-    def pack(lock: lockfile.Lock) -> Bundle:
-        return bundle.pack(overlay.place(containers, paths, "x86_64", lock))
+    def pack(lock: lockfile.Lock, sums: Mapping[str, str]) -> Bundle:
+        return bundle.pack(overlay.place(containers, paths, "x86_64", lock), sums)
 
     network = FetchContext(open_source=source.open)
     package = Package(directory)
-    output = BundleFile(pack) if bundled else ArchiveFiles()
     asked = tuple(wanted.values())
-    prefetch(package, asked[part], network, outdir=directory, locked=locked, output=output, all_requests=asked)
+    prefetch(
+        package,
+        asked[part],
+        network,
+        outdir=directory,
+        locked=locked,
+        files_of=partial(bundle_file, pack) if bundled else archive_files,
+        is_bundle=bundled,
+        all_requests=asked,
+    )
 
 
 @pytest.fixture
@@ -104,7 +116,7 @@ def test_bundle_unpacks_to_the_same_files_as_inject(package: Path, tmp_path: Pat
 def test_bundle_stores_each_archive_once(package: Path) -> None:
     run_prefetch(source(), package)
     lock = lockfile.loads((package / lockfile.FILE_NAME).read_text())
-    archives = sum(locked_image.archive.size for _, _, locked_image in lock.images())
+    archives = sum(layout_of(lock.references[ref].claim(ref, arch)).size for ref, arch, _ in lock.images())
     assert (package / cpio.FILE_NAME).stat().st_size < archives + 64 * 1024
 
 
@@ -191,9 +203,9 @@ def test_lock_that_mixes_two_images_is_repaired(package: Path) -> None:
     run_prefetch(moved, package)
     theirs = json.loads((package / lockfile.FILE_NAME).read_text())
     [image], [other] = (document["containers"][APP]["architectures"].values() for document in (ours, theirs))
-    image["archive"] = other["archive"]
+    image |= {name: other[name] for name in ("config", "layers")}
     (package / lockfile.FILE_NAME).write_text(json.dumps(ours))
-    with pytest.raises(VerificationError, match="run the prefetch without 'locked'"):
+    with pytest.raises(LockError, match="run the prefetch without 'locked'"):
         run_prefetch(source(), package, locked=True)
     run_prefetch(source(), package)
     assert hashes(package) == before
@@ -230,8 +242,8 @@ def test_member_that_cpio_cannot_hold_is_refused() -> None:
 def test_image_too_large_for_a_bundle_names_the_alternative(package: Path) -> None:
     run_prefetch(source(), package, bundled=False)
     text = (package / lockfile.FILE_NAME).read_text()
-    lock = lockfile.loads(text.replace('"size": 9216', f'"size": {4 << 30}'))
+    lock = lockfile.loads(re.sub(r'("layers": .*?"size": )\d+', rf"\g<1>{4 << 30}", text, flags=re.DOTALL))
     containers = description.read(package / "containers.xml").of_architecture("x86_64")
     placements = overlay.place(containers, overlay.assign_paths(containers), "x86_64", lock)
     with pytest.raises(DescriptionError, match="use the service kiwi_containers_inject in the build root instead"):
-        bundle.pack(placements)
+        bundle.pack(placements, {})

@@ -196,7 +196,9 @@ def test_any_bytes_give_a_usable_document_or_an_error(text: str | bytes, media_t
         assert_bounded(error)
         return
     if isinstance(result, Manifest):
-        lay_out(Image(manifest=result.config, config=result.config, layers=result.layers), Reference.parse("x"))
+        lay_out(
+            Image(manifest=result.config, config=result.config, layers=result.layers), Reference.parse("x"), "x86_64"
+        )
 
 
 def entry(architecture: str, variant: str = "", *, system: str = "linux", size: int = 0) -> dict[str, object]:

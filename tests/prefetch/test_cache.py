@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import hashlib
 import os
 import subprocess
 import sys
@@ -14,7 +13,9 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from osc_containers.prefetch import checksum_cache, partial_file
+from osc_containers.oci.digest import Digest
+from osc_containers.prefetch import partial_file, verified_files
+from osc_containers.prefetch.plan import OutputFile, Slot
 from tests.support import images
 from tests.support.fake_source import FakeSource
 from tests.support.prefetch_run import APP, WEB, run_prefetch, want
@@ -45,7 +46,7 @@ def test_a_user_without_a_home_has_no_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Callable[[str], Path]
 ) -> None:
     monkeypatch.setattr(platformdirs, "user_cache_path", answer)
-    monkeypatch.setattr(time, "time_ns", lambda: 1 << 62)  # sums of files are remembered after a while
+    monkeypatch.setattr(time, "time_ns", lambda: 1 << 62)  # what was verified is remembered after a while
     monkeypatch.chdir(tmp_path)
     Path("package").mkdir()
     for _ in range(2):
@@ -126,8 +127,8 @@ def test_a_cache_in_another_mount_of_the_same_file_system_is_not_used(tmp_path: 
 
 def test_what_is_stale_and_cannot_be_removed_keeps_no_other() -> None:
     (cache() / "link.part").symlink_to("nowhere")
-    (cache() / "sums/directory").mkdir(parents=True)
-    for name in ("a.part", "z.part", "sums/a", "sums/z", "sums/directory"):
+    (cache() / "verified/directory").mkdir(parents=True)
+    for name in ("a.part", "z.part", "verified/a", "verified/z", "verified/directory"):
         (cache() / name).touch()
         os.utime(cache() / name, STALE)
     (cache() / "new.part").touch()
@@ -135,8 +136,8 @@ def test_what_is_stale_and_cannot_be_removed_keeps_no_other() -> None:
     assert sorted(str(path.relative_to(cache())) for path in cache().rglob("*")) == [
         "link.part",
         "new.part",
-        "sums",
-        "sums/directory",
+        "verified",
+        "verified/directory",
     ]
 
 
@@ -171,20 +172,21 @@ def test_a_partial_file_that_others_can_change_is_not_used(tmp_path: Path, expos
 
 @pytest.mark.integration
 @pytest.mark.parametrize("expose", [make_writable, give_away, replace_by_link])
-@pytest.mark.parametrize("name", ["", "sums"])
+@pytest.mark.parametrize("name", ["", "verified"])
 def test_a_cache_directory_that_others_can_change_is_not_used(
     tmp_path: Path, expose: Callable[[Path], object], name: str
 ) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"content")
     os.utime(file, STALE)
-    directory = cache() / "sums"
+    directory = cache() / "verified"
     directory.mkdir(mode=0o700)
     status = file.stat()
     fields = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     entry = directory / "-".join(f"{field:x}" for field in fields)
-    entry.write_text("0" * 64)
+    wrong = OutputFile(name="file", size=7, slots=[Slot(offset=0, size=7, digest=Digest.of(b"other"))])
+    entry.write_text(wrong.key)
     entry.chmod(0o600)
-    assert checksum_cache.sha256_of(file) == "0" * 64
+    assert verified_files.holds(file, wrong)
     expose(cache() / name)
-    assert checksum_cache.sha256_of(file) == hashlib.sha256(b"content").hexdigest()
+    assert not verified_files.holds(file, wrong)

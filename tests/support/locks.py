@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from osc_containers.lock.lockfile import ArchiveFile, Lock, LockedImage, LockedReference
+from osc_containers.archive.layout import lay_out
+from osc_containers.lock.lockfile import Lock, LockedImage, LockedReference
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import MANIFEST, Descriptor
@@ -10,14 +11,16 @@ from osc_containers.oci.reference import Reference
 
 
 def make_lock(sizes: Mapping[str, int], arch: str = "x86_64", layers: Sequence[str] = ()) -> Lock:
-    """Return a lock whose archives have these sizes, by reference."""
+    """Return a lock whose archives have these sizes, by reference: multiples of 512 bytes, if enough."""
     blob = Descriptor(digest=Digest.of(b""), size=0, media_type="")
     descriptors = tuple(Descriptor(digest=blob.digest, size=0, media_type=media_type) for media_type in layers)
-    image = Image(manifest=blob, config=blob, layers=descriptors)
     references = {}
     for name, size in sizes.items():
-        file = ArchiveFile(name=f"{name.replace('/', '_').replace(':', '_')}.ociarchive", size=size, sha256="0" * 64)
-        locked = LockedImage(image=image, created="", archive=file)
+        layer = named_blob(name, 0)
+        image = Image(manifest=blob, config=blob, layers=(*descriptors, layer))
+        rest = size - lay_out(image, Reference.parse(name), arch).size
+        image = image._replace(layers=(*descriptors, layer._replace(size=max(rest, 0))))
+        locked = LockedImage(image=image, created="")
         references[Reference.parse(name)] = LockedReference(
             digest=blob.digest, media_type=MANIFEST, images={arch: locked}
         )
@@ -38,8 +41,7 @@ def _image(name: str, created: str, layers: Sequence[tuple[str, int]]) -> Locked
         config=named_blob(f"config {name}", 1500),
         layers=tuple(named_blob(*layer) for layer in layers),
     )
-    file = ArchiveFile(name=f"{name.replace(' ', '_')}.ociarchive", size=10_000, sha256="0" * 64)
-    return LockedImage(image=image, created=created, archive=file)
+    return LockedImage(image=image, created=created)
 
 
 def _lock(references: dict[str, dict[str, LockedImage]]) -> Lock:

@@ -6,8 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from osc_containers.lock import archive_names
-from osc_containers.lock.lockfile import ArchiveFile, Lock, LockedImage, LockedReference
+from osc_containers.lock.lockfile import Lock, LockedImage, LockedReference
 from osc_containers.oci import platform
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
@@ -25,22 +24,25 @@ digests = st.sampled_from(sorted(_LENGTHS)).flatmap(
     )
 )
 
-sizes = st.integers(0, 2**63 - 1)
-
 _lines = st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=5)
 
-descriptors = st.builds(
-    lambda digest, size, media_type: Descriptor(digest=digest, size=size, media_type=media_type),
-    digests,
-    sizes,
+# A digest has one size. That of a layer may be large, that of a document not.
+layers = st.builds(
+    lambda digest, media_type: Descriptor(digest=digest, size=int(digest.hex, 16) % (1 << 63), media_type=media_type),
+    digests.filter(lambda digest: int(digest.hex, 16) % 2 == 1),
+    _lines,
+)
+documents = st.builds(
+    lambda digest, media_type: Descriptor(digest=digest, size=int(digest.hex, 16) % (1 << 22), media_type=media_type),
+    digests.filter(lambda digest: int(digest.hex, 16) % 2 == 0),
     _lines,
 )
 
 images = st.builds(
     lambda manifest, config, layers: Image(manifest=manifest, config=config, layers=tuple(layers)),
-    descriptors,
-    descriptors,
-    st.lists(descriptors, max_size=3),
+    documents,
+    documents,
+    st.lists(layers, max_size=3),
 )
 
 # Few letters and many separators, so that flattened names are often equal or almost equal.
@@ -64,28 +66,19 @@ def _references(draw: st.DrawFn) -> Reference:
 
 references = _references()
 
-_sums = st.integers(0, 2**256 - 1).map(lambda value: f"{value:064x}")
 _dates = st.just("") | st.datetimes().map(lambda date: f"{date.isoformat(timespec='seconds')}Z")
 
 
 @st.composite
 def _locks(draw: st.DrawFn) -> Lock:
     names = draw(st.lists(references, max_size=3, unique=True))
-    flat = archive_names.flatten(names)
-    return Lock(references={reference: draw(_locked_reference(flat[reference])) for reference in names})
+    return Lock(references={reference: draw(_locked_reference()) for reference in names})
 
 
 @st.composite
-def _locked_reference(draw: st.DrawFn, name: str) -> LockedReference:
+def _locked_reference(draw: st.DrawFn) -> LockedReference:
     architectures = draw(st.lists(st.sampled_from(CANONICAL), min_size=1, max_size=2, unique=True))
-    locked = {
-        arch: LockedImage(
-            image=draw(images),
-            created=draw(_dates),
-            archive=ArchiveFile(name=archive_names.archive(name, arch), size=draw(sizes), sha256=draw(_sums)),
-        )
-        for arch in architectures
-    }
+    locked = {arch: LockedImage(image=draw(images), created=draw(_dates)) for arch in architectures}
     return LockedReference(digest=draw(digests), media_type=draw(_lines), images=locked)
 
 

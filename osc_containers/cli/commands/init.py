@@ -239,8 +239,8 @@ def _is_complete(package: Package, request: Request) -> bool:
         (each.reference, arch, each.where) for each in selection.image_requests(request) for arch in each.architectures
     ]
     archives = [
-        find.find_archive(package, reference, locked_image.image, locked_image.archive.name)
-        for reference, _, locked_image in lock.images()
+        find.find_archive(package, lock.references[reference].claim(reference, arch), name)
+        for (reference, arch), name in lock.archive_names().items()
     ]
     return not verify.check_coverage(images, lock) and all(archives)
 

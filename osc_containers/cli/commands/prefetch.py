@@ -3,8 +3,9 @@
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,7 @@ def prefetch_all(
     # A build root has no network libraries.
     tls_context = modules.load_network()
     from osc_containers.prefetch import prefetch
-    from osc_containers.prefetch.output import ArchiveFiles, BundleFile
+    from osc_containers.prefetch.plan import archive_files, bundle_file
     from osc_containers.registry.retry import Policy
     from osc_containers.sources import transports
 
@@ -107,7 +108,7 @@ def prefetch_all(
     # A locked run reads only the images whose archives are missing.
     if not allow_local and not locked:
         _refuse_local(package, image_requests)
-    output = BundleFile(_pack_for(request)) if bundled and image_requests else ArchiveFiles()
+    is_bundle = bundled and bool(image_requests)
     with transports.Sources(
         package.directory,
         policy=Policy(connections=connections or _MAX_CONNECTIONS),
@@ -127,7 +128,8 @@ def prefetch_all(
             context,
             outdir=outdir,
             locked=locked,
-            output=output,
+            files_of=partial(bundle_file, _pack_for(request)) if is_bundle else archive_files,
+            is_bundle=is_bundle,
             all_requests=_all_requests(package, request),
         )
 
@@ -155,7 +157,7 @@ def _all_requests(package: Package, request: Request) -> tuple[ImageRequest, ...
     return selection.image_requests(configured.with_default_architectures(tuple(default)))
 
 
-def _pack_for(request: Request) -> "Callable[[Lock], Bundle]":
+def _pack_for(request: Request) -> "Callable[[Lock, Mapping[str, str]], Bundle]":
     from osc_containers.inject import bundle  # needed for bundles only
 
     return bundle.pack_for(request)

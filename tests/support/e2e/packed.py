@@ -40,7 +40,7 @@ def pack(name: str, image: images.Image) -> Packed:
         layers=manifest.layers,
     )
     blobs = {Digest.of(content): content for content in (image.raw, *image.blobs)}
-    members = lay_out(pinned, reference).members
+    members = lay_out(pinned, reference, "x86_64").members
     parts = [
         member.header + (member.content or blobs[member.digest]) + bytes(tar.padding(member.size)) for member in members
     ]
