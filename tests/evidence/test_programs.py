@@ -84,6 +84,6 @@ def test_expired_signatures_are_marked(word: str, reason: str) -> None:
 def test_a_missing_program_names_its_package(tmp_path: Path) -> None:
     environ: Mapping[str, str] = {"PATH": str(tmp_path)}
     with pytest.raises(Error, match="openssl: not installed, but needed to verify signatures; install openssl"):
-        programs.Verifier(environ).is_signed(public_key.parse_pem(public_pem(make_key("p256"))), b"", b"")
+        programs.Verifier(environ).is_signed(public_key.parse_pem(public_pem(make_key("ed25519"))), b"", bytes(64))
     with pytest.raises(Error, match="gpgv: not installed, but needed to verify signatures; install gpg2"):
         programs.Verifier(environ).open(b"", b"")
