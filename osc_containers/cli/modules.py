@@ -19,7 +19,7 @@ _NETWORK = (
     *("encodings.idna", "email.utils", "locale", "platformdirs.unix", "tomllib"),
     *("osc_containers.prefetch.prefetch", "osc_containers.sources.transports"),
 )
-_PROGRESS = ("rich.console", "rich.progress", "rich.table")
+_PROGRESS = ("rich.console", "rich.constrain", "rich.file_proxy", "rich.progress", "rich.table")
 
 
 def load_offline() -> None:

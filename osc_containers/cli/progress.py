@@ -1,8 +1,10 @@
 """Progress bars on a terminal."""
 
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 from osc_containers.sources.progress import NullProgress, Progress
 
@@ -13,6 +15,9 @@ _WIDE = 72
 """The number of columns that bars, rates and times need; narrower terminals show amounts only."""
 _AMOUNT = len(" 999.9/999.9 MB")
 _NARROWEST = 4
+_FREE = len("^C^C")
+"""Columns that stay free at the right, because the terminal shows there what the user types."""
+_INTERVAL = 0.1
 
 
 @contextmanager
@@ -24,6 +29,8 @@ def on_terminal() -> Iterator[Progress]:
     """
     try:
         from rich.console import Console  # slow to load, and not needed without a terminal
+        from rich.constrain import Constrain
+        from rich.file_proxy import FileProxy
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
         from rich.progress import Progress as Bars
         from rich.table import Column
@@ -31,22 +38,73 @@ def on_terminal() -> Iterator[Progress]:
         yield NullProgress()
         return
 
+    # Rich computes how many lines to go up and prints later. Another thread in between would print below the bars.
+    lock = threading.RLock()
+
     # With Rich's own wrapping, a digest that spans two lines could not be copied as one word.
     console = Console(stderr=True, soft_wrap=True)
-    is_wide = console.width >= _WIDE
-    width = max(_NARROWEST, console.width // 3 if is_wide else console.width - _AMOUNT)
+
+    class NarrowBars(Bars):
+        def get_renderable(self) -> Constrain:
+            return Constrain(super().get_renderable(), max(1, console.width - _FREE))
+
+    class Messages(FileProxy):
+        def write(self, text: str) -> int:
+            with lock:
+                return super().write(text)
+
+        def flush(self) -> None:
+            with lock:
+                super().flush()
+
+    columns = console.width - _FREE
+    is_wide = columns >= _WIDE
+    width = max(_NARROWEST, columns // 3 if is_wide else columns - _AMOUNT)
     description = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=width))
     others = (DownloadColumn, TransferSpeedColumn, TimeRemainingColumn) if is_wide else (DownloadColumn,)
-    columns = [each(table_column=Column(no_wrap=True)) for each in others]
-    with Bars(
-        description, *([BarColumn(bar_width=None)] if is_wide else ()), *columns, console=console, transient=True
-    ) as bars:
-        yield _Terminal(bars)
+    bars = NarrowBars(
+        description,
+        *([BarColumn(bar_width=None)] if is_wide else ()),
+        *(each(table_column=Column(no_wrap=True)) for each in others),
+        console=console,
+        transient=True,
+        auto_refresh=False,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with _redrawn(bars, cast(TextIO, Messages(console, sys.stderr)), lock):
+        yield _Terminal(bars, lock)
+
+
+@contextmanager
+def _redrawn(bars: "Bars", messages: TextIO, lock: threading.RLock) -> Iterator[None]:
+    """Show the bars during the block, and let messages go above them."""
+    ended = threading.Event()
+
+    def redraw() -> None:
+        while not ended.wait(_INTERVAL):
+            with lock:
+                bars.refresh()
+
+    thread = threading.Thread(target=redraw, daemon=True)
+    stderr = sys.stderr
+    try:
+        with lock:
+            bars.start()
+        sys.stderr = messages
+        thread.start()
+        yield
+    finally:
+        ended.set()
+        with lock:
+            sys.stderr = stderr
+            bars.stop()
 
 
 class _Terminal:
-    def __init__(self, bars: "Bars") -> None:
+    def __init__(self, bars: "Bars", lock: threading.RLock) -> None:
         self._bars = bars
+        self._lock = lock
         self._total = bars.add_task("total", total=0)
 
     def expect(self, size: int) -> None:
@@ -54,7 +112,8 @@ class _Terminal:
 
     @contextmanager
     def blob(self, name: str, size: int) -> Iterator[Callable[[int], None]]:
-        task = self._bars.add_task(name, total=size)
+        with self._lock:
+            task = self._bars.add_task(name, total=size)
 
         def advance(count: int) -> None:
             self._bars.advance(task, count)
@@ -63,4 +122,5 @@ class _Terminal:
         try:
             yield advance
         finally:
-            self._bars.remove_task(task)
+            with self._lock:
+                self._bars.remove_task(task)

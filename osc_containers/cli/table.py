@@ -27,12 +27,15 @@ def render(
     """Return the lines of a table with the heading `heads`, in which each column is as wide as its widest cell.
 
     Columns in `right` are right-aligned. If the table is wider than `line_width()`, cells in the columns `wrapped` are
-    wrapped, starting with the last of these columns.
+    wrapped, starting with the last of these columns. If that is not enough, the cells of a row are listed one below the
+    other, each with its heading, and the heading of the table is empty.
 
     :return: one string for the heading and one for each row, which contains newlines if cells are wrapped.
     """
     table = [list(heads), *map(list, rows)]
     widths = _widths(table, [column for column, head in enumerate(heads) if head in wrapped])
+    if sum(widths) + len(_GAP) * (len(widths) - 1) > line_width() and len(table) > 1:
+        return ["", *(_list(heads, row) for row in table[1:])]
     texts = []
     for row in table:
         cells = [wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
@@ -59,6 +62,18 @@ def _widths(table: Sequence[Sequence[str]], flexible: Sequence[int]) -> list[int
     for column in flexible:
         shrink(column, _NARROWEST)
     return widths
+
+
+def _list(heads: Sequence[str], row: Sequence[str]) -> str:
+    """Return a row as lines: its first cell, then the others, indented, after their headings."""
+    indent = len(row[0]) - len(row[0].lstrip()) + len(_GAP)
+    margin = indent + max(len(head.strip()) for head in heads[1:]) + len(_GAP)
+    lines = wrap(row[0], line_width())
+    for head, cell in zip(heads[1:], row[1:], strict=True):
+        first, *others = wrap(cell, max(_NARROWEST, line_width() - margin))
+        lines.append(f"{' ' * indent}{head.strip()}".ljust(margin) + first)
+        lines += [" " * margin + other for other in others]
+    return "\n".join(lines)
 
 
 def _pad(text: str, width: int, right: bool) -> str:

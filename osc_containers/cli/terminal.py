@@ -18,9 +18,9 @@ def paint(text: str, style: str, stream: TextIO | None = None) -> str:
 
 
 def paint_head(text: str) -> str:
-    """Return a table whose first line is bold."""
+    """Return a table whose first line is bold; without it if it is empty."""
     head, newline, rest = text.partition("\n")
-    return paint(head, "bold") + newline + rest
+    return paint(head, "bold") + newline + rest if head else rest
 
 
 def printable(text: str) -> str:

@@ -1,12 +1,15 @@
 """The output on a terminal: progress bars, what remains of them, and tables."""
 
 import fcntl
+import io
 import os
 import re
 import struct
 import subprocess
 import sys
 import termios
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import dropwhile
 from pathlib import Path
@@ -14,8 +17,9 @@ from pathlib import Path
 import pyte
 import pytest
 
+from osc_containers.cli import progress
 from tests.support import images
-from tests.support.fault_registry import Exchange, Fault, Request, serve
+from tests.support.fault_registry import Exchange, Fault, FaultRegistry, Request, serve
 
 COUNT = 4
 DESCRIPTION = '<image schemaversion="8.0" name="kiosk"><include from="this://./containers.xml"/></image>'
@@ -41,8 +45,13 @@ def slowly(request: Request) -> Fault | None:
     return send if request.is_blob else None
 
 
-def on_terminal(columns: int, directory: Path, *arguments: str) -> list[list[str]]:
-    """Run the program on a terminal with this many columns; return the lines on it after each frame."""
+def on_terminal(
+    columns: int, directory: Path, *arguments: str, interrupt_after: bytes | None = None, status: int = 0
+) -> list[list[str]]:
+    """Run the program on a terminal with this many columns; return the lines on it after each frame.
+
+    Type Ctrl-C when the program has printed `interrupt_after`. `status` is the exit status to expect.
+    """
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
     process = subprocess.Popen(
@@ -52,14 +61,19 @@ def on_terminal(columns: int, directory: Path, *arguments: str) -> list[list[str
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that a Ctrl-C is a signal for it
     )
     os.close(theirs)
     written = b""
     with suppress(OSError):  # the other side was closed
         while True:
             written += os.read(ours, 1 << 16)
+            if interrupt_after is not None and interrupt_after in written:
+                os.write(ours, b"\x03")
+                interrupt_after = None
     os.close(ours)
-    assert process.wait() == 0
+    assert process.wait() == status
     screen = pyte.HistoryScreen(columns, 30, history=500)
     stream = pyte.ByteStream(screen)
     frames = []
@@ -90,6 +104,64 @@ def test_only_messages_remain_after_progress_bars(tmp_path: Path, columns: int) 
     ]
     expected = [message[at : at + columns].rstrip() for message in messages for at in range(0, len(message), columns)]
     assert last_frame == expected
+
+
+class SlowTerminal(io.StringIO):
+    """A terminal that lets other threads run before it takes a text."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        time.sleep(0.001)
+        return super().write(text)
+
+
+def test_messages_of_several_threads_stay_above_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = SlowTerminal()
+    monkeypatch.setattr(sys, "stderr", output)
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "100"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(progress, "_INTERVAL", 0.001)
+    expected = [f"message {number}" for number in range(60)]
+
+    def transfer(number: int) -> None:
+        with watcher.blob(f"blob {number}", 1 << 20) as advance:
+            advance(1 << 19)
+            time.sleep(0.003)
+
+    with progress.on_terminal() as watcher, ThreadPoolExecutor(4) as pool:
+        tasks = pool.map(transfer, range(60))
+        for message in expected:
+            print(message, file=sys.stderr)
+        list(tasks)
+    screen = pyte.Screen(80, 100)
+    pyte.Stream(screen).feed(output.getvalue().replace("\n", "\r\n"))
+    assert [line.rstrip() for line in screen.display if line.strip()] == expected
+
+
+def test_nothing_of_the_bars_remains_after_an_interrupt(registry: FaultRegistry, tmp_path: Path) -> None:
+    """The terminal shows ^C where the cursor is: at the end of the last bar."""
+    registry.push(images.image(images.random_layer("app", 3_000_000)), "team/app:1")
+    registry.script = slowly
+    (tmp_path / "kiosk.kiwi").write_text(DESCRIPTION)
+    container = '<container name="app" path="team" tag="1"/>'
+    (tmp_path / "containers.xml").write_text(CONTAINERS.format(host=registry.host, containers=container))
+    *_, lines = on_terminal(80, tmp_path, "prefetch", "--arch", "x86_64", interrupt_after=b"MB", status=130)
+    assert lines == ["osc-containers: interrupted"]
+
+
+@pytest.mark.parametrize("columns", [30, 40, 60])
+def test_table_fits_a_narrow_terminal(columns: int, tmp_path: Path) -> None:
+    containers = '<container name="application" path="some/team" fetch_only="true"/>'
+    (tmp_path / "kiosk.kiwi").write_text(CONTAINERS.format(host="registry.example.com", containers=containers))
+    *_, lines = on_terminal(columns, tmp_path, "list")
+    reference = "registry.example.com/some/team/application:latest"
+    assert "".join(lines[: -(-len(reference) // columns)]) == reference
+    assert lines[-6:] == [
+        *("  BACKEND     podman", "  ARCH        -", "  PROFILES    -"),
+        *("  FETCH ONLY  yes", "  PINNED      -", "  SIZE        -"),
+    ]
 
 
 def test_table_fits_the_terminal(tmp_path: Path) -> None:
