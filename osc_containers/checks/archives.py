@@ -8,10 +8,11 @@ from osc_containers.checks.finding import Finding, Severity, from_problem
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
 from osc_containers.formats.human import count, size
+from osc_containers.fs import lfs_pointer
 from osc_containers.inject import bundle
 from osc_containers.lock.archive_names import ARCHIVE_SUFFIX
 from osc_containers.lock.lockfile import EMPTY, FILE_NAME, Lock
-from osc_containers.obs import working_copy
+from osc_containers.obs import hints
 from osc_containers.obs.selection import default_architectures, image_requests, of_entries
 from osc_containers.oci.reference import Reference
 
@@ -24,7 +25,7 @@ def check(context: Context) -> Iterator[Finding]:
         return
     yield from _bundles(context)
     if context.lock is None:
-        if images and context.package.find(FILE_NAME) is None:
+        if images and context.is_set_up and context.package.find(FILE_NAME) is None:
             why = "missing: no container is pinned or downloaded yet"
             yield _finding(Severity.ERROR, "lock", FILE_NAME, why, context.prefetch_command)
         return
@@ -61,7 +62,7 @@ def _bundles(context: Context) -> Iterator[Finding]:
     request = request.with_default_architectures(default_architectures(request, lock))
     try:
         for name, why in bundle.list_problems(package, request, lock):
-            fix = context.prefetch_command if context.is_bundled else working_copy.removal_of(package.directory, name)
+            fix = context.prefetch_command if context.is_bundled else hints.removal_of(package.directory, name)
             yield _finding(Severity.ERROR, "archive", name, why, fix)
     except DescriptionError as error:
         yield from (from_problem(problem, "archive") for problem in error.problems)
@@ -86,6 +87,8 @@ def _archives(lock: Lock, context: Context) -> Iterator[Finding]:
         if path is None:
             why = f"missing, but {FILE_NAME} lists it for {reference}"
             yield _finding(Severity.ERROR, "archive", name, why, context.prefetch_command)
+        elif lfs_pointer.is_pointer_file(path):
+            pass  # reported by the check of the files
         elif path.stat().st_size != expected_size:
             why = (
                 f"got {path.stat().st_size} bytes, expected {expected_size} for what {FILE_NAME} pins; it is truncated "
@@ -99,7 +102,7 @@ def _archives(lock: Lock, context: Context) -> Iterator[Finding]:
     for path in package.archives():
         # Results of an earlier service run are in `.old`, and osc removes them.
         if path.parent == package.directory and path.name.endswith(ARCHIVE_SUFFIX) and path.name not in images:
-            removal = working_copy.removal_of(package.directory, path.name)
+            removal = hints.removal_of(package.directory, path.name)
             yield _finding(Severity.WARNING, "archive", path.name, f"not listed in {FILE_NAME}: remove it", removal)
 
 

@@ -3,16 +3,18 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from osc_containers.formats import cpio
 from osc_containers.kiwi import image_type
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
 from osc_containers.kiwi.image_type import ImageType, Packages
+from osc_containers.lock import lockfile
 from osc_containers.lock.lockfile import Lock
-from osc_containers.obs import service_file
+from osc_containers.obs import hints, service_file
 from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import PREFETCH
 from osc_containers.obs.selection import Request
-from osc_containers.obs.service_file import Entry
+from osc_containers.obs.service_file import Entry, similar_service
 from osc_containers.oci import platform
 
 
@@ -30,12 +32,25 @@ class Image(NamedTuple):
 
 
 class Context(NamedTuple):
-    """A package, its descriptions, its lock and the entries of `_service`; what cannot be read is left out."""
+    """A package, its descriptions, its lock and the entries of `_service`; what cannot be read is left out.
+
+    `has_service_file` is False if `_service` cannot be read. `has_old_server` says that the packager uses a server that
+    does not know the mode `manual`.
+    """
 
     package: Package
     request: Request
     lock: Lock | None
     entries: tuple[Entry, ...]
+    has_service_file: bool = True
+    has_old_server: bool = False
+
+    @property
+    def is_set_up(self) -> bool:
+        """Whether anything was done to put the containers into the image; before that, only `init` is of use."""
+        names = (lockfile.FILE_NAME, cpio.FILE_NAME)
+        has_service = any(similar_service(entry.name) for entry in self.entries)
+        return has_service or not self.has_service_file or any(map(self.package.find, names))
 
     def entries_of(self, service: str) -> tuple[Entry, ...]:
         """Return the entries of a service."""
@@ -64,8 +79,7 @@ class Context(NamedTuple):
     @property
     def prefetch_command(self) -> str:
         """The shell command that runs the prefetch."""
-        is_manual = any(entry.mode == "manual" for entry in self.entries_of(PREFETCH))
-        return "osc service manualrun" if is_manual else "osc containers prefetch"
+        return hints.prefetch(self.package.directory, self.entries)
 
     @property
     def is_bundled(self) -> bool:

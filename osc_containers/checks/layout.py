@@ -11,9 +11,9 @@ from osc_containers.formats.cpio import FILE_NAME
 from osc_containers.formats.human import count
 from osc_containers.inject import overlay
 from osc_containers.kiwi.containers import Container
-from osc_containers.kiwi.description import Description
+from osc_containers.kiwi.description import Description, maker_of
 from osc_containers.lock.lockfile import EMPTY
-from osc_containers.obs import selection
+from osc_containers.obs import hints, selection
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import Request, image_requests
 from osc_containers.oci import platform
@@ -31,7 +31,7 @@ def check(context: Context) -> Iterator[Finding]:
         yield from find_double_injected(context.package, context.request)
     for description in context.descriptions:
         if not context.is_bundled:
-            yield from _visible(description)
+            yield from _visible(description, context)
         yield from _nested(description)
         yield from _profiles(description, context)
         yield from _synonyms(description)
@@ -40,8 +40,17 @@ def check(context: Context) -> Iterator[Finding]:
         yield from _overlays(description, context)
 
 
-def _visible(description: Description) -> Iterator[Finding]:
+def _visible(description: Description, context: Context) -> Iterator[Finding]:
     """Find containers that obs-build would turn into build dependencies."""
+    if maker := maker_of(description.path.name):
+        for container in description.seen_by_obs_build[:1]:
+            why = f"OBS would require a package for each of these containers, and {maker!r} in _service makes this file"
+            fix = f"move <containers> into an included file where {maker!r} takes this file from"
+            yield _finding(container, "visible", why, fix, severity=Severity.ERROR)
+        return
+    if not context.is_set_up:
+        return
+    command = hints.own(description.path.parent, "split")
     for container in description.seen_by_obs_build:
         # obs-build drops a source with a colon, which is that of a port or a transport, from the name of the package.
         if ":" in container.endpoint.partition("/")[0]:
@@ -49,7 +58,7 @@ def _visible(description: Description) -> Iterator[Finding]:
         else:
             dependency = f"a package 'container:{container.endpoint}'"
         why = f"OBS would require {dependency}, and report the build as unresolvable"
-        yield _finding(container, "visible", why, "osc containers split", severity=Severity.ERROR)
+        yield _finding(container, "visible", why, command, severity=Severity.ERROR)
 
 
 def find_double_injected(package: Package, request: Request) -> Iterator[Finding]:
@@ -160,7 +169,8 @@ def _names(description: Description, context: Context) -> Iterator[Finding]:
             reference = Reference.parse(container.endpoint)
         except ValueError:
             reference = None
-        if reference != container.reference:
+        # skopeo refuses a digest after a tag.
+        if reference != container.reference or (reference.tag and reference.digest):
             why = (
                 f"plain kiwi would fail to pull {container.endpoint!r}; this project takes the image from "
                 f"{container.origin}"
@@ -176,7 +186,7 @@ def _local(description: Description, context: Context) -> Iterator[Finding]:
                 f"{container.reference} comes from this machine, not from the package or a registry: it may be "
                 "private, and others cannot update it; prefetch needs an option to read it"
             )
-            fix = f"osc-containers prefetch {local.OPTION}"
+            fix = hints.own(context.package.directory, f"prefetch {local.OPTION}")
             yield _finding(container, "local-source", why, fix)
 
 

@@ -8,15 +8,17 @@ from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
 from osc_containers.kiwi import image_type
 from osc_containers.kiwi.description import Description
-from osc_containers.obs import selection
+from osc_containers.obs import hints, selection
 from osc_containers.obs.package import Package
-from osc_containers.obs.parameters import INJECT, PREFETCH
+from osc_containers.obs.parameters import INJECT, PREFETCH, SERVICES
 from osc_containers.obs.selection import Request
-from osc_containers.obs.service_file import FILE_NAME, Entry
+from osc_containers.obs.service_file import FILE_NAME, Entry, similar_service
 from osc_containers.oci import platform
 
 _LOCAL_MODES = ("manual", "localonly", "disabled")
 """Modes that never run on the server (osc_scm/serviceinfo.py and bs_service)."""
+_MODES = (*_LOCAL_MODES, "", "trylocal", "serveronly", "buildtime")
+"""All modes that OBS and osc know."""
 
 _PREFETCH_LINE = f'<service name="{PREFETCH}" mode="manual"/>'
 _INJECT_LINE = f'<service name="{INJECT}" mode="buildtime"/>'
@@ -24,14 +26,23 @@ _INJECT_LINE = f'<service name="{INJECT}" mode="buildtime"/>'
 
 def check(context: Context) -> Iterator[Finding]:
     """Check the entries of the prefetch and the inject service."""
-    yield from _missing(context)
+    if not context.has_service_file:
+        return
+    if not context.is_set_up:
+        yield from _set_up(context)
+    typos = list(_typos(context))
+    yield from typos
+    if context.is_set_up and not typos:
+        yield from _missing(context)
     for entry in context.entries_of(PREFETCH):
-        yield from _prefetch_mode(entry)
+        yield from _prefetch_mode(entry, context)
         yield from _parameters(entry, context)
     yield from _not_prefetched(context)
     inject_entries = context.entries_of(INJECT)
     for entry in inject_entries:
-        if entry.mode != "buildtime":
+        if entry.mode not in _MODES:
+            yield _finding(Severity.ERROR, _unknown_mode(entry), _INJECT_LINE, entry)
+        elif entry.mode != "buildtime":
             why = f"{INJECT} only works in the build root, but does not run there with mode {entry.mode!r}"
             yield _finding(Severity.ERROR, why, _INJECT_LINE, entry)
         if context.is_bundled:
@@ -42,19 +53,53 @@ def check(context: Context) -> Iterator[Finding]:
         yield from _ambiguous(inject_entries, context.package)
 
 
+def _set_up(context: Context) -> Iterator[Finding]:
+    """Say once that nothing is set up, instead of every consequence of that."""
+    for container in [each for description in context.descriptions for each in description.containers][:1]:
+        why = "the package is not set up: OBS would not build it, or the image would not have its containers"
+        yield Finding(
+            severity=Severity.ERROR,
+            check="setup",
+            file=container.file,
+            line=container.line,
+            why=why,
+            fix=hints.own(context.package.directory, "init"),
+        )
+
+
 def _missing(context: Context) -> Iterator[Finding]:
     if not context.descriptions:
         return
     if not context.entries_of(PREFETCH):
-        why = "no service downloads the containers; without one, only 'osc containers prefetch' does"
+        command = hints.own(context.package.directory, "prefetch")
+        why = f"no service downloads the containers; without one, only '{command}' does"
         yield _finding(Severity.WARNING, why, _PREFETCH_LINE)
     if not context.is_bundled and not context.entries_of(INJECT):
         why = "no service puts the containers into the image: kiwi would pull them in the build, without a network"
         yield _finding(Severity.ERROR, why, _INJECT_LINE)
 
 
-def _prefetch_mode(entry: Entry) -> Iterator[Finding]:
-    if entry.mode == "buildtime":
+def _typos(context: Context) -> Iterator[Finding]:
+    """Find services whose names are nearly those of ours."""
+    for entry in context.entries:
+        best = similar_service(entry.name)
+        if best and entry.name != best:
+            why = f"there is no service {entry.name[:80]!r}, which is nearly the name of {best}"
+            yield _finding(Severity.ERROR, why, f'<service name="{best}" mode="{SERVICES[best].mode}"/>', entry)
+
+
+def _unknown_mode(entry: Entry) -> str:
+    modes = ", ".join(filter(None, _MODES))
+    return f"{entry.name}: got the mode {entry.mode[:40]!r}, which OBS does not have, expected one of {modes}"
+
+
+def _prefetch_mode(entry: Entry, context: Context) -> Iterator[Finding]:
+    if entry.mode not in _MODES:
+        yield _finding(Severity.ERROR, _unknown_mode(entry), _PREFETCH_LINE, entry)
+    elif entry.mode == "manual" and context.has_old_server:
+        why = f"servers before OBS 2.10 do not know the mode 'manual', and would run {PREFETCH} without a network"
+        yield _finding(Severity.ERROR, why, _PREFETCH_LINE.replace("manual", "disabled"), entry)
+    elif entry.mode == "buildtime":
         why = f"{PREFETCH} needs a network, and the build root has none"
         yield _finding(Severity.ERROR, why, _PREFETCH_LINE, entry)
     elif entry.mode not in _LOCAL_MODES:

@@ -109,3 +109,12 @@ def _whole_lines(source: XmlText, elements: tuple[tuple[int, int], ...]) -> Iter
         start, end = on_line[0][0], on_line[-1][1]
         lines = source.whole_line(start, end)
         yield from on_line if lines == (start, end) else [lines]
+
+
+def indent_of(source: XmlText, root: Element) -> str:
+    """Return the indentation of the last child of the root that begins a line, or two spaces."""
+    for child in reversed(root.children):
+        position = child.tag.start
+        if source.begins_line(position):
+            return source.text[source.line_start(position) : position]
+    return "  "

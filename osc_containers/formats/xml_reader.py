@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from osc_containers.formats import xml_tags
 from osc_containers.formats.xml_tags import Tag
-from osc_containers.fs import atomic
+from osc_containers.fs import atomic, lfs_pointer
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -118,14 +118,17 @@ class Problems:
 def read(path: Path, flags: int = 0) -> bytes:
     """Read a regular file, but not more than one byte beyond `SIZE_LIMIT`, by which `parse` refuses it.
 
-    :raises ValueError: it is not a regular file.
+    :raises ValueError: it is not a regular file, or was not downloaded by git-lfs.
     """
     # O_NONBLOCK, because opening a FIFO would wait for its writer.
     with open(path, "rb", opener=lambda path, own: os.open(path, own | flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("is not a regular file")
         with atomic.naming(path):
-            return file.read(SIZE_LIMIT + 1)
+            content = file.read(SIZE_LIMIT + 1)
+    if lfs_pointer.is_pointer(content):
+        raise ValueError(lfs_pointer.problem(path.parent))
+    return content
 
 
 def parse(xml: bytes, file: str, keep: Collection[str] = ()) -> Element:

@@ -25,6 +25,7 @@ from osc_containers.inject.overlay import ROOT, PackageFile, Placement
 from osc_containers.inject.units import Symlink
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description, remove_containers
+from osc_containers.obs import hints
 from osc_containers.obs.package import Package
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ def _open_verified(
     if not containers:
         return (), {}, {}
     lock = package.require_lock()
+    package.refuse_pointers()
     images = [(container.reference, arch, f"{container.file}:{container.line}") for container in containers]
     problems = verify.check_coverage(images, lock)
     if problems:
@@ -119,7 +121,7 @@ def _open_verified(
     sums = {name: FileSlice(source.descriptor, 0).sha256(source.status.st_size) for name, source in opened.items()}
     problems = verify.check_archives(package, lock, archives.values(), opened) or tuple(
         f"{name}: stored only in {cpio.FILE_NAME}, which the build unpacks itself; to get a separate file, run "
-        "'osc containers prefetch --inject buildtime'"
+        f"'{hints.own(package.directory, 'prefetch --inject buildtime')}'"
         for name in archives
         if name not in opened
     )

@@ -13,13 +13,15 @@ Descriptions in YAML or JSON are not supported.
 """
 
 import os
+import posixpath
 import re
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from osc_containers.errors import DescriptionError
-from osc_containers.formats import xml_editor, xml_reader
+from osc_containers.formats import cpio, xml_editor, xml_reader
 from osc_containers.formats.xml_reader import Element, Problems
 from osc_containers.kiwi import profiles
 from osc_containers.kiwi.containers import Container, containers_of
@@ -32,6 +34,11 @@ PROBLEM_LIMIT = 100
 
 # kiwi takes this for a URI, in which all other characters are special or not allowed.
 _INCLUDED = re.compile(r"(?:this://)?(?!/)([A-Za-z0-9._+=,~@/-]+)")
+
+_LEVELS, _DIRECTORIES = 2, 200
+"""Directories above and below a directory without a description that are looked at for one."""
+_GENERATED = re.compile(r"_service:([^:/]+):")
+"""osc and the source server give this prefix to the files of a service, and obs-build removes it."""
 
 
 class Include(NamedTuple):
@@ -138,8 +145,33 @@ def find(directory: Path) -> tuple[Path, ...]:
     names = sorted(files + [e.name for e in entries if e.is_symlink() and os.readlink(e) not in files])
     names = [name for name in names if not name.startswith("_service:") or name.rpartition(":")[2] not in files]
     if not names:
-        raise DescriptionError(f"{directory}: no kiwi description, expected a file '*.kiwi' or 'config.xml'")
+        raise DescriptionError(
+            f"{directory}: no kiwi description, expected a file '*.kiwi' or 'config.xml'{_where_else(directory)}"
+        )
     return tuple(directory / name for name in names)
+
+
+def _where_else(directory: Path) -> str:
+    """Return where a description may be if it is not in `directory`, as the end of a message."""
+    if (directory / "_link").is_file():
+        return "; this working copy has a link to another package: run 'osc update --expand-link'"
+    path = directory.absolute()
+    below = sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
+    others = (*path.parents[:_LEVELS], *below[:_DIRECTORIES])
+    found = next((each for each in others if _has_description(each)), None)
+    return f"; there is one in the directory {os.path.relpath(found, path)!r}" if found else ""
+
+
+def _has_description(directory: Path) -> bool:
+    with suppress(OSError), os.scandir(directory) as scan:
+        return any(_is_description(entry.name) and entry.is_file() for entry in scan)
+    return False
+
+
+def maker_of(name: str) -> str:
+    """Return the name of the service in `_service` that makes a file at every run; empty if it is the packager's."""
+    match = _GENERATED.match(name)
+    return match[1] if match else ""
 
 
 def _is_description(name: str) -> bool:
@@ -163,6 +195,9 @@ def read(path: Path) -> Description:
 def load(directory: Path, name: str) -> bytes:
     """Read a regular file of a package, and follow no symbolic links.
 
+    Without such a file it is what obs-build makes before the build: a file that a service has made, without the prefix
+    of its name, or a member of a `*.obscpio`.
+
     :raises ValueError: it is something else.
     """
     path = directory
@@ -170,7 +205,27 @@ def load(directory: Path, name: str) -> bytes:
         path /= part
         if path.is_symlink():
             raise ValueError("is a symbolic link, expected a file of the package")
-    return xml_reader.read(path, os.O_NOFOLLOW)
+    try:
+        return xml_reader.read(path, os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        content = _made_for_build(directory, name)
+        if content is None:
+            raise
+        return content
+
+
+def _made_for_build(directory: Path, name: str) -> bytes | None:
+    for other in sorted(os.listdir(directory)):
+        path = directory / other
+        if maker_of(other) and other.rpartition(":")[2] == name and not path.is_symlink():
+            return xml_reader.read(path, os.O_NOFOLLOW)
+        if other.endswith(cpio.SUFFIX) and path.is_file() and not path.is_symlink():
+            with open(path, "rb") as file:
+                for member in cpio.members(file):
+                    if posixpath.normpath(member.path) == name:
+                        file.seek(member.offset)
+                        return file.read(min(member.size, xml_reader.SIZE_LIMIT + 1))
+    return None
 
 
 def parse(xml: bytes, path: Path, load: Callable[[str], bytes]) -> Description:

@@ -28,7 +28,7 @@ FILE_NAME = "containers.xml"
 _COMMENT_END = re.compile(r"(?P<comment>-->)[ \t]*\r?\n\Z")
 _LINE = 1000
 """Characters before an element that are searched for the end of a comment."""
-_SECTIONS = (
+SECTIONS = (
     "description",
     "preferences",
     "profiles",
@@ -43,6 +43,7 @@ _SECTIONS = (
 )
 """The other sections of a description (`k.image` in kiwi/schema/kiwi.rnc)."""
 _DIRECTIVE = re.compile(r"<!--\s*OBS-", re.IGNORECASE)
+_OTHER_ELEMENT = re.compile(r"</?(?!containers?\b)[A-Za-z_][^\s<>]*(?:\s[^<>]*)?/?>")
 _INCLUDABLE_NAME = re.compile(r"[A-Za-z0-9._+=,~@-]+")
 
 
@@ -56,12 +57,12 @@ class Split(NamedTuple):
     sections: int
 
 
-def plan(descriptions: Sequence[Description]) -> tuple[Split, ...]:
-    """Return how to move each `<containers>` that obs-build sees in all descriptions of a package.
+def plan(descriptions: Sequence[Description], name: str | None = None) -> tuple[Split, ...]:
+    """Return how to move each `<containers>` that obs-build sees in the description `name` of a package, or in all.
 
     :raises DescriptionError: something would be lost; there is one message for each reason.
     """
-    affected = [each for each in descriptions if each.seen_by_obs_build]
+    affected = [each for each in descriptions if each.seen_by_obs_build and name in (None, each.path.name)]
     splits = []
     problems = []
     for each in affected:
@@ -88,6 +89,11 @@ def apply(splits: Sequence[Split]) -> None:
         logger.info("%s: now includes %s; nothing else changed", split.description.name, split.included.name)
 
 
+def is_includable(name: str) -> bool:
+    """Tell whether an `<include>` can name a file that is beside the description."""
+    return bool(_INCLUDABLE_NAME.fullmatch(name))
+
+
 def detach_containers(described: Description, splits: Sequence[Split] = ()) -> tuple[bytes, tuple[str, ...]]:
     """Return a description without the includes of files with `<containers>`, and the names of these files.
 
@@ -97,6 +103,11 @@ def detach_containers(described: Description, splits: Sequence[Split] = ()) -> t
     """
     new = {split.description.name: split.edited for split in splits}
     load = _loader(described.path.parent, new | {split.included.name: split.moved for split in splits})
+    if maker := description.maker_of(described.path.name):
+        raise DescriptionError(
+            f"{described.path.name}: the service {maker!r} in _service makes this file at every run, and an edit would "
+            f"be lost; remove the includes of files with <containers> where {maker!r} takes it from"
+        )
     xml = load(described.path.name)
     described = description.parse(xml, described.path, load)
     detached = tuple(dict.fromkeys(container.file for container in described.containers))
@@ -135,11 +146,16 @@ def _obstacle(include: Include, load: Callable[[str], bytes]) -> str:
         return "is included by another file"
     if "/" in include.name:
         return "is in a subdirectory, where the service does not look"
-    others = xml_reader.parse(load(include.name), include.name, _SECTIONS).children
+    others = xml_reader.parse(load(include.name), include.name, SECTIONS).children
     return f"also has {others[0].name!r}" if others else ""
 
 
 def _split(described: Description, descriptions: Sequence[Description], *, alone: bool) -> Split:
+    if maker := description.maker_of(described.path.name):
+        raise ValueError(
+            f"the service {maker!r} in _service makes this file at every run, and an edit would be lost; move "
+            f"<containers> where {maker!r} takes the file from"
+        )
     for other in descriptions:
         if described.path in other.files[1:]:
             raise ValueError(
@@ -168,6 +184,9 @@ def _with_comments(source: XmlText, start: int) -> int:
         match = _COMMENT_END.search(text, max(0, source.line_start(start) - _LINE), source.line_start(start))
         comment = text.rfind("<!--", 0, match.end("comment")) if match else -1
         if comment < 0 or not source.begins_line(comment) or _DIRECTIVE.match(text, comment):
+            break
+        # An element that was commented out stays, unless it is about containers, too.
+        if _OTHER_ELEMENT.search(text, comment + 1, match.end("comment")):
             break
         start = comment
     return start
@@ -208,7 +227,7 @@ def _free_name(described: Description, moved: bytes, descriptions: Sequence[Desc
     path = described.path.parent / (FILE_NAME if alone else own)
     if path in used:
         path = described.path.parent / own
-    if not _INCLUDABLE_NAME.fullmatch(path.name):
+    if not is_includable(path.name):
         raise ValueError(f"{path.name[:160]!r} is not a name that can be included; rename the description")
     if path in described.files:
         raise ValueError(f"{path.name} already exists and is included; move this <containers> into it")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from osc_containers.errors import Error
-from osc_containers.fs import program
+from osc_containers.formats import strict_json
+from osc_containers.fs import plain_file, program
 from osc_containers.fs.program import Done
 
 _OPTIONS = (
@@ -42,6 +43,10 @@ _CONFIGURATION = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM
 """Variables that say where the user has the configuration with `safe.directory`."""
 
 _OUTPUT = 1 << 20
+_HEAD_LIMIT = 1 << 10
+_META_LIMIT = 1 << 16
+_BATCH = 200
+"""Names in one call; each has at most 4096 bytes, and the kernel allows two megabytes."""
 _OBJECT = r"\b[0-9a-f]{64}\b|\b[0-9a-f]{40}\b"
 _PARTIAL = r"^(extensions\.partialclone|remote\..*\.promisor)$"
 _REMOTE = r"(?:extensions\.partialclone |remote\.)([A-Za-z0-9][A-Za-z0-9_-]*)(?:\n|\.promisor )"
@@ -51,6 +56,21 @@ def find_top(directory: Path) -> Path | None:
     """Return the directory of the work tree that a directory is in, or None if it is in none."""
     path = directory.resolve()
     return next((each for each in (path, *path.parents) if (each / ".git").exists()), None)
+
+
+def has_obs_metadata(directory: Path) -> bool:
+    """Tell whether osc knows which package a work tree is: by `git-obs meta` (osc/git_scm/store.py), for its branch.
+
+    osc also takes the project from a directory above; that is not looked for.
+    """
+    try:
+        text = plain_file.read(directory, ".git/HEAD", _HEAD_LIMIT) or b""
+        branch = text.decode().strip().removeprefix("ref: refs/heads/").replace("/", "__")
+        content = plain_file.read(directory, f".git/obs/{branch}/meta.json", _META_LIMIT) if branch else None
+        fields = strict_json.load(content.decode(), "meta.json") if content else None
+        return bool(fields and all(fields.text(name, "") for name in ("apiurl", "project", "package")))
+    except (Error, OSError, ValueError):
+        return False
 
 
 class Repository(NamedTuple):
@@ -80,6 +100,48 @@ class Repository(NamedTuple):
         if kind != "blob" or not mode.startswith("100"):
             raise Error(f"{path}: got a link or a directory in {revision or 'the last commit'}, expected a file")
         return self._run("cat-file", "blob", number, limit=limit, needed=number)
+
+    def size(self, path: Path) -> int | None:
+        """Return the size of a file in the last commit, or None if it is not there."""
+        name = str(path.relative_to(self.top))
+        commit = self._commit(None)
+        entry = commit and self._run("ls-tree", "-z", "-l", "--full-tree", commit, arguments=[name])
+        size = entry.partition(b"\t")[0].split()[-1] if entry else b""
+        return int(size) if size.isdigit() else None
+
+    def untracked(self, directory: Path, names: Sequence[str]) -> list[str]:
+        """Return those of the files `names` of a directory that are not in the index."""
+        prefix = "" if directory == self.top else f"{directory.relative_to(self.top)}/"
+        listed = set()
+        for start in range(0, len(names), _BATCH):
+            arguments = [prefix + name for name in names[start : start + _BATCH]]
+            listed |= set(self._run("ls-files", "-z", "--cached", arguments=arguments).split(b"\0"))
+        return [name for name in names if os.fsencode(prefix + name) not in listed]
+
+    def add(self, directory: Path, names: Sequence[str]) -> None:
+        """Add files to the index, also those that a `.gitignore` excludes: the build needs them.
+
+        :raises Error: a file has a filter, such as that of git-lfs. The repository may have configured any program for
+            it, so that only the user may run it.
+        """
+        paths = [str((directory / name).relative_to(self.top)) for name in names]
+        batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
+        for batch in batches:
+            # The user's own attributes count, too: without its filter, a large file would be added as it is.
+            own = f"core.attributesFile={self._attributes()}"
+            fields = self._run("-c", own, "check-attr", "-z", "filter", arguments=batch).split(b"\0")
+            values = dict(zip(fields[0::3], fields[2::3], strict=False))
+            filtered = [os.fsdecode(path) for path, value in values.items() if value not in (b"unspecified", b"unset")]
+            if filtered:
+                raise Error(f"{filtered[0]}: .gitattributes has a filter for it, which only you can run by 'git add'")
+        for batch in batches:
+            self._run("add", "--force", arguments=batch)
+
+    def _attributes(self) -> str:
+        """Return the user's own file of attributes, as git finds it."""
+        own = _git("config", "--global", "--type=path", "--get", "core.attributesFile", environ=self.environ).stdout
+        home = self.environ.get("XDG_CONFIG_HOME") or os.path.join(self.environ.get("HOME") or "/", ".config")
+        return os.fsdecode(own[:-1]) or os.path.join(home, "git/attributes")
 
     def ignores(self, path: Path) -> bool:
         """Return whether a path is untracked, and the user's own configuration says that git must ignore it.

@@ -7,16 +7,18 @@ that the user's own configuration (oscrc, osc/conf.py) has.
 import configparser
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from osc_containers.errors import Error
+from osc_containers.formats import xml_reader
 from osc_containers.fs import plain_file, program
 
 STORE = ".osc"
 
 _STORE_LIMIT = 4096
+_LIST_LIMIT = 4 << 20
 _CONFIGURATION_LIMIT = 1 << 20
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?::[A-Za-z0-9_][A-Za-z0-9_.+-]*)*"
 _REVISION = r"[0-9a-f]{1,40}|latest|upload"
@@ -35,6 +37,44 @@ def kept(directory: Path, name: str, limit: int) -> bytes | None:
     """
     content = plain_file.read(directory, f"{STORE}/sources/{name}", limit)
     return plain_file.read(directory, f"{STORE}/{name}", limit) if content is None else content
+
+
+def kept_size(directory: Path, name: str) -> int | None:
+    """Return the size of a file as osc last received it, or None if it has not."""
+    for path in (directory / STORE / "sources" / name, directory / STORE / name):
+        if path.is_file() and not path.is_symlink():
+            return path.stat().st_size
+    return None
+
+
+def untracked(directory: Path, names: Collection[str]) -> list[str]:
+    """Return those of the files `names` that osc does not know: neither from the server, nor by `osc add`."""
+    added = plain_file.read(directory, f"{STORE}/_to_be_added", _LIST_LIMIT) or b""
+    listed = plain_file.read(directory, f"{STORE}/_files", _LIST_LIMIT)
+    try:
+        files = xml_reader.parse(listed, "_files", ("entry",)).children if listed else ()
+    except ValueError:
+        files = ()
+    known = {*added.decode("utf-8", "replace").split("\n"), *(entry.attributes.get("name", "") for entry in files)}
+    return [name for name in names if name not in known and kept_size(directory, name) is None]
+
+
+def add(directory: Path, names: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Run `osc add`.
+
+    :raises Error: `.osc` is malformed, the server is unknown, or osc fails.
+    """
+    configuration = _configuration(environ)
+    apiurl = _apiurl(directory, configuration, environ)
+    # Absolute paths are no options. osc refuses `--`.
+    paths = [os.path.join(os.path.abspath(directory), name) for name in names]
+    done = program.run(
+        *("osc", f"--config={configuration}", "-A", apiurl, "add", *paths),
+        environ=environ,
+        inherit=_INHERITED,
+        timeout=_TIMEOUT,
+    )
+    done.output()
 
 
 def read(directory: Path, name: str, revision: str, limit: int, environ: Mapping[str, str]) -> bytes:

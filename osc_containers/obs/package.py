@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from osc_containers.errors import LockError
+from osc_containers.errors import LockError, VerificationError
 from osc_containers.formats import cpio
-from osc_containers.fs import atomic
+from osc_containers.fs import atomic, lfs_pointer
 from osc_containers.kiwi import description
 from osc_containers.kiwi.description import Description
 from osc_containers.lock import lockfile
 from osc_containers.lock.archive_names import ARCHIVE_SUFFIX
 from osc_containers.lock.lockfile import Lock
-from osc_containers.obs import run_lock, service_file
+from osc_containers.obs import hints, run_lock, service_file
 from osc_containers.obs.parameters import PREFETCH
 from osc_containers.obs.service_file import Entry
 
@@ -87,18 +87,22 @@ class Package:
                 text = path.read_text("utf-8")
         except UnicodeDecodeError:
             raise LockError(f"{path.name}: not UTF-8 text; remove it and run the prefetch again") from None
+        if lfs_pointer.is_pointer(text.encode()):
+            raise LockError(f"{path.name}: {lfs_pointer.problem(self.directory)}")
         return lockfile.loads(text, lockfile.FILE_NAME)
 
     def require_lock(self) -> Lock:
         """Return what is locked.
 
         :raises LockError: there is no lock file; or as `read_lock`.
+        :raises DescriptionError: there is neither a lock nor a description, or `_service` cannot be used.
         """
         lock = self.read_lock()
         if lock is None:
+            _ = self.description_names  # In a directory that is no package, the lock is not what is missing.
             raise LockError(
-                f"{lockfile.FILE_NAME}: missing; run 'osc service manualrun' or 'osc containers prefetch', and commit "
-                "the result"
+                f"{lockfile.FILE_NAME}: missing; run '{hints.prefetch(self.directory, self.service_entries)}', and "
+                "commit the result"
             )
         return lock
 
@@ -113,6 +117,27 @@ class Package:
         """Return every archive, and what holds some, in the package and among the results of an earlier run, sorted."""
         found = {*self.directory.iterdir(), *self._earlier()}
         return tuple(sorted(path for path in found if path.name.endswith(_HOLDING) and path.is_file()))
+
+    def own_files(self) -> tuple[str, ...]:
+        """Return the names of the files in the package that a build with containers needs, sorted.
+
+        :raises DescriptionError: a description cannot be used.
+        """
+        files = {path for name in self.description_names for path in self.description(name).files}
+        files |= {self.directory / name for name in (service_file.FILE_NAME, lockfile.FILE_NAME)}
+        files |= {path for path in self.archives() if path.parent == self.directory}
+        names = (str(path.relative_to(self.directory)) for path in files if path.is_file())
+        return tuple(sorted(name for name in names if not name.startswith("_service:")))
+
+    def refuse_pointers(self) -> None:
+        """Refuse a package with archives that were never downloaded: nothing may be verified by them, or replace them.
+
+        :raises VerificationError: there are pointers of git-lfs.
+        """
+        names = [path.name for path in self.archives() if lfs_pointer.is_pointer_file(path)]
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise VerificationError(f"{names[0]}{more}: {lfs_pointer.problem(self.directory)}")
 
     def cpio_archives(self) -> tuple[Path, ...]:
         """Return every file of the package that obs-build unpacks over the sources, sorted."""

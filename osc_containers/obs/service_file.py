@@ -3,18 +3,22 @@
 The modes are defined by osc (`obs_scm/serviceinfo.py`), the source server (`bs_service`) and obs-build (`runservices`).
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from osc_containers.errors import DescriptionError
-from osc_containers.formats import xml_reader
+from osc_containers.formats import xml_editor, xml_reader
 from osc_containers.formats.xml_editor import XmlText, escape
 from osc_containers.formats.xml_reader import Element
 from osc_containers.obs.parameters import INJECT, NO_VALUE, PREFETCH, SERVICES
 from osc_containers.oci import platform
 
 FILE_NAME = "_service"
+
+_SIMILARITY = 0.8
+"""Of the letters of two names, if one is a misspelling of the other."""
 
 
 class Entry(NamedTuple):
@@ -62,10 +66,28 @@ class Entry(NamedTuple):
                 yield f"{self.name}: {error}"
 
 
+def similar_service(name: str) -> str:
+    """Return the name of the service of ours that a name is, or resembles; empty if there is none."""
+    from difflib import SequenceMatcher  # rarely needed
+
+    if name in SERVICES:
+        return name
+    plain = name.strip().lower().removeprefix("obs-service-").replace("-", "_")
+    ratios = {ours: SequenceMatcher(None, plain, ours).ratio() for ours in SERVICES}
+    best = max(ratios, key=lambda ours: ratios[ours])
+    return best if ratios[best] >= _SIMILARITY else ""
+
+
 def read(directory: Path) -> bytes | None:
-    """Return the content of a package's `_service`, or None if there is no such file."""
+    """Return the content of a package's `_service`, or None if there is no such file.
+
+    :raises DescriptionError: it was not downloaded by git-lfs.
+    """
     path = directory / FILE_NAME
-    return xml_reader.read(path) if path.is_file() else None
+    try:
+        return xml_reader.read(path) if path.is_file() else None
+    except ValueError as error:
+        raise DescriptionError(f"{FILE_NAME}: {error}") from None
 
 
 def read_entries(directory: Path) -> tuple[Entry, ...]:
@@ -100,8 +122,8 @@ def is_locked(prefetches: Sequence[Entry]) -> bool:
     if len(locked) > 1:
         lines = " and ".join(str(entry.line) for entry in prefetches if entry.value("locked") == "yes")
         raise DescriptionError(
-            f"{FILE_NAME}:{lines}: {PREFETCH} is locked, but not in its other entries; run 'osc service manualrun', or "
-            "choose by --locked or --no-locked, or by the --description of some"
+            f"{FILE_NAME}:{lines}: {PREFETCH} is locked, but not in its other entries; run all entries, or choose "
+            "by --locked or --no-locked, or by the --description of some"
         )
     return locked == {True}
 
@@ -174,7 +196,7 @@ def append(xml: bytes, new: Sequence[Entry]) -> bytes:
     root = _root(xml)
     source = XmlText.of(xml)
     end = root.tag.stop
-    indent = _indent(source, root)
+    indent = xml_editor.indent_of(source, root)
     added = source.newline.join(_format(entry, indent, source.newline) for entry in new)
     if not source.text.startswith("</", end):  # <services/>
         end = source.text.rindex("/", 0, end)
@@ -185,13 +207,24 @@ def append(xml: bytes, new: Sequence[Entry]) -> bytes:
     return source.encode(source.text[:start] + before + added + source.newline + source.text[start:])
 
 
-def _indent(source: XmlText, root: Element) -> str:
-    """Return the indentation of the last service, or two spaces."""
-    for child in reversed(root.children):
-        position = child.tag.start
-        if source.begins_line(position):
-            return source.text[source.line_start(position) : position]
-    return "  "
+def replace_mode(xml: bytes, name: str, old: str, new: str) -> bytes:
+    """Return a `_service` file in which the entries `name` with the mode `old` have the mode `new`.
+
+    :raises DescriptionError: as `parse`.
+    """
+    source = XmlText.of(xml)
+    pieces, done = [], 0
+    for element in _root(xml).children:
+        if (element.attributes.get("name"), element.attributes.get("mode")) == (name, old):
+            end = source.text.index(">", element.tag.start)
+            # A '>' in a value is allowed, but no value of an entry that osc can use has one.
+            tag = source.text[element.tag.start : end + 1]
+            match = re.search(rf"""\smode\s*=\s*(["'])({re.escape(old)})\1""", tag)
+            if match:
+                start, stop = (element.tag.start + each for each in match.span(2))
+                pieces += [source.text[done:start], new]
+                done = stop
+    return source.encode("".join([*pieces, source.text[done:]]))
 
 
 def _format(entry: Entry, indent: str, newline: str) -> str:

@@ -2,17 +2,18 @@
 
 import logging
 import os
-import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from enum import Enum
 from pathlib import Path
 
 from osc_containers.errors import Error
-from osc_containers.fs import program
-from osc_containers.lock.archive_names import ARCHIVE_SUFFIX
+from osc_containers.fs import lfs_pointer, program
 from osc_containers.obs import git, osc
 
 logger = logging.getLogger(__name__)
+
+_COMPARED = 1 << 20
+"""Bytes of a file that is compared with its committed content."""
 
 
 class System(Enum):
@@ -47,41 +48,63 @@ def _is_ignored(top: Path, directory: Path) -> bool:
         return False  # git reports it where its answer is needed
 
 
-def commands_for(directory: Path, names: Collection[str]) -> tuple[str, ...]:
-    """Return the shell commands that commit files of a package, osc's where it is in no version control yet."""
-    system = system_of(directory) or System.OSC
-    if system is System.OSC:  # which warns of files that it has already
-        stores = (directory / osc.STORE / "sources", directory / osc.STORE)
-        names = [name for name in names if not any((store / name).is_file() for store in stores)]
-    archives = [name for name in names if name.endswith(ARCHIVE_SUFFIX)]
-    words = [_word(name) for name in names if name not in archives]
-    # The shell replaces the pattern with names, which may begin with a dash if others put such files there.
-    pattern = f"./*{ARCHIVE_SUFFIX}" if any(directory.glob(f"-*{ARCHIVE_SUFFIX}")) else f"*{ARCHIVE_SUFFIX}"
-    words += map(_word, archives) if len(archives) < 2 else [pattern]
-    return (*([" ".join([system.value, "add", *words])] if words else []), f"{system.value} commit")
+def untracked(directory: Path, names: Collection[str]) -> list[str]:
+    """Return those of the files `names` of a package that version control does not know; none without version control.
+
+    :raises Error: git is not installed, or does not trust the owner of the repository.
+    """
+    system, top = system_of(directory), git.find_top(directory)
+    if system is System.GIT and top:
+        repository = git.open_repository(top, program.outside(directory, os.environ))
+        return repository.untracked(directory.resolve(), list(names))
+    return osc.untracked(directory, names) if system is System.OSC else []
 
 
-def commands_for_all(directory: Path) -> tuple[str, ...]:
-    """Return the shell commands that commit a package with whatever is new in it."""
-    if system_of(directory) is System.GIT:
-        return "git add .", "git commit"
-    return "osc addremove", "osc commit"
+def add(directory: Path, names: Sequence[str]) -> None:
+    """Add files of a package to its version control.
+
+    :raises Error: it cannot be done here, or only by a program that the repository configures.
+    """
+    system, top = system_of(directory), git.find_top(directory)
+    environ = program.outside(directory, os.environ)
+    if system is System.GIT and top:
+        git.open_repository(top, environ).add(directory.resolve(), names)
+    elif system is System.OSC:
+        osc.add(directory, names, environ)
 
 
-def removal_of(directory: Path, name: str) -> str:
-    """Return the shell command that removes a file from a package, whether or not it was ever committed."""
-    command = "osc rm --force" if system_of(directory) is System.OSC else "rm"
-    return f"{command} {_word(name)}"
+def uncommitted(directory: Path, names: Collection[str]) -> list[str]:
+    """Return those of the files `names` of a package that are not committed as they are, or may not be.
+
+    Of large files, only the sizes are compared. Without version control, no file is committed.
+    """
+    return [name for name in names if not _is_committed(directory, name)]
 
 
-def _word(name: str) -> str:
-    """Return a file name as a word of a shell command that is no option and has no unprintable characters."""
-    path = f"./{name}" if name.startswith("-") else name
-    if path.isprintable():
-        return shlex.quote(path)
-    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
-    octal = (c if c.isprintable() else "".join(f"\\{byte:03o}" for byte in os.fsencode(c)) for c in escaped)
-    return f"$'{''.join(octal)}'"
+def _is_committed(directory: Path, name: str) -> bool:
+    size = (directory / name).stat().st_size
+    try:
+        if size > _COMPARED:
+            return _committed_size(directory, name) == size
+        content = committed(directory, name, None, _COMPARED)
+    except (Error, OSError):
+        return False
+    if content is not None and lfs_pointer.is_pointer(content):
+        return lfs_pointer.size_of(content) == size
+    return content == (directory / name).read_bytes()
+
+
+def _committed_size(directory: Path, name: str) -> int | None:
+    """Return the size of a file in the last revision that is known here, also if git-lfs keeps it elsewhere."""
+    system, top = system_of(directory), git.find_top(directory)
+    if system is System.GIT and top:
+        repository = git.open_repository(top, program.outside(directory, os.environ))
+        path = directory.resolve() / name
+        size = repository.size(path)
+        if size is not None and size <= lfs_pointer.LIMIT:
+            return lfs_pointer.size_of(repository.read(path, None, lfs_pointer.LIMIT) or b"")
+        return size
+    return osc.kept_size(directory, name) if system is System.OSC else None
 
 
 def committed(directory: Path, name: str, revision: str | None, limit: int) -> bytes | None:

@@ -62,6 +62,7 @@ def prefetch(
     :raises Error: a name in `outdir` is taken.
     """
     with package.hold():
+        package.refuse_pointers()
         current = package.read_lock()
         old = current or lockfile.EMPTY
         if locked and not current:

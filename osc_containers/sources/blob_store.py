@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from osc_containers.errors import RegistryError
 from osc_containers.formats import tar
+from osc_containers.fs import lfs_pointer
 from osc_containers.sources.local import open_file
 
 _LINK_LIMIT = 8
@@ -172,4 +173,7 @@ def _open(path: Path, opener: Opener) -> int:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise RegistryError(f"{path}: not a file")
+    if lfs_pointer.is_pointer(os.pread(descriptor, lfs_pointer.LIMIT, 0)):
+        os.close(descriptor)
+        raise RegistryError(f"{path}: {lfs_pointer.problem(path.parent)}")
     return descriptor

@@ -1,6 +1,7 @@
-"""Which version control counts, and commands that a shell takes as they are meant."""
+"""Which version control counts, and what it has."""
 
 import logging
+import os
 import subprocess
 from pathlib import Path
 
@@ -39,33 +40,49 @@ def test_a_link_is_no_osc_directory(tmp_path: Path) -> None:
     assert working_copy.system_of(tmp_path) is None
 
 
-NAMES = {
-    "plain.xml": "plain.xml",
-    "a b": "'a b'",
-    "-rf": "./-rf",
-    "--": "./--",
-    "-a b": "'./-a b'",
-    "it's": """'it'"'"'s'""",
-    "a\nb'c\\d": r"$'a\012b\'c\\d'",
-    "-\x1b[2J": r"$'./-\033[2J'",
-    "\udcff": r"$'\377'",
-    "\u202ex": r"$'\342\200\256x'",
-}
+def test_files_of_git_that_are_not_committed(tmp_path: Path) -> None:
+    """A file in a repository may be a pointer of git-lfs, which stands for a larger file in the work tree."""
+    package = tmp_path / "repository/package"
+    package.mkdir(parents=True)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n"
+    for name in ("same", "changed", "replaced", "large", "resized", "staged", "new"):
+        (package / name).write_text("text")
+    for name in ("large", "resized"):
+        os.truncate(package / name, 2 << 20)
+    for name in ("pulled", "other"):
+        (package / name).write_text(pointer)
+    run = ["git", "-C", str(tmp_path / "repository"), "-c", "user.name=a", "-c", "user.email=a@example.com"]
+    subprocess.run(["git", "init", "--quiet", tmp_path / "repository"], check=True)
+    names = sorted(path.name for path in package.iterdir())
+    assert working_copy.uncommitted(package, names) == names
+    subprocess.run([*run, "add", *(f"package/{name}" for name in names if name not in ("staged", "new"))], check=True)
+    subprocess.run([*run, "commit", "--quiet", "-m", "x"], check=True)
+    (package / "changed").write_text("TEXT")
+    (package / "replaced").write_text("longer text")
+    (package / "pulled").write_text("content")
+    (package / "other").write_text("something else")
+    os.truncate(package / "resized", 3 << 20)
+    subprocess.run([*run, "add", "package/staged"], check=True)
+    assert working_copy.untracked(package, names) == ["new"]
+    assert working_copy.uncommitted(package, names) == ["changed", "new", "other", "replaced", "resized", "staged"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_name_in_a_command_is_a_name(tmp_path: Path, name: str) -> None:
-    word = NAMES[name]
-    assert working_copy.removal_of(tmp_path, name) == f"rm {word}"
-    assert working_copy.commands_for(tmp_path, [name])[0] == f"osc add {word}"
-    assert working_copy.commands_for(tmp_path, [f"{name}.ociarchive"])[0].startswith("osc add ")
-    seen = subprocess.run(["bash", "-c", f"printf %s {word}"], check=True, capture_output=True).stdout
-    assert seen.decode("utf-8", "surrogateescape").removeprefix("./") == name
+def test_files_of_osc_that_are_not_committed(tmp_path: Path) -> None:
+    """Files that are larger than the limit of osc have no copy, but are listed."""
+    osc_program.write_working_copy(
+        tmp_path, API, _to_be_added="added", _files='<directory><entry name="big"/></directory>'
+    )
+    (tmp_path / ".osc/sources").mkdir()
+    for name in ("same", "changed", "added", "big", "new"):
+        (tmp_path / name).write_text("text")
+    for name in ("same", "changed"):
+        (tmp_path / ".osc/sources" / name).write_text(name.replace("same", "text"))
+    names = ["same", "changed", "added", "big", "new"]
+    assert working_copy.untracked(tmp_path, names) == ["new"]
+    assert working_copy.uncommitted(tmp_path, names) == ["changed", "added", "big", "new"]
 
 
-def test_a_pattern_for_archives_gives_no_options(tmp_path: Path) -> None:
-    names = ["a.ociarchive", "b.ociarchive"]
-    assert working_copy.commands_for(tmp_path, names)[0] == "osc add *.ociarchive"
-    (tmp_path / "-rf.ociarchive").touch()
-    assert working_copy.commands_for(tmp_path, names)[0] == "osc add ./*.ociarchive"
-    assert working_copy.commands_for(tmp_path, ["-rf.ociarchive"])[0] == "osc add ./-rf.ociarchive"
+def test_without_version_control_nothing_is_committed(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    assert working_copy.untracked(tmp_path, ["a"]) == []
+    assert working_copy.uncommitted(tmp_path, ["a"]) == ["a"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from osc_containers.cli import arguments, changelog, terminal
 from osc_containers.errors import LockError
+from osc_containers.fs import lfs_pointer
 from osc_containers.lock import diff, lockfile
 from osc_containers.lock.lockfile import EMPTY, FILE_NAME, Lock
 from osc_containers.obs import working_copy
@@ -21,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "2 for wrong usage, 3 if they cannot be compared.",
         "  osc-containers diff                       # what will be committed\n"
         "  osc-containers diff 7                     # since revision 7 on OBS\n"
-        "  osc-containers diff --format changes      # lines for 'osc vc'",
+        "  osc-containers diff --format changes >FILE; osc vc -F FILE",
     )
     parser.add_argument(
         "old",
@@ -61,6 +62,8 @@ def _read_old(directory: Path, name: str | None) -> Lock:
         where = f"{FILE_NAME} of {name or 'the last revision'}"
     if content is None:
         return EMPTY
+    if lfs_pointer.is_pointer(content):
+        raise LockError(f"{where}: is a git-lfs pointer, expected the lock itself; keep it out of git-lfs")
     if len(content) > lockfile.LIMIT:
         raise LockError(f"{where}: got more than {lockfile.LIMIT} bytes, expected a lock file")
     try:

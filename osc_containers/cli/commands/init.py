@@ -14,7 +14,8 @@ from osc_containers.errors import DescriptionError, Error
 from osc_containers.fs import atomic
 from osc_containers.kiwi import split
 from osc_containers.lock.lockfile import FILE_NAME
-from osc_containers.obs import selection, service_file, working_copy
+from osc_containers.obs import hints, selection, service_file, working_copy
+from osc_containers.obs.hints import Place
 from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import INJECT, PREFETCH, SERVICES
 from osc_containers.obs.selection import Request
@@ -50,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
     package = Package(options.directory)
     before = _file_states(package.directory)
     with package.hold():
+        package.refuse_pointers()
         uses_bundle = service_file.is_bundled(package.prefetches)
         if options.inject:
             uses_bundle = options.inject == "source"
@@ -59,22 +61,32 @@ def run(options: argparse.Namespace) -> int:
     try:
         is_complete = _prefetch_if_needed(package, may_fetch=not options.no_prefetch, allow_local=options.allow_local)
     except Error:
-        logger.warning("the package is set up, but the prefetch failed: run 'osc containers prefetch' again")
+        again = hints.own(package.directory, "prefetch")
+        logger.warning("the package is set up, but the prefetch failed: run '%s' again", again)
         raise
     if not is_complete:
-        commands = "osc containers prefetch", *working_copy.commands_for_all(package.directory)
-        print("Now fetch and commit:", *map(terminal.printable, commands), sep="\n  ")
+        commands = hints.commit_all(package.directory)
+        what = "fetch and commit" if commands else "fetch"
+        _print_commands(what, hints.own(package.directory, "prefetch"), *commands)
         return 0
     after = _file_states(package.directory)
-    changed_names = sorted(name for name, state in after.items() if before.get(name) != state)
-    if changed_names:
-        commands = working_copy.commands_for(package.directory, changed_names)
-        print("Now commit:", *map(terminal.printable, commands), sep="\n  ")
+    changed = {name for name, state in after.items() if before.get(name) != state}
+    if hints.place_of(package.directory) is not Place.NONE:  # An earlier run may have failed after it changed files.
+        changed.update(working_copy.uncommitted(package.directory, package.own_files()))
+    if changed:
+        _print_commands("commit", *hints.commit(package.directory, sorted(changed)))
     else:
         print("Nothing to do: the package is set up.")
     if note := installation.note_missing():
         logger.info("%s", note)
     return 0
+
+
+def _print_commands(what: str, *commands: str) -> None:
+    if commands:
+        print(f"Now {what}:", *map(terminal.printable, commands), sep="\n  ")
+    else:
+        print("Done. This directory is no working copy of osc or git: copy the files to one to commit them.")
 
 
 def _set_up(package: Package, name: str | None, architectures: list[str]) -> None:
@@ -103,7 +115,7 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Non
         )
     _check_entries(package, service_file.parse(new))
     _check_options(_our_entries(package), name, architectures)
-    split.apply(split.plan(request.descriptions))
+    split.apply(split.plan(request.descriptions, name))
     if new != old:
         atomic.write_atomically(path, new)
         logger.info("%s: %s", path.name, "created" if old is None else "added our services; nothing else changed")
@@ -213,7 +225,8 @@ def _prefetch_if_needed(package: Package, *, may_fetch: bool, allow_local: bool)
         if local.is_local(package.directory, each.location):
             logger.warning("%s: %s comes from this machine: %s", each.where, each.reference, each.location)
     if _is_complete(package, request):
-        logger.info("%s: complete, with all archives; 'osc containers prefetch' updates them", FILE_NAME)
+        update = hints.own(package.directory, "prefetch")
+        logger.info("%s: complete, with all archives; '%s' updates them", FILE_NAME, update)
     elif may_fetch:
         entries = package.prefetches
         locked = package.read_lock() is not None and service_file.is_locked(entries)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from osc_containers.cli import arguments, modules, progress
 from osc_containers.errors import DescriptionError
 from osc_containers.lock.lockfile import Lock
-from osc_containers.obs import selection, service_file
+from osc_containers.obs import hints, selection, service_file
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import ImageRequest, Request
 from osc_containers.sources import local
@@ -169,7 +169,6 @@ def _warn_of_visible(request: Request) -> None:
         for container in description.seen_by_obs_build[:1]:
             logger.warning(
                 "%s:%d: OBS would require a package for each of these containers and report the build as unresolvable; "
-                "run 'osc containers split'",
-                container.file,
-                container.line,
+                "run '%s'",
+                *(container.file, container.line, hints.own(description.path.parent, "split")),
             )

@@ -65,6 +65,7 @@ def verify_all(
     configured = selection.of_package(package)
     request = selection.of_package(package, names, architectures, profiles)
     lock = package.require_lock()
+    package.refuse_pointers()
     default = selection.default_architectures(configured, lock)
     requests = selection.image_requests(request.with_default_architectures(default))
     if not may_be_nothing:

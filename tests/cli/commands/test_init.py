@@ -8,7 +8,7 @@ import pytest
 
 from osc_containers.cli import services
 from osc_containers.cli.main import main
-from osc_containers.obs import service_file, working_copy
+from osc_containers.obs import hints, service_file
 from tests.support import images
 from tests.support.docker_registry import DockerRegistry
 from tests.support.kiwi_peer import Oracle, Selection
@@ -294,9 +294,9 @@ def test_init_prints_git_commands_in_a_git_repository(tmp_path: Path, capsys: py
     for _ in range(2):
         assert main(["init", "--no-prefetch", str(path.parent)]) == 0
         assert capsys.readouterr().out == (
-            "Now fetch and commit:\n  osc containers prefetch\n  git add .\n  git commit\n"
+            "Now fetch and commit:\n  osc-containers prefetch\n  git add .\n  git commit\n"
         )
-    assert working_copy.commands_for(path.parent, ["_service"]) == ("git add _service", "git commit")
+    assert hints.commit(path.parent, ["_service"]) == ("git add _service", "git commit")
 
 
 def test_names_may_contain_spaces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,9 +305,7 @@ def test_names_may_contain_spaces(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "my app.kiwi").write_text(f"<image>{profile}<include from='containers.xml'/></image>")
     (tmp_path / "containers.xml").write_text(f"<image>{containers}</image>")
     assert main(["init", "--no-prefetch", "--description", "my app.kiwi", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == (
-        "Now fetch and commit:\n  osc containers prefetch\n  osc addremove\n  osc commit\n"
-    )
+    assert capsys.readouterr().out == "Now fetch:\n  osc-containers prefetch\n"
     options = ["--description", "my app.kiwi", "--arch", "x86_64"]
     for command in (
         ["verify", *options],

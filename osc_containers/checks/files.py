@@ -1,0 +1,109 @@
+"""Checks of which files a package has, and which of them version control and a build would leave out."""
+
+from collections.abc import Iterator
+
+from osc_containers.checks.context import Context
+from osc_containers.checks.finding import Finding, Severity
+from osc_containers.errors import Error
+from osc_containers.formats import xml_reader
+from osc_containers.fs import lfs_pointer
+from osc_containers.kiwi import description as descriptions
+from osc_containers.obs import hints, working_copy
+from osc_containers.obs.hints import Place
+
+LINK = "_link"
+"""The file of a package that is a link to another one; osc replaces it by the files of both (`osc update -e`)."""
+
+_CANDIDATES = 100
+"""XML files that are searched for `<containers>`."""
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Check the files themselves; what they say is up to other checks."""
+    yield from _pointers(context)
+    yield from _link(context)
+    yield from _not_included(context)
+    yield from _subdirectories(context)
+    yield from _untracked(context)
+
+
+def _pointers(context: Context) -> Iterator[Finding]:
+    for path in context.package.archives():
+        if lfs_pointer.is_pointer_file(path):
+            fix = lfs_pointer.advice(path.parent).removeprefix("run: ")
+            yield _finding(Severity.ERROR, "lfs", path.name, lfs_pointer.WRONG, fix)
+
+
+def _link(context: Context) -> Iterator[Finding]:
+    if (context.package.directory / LINK).is_file() and context.descriptions:
+        why = "this working copy has only the files that differ from those of the linked package"
+        yield _finding(Severity.WARNING, "link", LINK, why, "osc update --expand-link")
+
+
+def list_unused(context: Context) -> Iterator[str]:
+    """Yield the names of XML files with `<containers>` that neither a description includes nor a service reads."""
+    package = context.package
+    used = {str(path.relative_to(package.directory)) for each in context.request.descriptions for path in each.files}
+    used |= {name for entry in context.entries for name in entry.effective_values("description")}
+    candidates = sorted(path for path in package.directory.glob("*.xml") if path.name not in used)
+    for path in candidates[:_CANDIDATES]:
+        if path.name == "config.xml" or path.name.startswith("."):
+            continue
+        try:
+            xml = descriptions.load(package.directory, path.name)
+            is_one = b"<containers" in xml and xml_reader.parse(xml, path.name, ("containers",)).name == "image"
+        except (OSError, ValueError):
+            continue  # Nothing says that it is for kiwi.
+        if is_one:
+            yield path.name
+
+
+def _not_included(context: Context) -> Iterator[Finding]:
+    if not context.request.descriptions or context.is_bundled:
+        return
+    names = [each.path.name for each in context.request.descriptions]
+    for name in list_unused(context):
+        severity = Severity.WARNING if context.descriptions else Severity.ERROR
+        why = "no description includes this file, so its containers are neither fetched nor in an image"
+        fix = f'<include from="this://./{name}"/> in {names[0] if len(names) == 1 else "the description"}'
+        yield _finding(severity, "include", name, why, fix)
+
+
+def _subdirectories(context: Context) -> Iterator[Finding]:
+    """Find included files that osc leaves out."""
+    directory = context.package.directory
+    if hints.place_of(directory) is not Place.PACKAGE:
+        return
+    for description in context.request.descriptions:
+        for include in description.includes:
+            if "/" in include.name and (directory / include.name).is_file():
+                name = include.name.rpartition("/")[2]
+                why = f"osc commits no directories, so kiwi would not find {include.name}"
+                fix = f'move it beside the description, and write <include from="this://./{name}"/>'
+                yield _finding(Severity.ERROR, "include", include.file, why, fix, line=include.line)
+
+
+def _untracked(context: Context) -> Iterator[Finding]:
+    """Find files that a commit would leave out."""
+    package = context.package
+    if not context.descriptions or not context.is_set_up:
+        return
+    try:
+        place = hints.place_of(package.directory)
+        # osc does not add files in directories; that is another finding.
+        names = [name for name in package.own_files() if place is not Place.PACKAGE or "/" not in name]
+        untracked = working_copy.untracked(package.directory, names)
+    except Error as error:
+        why = f"cannot tell which files are committed: {error.problems[0]}"
+        yield _finding(Severity.INFO, "commit", ".", why)
+        return
+    if untracked:
+        others = [*untracked[1:6], "…"] if len(untracked) > 6 else untracked[1:]
+        more = f"; likewise {', '.join(others)}" if others else ""
+        system = "osc" if place is Place.PACKAGE else "git"
+        why = f"not added to {system}, so a build on OBS would not have it{more}"
+        yield _finding(Severity.WARNING, "commit", untracked[0], why, hints.add(package.directory, untracked))
+
+
+def _finding(severity: Severity, check: str, file: str, why: str, fix: str = "", *, line: int = 0) -> Finding:
+    return Finding(severity=severity, check=check, file=file, line=line, why=why, fix=fix)
