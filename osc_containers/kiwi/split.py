@@ -183,7 +183,7 @@ def _with_comments(source: XmlText, start: int) -> int:
     while source.begins_line(start):
         match = _COMMENT_END.search(text, max(0, source.line_start(start) - _LINE), source.line_start(start))
         comment = text.rfind("<!--", 0, match.end("comment")) if match else -1
-        if comment < 0 or not source.begins_line(comment) or _DIRECTIVE.match(text, comment):
+        if match is None or comment < 0 or not source.begins_line(comment) or _DIRECTIVE.match(text, comment):
             break
         # An element that was commented out stays, unless it is about containers, too.
         if _OTHER_ELEMENT.search(text, comment + 1, match.end("comment")):
