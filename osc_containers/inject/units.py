@@ -93,14 +93,21 @@ def render(loads: Iterable[Load]) -> tuple[TextFile | Symlink, ...]:
                 f"{load.unit}: got two different loads, of {units[load.unit].reference} and {load.reference}"
             )
     if units:
-        loader = Path(__file__).with_name("load.sh").read_text("ascii")
-        files.append(TextFile(path=LOADER, text=loader, mode=0o755))
-        files.append(TextFile(path=f"{UNITS}/kiwi_containers.service", text=_SERVICE, mode=0o644))
-        files.append(_wanted_by("multi-user.target", "kiwi_containers.service"))
+        files += render_service()
     for unit, load in units.items():
         files.append(TextFile(path=f"{UNITS}/{unit}", text=_unit(load), mode=0o644))
         files.append(_wanted_by("kiwi_containers.service", unit))
     return tuple(sorted(files, key=lambda file: file.path))
+
+
+def render_service() -> tuple[TextFile | Symlink, ...]:
+    """Return the files of the service that consumers order on: itself, its link, and the script that it runs."""
+    loader = Path(__file__).with_name("load.sh").read_text("ascii")
+    return (
+        TextFile(path=LOADER, text=loader, mode=0o755),
+        TextFile(path=f"{UNITS}/kiwi_containers.service", text=_SERVICE, mode=0o644),
+        _wanted_by("multi-user.target", "kiwi_containers.service"),
+    )
 
 
 def keep_marker(path: str) -> TextFile:

@@ -1,0 +1,194 @@
+"""Images with a read-only store, booted with real systemd and podman: their containers are there without a load."""
+
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from osc_containers.inject import units
+from osc_containers.inject.store import stores
+from osc_containers.inject.store.image_files import STORAGE_CONF
+from osc_containers.inject.units import Symlink, TextFile
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.reference import Reference
+from tests.support import images, layer_tars, store
+from tests.support.e2e.machine import Machine
+from tests.support.layer_tars import Writer
+
+pytestmark = pytest.mark.integration
+
+MakeMachine = Callable[..., Machine]
+
+NAME = "registry.example.com/team/app:1.0"
+CHECK_OF_PROFILE = "kiwi_containers-store_Server"
+OTHER = "registry.example.com/team/other:1.0"
+
+
+def devices() -> list[str]:
+    """Return options that give loop devices to a machine, which systemd-nspawn does not; other tests use some."""
+    paths = [Path(f"/dev/loop{number}") for number in range(32)]
+    for number, path in enumerate(paths):
+        if not path.exists():
+            os.mknod(path, stat.S_IFBLK | 0o600, os.makedev(7, number))
+    return [f"--bind={path}" for path in ("/dev/loop-control", *paths)]
+
+
+OPTIONS = (
+    "--runtime crun --cgroups=disabled --network none --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 "
+    "--stop-signal KILL"
+)
+"""podman's options for a container in a machine that is a container itself."""
+PODMAN = ("--system-call-filter=@keyring bpf", "--capability=all")
+
+
+def shell(root: Path) -> images.Layer:
+    """Return a layer with the programs that the tests run, from a root file system."""
+    layer = Writer()
+    for link, target in (("bin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")):
+        layer.symlink(link, target)
+    libraries = root / "usr/lib/x86_64-linux-gnu"
+    for name in ("libc.so.6", "libselinux.so.1", "libpcre2-8.so.0"):
+        layer.add(f"usr/lib/x86_64-linux-gnu/{name}", content=(libraries / name).read_bytes())
+    loader = (libraries / "ld-linux-x86-64.so.2").read_bytes()
+    layer.add("usr/lib64/ld-linux-x86-64.so.2", content=loader, mode=0o755)
+    for name, source in {"sh": "dash", "cat": "cat", "sleep": "sleep"}.items():
+        layer.add(f"usr/bin/{name}", content=(root / "usr/bin" / source).read_bytes(), mode=0o755)
+    layer.add("usr/bin/setuid", content=(root / "usr/bin/id").read_bytes(), mode=0o4755)
+    return images.layer_of(layer.done())
+
+
+def install(machine: Machine, contents: Mapping[str, Mapping[str, images.Image]], directory: Path) -> None:
+    """Install stores by overlay directory, as inject does."""
+    every = [image for group in contents.values() for image in group.values()]
+    with store.Blobs(*every, path=directory / "blobs") as blobs:
+        groups = {
+            name: [(Reference.parse(reference), store.described(image)) for reference, image in group.items()]
+            for name, group in contents.items()
+        }
+        workspace = directory / "workspace"
+        workspace.mkdir()
+        built = stores.build_all(groups, blobs.open, workspace)
+    for each in built.values():
+        machine.install(*each.files, *units.render_service())
+        shutil.copy(each.squashfs, f"{machine.root}{each.store.squashfs}")
+
+
+def consumer(script: str) -> tuple[TextFile | Symlink, ...]:
+    """Return a service that runs a script after all containers are there, and writes its output to /out/script."""
+    text = "#!/bin/sh\nexec >/out/script 2>&1\nexport PODMAN_IGNORE_CGROUPSV1_WARNING=1 HOME=/root\n" + script
+    unit = (
+        "[Unit]\nAfter=kiwi_containers.service\nBefore=multi-user.target\n"
+        "[Service]\nType=oneshot\nExecStart=/usr/bin/script\n"
+    )
+    return (
+        TextFile(path="/usr/bin/script", text=text, mode=0o755),
+        TextFile(path=f"{units.UNITS}/script.service", text=unit, mode=0o644),
+        Symlink(path=f"{units.UNITS}/multi-user.target.wants/script.service", target="../script.service"),
+    )
+
+
+@pytest.fixture
+def machine(make: MakeMachine, tmp_path: Path) -> Machine:
+    """Return a machine with two stores: that of every image, and that of a profile."""
+    machine = make()
+    contents = {"root": {NAME: images.index(app(machine.root))}, "Server": {OTHER: other(machine.root)}}
+    install(machine, contents, tmp_path)
+    return machine
+
+
+def app(root: Path) -> images.Image:
+    return images.image(shell(root), images.layer({"etc/app": b"app\n"}), images.layer_of(layer_tars.special()))
+
+
+def newer(root: Path) -> images.Image:
+    return images.image(shell(root), images.layer({"etc/app": b"app\n"}), images.layer({"etc/newer": b"newer\n"}))
+
+
+def other(root: Path) -> images.Image:
+    return images.image(shell(root), images.layer({"etc/other": b"other\n"}))
+
+
+USES = """
+{run} {name} cat /etc/app
+{run} {repository}@{platform} cat /etc/app
+{run} {repository}@{index} cat /etc/app
+{run} {identity} cat /etc/app
+{run} {other} cat /etc/other
+{run} --user 1000 {name} setuid -u
+podman run --detach --quiet --name kept {options} {name} sleep 600 > /dev/null
+podman exec kept cat /etc/app
+podman exec kept sh -c 'echo x > /etc/app'
+podman commit --quiet kept localhost/derived:1 > /dev/null
+podman rm --force --time 0 kept > /dev/null
+{run} localhost/derived:1 cat /etc/app
+podman save --quiet --output /var/saved --format oci-archive {name} && echo saved
+podman rmi {name}
+podman pull --quiet oci-archive:/var/newer.tar
+{run} {name} cat /etc/newer
+ls /var/lib/containers/storage/overlay | wc -l
+"""
+
+
+def test_a_store_is_there_at_every_boot(machine: Machine) -> None:
+    image, new = app(machine.root), newer(machine.root)
+    index = images.index(image)
+    images.write_layout(new, machine.var / "newer", NAME)
+    subprocess.run(["tar", "-C", machine.var / "newer", "-cf", machine.var / "newer.tar", "."], check=True)
+    identity = Digest.of(image.blobs[0]).hex
+    values = {
+        "run": f"podman run --rm --pull=never {OPTIONS}",
+        "options": OPTIONS,
+        "name": NAME,
+        "repository": NAME.partition(":")[0],
+        "platform": image.digest,
+        "index": index.digest,
+        "identity": identity,
+        "other": OTHER,
+    }
+    machine.install(*consumer(USES.format(**values)))
+    report = machine.boot(*devices(), *PODMAN)
+    new_identity = Digest.of(new.blobs[0])
+    assert (machine.out / "script").read_text().splitlines() == [
+        *["app"] * 4,
+        "other",
+        "0",
+        "app",
+        "x",
+        "saved",
+        f'Error: cannot remove read-only image "{identity}"',
+        new_identity.hex,
+        "newer",
+        "3",  # the directory of links, what was committed, and the only layer that is new
+    ]
+    assert report.units == dict.fromkeys(["kiwi_containers", "kiwi_containers-store", CHECK_OF_PROFILE], "active")
+
+    machine.install(*consumer(f"podman run --rm --pull=never {OPTIONS} {NAME} cat /etc/newer"))
+    report = machine.boot(*devices(), *PODMAN)
+    shown = {line for line in report.images if "localhost/" not in line and "<none>" not in line}
+    assert (machine.out / "script").read_text() == "newer\n"
+    assert shown == {
+        f"{NAME} {index.digest} sha256:{identity}",  # podman lists this one, too, but uses the one that was pulled
+        f"{NAME} {new.digest} {new_identity}",
+        f"{OTHER} {other(machine.root).digest} {Digest.of(other(machine.root).blobs[0])}",
+    }
+
+
+def test_podman_works_where_a_store_cannot_be_mounted(machine: Machine) -> None:
+    report = machine.boot()
+    assert report.images == frozenset()
+    assert report.units["kiwi_containers"] == "failed"
+    assert report.lines("/usr/lib/containers/storage: /usr/lib/kiwi_containers/store.squashfs is not mounted")
+    assert report.lines("not loaded: kiwi_containers-store.service")
+    assert not report.lines("podman failed")
+
+
+def test_a_store_that_storage_conf_does_not_list_is_reported(machine: Machine) -> None:
+    path = Path(f"{machine.root}{STORAGE_CONF}")
+    path.write_text(path.read_text().partition("[storage.options]")[0])
+    report = machine.boot(*devices())
+    assert report.lines(f"podman does not have {NAME}; additionalimagestores in /etc/containers/storage.conf must list")
+    assert report.units["kiwi_containers"] == "failed"
