@@ -5,8 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers.archive.find import has_parts
-from osc_containers.archive.layout import Layout
+from osc_containers.archive.layout import Layout, has_parts
 from osc_containers.archive.verify import check_content
 from osc_containers.formats import cpio
 from osc_containers.fs.ranges import FileSlice

@@ -19,10 +19,12 @@ Spec: OCI image-spec v1.1, image-layout.md; Docker image-spec v1.2, "Combined Im
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from osc_containers.formats import tar
+from osc_containers.fs.ranges import FileSlice
+from osc_containers.oci.chain import Claim
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import INDEX, Descriptor
@@ -61,6 +63,11 @@ class Member(NamedTuple):
         return self.offset + self.size + tar.padding(self.size)
 
 
+def has_parts(file: FileSlice, parts: Iterable[tuple[int, bytes]]) -> bool:
+    """Return whether a file has each of these parts at its offset."""
+    return all(file.read(offset, offset + len(part)) == part for offset, part in parts)
+
+
 class Layout(NamedTuple):
     """The members of an archive of `size` bytes."""
 
@@ -80,6 +87,11 @@ class Layout(NamedTuple):
             yield member.start, member.header + (member.content or b"")
             yield member.offset + member.size, bytes(tar.padding(member.size))
         yield self.members[-1].end, tar.END
+
+
+def layout_of(claim: Claim) -> Layout:
+    """Compute the layout of the archive of an image."""
+    return lay_out(claim.image, claim.reference, claim.arch)
 
 
 def lay_out(image: Image, reference: Reference, arch: str) -> Layout:

@@ -1,79 +1,130 @@
-"""Offline verification of all archives against the lock file.
+"""Offline verification of all images against the lock file: each blob is hashed once.
 
 An archive has exactly one valid form (see `layout`), so it is compared with that byte by byte. Everything that a tar
 archive could hide in links, duplicate members, extended headers or trailing data is a difference like any other.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from functools import partial
+from typing import NamedTuple
 
-from osc_containers.archive import find
-from osc_containers.archive.layout import Layout, Member
+from osc_containers.archive.blobs import PackageBlobs
+from osc_containers.archive.layout import Layout, Member, layout_of
+from osc_containers.formats import cpio
 from osc_containers.fs.ranges import FileSlice
 from osc_containers.fs.source_file import SourceFile
+from osc_containers.lock import archive_names
 from osc_containers.lock.lockfile import FILE_NAME, Lock
-from osc_containers.obs.package import Package
 from osc_containers.oci import chain
 from osc_containers.oci.chain import Claim
 from osc_containers.oci.digest import Digest
+from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
 
 _WORKERS = 2
-"""Archives that are read at the same time."""
+"""Files that are read at the same time."""
 _ADVICE = "run the prefetch again and commit the result"
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_LFS_POINTER_LIMIT = 1024
 
 
-_NONE: Mapping[str, SourceFile] = {}
+class _Check(NamedTuple):
+    """What is checked of a file, and the name that a problem begins with; `run` raises ValueError or OSError."""
+
+    name: str
+    run: Callable[[], None]
+
+    def problem(self) -> str:
+        """Return the problem, or an empty string if there is none."""
+        try:
+            self.run()
+        except ValueError as error:
+            return f"{self.name}: {error}; {_ADVICE}"
+        except OSError as error:
+            return f"{self.name}: {error.strerror}"
+        return ""
 
 
-def check_archives(
-    package: Package,
-    lock: Lock,
-    images: Iterable[tuple[Reference, str]],
-    opened: Mapping[str, SourceFile] = _NONE,
-) -> tuple[str, ...]:
-    """Return all problems of the archives of `images`: pairs of a reference and an architecture as the lock has it.
+def check_images(blobs: PackageBlobs, images: Iterable[tuple[Reference, str]]) -> tuple[str, ...]:
+    """Return all problems of `images`: pairs of a reference and an architecture as the lock has it.
 
-    Archives in `opened` are read by their descriptors.
+    There are none if the package has every byte as the lock describes it, and the documents prove what the lock says.
+    Then everything that `blobs` returns for these images is verified.
     """
-    names = lock.archive_names()
-
-    def check(image: tuple[Reference, str]) -> tuple[str, ...]:
-        claim = lock.references[image[0]].claim(*image)
-        return check_archive(package, claim, names[image], opened.get(names[image]))
-
+    claims = [blobs.lock.references[reference].claim(reference, arch) for reference, arch in images]
+    archived = [claim for claim in claims if blobs.names[claim.reference, claim.arch] in blobs.files]
+    others = [claim for claim in claims if claim not in archived]
+    checks = [
+        _Check(name, partial(_check_archive, blobs, claim)) for claim in archived for name in [_name(blobs, claim)]
+    ]
+    checks += _blob_checks(blobs, claims)
+    missing = [problem for claim in others for problem in _find_missing(blobs, claim)]
     # An interrupt ends only the wait for these threads. The program then exits without joining them, so it does not
     # take as long as reading the rest of a large archive.
     with ThreadPoolExecutor(_WORKERS) as pool:
-        results = pool.map(check, images)
-    return tuple(problem for problems in results for problem in problems)
+        damage = [problem for problem in pool.map(_Check.problem, checks) if problem]
+    chains = [_Check(str(claim.reference), partial(_check_chain, blobs, claim)).problem() for claim in others]
+    return (*missing, *damage, *filter(None, chains if not damage else ()))
 
 
-def check_archive(package: Package, claim: Claim, name: str, source: SourceFile | None = None) -> tuple[str, ...]:
-    """Return the problems of one archive; none if it has exactly the claimed content, and proves what is claimed.
+def _name(blobs: PackageBlobs, claim: Claim) -> str:
+    return blobs.names[claim.reference, claim.arch]
 
-    The archive is `source` if that is given, otherwise it is looked for in the package.
-    """
-    layout = find.layout_of(claim)
-    try:
-        with ExitStack() as stack:
-            if source:
-                content, size = FileSlice(source.descriptor, 0), source.status.st_size
-            else:
-                location = find.find_archive(package, claim, name)
-                if location is None:
-                    return (f"{name}: missing, but locked for {claim.reference} ({claim.arch}); {_ADVICE}",)
-                file = stack.enter_context(location.path.open("rb"))
-                content, size = FileSlice(file.fileno(), location.offset), location.size
-            check_content(content, size, layout)
-            # The bytes are those that the lock describes. This finds locks that were edited, or merged from two.
-            chain.check(claim, find.document_reader(content, layout))
-    except ValueError as error:
-        return (f"{name}: {error}; {_ADVICE}",)
-    except OSError as error:
-        return (f"{name}: {error.strerror}",)
-    return ()
+
+def _find_missing(blobs: PackageBlobs, claim: Claim) -> Iterator[str]:
+    """Yield a problem if blobs of an image are in no file of the package."""
+    missing = blobs.missing(claim)
+    if not missing:
+        return
+    name, more = archive_names.blob(missing[0].digest), f" and {len(missing) - 1} more" if missing[1:] else ""
+    has_blobs = any(each.endswith(archive_names.BLOB_SUFFIX) for each in blobs.files)
+    what = f"{name}{more}" if has_blobs else _name(blobs, claim)
+    yield f"{what}: missing, but locked for {claim.reference} ({claim.arch}); {_ADVICE}"
+
+
+def _blob_checks(blobs: PackageBlobs, claims: Iterable[Claim]) -> Iterator[_Check]:
+    """Yield a check for each blob of these images that is a file, or a part of the bundle."""
+    for blob in {blob.digest: blob for claim in claims for blob in claim.image.blobs}.values():
+        name = archive_names.blob(blob.digest)
+        if name in blobs.files:
+            yield _Check(name, partial(_check_blob, blobs, name, blob))
+        elif part := blobs.in_bundle(blob.digest):
+            yield _Check(f"{cpio.FILE_NAME}: {blob.digest}", partial(_check_digest, part, blob))
+
+
+def _check_blob(blobs: PackageBlobs, name: str, blob: Descriptor) -> None:
+    source = blobs.open(name)
+    _check_size(source, blob.size)
+    _check_digest(FileSlice(source.descriptor, 0), blob)
+
+
+def _check_digest(content: FileSlice, blob: Descriptor) -> None:
+    digest = Digest(blob.digest.algorithm, content.hash(blob.digest.algorithm, blob.size))
+    if digest != blob.digest:
+        raise ValueError(f"got {digest}, expected {blob.digest}; it is damaged")
+
+
+def _check_size(source: SourceFile, expected: int) -> None:
+    size, content = source.status.st_size, FileSlice(source.descriptor, 0)
+    if size < _LFS_POINTER_LIMIT and content.read(0, len(_LFS_POINTER)) == _LFS_POINTER:
+        raise ValueError("it is a pointer of git-lfs; run 'git lfs pull'")
+    if size != expected:
+        raise ValueError(f"got {size} bytes, expected {expected}; it is truncated or a different file")
+
+
+def _check_chain(blobs: PackageBlobs, claim: Claim) -> None:
+    """Check that documents which match their digests prove the claim: a lock may be edited, or merged from two."""
+    documents = {each.digest: blobs.document(claim, each) for each in claim.image.documents}
+    if all(document is not None for document in documents.values()):
+        chain.check(claim, lambda each: documents[each.digest] or b"")
+
+
+def _check_archive(blobs: PackageBlobs, claim: Claim) -> None:
+    source, layout = blobs.open(_name(blobs, claim)), layout_of(claim)
+    _check_size(source, layout.size)
+    check_content(FileSlice(source.descriptor, 0), layout.size, layout)
+    _check_chain(blobs, claim)
 
 
 def check_content(content: FileSlice, size: int, layout: Layout) -> None:

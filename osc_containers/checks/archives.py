@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from osc_containers.archive.find import layout_of
+from osc_containers.archive.layout import layout_of
 from osc_containers.checks.context import Context
 from osc_containers.checks.finding import Finding, Severity, from_problem
 from osc_containers.errors import DescriptionError
@@ -99,7 +99,7 @@ def _archives(lock: Lock, context: Context) -> Iterator[Finding]:
         if expected_size > cpio.SIZE_LIMIT:
             why = f"{size(expected_size)} are too large for a member of a cpio archive: inject=source would fail"
             yield _finding(Severity.INFO, "archive", name, why)
-    for path in package.archives():
+    for path in package.image_paths():
         # Results of an earlier service run are in `.old`, and osc removes them.
         if path.parent == package.directory and path.name.endswith(ARCHIVE_SUFFIX) and path.name not in images:
             removal = hints.removal_of(package.directory, path.name)

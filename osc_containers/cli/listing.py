@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from osc_containers.archive.find import layout_of
+from osc_containers.archive.layout import layout_of
 from osc_containers.cli import table
 from osc_containers.formats import human
 from osc_containers.inject import overlay

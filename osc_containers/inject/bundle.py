@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from osc_containers.archive import find
 from osc_containers.archive.bundle import Bundle, is_bundle
+from osc_containers.archive.layout import layout_of
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
 from osc_containers.formats.cpio import Entry
@@ -96,7 +96,7 @@ def list_problems(package: Package, request: Request, lock: Lock) -> tuple[tuple
     compute = pack_for(request)
     contents = compute(lock, {}).layout.contents
     archives = {
-        name: find.layout_of(lock.references[reference].claim(reference, arch))
+        name: layout_of(lock.references[reference].claim(reference, arch))
         for (reference, arch), name in lock.archive_names().items()
         if name in contents
     }

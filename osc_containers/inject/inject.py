@@ -14,12 +14,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from osc_containers.archive import verify
+from osc_containers.archive.blobs import PackageBlobs
 from osc_containers.errors import DescriptionError, LockError, VerificationError
 from osc_containers.formats import cpio
 from osc_containers.fs import atomic, program
 from osc_containers.fs.ranges import FileSlice
 from osc_containers.fs.rooted_tree import Tree
-from osc_containers.fs.source_file import SourceFile, open_source
+from osc_containers.fs.source_file import SourceFile
 from osc_containers.inject import overlay
 from osc_containers.inject.overlay import ROOT, PackageFile, Placement
 from osc_containers.inject.units import Symlink
@@ -116,10 +117,11 @@ def _open_verified(
     # Several containers can share an archive, which then is verified only once.
     archives = {each.archive: (each.container.reference, arch) for each in placements}
     atomic.allow_open(2 * len(archives))
-    opened = {name: open_source(path, stack) for name in archives if (path := package.find(name))}
+    blobs = PackageBlobs(package, lock, stack)
+    opened = {name: blobs.open(name) for name in archives if name in blobs.files}
     # A copy of what changes after its verification has another SHA-256.
     sums = {name: FileSlice(source.descriptor, 0).sha256(source.status.st_size) for name, source in opened.items()}
-    problems = verify.check_archives(package, lock, archives.values(), opened) or tuple(
+    problems = verify.check_images(blobs, archives.values()) or tuple(
         f"{name}: stored only in {cpio.FILE_NAME}, which the build unpacks itself; to get a separate file, run "
         f"'{hints.own(package.directory, 'prefetch --inject buildtime')}'"
         for name in archives

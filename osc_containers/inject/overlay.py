@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers.archive.find import layout_of
+from osc_containers.archive.layout import layout_of
 from osc_containers.errors import DescriptionError
 from osc_containers.inject import units
 from osc_containers.inject.units import ARCHIVES, Load, Symlink, TextFile

@@ -1,7 +1,7 @@
-"""File names for references: of archives in the package, and of archives and units in the image.
+"""File names: of archives and blobs in the package, and of archives and units in the image.
 
-A name depends on its reference only, so adding another container does not change it. The exception is that two
-references of a package would get the same name: then a short hash is appended to both.
+The name of an archive depends on its reference only, so adding another container does not change it. The exception is
+that two references of a package would get the same name: then a short hash is appended to both.
 """
 
 import re
@@ -12,6 +12,7 @@ from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
 
 ARCHIVE_SUFFIX = ".ociarchive"
+BLOB_SUFFIX = ".blob"
 _LENGTH = 160
 """Characters of a flattened reference; a hash, architecture, backend and suffixes then fit in NAME_MAX (255)."""
 _HASH_LENGTHS = (0, 8, 32)
@@ -44,3 +45,19 @@ def _name(reference: Reference, digits: int) -> str:
 def archive(flat: str, arch: str) -> str:
     """Return the file name of an archive, by the flattened reference and the kiwi architecture."""
     return f"{flat}.{arch}{ARCHIVE_SUFFIX}"
+
+
+def blob(digest: Digest) -> str:
+    """Return the file name of a blob."""
+    return f"{digest.algorithm}-{digest.hex}{BLOB_SUFFIX}"
+
+
+def digest_of_blob(name: str) -> Digest | None:
+    """Return the digest in the file name of a blob, or None for any other name."""
+    if not name.endswith(BLOB_SUFFIX):
+        return None
+    name = name.rpartition(":")[2] if name.startswith("_service:") else name
+    try:
+        return Digest.parse(name.removesuffix(BLOB_SUFFIX).replace("-", ":", 1))
+    except ValueError:
+        return None

@@ -6,7 +6,7 @@ next run osc puts them into `.old` (osc/obs_scm/serviceinfo.py), and the server 
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +17,13 @@ from osc_containers.fs import atomic, lfs_pointer
 from osc_containers.kiwi import description
 from osc_containers.kiwi.description import Description
 from osc_containers.lock import lockfile
-from osc_containers.lock.archive_names import ARCHIVE_SUFFIX
+from osc_containers.lock.archive_names import ARCHIVE_SUFFIX, BLOB_SUFFIX
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import hints, run_lock, service_file
 from osc_containers.obs.parameters import PREFETCH
 from osc_containers.obs.service_file import Entry
 
-_HOLDING = (ARCHIVE_SUFFIX, cpio.FILE_NAME)
+_IMAGE_FILES = (ARCHIVE_SUFFIX, BLOB_SUFFIX, cpio.FILE_NAME)
 _PREFIX = re.compile(r"_service:(?:[^:/]+:)*")
 
 
@@ -113,10 +113,19 @@ class Package:
             return own
         return next((path for path in self._earlier(name) if _PREFIX.sub("", path.name, count=1) == name), None)
 
-    def archives(self) -> tuple[Path, ...]:
-        """Return every archive, and what holds some, in the package and among the results of an earlier run, sorted."""
+    def image_files(self) -> Mapping[str, Path]:
+        """Return the files that may hold blobs, by their names without the prefix of a service.
+
+        If the package and the results of an earlier run have files of the same name, it is that of the package.
+        """
+        paths = self.image_paths()
+        earlier = {_PREFIX.sub("", path.name, count=1): path for path in paths if path.name.startswith("_service:")}
+        return {**earlier, **{path.name: path for path in paths if not path.name.startswith("_service:")}}
+
+    def image_paths(self) -> tuple[Path, ...]:
+        """Return every file that may hold blobs, in the package and among the results of an earlier run, sorted."""
         found = {*self.directory.iterdir(), *self._earlier()}
-        return tuple(sorted(path for path in found if path.name.endswith(_HOLDING) and path.is_file()))
+        return tuple(sorted(path for path in found if path.name.endswith(_IMAGE_FILES) and path.is_file()))
 
     def own_files(self) -> tuple[str, ...]:
         """Return the names of the files in the package that a build with containers needs, sorted.

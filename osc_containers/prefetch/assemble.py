@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from osc_containers.archive import find
+from osc_containers.archive import blobs
+from osc_containers.archive.blobs import read_document
 from osc_containers.errors import LockError, VerificationError
 from osc_containers.fs import atomic
 from osc_containers.fs.ranges import FileSlice
 from osc_containers.lock.lockfile import FILE_NAME
 from osc_containers.oci import chain
 from osc_containers.oci.digest import Digest
-from osc_containers.oci.manifest import CONFIG_LIMIT, Descriptor
+from osc_containers.oci.manifest import Descriptor
 from osc_containers.prefetch import download, partial_file
 from osc_containers.prefetch.download import BlobTask
 from osc_containers.prefetch.plan import Frame, ImageJob, OutputFile
@@ -31,13 +32,13 @@ def assemble(
     outputs: Sequence[OutputFile],
     jobs: Sequence[ImageJob],
     context: FetchContext,
-    archives: Sequence[Path],
+    package_files: Sequence[Path],
     outdir: Path,
 ) -> Iterator[Mapping[Digest, FileSlice]]:
     """Write output files in `outdir`, and yield where the blobs are in them.
 
-    Blobs that are in the files `archives` are copied from there. The files are complete when the block begins, and get
-    their names when it ends well; if anything fails, none of them does.
+    Blobs that are in the files `package_files` are copied from there. The new files are complete when the block begins,
+    and get their names when it ends well; if anything fails, none of them does.
 
     :raises LockError: the lock contradicts the documents that are there.
     :raises RegistryError: a blob could not be downloaded.
@@ -46,7 +47,7 @@ def assemble(
     """
     _check_outdir(outdir)
     _check_space(outputs, outdir)
-    atomic.allow_open(len(outputs) + len(archives))
+    atomic.allow_open(len(outputs) + len(package_files))
     partial_file.remove_stale()
     with _naming(outdir), ExitStack() as new, ExitStack() as old:
         files = [
@@ -58,7 +59,7 @@ def assemble(
             _write(file, output.frame())
             for slot in output.slots:
                 slices.setdefault(slot.digest, []).append(file.at(slot.offset))
-        present = find.blobs(archives, old)
+        present = blobs.in_files(package_files, old, slices)
         # This finds a wrong lock before anything is downloaded.
         check_chains(jobs, lambda each: read_document(present[each.digest], each) if each.digest in present else None)
         download.receive(_blob_tasks(jobs, slices, context, present), context)
@@ -176,11 +177,3 @@ def check_chains(jobs: Iterable[ImageJob], read: Callable[[Descriptor], bytes | 
             problems.append(f"{FILE_NAME}: {job.reference} for {job.arch}: {error}; run the prefetch without 'locked'")
     if problems:
         raise LockError(*problems)
-
-
-def read_document(content: FileSlice, descriptor: Descriptor) -> bytes | None:
-    """Return a document, or None if it is damaged, or too large to be one."""
-    if descriptor.size > CONFIG_LIMIT:
-        return None
-    document = content.read(0, descriptor.size)
-    return document if descriptor.digest.matches(document) else None

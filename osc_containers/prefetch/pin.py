@@ -6,9 +6,10 @@ Only manifests, indexes and configurations are downloaded here.
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import NamedTuple
 
-from osc_containers.archive import find
+from osc_containers.archive.blobs import PackageBlobs
 from osc_containers.errors import ArtifactError, Error, LockError, RegistryError, VerificationError
 from osc_containers.lock.lockfile import Lock, LockedImage, LockedReference
 from osc_containers.obs.package import Package
@@ -112,19 +113,20 @@ def trusted_entries(package: Package, old: Lock, requests: Iterable[ImageRequest
 
     Others may come from a merge of two locks, or from somebody who wants another image in the place of the pinned one.
     """
-    names = old.archive_names()
-    return Lock(
-        references={
-            request.reference: entry
-            for request in requests
-            if (entry := old.references.get(request.reference))
-            and all(
-                find.matches_claim(package, entry.claim(request.reference, arch), names[request.reference, arch])
-                for arch in entry.images
-                if arch in request.architectures
-            )
-        }
-    )
+    with ExitStack() as stack:
+        blobs = PackageBlobs(package, old, stack)
+        return Lock(
+            references={
+                request.reference: entry
+                for request in requests
+                if (entry := old.references.get(request.reference))
+                and all(
+                    blobs.proves(entry.claim(request.reference, arch))
+                    for arch in entry.images
+                    if arch in request.architectures
+                )
+            }
+        )
 
 
 def _resolve_one(

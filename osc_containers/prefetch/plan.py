@@ -4,9 +4,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from osc_containers.archive import find
 from osc_containers.archive.bundle import Bundle
-from osc_containers.archive.layout import Layout
+from osc_containers.archive.layout import Layout, has_parts, layout_of
 from osc_containers.formats import cpio
 from osc_containers.fs.ranges import FileSlice
 from osc_containers.lock import archive_names
@@ -58,7 +57,7 @@ class ImageJob(NamedTuple):
     @property
     def archive(self) -> Layout:
         """The layout of the archive of the image."""
-        return find.layout_of(self.claim)
+        return layout_of(self.claim)
 
 
 def plan(resolved: Sequence[ResolvedReference], among: Iterable[Reference]) -> list[ImageJob]:
@@ -134,11 +133,11 @@ class OutputFile(NamedTuple):
     def matches(self, content: FileSlice) -> bool:
         """Return whether a file of this size has exactly this content; every byte is read."""
         return (
-            find.has_parts(content, self.frame())
+            has_parts(content, self.frame())
             and all(
                 content.at(slot.offset).hash(slot.digest.algorithm, slot.size) == slot.digest.hex for slot in self.slots
             )
-            and find.has_parts(content, self.rest(content))
+            and has_parts(content, self.rest(content))
         )
 
 

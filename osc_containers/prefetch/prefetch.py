@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from osc_containers.archive.blobs import read_document
 from osc_containers.errors import DescriptionError, Error, LockError
 from osc_containers.formats import cpio, human
 from osc_containers.fs import atomic, ranges
@@ -110,7 +111,7 @@ def _provide(
     """
     assembly.unique_blobs(jobs)
     with ThreadPoolExecutor(_THREADS) as pool:
-        paths = pool.map(partial(_find, package), files)
+        paths = pool.map(partial(_find, package.image_files()), files)
     present = {file.name: path for file, path in zip(files, paths, strict=True) if path}
     missing = [file for file in files if file.name not in present]
     places = {slot.digest: (present[file.name], slot) for file in files if file.name in present for slot in file.slots}
@@ -118,23 +119,23 @@ def _provide(
 
     def read(descriptor: Descriptor) -> bytes | None:
         if descriptor.digest in slices:
-            return assembly.read_document(slices[descriptor.digest], descriptor)
+            return read_document(slices[descriptor.digest], descriptor)
         path, slot = places[descriptor.digest]
         with path.open("rb") as content:
-            return assembly.read_document(FileSlice(content.fileno(), slot.offset), descriptor)
+            return read_document(FileSlice(content.fileno(), slot.offset), descriptor)
 
     with ExitStack() as stack:
         if missing:
-            slices.update(stack.enter_context(assembly.assemble(missing, jobs, context, package.archives(), outdir)))
+            slices.update(stack.enter_context(assembly.assemble(missing, jobs, context, package.image_paths(), outdir)))
         assembly.check_chains(jobs, read)
         yield
     for name, path in present.items():
         _link(path, package.directory / name, outdir)
 
 
-def _find(package: Package, file: OutputFile) -> Path | None:
+def _find(package_files: Mapping[str, Path], file: OutputFile) -> Path | None:
     """Return where the package has a file with exactly this content."""
-    path = package.find(file.name)
+    path = package_files.get(file.name)
     return path if path and verified_files.holds(path, file) else None
 
 

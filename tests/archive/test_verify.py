@@ -3,11 +3,13 @@
 import io
 import tarfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from osc_containers.archive import verify
+from osc_containers.archive.blobs import PackageBlobs
 from osc_containers.archive.layout import lay_out
 from osc_containers.lock.lockfile import Lock, LockedImage, LockedReference
 from osc_containers.obs.package import Package
@@ -41,14 +43,22 @@ def locked_app(package: Package) -> LockedImage:
 
 def check(package: Package) -> tuple[str, ...]:
     lock = read_lock(package)
-    return verify.check_archives(package, lock, [image[:2] for image in lock.images()])
+    return check_lock(package, lock)
+
+
+def check_lock(package: Package, lock: Lock) -> tuple[str, ...]:
+    with ExitStack() as stack:
+        return verify.check_images(PackageBlobs(package, lock, stack), [image[:2] for image in lock.images()])
 
 
 def check_app(package: Package, locked: LockedImage, arch: str = "x86_64") -> tuple[str, ...]:
     """Check the archive of APP against another entry of the lock."""
     manifest = locked.image.manifest
     entry = LockedReference(digest=manifest.digest, media_type=manifest.media_type, images={arch: locked})
-    return verify.check_archive(package, entry.claim(Reference.parse(APP), arch), NAME)
+    reference = Reference.parse(APP)
+    path = package.directory / NAME
+    path.rename(path.with_name(NAME.replace("x86_64", arch)))
+    return check_lock(package, Lock(references={reference: entry}))
 
 
 def test_a_prefetched_package_has_no_problems(package: Package) -> None:
@@ -144,7 +154,8 @@ def test_a_lock_with_other_layers_than_the_manifest_is_refused(tmp_path: Path) -
 
 def test_an_archive_of_another_architecture_is_refused(package: Package) -> None:
     (problem,) = check_app(package, locked_app(package), "aarch64")
-    assert problem.startswith(f"{NAME}: it is for linux/amd64 only, expected an image for linux/arm64/v8 (aarch64)")
+    name = NAME.replace("x86_64", "aarch64")
+    assert problem.startswith(f"{name}: it is for linux/amd64 only, expected an image for linux/arm64/v8 (aarch64)")
 
 
 def test_a_requested_image_must_be_locked(package: Package) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from osc_containers.archive.find import layout_of
+from osc_containers.archive.layout import layout_of
 from osc_containers.cli.main import main
 from osc_containers.formats import cpio
 from osc_containers.fs.ranges import FileSlice

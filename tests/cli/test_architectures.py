@@ -55,7 +55,7 @@ def test_what_a_profile_excludes_is_not_wanted(package: Path, capsys: pytest.Cap
     assert main(["outdated", str(package)]) == 0
     assert capsys.readouterr().out == "All 5 images are up to date\n"
     assert main(["verify", str(package)]) == 0
-    assert capsys.readouterr().out.startswith("5 archives verified")
+    assert capsys.readouterr().out.startswith("5 images verified")
     main(["check", "--format", "json", str(package)])
     assert {each["check"] for each in json.loads(capsys.readouterr().out)} <= {"package", "plain-kiwi", "service"}
     for arch, names in WANTED.items():

@@ -128,7 +128,7 @@ def test_verify_needs_no_arguments(installed: Path, package: Path) -> None:
     done = run(installed, "verify", package=package)
     assert (done.returncode, done.stdout) == (
         0,
-        "3 archives verified: all match containers.lock and the description\n",
+        "3 images verified: all match containers.lock and the description\n",
     )
     assert run(installed, "verify", str(package), package=package.parent).stdout == done.stdout
 

@@ -85,7 +85,7 @@ def test_service_fetches_every_kind_of_image_once(
     first = snapshot(working_copy)
     assert {name: entry for name, entry in first.items() if name in own} == own
     assert set(first) - set(own) == results(registry)
-    assert ("not in a build root: 5 archives verified, nothing changed" in output) == (command == "runall")
+    assert ("not in a build root: 5 images verified, nothing changed" in output) == (command == "runall")
     assert {entry.mode & 0o7777 for name, entry in first.items() if name in results(registry)} == {0o644}
 
     count = len(registry.requests())
@@ -140,7 +140,7 @@ def test_multiline_parameters_and_one_entry_per_description(
         '<service name="kiwi_containers_inject" mode="buildtime"><param name="description">b.kiwi</param></service>'
     )
     (working_copy / "_service").write_text(f"<services>{''.join(entries)}</services>")
-    assert "not in a build root: 3 archives verified" in run_osc(working_copy, installed, "service", "runall")
+    assert "not in a build root: 3 images verified" in run_osc(working_copy, installed, "service", "runall")
 
 
 def test_automatic_runs_reuse_results_in_old(working_copy: Path, installed: Path, registry: DockerRegistry) -> None:
@@ -154,7 +154,7 @@ def test_automatic_runs_reuse_results_in_old(working_copy: Path, installed: Path
     run_osc(working_copy, installed, "service", "run", "kiwi_containers")
     assert unlocked(snapshot(working_copy)) == unlocked(first)
     assert contents(working_copy) == {name: entry.content for name, entry in first.items() if entry.content}
-    assert "5 archives verified" in run_osc(working_copy, installed, "containers", "verify")
+    assert "5 images verified" in run_osc(working_copy, installed, "containers", "verify")
 
     run_osc(working_copy, installed, "service", "runall")
     assert set(contents(working_copy)) - {name for name, entry in own.items() if entry.content} == results(registry)
@@ -186,7 +186,7 @@ def test_service_runs_in_every_osc_mode(
 
 def test_service_runs_with_debians_python(working_copy: Path, installed_for_debian: Path) -> None:
     run_osc(working_copy, installed_for_debian, "service", "runall")
-    assert "5 archives verified" in run_osc(working_copy, installed_for_debian, "containers", "verify")
+    assert "5 images verified" in run_osc(working_copy, installed_for_debian, "containers", "verify")
 
 
 def test_two_clones_get_identical_files(working_copy: Path, installed: Path, tmp_path: Path) -> None:

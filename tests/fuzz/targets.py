@@ -12,9 +12,9 @@ from pathlib import Path
 
 from lxml import etree
 
-from osc_containers.archive import find
+from osc_containers.archive import blobs
 from osc_containers.archive.layout import lay_out
-from osc_containers.archive.verify import check_archive
+from osc_containers.archive.verify import check_images
 from osc_containers.errors import DescriptionError, LockError, RegistryError
 from osc_containers.formats import cpio, xml_editor, xml_reader, xml_tags
 from osc_containers.kiwi import description
@@ -149,7 +149,7 @@ def _read_blobs(data: bytes, name: str) -> None:
     path = _scratch() / name
     path.write_bytes(data)
     with ExitStack() as stack:
-        for digest, place in find.blobs([path], stack).items():
+        for digest, place in blobs.in_files([path], stack).items():
             assert place.offset >= 0, digest
 
 
@@ -186,10 +186,12 @@ def verify_archive(data: bytes) -> None:
     changed = good[:offset] + data[2:] + good[offset + len(data[2:]) :]
     package = _scratch() / "package"
     package.mkdir(exist_ok=True)
-    (package / "app.x86_64.ociarchive").write_bytes(changed)
+    (package / "registry.example_team_app_1.0.x86_64.ociarchive").write_bytes(changed)
     manifest = locked.image.manifest
     entry = LockedReference(digest=manifest.digest, media_type=manifest.media_type, images={"x86_64": locked})
-    problems = check_archive(Package(package), entry.claim(_REFERENCE, "x86_64"), "app.x86_64.ociarchive")
+    lock = lockfile.Lock(references={_REFERENCE: entry})
+    with ExitStack() as stack:
+        problems = check_images(blobs.PackageBlobs(Package(package), lock, stack), [(_REFERENCE, "x86_64")])
     assert (not problems) == (changed == good), problems
     assert all(problem.isprintable() for problem in problems)
 

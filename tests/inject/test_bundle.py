@@ -5,14 +5,16 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from osc_containers.archive import verify
+from osc_containers.archive.blobs import PackageBlobs
 from osc_containers.archive.bundle import Bundle
-from osc_containers.archive.find import layout_of
+from osc_containers.archive.layout import layout_of
 from osc_containers.errors import DescriptionError, LockError, RegistryError, VerificationError
 from osc_containers.formats import cpio
 from osc_containers.formats.cpio import Entry
@@ -139,7 +141,9 @@ def test_changed_image_fetches_only_new_blobs(package: Path) -> None:
 
 def verify_archives(directory: Path) -> tuple[str, ...]:
     package = Package(directory)
-    return verify.check_archives(package, lock := package.require_lock(), [each[:2] for each in lock.images()])
+    lock = package.require_lock()
+    with ExitStack() as stack:
+        return verify.check_images(PackageBlobs(package, lock, stack), [each[:2] for each in lock.images()])
 
 
 def test_archives_are_verified_inside_the_bundle(package: Path) -> None:
@@ -147,7 +151,7 @@ def test_archives_are_verified_inside_the_bundle(package: Path) -> None:
     assert verify_archives(package) == ()
     path = package / cpio.FILE_NAME
     content = bytearray(path.read_bytes())
-    content[content.index(b"oci-layout") + 600] ^= 1
+    content[content.index(b"layer 0")] ^= 1
     path.write_bytes(content)
     assert len(verify_archives(package)) >= 1
     run_prefetch(source(), package)

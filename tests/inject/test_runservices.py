@@ -322,7 +322,7 @@ def test_outside_a_build_it_only_verifies(build: BuildRoot, package: Path) -> No
     before = snapshot(package)
     done = build.run_services(arch="")
     assert (done.returncode, done.stdout) == (0, "")
-    assert last_line(done) == "kiwi_containers_inject: not in a build root: 8 archives verified, nothing changed"
+    assert last_line(done) == "kiwi_containers_inject: not in a build root: 8 images verified, nothing changed"
     assert snapshot(package) == before
 
 
@@ -379,5 +379,5 @@ def test_build_environment_alone_is_not_a_build_root(installed: Path, package: P
     before = snapshot(package)
     service = installed / "lib/obs/service/kiwi_containers_inject"
     done = service_program.run(service, package, environment={"BUILD_ARCH": "x86_64", "BUILD_ROOT": "/"})
-    assert last_line(done) == "kiwi_containers_inject: not in a build root: 8 archives verified, nothing changed"
+    assert last_line(done) == "kiwi_containers_inject: not in a build root: 8 images verified, nothing changed"
     assert snapshot(package) == before

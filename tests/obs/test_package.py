@@ -71,7 +71,7 @@ def test_what_is_no_file_is_not_found(tmp_path: Path, make_other: Callable[[Path
     for name in (NAME, f".old/{OWN}{NAME}"):
         make_other(tmp_path / name)
     assert Package(tmp_path).find(NAME) is None
-    assert Package(tmp_path).archives() == ()
+    assert Package(tmp_path).image_paths() == ()
 
 
 def test_to_find_one_file_no_other_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,11 +86,18 @@ def test_to_find_one_file_no_other_is_looked_at(tmp_path: Path, monkeypatch: pyt
     assert len(looked_at) < 10
 
 
-def test_archives_are_all_there_are_once_each_and_sorted(tmp_path: Path) -> None:
-    names = ["b.ociarchive", "a.ociarchive", f"{OWN}c.ociarchive", f".old/{OWN}a.ociarchive", "kiwi_containers.obscpio"]
+def test_files_with_blobs_are_all_there_are_once_each_and_sorted(tmp_path: Path) -> None:
+    names = [
+        "b.ociarchive",
+        "a.ociarchive",
+        f"{OWN}c.ociarchive",
+        f".old/{OWN}a.ociarchive",
+        "kiwi_containers.obscpio",
+        "x.blob",
+    ]
     package = make(tmp_path, *names, "a.ociarchive.part", ".old/a.ociarchive", f"{OWN}x", "sub/a.ociarchive")
     (tmp_path / "link.ociarchive").symlink_to("b.ociarchive")
-    assert package.archives() == tuple(sorted(tmp_path / name for name in [*names, "link.ociarchive"]))
+    assert package.image_paths() == tuple(sorted(tmp_path / name for name in [*names, "link.ociarchive"]))
 
 
 def test_a_package_without_a_lock_has_none(tmp_path: Path) -> None:

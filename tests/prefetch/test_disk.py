@@ -1,6 +1,7 @@
 """Disks that fail or fill up at any write: a message that names a file, and the package as it was."""
 
 import errno
+import fcntl
 import os
 import resource
 import stat
@@ -114,8 +115,9 @@ class FailingClose:
 
     def __call__(self, descriptor: int) -> None:
         status = os.fstat(descriptor)
+        is_written = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
         self._close(descriptor)
-        if stat.S_ISREG(status.st_mode) and status.st_size and status.st_ino not in self._closed:
+        if is_written and stat.S_ISREG(status.st_mode) and status.st_size and status.st_ino not in self._closed:
             self._closed.append(status.st_ino)
             if len(self._closed) - 1 == self._fails_at:
                 raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))

@@ -3,9 +3,11 @@
 import argparse
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from osc_containers.archive import find, verify
+from osc_containers.archive import verify
+from osc_containers.archive.blobs import PackageBlobs
 from osc_containers.checks import layout, services
 from osc_containers.checks.context import Context
 from osc_containers.cli import arguments, installation, terminal
@@ -251,11 +253,10 @@ def _is_complete(package: Package, request: Request) -> bool:
     images = [
         (each.reference, arch, each.where) for each in selection.image_requests(request) for arch in each.architectures
     ]
-    archives = [
-        find.find_archive(package, lock.references[reference].claim(reference, arch), name)
-        for (reference, arch), name in lock.archive_names().items()
-    ]
-    return not verify.check_coverage(images, lock) and all(archives)
+    with ExitStack() as stack:
+        blobs = PackageBlobs(package, lock, stack)
+        claims = [lock.references[reference].claim(reference, arch) for reference, arch, _ in lock.images()]
+        return not verify.check_coverage(images, lock) and not any(map(blobs.missing, claims))
 
 
 def _file_states(directory: Path) -> Mapping[str, tuple[int, int, int]]:

@@ -3,11 +3,14 @@
 import argparse
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from osc_containers.archive import verify
+from osc_containers.archive.blobs import PackageBlobs
 from osc_containers.cli import arguments, process
 from osc_containers.errors import LockError, VerificationError
 from osc_containers.formats import human
+from osc_containers.fs import atomic
 from osc_containers.inject import bundle
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
@@ -43,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         # That is what the command looks for. Other errors are failures.
         process.report(error)
         return 1
-    print(f"{human.count(count, 'archive')} verified: all match containers.lock and the description")
+    print(f"{human.count(count, 'image')} verified: all match containers.lock and the description")
     return 0
 
 
@@ -57,7 +60,7 @@ def verify_all(
 ) -> int:
     """Verify the archives in the lock, and that the lock matches what the package requests.
 
-    :return: the number of archives.
+    :return: the number of images.
     :raises DescriptionError: the arguments select no image, and `may_be_nothing` is not set.
     :raises LockError: the lock is missing or broken, or does not match the descriptions.
     :raises VerificationError: an archive or bundle does not match the lock.
@@ -79,7 +82,10 @@ def verify_all(
         *verify.check_coverage(images, lock),
     )
     locked_images = [(reference, arch) for reference, arch, _ in lock.images() if arch in (architectures or [arch])]
-    damage = verify.check_archives(package, lock, locked_images)
+    with ExitStack() as stack:
+        blobs = PackageBlobs(package, lock, stack)
+        atomic.allow_open(2 * len(blobs.files))
+        damage = verify.check_images(blobs, locked_images)
     bundled = (configured if package.prefetches else request).with_default_architectures(default)
     damage += tuple(f"{name}: {why}" for name, why in bundle.list_problems(package, bundled, lock))
     for name, why in bundle.list_intrusions(package, bundled):

@@ -69,7 +69,7 @@ def test_init_turns_kiwis_example_into_a_valid_package(
     assert output.out == ("Now commit:\n  osc add _service containers.lock containers.xml *.ociarchive\n  osc commit\n")
     assert "osc-containers: _service: created\n" in output.err
     assert main(["verify", str(package)]) == 0
-    assert capsys.readouterr().out == "2 archives verified: all match containers.lock and the description\n"
+    assert capsys.readouterr().out == "2 images verified: all match containers.lock and the description\n"
     assert main(["check", "--strict", str(package)]) == 0
     infos = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
     assert set(infos) == {"info"}  # a slash in a name, and no coreutils in the package list
@@ -121,7 +121,7 @@ def test_init_without_containers_for_the_architecture(
     assert "nothing to do: no <containers> for these architectures and profiles" in capsys.readouterr().err
     for command, output in (
         ("init", "Nothing to do: the package is set up.\n"),
-        ("verify", "0 archives verified: all match containers.lock and the description\n"),
+        ("verify", "0 images verified: all match containers.lock and the description\n"),
         ("check", "no problems found\n"),
     ):
         assert main([command, str(tmp_path)]) == 0
@@ -498,7 +498,7 @@ def test_images_of_other_descriptions_are_not_unused(
     capsys.readouterr()
     for name, count in (("other.kiwi", "3"), ("appliance.kiwi", "3")):
         assert main(["verify", "--description", name, str(package)]) == 0
-        assert capsys.readouterr().out.startswith(f"{count} archives verified")
+        assert capsys.readouterr().out.startswith(f"{count} images verified")
         main(["check", "--format", "json", "--description", name, str(package)])
         assert "lock" not in [finding["check"] for finding in json.loads(capsys.readouterr().out)]
     assert main(["init", "--description", "appliance.kiwi", str(package)]) == 0
