@@ -8,8 +8,9 @@ It is an OCI image layout, plus the `manifest.json` of `docker save`:
     index.json                  one entry, with the full reference as its name
     manifest.json
 
-The entry is the index that lists the manifest, or the manifest if there is no index. Engines then know the image by the
-digest of the index and by that of the manifest. The blobs of other platforms are not in the archive.
+The entry is the index that lists the manifest. Engines then know the image by the digests of both. It is the manifest
+if there is no index, or if engines would choose something else from it, like an artifact. The blobs of other platforms
+are not in the archive.
 
 The indexes lead from the digest of the reference to the manifest, so that the chain can be checked offline
 (`oci.chain`). The archive depends on nothing but its documents, the reference and the architecture. The offset of every
@@ -130,7 +131,7 @@ def top(image: Image, arch: str) -> Descriptor:
     """Return the document that `index.json` names: what an engine starts from on a machine of this architecture."""
     # An engine takes the entry of an index that fits its own processor best. A later ARM processor would want another
     # entry than the one that is in the archive. No engine follows an index to another index.
-    if not image.indexes or canonical(arch) in _OLD_ARM:
+    if not image.indexes or image.starts_at_manifest or canonical(arch) in _OLD_ARM:
         return image.manifest
     return image.indexes[-1]
 

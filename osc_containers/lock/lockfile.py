@@ -9,6 +9,7 @@ kiwi's names, of which the canonical ones are written; sizes are in bytes.
         "architectures": {ARCH: {
             "manifest", "config": {"digest", "mediaType", "size"}, "layers": [likewise, …],
             "indexes": [likewise, …]                      from the reference's digest to the manifest, if there are any
+            "start": "manifest"                           if engines would choose another entry of the last index
             "created"}}}}}                                creation date in the image's configuration, optional
 
 The lock says nothing of files: the names of archives follow from the references (`archive_names`), and everything in
@@ -40,6 +41,7 @@ PROBLEM_LIMIT = 50
 """Problems of one file that are reported; the rest is only counted."""
 
 _VERSION = 1
+_MANIFEST = "manifest"
 
 
 class LockedImage(NamedTuple):
@@ -120,6 +122,7 @@ def _dump_image(locked: LockedImage) -> dict[str, object]:
         "config": _dump_descriptor(locked.image.config),
         "layers": [_dump_descriptor(layer) for layer in locked.image.layers],
         **({"indexes": [_dump_descriptor(index) for index in locked.image.indexes]} if locked.image.indexes else {}),
+        **({"start": _MANIFEST} if locked.image.starts_at_manifest else {}),
     }
 
 
@@ -206,6 +209,7 @@ def _load_image(item: Fields) -> LockedImage:
         config=Descriptor.from_fields(item.member("config")),
         layers=tuple(Descriptor.from_fields(layer) for layer in item.members("layers")),
         indexes=tuple(Descriptor.from_fields(index) for index in item.members("indexes")) if "indexes" in item else (),
+        starts_at_manifest=item.line("start", "") == _MANIFEST,
     )
     for blob, limit in (
         (image.config, CONFIG_LIMIT),

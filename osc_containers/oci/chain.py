@@ -15,6 +15,7 @@ from osc_containers.oci.manifest import (
     Manifest,
     candidates,
     created_of,
+    engine_choice,
     parse_document,
     platform_of,
 )
@@ -65,6 +66,10 @@ def check(claim: Claim, read: Callable[[Descriptor], bytes]) -> None:
             available = " or ".join(map(str, reversed(entries)))[:400]
             raise ValueError(f"index: for {target} it has {available}, but the lock says {following.digest}")
         listed = entries[following.digest].platform
+        is_choice = engine_choice(document, target) == following.digest
+        if following == image.manifest and is_choice == image.starts_at_manifest:
+            problem = "an engine takes the manifest" if is_choice else "an engine takes another entry than the manifest"
+            raise ValueError(f"index: {problem}, but the lock says otherwise")
     manifest = _parse(image.manifest, read, "manifest")
     if not isinstance(manifest, Manifest):
         raise ValueError("manifest: got an index, expected the manifest of one image")

@@ -288,6 +288,16 @@ def candidates(index: Index, target: Platform, where: str) -> tuple[Descriptor, 
     )
 
 
+def engine_choice(index: Index, target: Platform) -> Digest | None:
+    """Return the entry of `index` that podman takes on a machine of the platform `target`, whatever it is.
+
+    Source: containers/image, manifest/oci1_index.go.
+    """
+    best = _best((platforms.rank(target, entry.platform), entry) for entry in index.manifests if entry.platform)
+    best = best or tuple(entry for entry in index.manifests if entry.platform is None)
+    return best[0].digest if best else None
+
+
 def _best(ranked: Iterable[tuple[int | None, Descriptor]]) -> tuple[Descriptor, ...]:
     fitting = [(rank, entry) for rank, entry in ranked if rank is not None]
     return tuple(entry for rank, entry in fitting if rank == min(rank for rank, _ in fitting))

@@ -177,7 +177,7 @@ def _pin_image(reference: Reference, top: Manifest | Index, arch: str, source: I
     except ValueError as error:
         raise ValueError(f"{reference}: no image for {target} ({arch}); {error}") from None
     return PinnedImage(
-        image=Image.from_documents(document, indexes),
+        image=Image.from_documents(document, indexes, target),
         created=created_of(config, f"{reference}: config"),
         documents={
             **{index.digest: index.raw for index in indexes},

@@ -78,6 +78,7 @@ SHORT = TRUE.image.manifest._replace(size=1)
         (TRUE._replace(arch="aarch64"), "index: for linux/arm64/v8 it has sha256:"),
         (claim(ARM64), "it is for linux/arm64/v8 only, expected an image for linux/amd64 (x86_64)"),
         (TRUE._replace(image=TRUE.image._replace(manifest=SHORT)), "manifest: its "),
+        (TRUE._replace(image=TRUE.image._replace(starts_at_manifest=True)), "index: an engine takes the manifest, but"),
         (TRUE._replace(image=TRUE.image._replace(layers=())), "manifest: its config and layers differ from"),
         (TRUE._replace(image=TRUE.image._replace(config=claim(OTHER).image.config)), "manifest: its config and layers"),
         (claim(AMD64, INDEX)._replace(image=claim(AMD64, INDEX, INDEX).image), "index: for linux/amd64 it has sha256:"),

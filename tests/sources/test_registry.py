@@ -4,6 +4,7 @@ The commands run as a user runs them, against a registry in this process.
 """
 
 import json
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -209,6 +210,29 @@ def test_artifacts_in_an_index_are_passed_over(workplace: Workplace, index: imag
     workplace.registry.push(index, "team/app:1.0")
     workplace.pull(expected=index)
     assert str(IMAGE.digest) in (workplace.directory / "containers.lock").read_text()
+
+
+@pytest.mark.parametrize(
+    ("index", "is_direct"),
+    [
+        (images.index(IMAGE, ARM64), False),
+        (images.index(ARM64, labelled(images.attestation(IMAGE), annotations={}), IMAGE), True),
+        (images.index(IMAGE, labelled(HELM)), False),
+        (images.index(labelled(HELM, artifactType="a/b"), IMAGE), True),
+        (images.index(images.index(labelled(HELM), IMAGE)), True),
+        (images.index(replace(IMAGE, platform=None)), False),
+        (images.index(replace(HELM, platform=None), replace(IMAGE, platform=None)), True),
+        (images.index(replace(IMAGE, platform=images.AMD64._replace(os=""))), True),
+    ],
+)
+def test_an_archive_leads_engines_to_the_image(workplace: Workplace, index: images.Image, is_direct: bool) -> None:
+    workplace.registry.push(index, "team/app:1.0")
+    workplace.pull(expected=index)
+    with tarfile.open(next(workplace.directory.glob("*archive"))) as archive:
+        file = archive.extractfile("index.json")
+        assert file
+        (entry,) = json.load(file)["manifests"]
+    assert (entry["digest"] == str(IMAGE.digest)) == is_direct
 
 
 def test_an_index_of_artifacts_alone_is_reported(workplace: Workplace) -> None:
