@@ -25,8 +25,6 @@ from osc_containers.oci.reference import Reference
 _WORKERS = 2
 """Files that are read at the same time."""
 _ADVICE = "run the prefetch again and commit the result"
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_LFS_POINTER_LIMIT = 1024
 
 
 class _Check(NamedTuple):
@@ -106,11 +104,8 @@ def _check_digest(content: FileSlice, blob: Descriptor) -> None:
 
 
 def _check_size(source: SourceFile, expected: int) -> None:
-    size, content = source.status.st_size, FileSlice(source.descriptor, 0)
-    if size < _LFS_POINTER_LIMIT and content.read(0, len(_LFS_POINTER)) == _LFS_POINTER:
-        raise ValueError("it is a pointer of git-lfs; run 'git lfs pull'")
-    if size != expected:
-        raise ValueError(f"got {size} bytes, expected {expected}; it is truncated or a different file")
+    if source.status.st_size != expected:
+        raise ValueError(f"got {source.status.st_size} bytes, expected {expected}; it is truncated or a different file")
 
 
 def _check_chain(blobs: PackageBlobs, claim: Claim) -> None:

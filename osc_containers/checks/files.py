@@ -28,7 +28,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _pointers(context: Context) -> Iterator[Finding]:
-    for path in context.package.archives():
+    for path in context.package.image_paths():
         if lfs_pointer.is_pointer_file(path):
             fix = lfs_pointer.advice(path.parent).removeprefix("run: ")
             yield _finding(Severity.ERROR, "lfs", path.name, lfs_pointer.WRONG, fix)

@@ -134,7 +134,7 @@ class Package:
         """
         files = {path for name in self.description_names for path in self.description(name).files}
         files |= {self.directory / name for name in (service_file.FILE_NAME, lockfile.FILE_NAME)}
-        files |= {path for path in self.archives() if path.parent == self.directory}
+        files |= {path for path in self.image_paths() if path.parent == self.directory}
         names = (str(path.relative_to(self.directory)) for path in files if path.is_file())
         return tuple(sorted(name for name in names if not name.startswith("_service:")))
 
@@ -143,7 +143,7 @@ class Package:
 
         :raises VerificationError: there are pointers of git-lfs.
         """
-        names = [path.name for path in self.archives() if lfs_pointer.is_pointer_file(path)]
+        names = [path.name for path in self.image_paths() if lfs_pointer.is_pointer_file(path)]
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise VerificationError(f"{names[0]}{more}: {lfs_pointer.problem(self.directory)}")
