@@ -98,6 +98,22 @@ def read(directory: Path, name: str, revision: str, limit: int, environ: Mapping
     return done.output()
 
 
+def service_error(directory: Path) -> str:
+    """Return the error of the services that the server ran for the last commit or checkout; empty if there was none.
+
+    osc keeps the answer of the server (`<serviceinfo code="failed"><error>` in a directory).
+    """
+    content = plain_file.read(directory, f"{STORE}/_files", xml_reader.SIZE_LIMIT)
+    if content is None:
+        return ""
+    try:
+        root = xml_reader.parse(content, f"{STORE}/_files", ("serviceinfo",))
+    except ValueError:
+        return ""  # osc reports this
+    failed = (each for each in root.children if each.name == "serviceinfo" and each.attributes.get("code") == "failed")
+    return next((error.text.strip() for each in failed for error in each.children if error.name == "error"), "")
+
+
 def _line(directory: Path, name: str) -> str:
     content = plain_file.read(directory, f"{STORE}/{name}", _STORE_LIMIT)
     if content is None:

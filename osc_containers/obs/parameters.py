@@ -53,7 +53,8 @@ SERVICES: Mapping[str, Service] = {
         text="Reads the <containers> of the kiwi descriptions in this package, pins each container by digest in "
         "containers.lock, and downloads it as one OCI archive per architecture. Commit the lock and the archives, and "
         'the image builds without a network. Use mode="manual" and run "osc service manualrun" (or "osc service '
-        f'runall"). The service {INJECT}, with mode="buildtime", puts the archives into the image.',
+        'runall"); for OBS 2.9, mode="disabled" and "osc service disabledrun". The service '
+        f'{INJECT}, with mode="buildtime", puts the archives into the image.',
         parameters=_by_name(
             Parameter(
                 name="description",

@@ -162,18 +162,24 @@ def _root(xml: bytes) -> Element:
 
 
 def add_our_services(
-    xml: bytes | None, parameters: Sequence[tuple[str, str]] = (), names: Collection[str] = (PREFETCH, INJECT)
+    xml: bytes | None,
+    parameters: Sequence[tuple[str, str]] = (),
+    names: Collection[str] = (PREFETCH, INJECT),
+    mode: str = SERVICES[PREFETCH].mode,
 ) -> bytes:
     """Return a `_service` file with our services of these names, or a new file if it is None.
 
-    Services that are there stay unchanged. New ones get those of `parameters` that they have.
+    Services that are there stay unchanged. New ones get those of `parameters` that they have; a new prefetch service
+    gets this mode.
 
     :raises DescriptionError: as `parse`.
     """
     existing = {entry.name for entry in parse(xml)} if xml is not None else set()
     new = [
         Entry(
-            name=name, mode=service.mode, parameters=tuple(each for each in parameters if each[0] in service.parameters)
+            name=name,
+            mode=mode if name == PREFETCH else service.mode,
+            parameters=tuple(each for each in parameters if each[0] in service.parameters),
         )
         for name, service in SERVICES.items()
         if name in names and name not in existing

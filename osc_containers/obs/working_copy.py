@@ -48,6 +48,11 @@ def _is_ignored(top: Path, directory: Path) -> bool:
         return False  # git reports it where its answer is needed
 
 
+def service_error(directory: Path) -> str:
+    """Return the error of the services that the OBS server ran, as osc has last heard of it; empty if there was none."""
+    return osc.service_error(directory) if system_of(directory) is System.OSC else ""
+
+
 def untracked(directory: Path, names: Collection[str]) -> list[str]:
     """Return those of the files `names` of a package that version control does not know; none without version control.
 

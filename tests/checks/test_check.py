@@ -388,6 +388,27 @@ def test_findings_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (findings[2]["file"], findings[2]["line"]) == ("containers.xml", 3)
 
 
+def test_old_server_that_ran_the_prefetch_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As OBS 2.9.4 answers, in the form in which osc keeps the answer."""
+    (tmp_path / ".osc").mkdir()
+    answer = (
+        '<directory name="appliance"><serviceinfo code="failed"><error>service error: kiwi_containers: error: '
+        "no network</error></serviceinfo></directory>"
+    )
+    (tmp_path / ".osc/_files").write_text(answer)
+    line = "servers before OBS 2.10 do not know the mode 'manual', and would run kiwi_containers without a network"
+    status, found = check(write(tmp_path, {}, APP), capsys)
+    assert status == 1
+    assert line in " ".join(found.split())
+    assert '<service name="kiwi_containers" mode="disabled"/>' in found
+    (tmp_path / "_service").write_text(SERVICE.replace("manual", "disabled"))
+    assert check(tmp_path, capsys)[0] == 0
+    (tmp_path / "_service").write_text(SERVICE)
+    for other in (answer.replace("failed", "succeeded"), answer.replace("kiwi_containers", "other"), "<", "<a>"):
+        (tmp_path / ".osc/_files").write_text(other)
+        assert check(tmp_path, capsys)[0] == 0
+
+
 def test_unreadable_description_makes_no_reference_unused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, {"a.kiwi": "<image"}, APP)
     output = "a.kiwi:1: error: not XML; '<' begins no complete tag; write '&lt;' for the character itself\n"

@@ -13,8 +13,9 @@ from osc_containers.cli import arguments, terminal
 from osc_containers.cli.findings import as_text
 from osc_containers.errors import DescriptionError, Error
 from osc_containers.lock.lockfile import Lock
-from osc_containers.obs import hints, selection
+from osc_containers.obs import hints, selection, working_copy
 from osc_containers.obs.package import Package
+from osc_containers.obs.parameters import PREFETCH
 from osc_containers.obs.selection import Request
 from osc_containers.obs.service_file import Entry
 
@@ -44,7 +45,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--old-server",
         action="store_true",
-        help="check for a server that does not know the mode 'manual', such as OBS 2.9",
+        help="check for a server that does not know the mode 'manual', such as OBS 2.9 (default: only if the server has "
+        "run kiwi_containers, and it failed)",
     )
     arguments.add_format(parser, "text", "json")
 
@@ -109,7 +111,7 @@ def _read(package: Package, options: argparse.Namespace) -> tuple[Context, tuple
         lock=lock,
         entries=entries or (),
         has_service_file=entries is not None,
-        has_old_server=options.old_server,
+        has_old_server=options.old_server or PREFETCH in working_copy.service_error(package.directory),
     )
     names, architectures = arguments.drop_empty(options.description), arguments.architectures(options.arch)
     try:

@@ -26,6 +26,9 @@ from osc_containers.sources import local
 
 logger = logging.getLogger(__name__)
 
+_MODES = ("manual", "disabled")
+"""The modes for the prefetch service; neither runs on a server that knows it."""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -34,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "`init` performs three steps and skips any that are already done:\n\n"
         "  1. split: move <containers> to a file that the description includes\n"
         "  2. add two services to _service, and keep everything else in it: one updates the\n"
-        "     containers (osc service manualrun), the other runs in every build\n"
+        "     containers (osc service manualrun or disabledrun), the other runs in every build\n"
         "  3. prefetch: create containers.lock and download the archives\n\n"
         "It then prints what to commit.",
         "  osc containers init --arch x86_64 --arch aarch64\n  osc addremove\n  osc commit",
@@ -44,6 +47,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--description", metavar="FILE", help="the kiwi file that OBS builds, if several have <containers>"
     )
     arguments.add_parameters(parser, ("arch", "inject"))
+    parser.add_argument(
+        "--mode",
+        choices=_MODES,
+        help="mode of the service that updates the containers (default: manual); OBS 2.9 only knows disabled, which "
+        "'osc service disabledrun' runs",
+    )
     arguments.add_local_sources(parser)
     parser.add_argument("--no-prefetch", action="store_true", help="skip the prefetch, which needs a network")
 
@@ -51,6 +60,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Set up the package."""
     package = Package(options.directory)
+    if hints.place_of(package.directory) is Place.PROJECT:
+        raise Error(
+            f"{package.directory.resolve()}: is the working copy of a project, expected that of a package; go to its "
+            "package, or create one with 'osc mkpac NAME'"
+        )
+    if not options.no_prefetch:
+        installation.require_prefetch()
     before = _file_states(package.directory)
     with package.hold():
         package.refuse_pointers()
@@ -58,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         if options.inject:
             uses_bundle = options.inject == "source"
         set_up = _set_up_bundle if uses_bundle else _set_up
-        set_up(package, options.description, arguments.architectures(options.arch))
+        set_up(package, options.description, arguments.architectures(options.arch), options.mode)
     package = Package(options.directory)  # a Package reads its files only once, and they were edited
     try:
         is_complete = _prefetch_if_needed(package, may_fetch=not options.no_prefetch, allow_local=options.allow_local)
@@ -91,7 +107,7 @@ def _print_commands(what: str, *commands: str) -> None:
         print("Done. This directory is no working copy of osc or git: copy the files to one to commit them.")
 
 
-def _set_up(package: Package, name: str | None, architectures: list[str]) -> None:
+def _set_up(package: Package, name: str | None, architectures: list[str], mode: str | None) -> None:
     """Split the descriptions, and add the services that are missing to `_service`."""
     for entry in package.prefetches:
         if service_file.is_bundled([entry]):
@@ -108,7 +124,8 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Non
         raise _no_containers(request)
     path, old = package.directory / service_file.FILE_NAME, service_file.read(package.directory)
     parameters = [("description", name)] if name is not None else []
-    new = service_file.add_our_services(old, [*parameters, *(("arch", arch) for arch in architectures)])
+    parameters += [("arch", arch) for arch in architectures]
+    new = service_file.add_our_services(old, parameters, mode=mode or _MODES[0])
     entries = {entry.name: entry for entry in service_file.parse(new)}
     if len({each.content_key for each in descriptions}) > 1 and not entries[INJECT].values("description"):
         raise DescriptionError(
@@ -116,14 +133,14 @@ def _set_up(package: Package, name: str | None, architectures: list[str]) -> Non
             "--description"
         )
     _check_entries(package, service_file.parse(new))
-    _check_options(_our_entries(package), name, architectures)
+    _check_options(_our_entries(package), name, architectures, mode)
     split.apply(split.plan(request.descriptions, name))
     if new != old:
         atomic.write_atomically(path, new)
         logger.info("%s: %s", path.name, "created" if old is None else "added our services; nothing else changed")
 
 
-def _set_up_bundle(package: Package, name: str | None, architectures: list[str]) -> None:
+def _set_up_bundle(package: Package, name: str | None, architectures: list[str], mode: str | None) -> None:
     """Move `<containers>` to a file that the description does not include, and add one entry to `_service`.
 
     kiwi must not see the containers: the bundle brings them, and kiwi would try to pull them again.
@@ -137,7 +154,7 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
         if not service_file.is_bundled([entry]):
             raise DescriptionError(f"{where} uses inject=buildtime; remove this entry")
     if entries:
-        _check_options(entries, None, architectures)
+        _check_options(entries, None, architectures, mode)
         _check_entries(package, entries)
         return
     request = selection.read(package, [], architectures, [])
@@ -164,7 +181,7 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str])
             "those of one file; move them all to one"
         )
     parameters = [*(("description", file) for file in sources), ("arch", build_architectures[0]), ("inject", "source")]
-    new = service_file.add_our_services(old, parameters, names=(PREFETCH,))
+    new = service_file.add_our_services(old, parameters, names=(PREFETCH,), mode=mode or _MODES[0])
     split.apply(splits)
     # _service comes before the description. If the second step fails, the next run finds the entry, sees that the
     # description still includes the file, and tells what to do. In the other order the containers would be lost.
@@ -198,13 +215,16 @@ def _check_entries(package: Package, entries: Sequence[Entry]) -> None:
         )
 
 
-def _check_options(entries: Sequence[Entry], name: str | None, architectures: Sequence[str]) -> None:
+def _check_options(entries: Sequence[Entry], name: str | None, architectures: Sequence[str], mode: str | None) -> None:
     """Refuse options that contradict existing entries, because these are not changed.
 
     :raises DescriptionError: each contradiction is listed.
     """
     problems = []
     for entry in entries:
+        if entry.name == PREFETCH and mode not in (None, entry.mode):
+            where = f"{service_file.FILE_NAME}:{entry.line}: {entry.name}"
+            problems.append(f"{where} has the mode {entry.mode!r}, got {mode}; change it there")
         for parameter, options in (("description", [name] if name else []), ("arch", architectures)):
             values = entry.effective_values(parameter)
             # An entry without a description reads all of them. An entry without arch has a default to contradict.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from osc_containers.cli import services
+from osc_containers.cli import installation, services
 from osc_containers.cli.main import main
 from osc_containers.obs import hints, service_file
 from tests.support import images
@@ -505,3 +505,54 @@ def test_images_of_other_descriptions_are_not_unused(
     assert main(["verify", str(package)]) == 1
     assert main(["prefetch", str(package)]) == 0
     assert main(["verify", str(package)]) == 0
+
+
+def write_minimal(directory: Path) -> dict[str, tuple[int, bytes]]:
+    """Write a package that `init` can set up, and return its contents."""
+    (directory / "a.kiwi").write_text(f"<image>{CONTAINERS}</image>")
+    return contents(directory)
+
+
+@pytest.mark.parametrize("inject", ["buildtime", "source"])
+def test_mode_disabled_is_written_and_named_in_hints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], inject: str
+) -> None:
+    write_minimal(tmp_path)
+    (tmp_path / ".osc").mkdir()
+    (tmp_path / ".osc/_package").write_text("appliance\n")
+    options = ["--no-prefetch", "--arch", "x86_64", "--inject", inject, str(tmp_path)]
+    assert main(["init", "--mode", "disabled", *options]) == 0
+    entry = service_file.read_entries(tmp_path)[0]
+    assert (entry.name, entry.mode) == ("kiwi_containers", "disabled")
+    before = contents(tmp_path)
+    assert main(["init", "--mode", "manual", *options]) == 1
+    assert "kiwi_containers has the mode 'disabled', got manual; change it there" in capsys.readouterr().err
+    assert main(["init", *options]) == 0
+    assert contents(tmp_path) == before
+    capsys.readouterr()
+    main(["check", str(tmp_path)])
+    main(["verify", str(tmp_path)])
+    captured = capsys.readouterr()
+    assert "> osc service disabledrun" in captured.out
+    assert "run 'osc service disabledrun', and commit" in captured.err
+    assert "manualrun" not in captured.out + captured.err
+
+
+def test_init_refuses_the_working_copy_of_a_project(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = write_minimal(tmp_path)
+    (tmp_path / ".osc").mkdir()
+    (tmp_path / ".osc/_project").write_text("home:ann\n")
+    assert main(["init", str(tmp_path)]) == 1
+    assert "is the working copy of a project, expected that of a package" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+def test_init_without_a_library_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = write_minimal(tmp_path)
+    monkeypatch.setattr(installation, "find_spec", lambda name: None if name == "requests" else name)
+    assert main(["init", str(tmp_path)]) == 1
+    assert "the prefetch needs requests; install python3-requests, or use --no-prefetch" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+    assert main(["init", "--no-prefetch", str(tmp_path)]) == 0
