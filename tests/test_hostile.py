@@ -22,7 +22,7 @@ from osc_containers.cli.main import main
 from osc_containers.errors import DescriptionError, Error, RegistryError, VerificationError
 from osc_containers.fs import atomic
 from osc_containers.inject import overlay
-from osc_containers.inject.units import TextFile
+from osc_containers.inject.image_file import TextFile
 from osc_containers.kiwi import description
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
@@ -84,7 +84,7 @@ HOSTILE_NAMES = (
 _ATTRIBUTES = ("source", "path", "name", "tag", "profiles", "arch", "backend")
 _GOOD = {"source": "registry.example", "path": "team", "name": "app", "tag": "1.0", "backend": "podman"}
 _PLAIN = re.compile(r"[A-Za-z0-9_@:./-]+")
-_IN_IMAGE = re.compile(r"/(?:var/tmp|usr/lib|usr/libexec|etc)(?:/[A-Za-z0-9_.@:-]+)+")
+_IN_IMAGE = re.compile(r"/(?:var/tmp|var/lib/kiwi_containers|usr/lib|usr/libexec)(?:/[A-Za-z0-9_.@:-]+)+")
 
 
 def xml(attributes: dict[str, str]) -> bytes:

@@ -88,16 +88,21 @@ def _blob_checks(blobs: PackageBlobs, claims: Iterable[Claim]) -> Iterator[_Chec
         if name in blobs.files:
             yield _Check(name, partial(_check_blob, blobs, name, blob))
         elif part := blobs.in_bundle(blob.digest):
-            yield _Check(f"{cpio.FILE_NAME}: {blob.digest}", partial(_check_digest, part, blob))
+            yield _Check(f"{cpio.FILE_NAME}: {blob.digest}", partial(check_blob, part, blob))
 
 
 def _check_blob(blobs: PackageBlobs, name: str, blob: Descriptor) -> None:
     source = blobs.open(name)
     _check_size(source, blob.size)
-    _check_digest(FileSlice(source.descriptor, 0), blob)
+    check_blob(FileSlice(source.descriptor, 0), blob)
 
 
-def _check_digest(content: FileSlice, blob: Descriptor) -> None:
+def check_blob(content: FileSlice, blob: Descriptor) -> None:
+    """Compare a blob with its digest.
+
+    :raises ValueError: it differs.
+    :raises OSError: it cannot be read.
+    """
     digest = Digest(blob.digest.algorithm, content.hash(blob.digest.algorithm, blob.size))
     if digest != blob.digest:
         raise ValueError(f"got {digest}, expected {blob.digest}; it is damaged")

@@ -8,15 +8,15 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from osc_containers.errors import VerificationError
 from osc_containers.fs import atomic, ranges
 from osc_containers.fs.ranges import FileSlice
-from osc_containers.fs.source_file import SourceFile
+from osc_containers.fs.source_file import SourceFile, open_below
 
 _LINK_LIMIT = 40
 """Symbolic links that are followed in one path, as in Linux (path_resolution(7))."""
@@ -24,6 +24,10 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Another file system, a file system without hard links or a kernel that forbids them, and too many links to the source.
 _NO_HARD_LINK = {errno.ENOENT, errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
 _MODES = {"/tmp": 0o1777, "/var/tmp": 0o1777}  # noqa: S108 - directories of the image, which any user may write to
+
+
+Part: TypeAlias = bytes | tuple[FileSlice, int]
+"""A part of a file: known bytes, or that many bytes of another file."""
 
 
 class Tree(NamedTuple):
@@ -53,37 +57,49 @@ class Tree(NamedTuple):
             with atomic.replacement(name, parent) as temporary:
                 os.symlink(target, temporary, dir_fd=parent)
 
-    def link(self, path: str, source: SourceFile, *, own: bool = False, sha256: str = "") -> bool:
+    def link(self, path: str, source: SourceFile) -> bool:
         """Create a file of mode 0644 with the content of `source`: a hard link if possible, otherwise a copy.
 
         A hard link shares mode and owner with its source, and every later change. So the source is copied if it has
-        another mode or, with `own`, unless file and directory belong to this user alone. If other users can change the
-        source, the copy must have `sha256`: it may be changed after its verification.
+        another mode.
 
         :returns: whether it is a hard link.
-        :raises VerificationError: the copy does not have `sha256`.
         """
         content, size = FileSlice(source.descriptor, 0), source.status.st_size
         with self._parent(path) as (parent, name):
             self._check_existing(name, parent, lambda: _sha256(name, parent) == content.sha256(size))
-            if _can_share(source, own=own):
+            if stat.S_IMODE(source.status.st_mode) == 0o644:
                 try:
                     with atomic.replacement(name, parent) as temporary:
-                        _hard_link(source, temporary, parent, own=own)
+                        _hard_link(source, temporary, parent)
                 except OSError as error:
                     if error.errno not in _NO_HARD_LINK:
                         raise
                 else:
                     return True
-            with atomic.new_file(name, 0o644, parent) as copy:
-                ranges.copy_range(source.descriptor, 0, copy, 0, size)
-                if sha256 and source.is_changeable and FileSlice(copy, 0).sha256(size) != sha256:
-                    raise VerificationError(f"{source.path.name}: changed after its verification; run again")
+            _assemble([(content, size)], name, parent)
         return False
 
-    def can_link(self, source: SourceFile, *, own: bool = False) -> bool:
-        """Return whether `link` is expected to need no disk space for `source`, judging by file system, mode, owner."""
-        return _can_share(source, own=own) and source.status.st_dev == self.root.stat().st_dev
+    def copy(self, path: str, content: FileSlice, size: int, check: Callable[[FileSlice], None] | None = None) -> None:
+        """Create a file with the first `size` bytes of `content`, as `assemble` does."""
+        self.assemble(path, [(content, size)], check)
+
+    def assemble(self, path: str, parts: Sequence[Part], check: Callable[[FileSlice], None] | None = None) -> None:
+        """Create a file of mode 0644 of these parts, in this order.
+
+        File systems that share blocks do that (btrfs, XFS). If other users can change the parts, pass `check`, which
+        raises ValueError for a wrong copy: they may have been changed after their verification.
+
+        :raises VerificationError: the copy is wrong; it is removed again.
+        """
+        with self._parent(path) as (parent, name):
+            self._check_existing(name, parent, lambda: _sha256(name, parent) == _sha256_of(parts))
+            _assemble(parts, name, parent, check)
+
+    def open(self, path: str, stack: ExitStack) -> SourceFile:
+        """Open an existing regular file until `stack` is closed."""
+        with self._parent(path) as (parent, name):
+            return open_below(parent, name, self.root / path.removeprefix("/"), stack)
 
     def _check_existing(self, name: str, parent: int, is_same: Callable[[], bool]) -> None:
         if not self.keeps:
@@ -108,14 +124,41 @@ class Tree(NamedTuple):
                 yield _open_directory(root, pure.parent, stack), pure.name
 
 
-def _hard_link(source: SourceFile, name: str, directory: int, *, own: bool) -> None:
+def _hard_link(source: SourceFile, name: str, directory: int) -> None:
     # The path may lead to another file by now, so the link is made from the descriptor. A build root may lack /proc,
     # but it has no other users.
     by_descriptor = f"/proc/self/fd/{source.descriptor}"
-    if own or os.path.exists(by_descriptor):
+    if os.path.exists(by_descriptor):
         os.link(by_descriptor, name, dst_dir_fd=directory, follow_symlinks=True)
     else:
         os.link(source.path, name, dst_dir_fd=directory, follow_symlinks=False)
+
+
+def _assemble(
+    parts: Iterable[Part], name: str, directory: int, check: Callable[[FileSlice], None] | None = None
+) -> None:
+    with atomic.new_file(name, 0o644, directory) as descriptor:
+        target = FileSlice(descriptor, 0)
+        for part in parts:
+            content, size = (None, len(part)) if isinstance(part, bytes) else part
+            if content:
+                content.copy(target, size)
+            elif isinstance(part, bytes):
+                target.write(part)
+            target = target.at(size)
+        try:
+            if check:
+                check(FileSlice(descriptor, 0))
+        except ValueError as error:
+            raise VerificationError(f"{name}: changed after its verification: {error}; run again") from None
+
+
+def _sha256_of(parts: Iterable[Part]) -> str:
+    hasher = hashlib.sha256()
+    for part in parts:
+        for chunk in [part] if isinstance(part, bytes) else part[0].chunks(0, part[1]):
+            hasher.update(chunk)
+    return hasher.hexdigest()
 
 
 def directory_mode(path: str) -> int:
@@ -168,11 +211,6 @@ def _open(path: str | Path, parent: int | None, stack: ExitStack) -> int:
     descriptor = os.open(path, _DIRECTORY, dir_fd=parent)
     stack.callback(os.close, descriptor)
     return descriptor
-
-
-def _can_share(source: SourceFile, *, own: bool) -> bool:
-    """Return whether a source has the mode and owner that the file in the tree must have."""
-    return stat.S_IMODE(source.status.st_mode) == 0o644 and (not own or source.is_private)
 
 
 def _sha256(name: str, parent: int) -> str | None:

@@ -1,67 +1,79 @@
 """The bundle: the whole overlay of an image in one cpio archive, for build roots without the inject service.
 
-obs-build unpacks the archive next to the description, where kiwi looks for overlay directories. The layout is computed
-before the archives are downloaded, but the units contain their SHA-256. Texts are therefore written last; a checksum
-has a fixed length, so that no offset depends on it.
+obs-build unpacks the archive next to the description, where kiwi looks for overlay directories. Everything but the
+blobs themselves is known from the lock, before anything is downloaded. A blob that several containers need is one
+member with several paths, which cpio unpacks as hard links.
 """
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path, PurePosixPath
 
-from osc_containers.archive.bundle import Bundle, is_bundle
-from osc_containers.archive.layout import layout_of
+from osc_containers.archive.bundle import Bundle
+from osc_containers.archive.layout import Layout, layout_of
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
 from osc_containers.formats.cpio import Entry
 from osc_containers.fs import rooted_tree
 from osc_containers.fs.source_file import open_source
 from osc_containers.inject import overlay
-from osc_containers.inject.overlay import PackageFile, Placement
-from osc_containers.inject.units import Symlink
+from osc_containers.inject.image_file import ArchiveFile, BlobFile, Symlink, TextFile
+from osc_containers.inject.overlay import Placement
 from osc_containers.lock import lockfile
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import service_file
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import Request
+from osc_containers.oci.manifest import Descriptor
 
 
-def pack(placements: Sequence[Placement], sums: Mapping[str, str]) -> Bundle:
-    """Compute the layout and the texts of the bundle for these containers; `sums` has the SHA-256 of archives.
+def pack(placements: Sequence[Placement]) -> Bundle:
+    """Compute the layout and the texts of the bundle for these containers.
 
-    :raises DescriptionError: an archive is larger than a member of a cpio archive can be, which is 4 GiB minus 1 byte;
-        or as `overlay.group_by_directory`.
+    :raises DescriptionError: a blob or archive is larger than a member of a cpio archive can be, which is 4 GiB minus
+        1 byte; or as `overlay.group_by_directory`.
     """
     entries: list[Entry] = []
     texts: dict[str, bytes] = {}
+    archives: dict[str, Layout] = {}
+    blobs: dict[str, Descriptor] = {}
     for directory, members in sorted(overlay.group_by_directory(placements).items()):
-        sizes = {each.archive: each.size for each in members}
-        for file in overlay.list_files(members, sums):
+        layouts = {each.archive: layout_of(each.claim) for each in members}
+        for file in overlay.list_files(members):
             path = directory + file.path
-            if isinstance(file, PackageFile):
-                # Entries with the same `content` are hard links to one member, so each archive is stored once.
-                entries.append(Entry(path=path, mode=stat.S_IFREG | 0o644, size=sizes[file.name], content=file.name))
-                continue
-            if isinstance(file, Symlink):
-                text, mode = file.target.encode(), stat.S_IFLNK | 0o777
-            else:
-                text, mode = file.text.encode(), stat.S_IFREG | file.mode
-            entries.append(Entry(path=path, mode=mode, size=len(text), content=path))
-            texts[path] = text
+            # Entries with the same `content` are hard links to one member.
+            match file:
+                case ArchiveFile():
+                    archives[file.name] = layouts[file.name]
+                    mode, size, content = stat.S_IFREG | 0o644, layouts[file.name].size, file.name
+                case BlobFile():
+                    mode, size, content = stat.S_IFREG | 0o644, file.blob.size, str(file.blob.digest)
+                    blobs[content] = file.blob
+                case Symlink():
+                    texts[path] = file.target.encode()
+                    mode, size, content = stat.S_IFLNK | 0o777, len(texts[path]), path
+                case TextFile():
+                    texts[path] = file.text.encode()
+                    mode, size, content = stat.S_IFREG | file.mode, len(texts[path]), path
+            entries.append(Entry(path=path, mode=mode, size=size, content=content))
     try:
         layout = cpio.lay_out([*_parent_directories(entries), *entries])
     except ValueError as error:
         raise DescriptionError(
             f"{cpio.FILE_NAME}: {error}; use the service kiwi_containers_inject in the build root instead"
         ) from None
-    return Bundle(layout=layout, texts=tuple((layout.contents[path], text) for path, text in texts.items()))
+    return Bundle(
+        layout=layout,
+        texts=tuple((layout.contents[path], text) for path, text in texts.items()),
+        archives=tuple((layout.contents[name], archive) for name, archive in archives.items()),
+        loaded=tuple((layout.contents[content], blob) for content, blob in blobs.items()),
+    )
 
 
-def pack_for(request: Request) -> Callable[[Lock, Mapping[str, str]], Bundle]:
-    """Return a function that computes the bundle from a lock and the SHA-256 of archives by name.
+def pack_for(request: Request) -> Callable[[Lock], Bundle]:
+    """Return a function that computes the bundle of a lock.
 
     :raises DescriptionError: the request is not for exactly one description and architecture.
     """
@@ -75,7 +87,7 @@ def pack_for(request: Request) -> Callable[[Lock, Mapping[str, str]], Bundle]:
     (description,), (arch,) = request.descriptions, architectures
     containers = request.containers(description, arch)
     paths = overlay.assign_paths(description.of_architecture(arch))
-    return lambda lock, sums: pack(overlay.place(containers, paths, arch, lock), sums)
+    return lambda lock: pack(overlay.place(containers, paths, arch, lock))
 
 
 def list_problems(package: Package, request: Request, lock: Lock) -> tuple[tuple[str, str], ...]:
@@ -93,18 +105,12 @@ def list_problems(package: Package, request: Request, lock: Lock) -> tuple[tuple
     if not service_file.allows_bundle(package.service_entries):
         why = "obs-build unpacks it over the sources, but _service does not have inject=source; remove it"
         return tuple((path.name, why) for path in paths)
-    compute = pack_for(request)
-    contents = compute(lock, {}).layout.contents
-    archives = {
-        name: layout_of(lock.references[reference].claim(reference, arch))
-        for (reference, arch), name in lock.archive_names().items()
-        if name in contents
-    }
+    expected = pack_for(request)(lock)
     why = (
         f"differs from what the description and {lockfile.FILE_NAME} make; it was changed, or written by another "
         "release; run the prefetch again and commit the result"
     )
-    return tuple((path.name, why) for path in paths if not is_bundle(path, partial(compute, lock), archives))
+    return tuple((path.name, why) for path in paths if not expected.is_in(path))
 
 
 def list_intrusions(package: Package, request: Request) -> Iterator[tuple[str, str]]:

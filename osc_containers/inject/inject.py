@@ -11,23 +11,25 @@ import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from osc_containers.archive import verify
-from osc_containers.archive.blobs import PackageBlobs
+from osc_containers.archive.blobs import Blob, PackageBlobs
+from osc_containers.archive.layout import Layout, layout_of
 from osc_containers.errors import DescriptionError, LockError, VerificationError
-from osc_containers.formats import cpio
+from osc_containers.formats import tar
 from osc_containers.fs import atomic, program
-from osc_containers.fs.ranges import FileSlice
-from osc_containers.fs.rooted_tree import Tree
-from osc_containers.fs.source_file import SourceFile
+from osc_containers.fs.rooted_tree import Part, Tree
 from osc_containers.inject import overlay
-from osc_containers.inject.overlay import ROOT, PackageFile, Placement
-from osc_containers.inject.units import Symlink
+from osc_containers.inject.image_file import ArchiveFile, BlobFile, Symlink
+from osc_containers.inject.overlay import ROOT, Placement
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description, remove_containers
-from osc_containers.obs import hints
+from osc_containers.lock.lockfile import EMPTY
 from osc_containers.obs.package import Package
+from osc_containers.oci.digest import Digest
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +54,16 @@ def inject_sources(
     containers = description.of_architecture(arch)
     selection = tuple(each for each in containers if profiles is None or each.is_in(profiles))
     with ExitStack() as files, ExitStack() as undo:
-        placements, archives, sums = _open_verified(package, description, selection, arch, files)
-        groups = overlay.group_by_directory(placements)
+        contents = _open(package, description, selection, arch, files)
+        groups = overlay.group_by_directory(contents.placements)
+        contents.verify()
         for name in sorted(groups):
             # If the packager already has a root/, kiwi ignores root.tar.gz, and there is nothing to preserve.
             if _make_directory(package.directory / name, undo) and name == ROOT:
                 _unpack_root_archives(package)
         # All directories exist before the first file is written, so that a conflict is found early.
-        for name, members in sorted(groups.items()):
-            _write(members, archives, sums, Tree(package.directory / name, keeps=True), own=False)
+        trees = [(Tree(package.directory / name, keeps=True), members) for name, members in sorted(groups.items())]
+        _write(trees, contents, may_link=True)
         undo.pop_all()
     # The description comes last: with <containers> removed it must never be seen without the overlay directories.
     for path in description.files:
@@ -84,28 +87,53 @@ def inject_root(package: Package, description: Description, arch: str, profiles:
         checked before anything is written.
     """
     with ExitStack() as files:
-        containers = description.select(arch, profiles)
-        placements, archives, sums = _open_verified(package, description, containers, arch, files)
+        contents = _open(package, description, description.select(arch, profiles), arch, files)
         # `root` itself may be a symlink to the tree. Symlinks inside it are resolved by `Tree` and cannot leave it.
         tree = Tree(Path(os.path.realpath(root)) if root.is_symlink() else root)
-        sources = {each.path: archives[each.archive] for each in placements}
-        copied = sum(source.status.st_size for source in sources.values() if not tree.can_link(source, own=True))
-        shortage = atomic.describe_shortage(tree.root, copied)
+        # Archives can be large, so they are read last.
+        shortage = atomic.describe_shortage(tree.root, contents.copied_bytes)
         if shortage:
             raise OSError(errno.ENOSPC, shortage, str(tree.root))
-        _write(placements, archives, sums, tree, own=True)
+        contents.verify()
+        # Nothing in the tree is a link to a file of the package: it would be changed together with the tree.
+        _write([(tree, contents.placements)], contents, may_link=False)
 
 
-def _open_verified(
+class _Contents(NamedTuple):
+    """Containers, and the blobs that they need. Files are opened once, so that what was verified is what is written."""
+
+    blobs: PackageBlobs
+    placements: tuple[Placement, ...]
+
+    def verify(self) -> None:
+        """Verify the blobs.
+
+        :raises VerificationError: one is missing or does not match the lock.
+        """
+        # Several containers can have the same image, which then is verified only once.
+        images = {(each.claim.reference, each.claim.arch): None for each in self.placements}
+        problems = verify.check_images(self.blobs, images)
+        if problems:
+            raise VerificationError(*problems)
+
+    @property
+    def copied_bytes(self) -> int:
+        """The number of bytes that a tree without links to the package needs."""
+        archives = {each.path: layout_of(each.claim).size for each in self.placements if each.container.fetch_only}
+        loads = [each for each in self.placements if not each.container.fetch_only]
+        blobs = {blob.digest: blob.size for each in loads for blob in each.claim.image.blobs}
+        return sum(archives.values()) + sum(blobs.values())
+
+
+def _open(
     package: Package, description: Description, containers: Sequence[Container], arch: str, stack: ExitStack
-) -> tuple[tuple[Placement, ...], Mapping[str, SourceFile], Mapping[str, str]]:
-    """Return the placement of each container, and the verified archives and their SHA-256 by name.
+) -> _Contents:
+    """Return containers with their blobs, whose files stay open in `stack`.
 
-    The archives stay open in `stack`. Others may be able to write to the package. They could exchange a file that was
-    opened again by its name.
+    :raises LockError: the lock is missing, broken or does not cover the containers.
     """
     if not containers:
-        return (), {}, {}
+        return _Contents(PackageBlobs(package, EMPTY, stack), ())
     lock = package.require_lock()
     package.refuse_pointers()
     images = [(container.reference, arch, f"{container.file}:{container.line}") for container in containers]
@@ -114,24 +142,11 @@ def _open_verified(
         raise LockError(*problems)
     paths = overlay.assign_paths(description.of_architecture(arch))
     placements = overlay.place(containers, paths, arch, lock)
-    # Several containers can share an archive, which then is verified only once.
-    archives = {each.archive: (each.container.reference, arch) for each in placements}
-    atomic.allow_open(2 * len(archives))
-    blobs = PackageBlobs(package, lock, stack)
-    opened = {name: blobs.open(name) for name in archives if name in blobs.files}
-    # A copy of what changes after its verification has another SHA-256.
-    sums = {name: FileSlice(source.descriptor, 0).sha256(source.status.st_size) for name, source in opened.items()}
-    problems = verify.check_images(blobs, archives.values()) or tuple(
-        f"{name}: stored only in {cpio.FILE_NAME}, which the build unpacks itself; to get a separate file, run "
-        f"'{hints.own(package.directory, 'prefetch --inject buildtime')}'"
-        for name in archives
-        if name not in opened
-    )
-    if problems:
-        raise VerificationError(*problems)
     for each, reason in overlay.list_relocations({each.container: each.path for each in placements}):
         logger.warning("%s:%d: %s: stored at %s, because %s", each.file, each.line, each.reference, paths[each], reason)
-    return placements, opened, sums
+    blobs = PackageBlobs(package, lock, stack)
+    atomic.allow_open(2 * len(blobs.files))
+    return _Contents(blobs, placements)
 
 
 def _make_directory(path: Path, undo: ExitStack) -> bool:
@@ -175,19 +190,58 @@ def _unpack_root_archives(package: Package) -> None:
             raise DescriptionError(f"{archive.name}: tar failed to unpack it: {done.reason}")
 
 
-def _write(
-    placements: Sequence[Placement],
-    archives: Mapping[str, SourceFile],
-    sums: Mapping[str, str],
-    tree: Tree,
-    *,
-    own: bool,
-) -> None:
-    for file in overlay.list_files(placements, sums):
-        if isinstance(file, PackageFile):
-            tree.link(file.path, archives[file.name], own=own, sha256=sums[file.name])
-        elif isinstance(file, Symlink):
-            tree.symlink(file.path, file.target)
-        else:
-            tree.write(file.path, file.text.encode(), file.mode)
-        logger.info("%s%s", tree.root.name, file.path)
+def _write(trees: Sequence[tuple[Tree, Sequence[Placement]]], contents: _Contents, *, may_link: bool) -> None:
+    """Write the files of placements to trees, and each distinct blob once: all other files of it are hard links.
+
+    With `may_link`, files that are files of the package are hard links, too.
+    """
+    sources = {
+        blob.digest: found
+        for each in contents.placements
+        for blob in each.claim.image.blobs
+        if (found := contents.blobs.find(each.claim, blob))
+    }
+    files: dict[Digest, list[tuple[Tree, BlobFile]]] = {}
+    for tree, placements in trees:
+        claims = {each.archive: each.claim for each in placements}
+        for file in overlay.list_files(placements):
+            if isinstance(file, BlobFile):
+                files.setdefault(file.blob.digest, []).append((tree, file))
+                continue
+            if isinstance(file, ArchiveFile):
+                archive = contents.blobs.open(file.name) if file.name in contents.blobs.files else None
+                if archive and may_link:
+                    tree.link(file.path, archive)
+                else:
+                    _assemble(tree, file.path, layout_of(claims[file.name]), sources)
+            elif isinstance(file, Symlink):
+                tree.symlink(file.path, file.target)
+            else:
+                tree.write(file.path, file.text.encode(), file.mode)
+            logger.info("%s%s", tree.root.name, file.path)
+    for digest, places in files.items():
+        _write_blob(sources[digest], places, may_link=may_link)
+
+
+def _write_blob(source: Blob, places: Sequence[tuple[Tree, BlobFile]], *, may_link: bool) -> None:
+    (tree, first), *others = places
+    if source.is_whole and may_link:
+        tree.link(first.path, source.source)
+    else:
+        check = partial(verify.check_blob, blob=first.blob) if source.source.is_changeable else None
+        tree.copy(first.path, source.content, source.size, check)
+    with ExitStack() as stack:
+        for other_tree, other in others:
+            other_tree.link(other.path, tree.open(first.path, stack))
+
+
+def _assemble(tree: Tree, path: str, layout: Layout, sources: Mapping[Digest, Blob]) -> None:
+    """Write the archive of an image."""
+    parts: list[Part] = []
+    for member in layout.members:
+        source = sources[member.digest] if member.content is None else None
+        parts += [member.header, (source.content, source.size) if source else member.content or b""]
+        parts.append(bytes(tar.padding(member.size)))
+    is_changeable = any(sources[member.digest].source.is_changeable for member in layout.blobs())
+    check = partial(verify.check_content, size=layout.size, layout=layout) if is_changeable else None
+    tree.assemble(path, [*parts, tar.END], check)

@@ -1,25 +1,30 @@
 #!/bin/sh
-# Load one container of this image into its engine:  load ENGINE ID NAME ARCHIVE SIZE SHA256 CONFIG MANIFEST
+# Load one container of this image into its engine:  load ENGINE ID NAME SIZE CONFIG MANIFEST TOP [STREAM]
 # Check that all containers are loaded:              load
 #
 # kiwi_containers-ENGINE-ID.service and kiwi_containers.service run this script. It can also be run by hand, and more
-# than once. It needs only coreutils, systemd and the engine. NAME is the full name of the image. SIZE is the size of
-# the archive in bytes. CONFIG and MANIFEST are hexadecimal digests; the engine shows one of them as the ID of the
-# image.
+# than once. It needs only coreutils, systemd and the engine. NAME is the full name of the image, SIZE the number of
+# bytes of its blobs. CONFIG, MANIFEST and TOP are digests; TOP is that of the index, or of the manifest if there is no
+# index. The engine shows one of them as the ID of the image. STREAM is a SHA-256 and only for engines that cannot read
+# a directory.
 #
-# /var/lib/kiwi_containers/ENGINE-ID is the record of a load. It contains the SHA-256 of the archive, and is written
-# when the image is intact and on the disk. From then on the image belongs to the user: it is not loaded again, even if
-# it is removed or replaced. /var/lib/kiwi_containers/.ENGINE-loading exists while the engine loads, and remains after a
-# power cut.
+# /var/lib/kiwi_containers/layouts/ID is the image: an OCI image layout whose blobs are hard links, so that containers
+# share them. It is renamed to .gone-ID and removed when the image is loaded.
+#
+# /var/lib/kiwi_containers/ENGINE-ID is the record of a load. It is written when the image is intact and on the disk.
+# Its first line has CONFIG and MANIFEST, the others the names of all blobs. From then on the image belongs to the user:
+# it is not loaded again, even if it is removed or replaced. If a newer version of the system has another image under
+# the same ID, the record does not match and the image is loaded.
+#
+# /var/lib/kiwi_containers/.ENGINE-loading exists while the engine loads, and remains after a power cut.
 set -u
 export LC_ALL=C HOME="${HOME:-/root}"
 
-archives=/var/tmp/kiwi_containers
 state=/var/lib/kiwi_containers
 runtime=/run/kiwi_containers
+layouts=$state/layouts
 owner=$(id -u)
 units=/usr/lib/systemd/system
-keep=/usr/libexec/kiwi_containers/keep
 
 say() { # PRIORITY TEXT
     [ -n "${JOURNAL_STREAM-}" ] && printf '<%s>' "$1"
@@ -49,8 +54,8 @@ summarize() {
 }
 
 # Other users must not be able to change a file between its check and its use, or to make root remove files elsewhere.
-# In /var/tmp, any user can create the directory if it is missing, or put a symlink in its place. "stat" does not follow
-# symlinks. The group must not have write permission either, because it includes what an ACL grants to single users.
+# "stat" does not follow symlinks. The group must not have write permission either, because it includes what an ACL
+# grants to single users.
 is_own() { # directory|regular PATH
     found=$(stat -c '%u/%a/%F' -- "$2" 2> /dev/null)
     case $found in "$owner/"*[0145][0145]"/$1"*) return 0 ;; esac
@@ -73,9 +78,9 @@ process() { # PID
     echo "$1-${21-}"
 }
 
-# Only one container at a time is loaded into an engine. So the disk has to hold temporary copies of one archive only,
-# and .ENGINE-loading refers to one load. If the holder of the lock was killed, two waiting loaders could both take the
-# lock; this does little harm.
+# Only one container at a time is loaded into an engine. So the disk has to hold temporary copies for one image only,
+# layers that images share are unpacked once, and .ENGINE-loading refers to one load. If the holder of the lock was
+# killed, two waiting loaders could both take the lock; this does little harm.
 lock() {
     own_directory "$runtime" || give_up "$problem"
     until ln -s "$(process $$)" "$runtime/$engine.lock" 2> /dev/null; do
@@ -87,7 +92,7 @@ lock() {
 }
 
 remove_copies() {
-    rm -rf -- "$archives/.$engine-$id" "/dev/shm/kiwi_containers-$engine-$id".*
+    rm -rf -- "$state/.copies-$engine-$id" "/dev/shm/kiwi_containers-$engine-$id".*
 }
 
 # Only the holder of the lock may remove temporary copies: another run may be using those of the same container.
@@ -99,24 +104,28 @@ clean_up() {
 }
 
 recorded() { # ENGINE
-    is_own regular "$state/$1-$id" && read -r line < "$state/$1-$id" && [ "$line" = "$sha256" ]
+    is_own regular "$state/$1-$id" && read -r line < "$state/$1-$id" && [ "$line" = "$config $manifest" ]
 }
 
-# Units that share an archive have the same ID. The archive is removed when all their engines have the image, unless it
-# is also wanted as a file (fetch_only).
-release_archive() {
-    [ -e "$archive" ] && [ ! -e "$keep/$id" ] || return 0
+# Units with the same ID share a layout. It is removed when all their engines have the image. The rename is one step, so
+# that after a power cut there is no layout with a part of its files.
+release_layout() {
+    [ -e "$layout" ] || [ -e "$gone" ] || return 0
     for other in podman docker container-snap; do
         wanted "kiwi_containers-$other-$id.service" && ! recorded "$other" && return 0
     done
-    rm -f -- "$archive"
+    rm -rf -- "$gone"
+    if [ -e "$layout" ]; then mv -T -- "$layout" "$gone" 2> /dev/null; fi
+    rm -rf -- "$gone"
 }
 
-# The image must be on the disk before the load is recorded and the archive, its only other copy, is removed.
+# The image must be on the disk before the load is recorded and the layout, its only other copy, is removed.
 record() {
     problem="$store or $state cannot be written"
-    sync -f "$store" && printf '%s\n' "$sha256" > "$state/.$engine-$id" &&
-        mv -f "$state/.$engine-$id" "$state/$engine-$id" && sync -f "$state" && release_archive
+    sync -f "$store" && {
+        printf '%s %s\n' "$config" "$manifest"
+        if [ -d "$layout/blobs" ]; then ls "$layout/blobs/"*; fi
+    } > "$state/.$engine-$id" && mv -f "$state/.$engine-$id" "$state/$engine-$id" && sync -f "$state" && release_layout
 }
 
 ask() { # ARGUMENT...: run the engine with a time limit, because it may hang
@@ -124,25 +133,54 @@ ask() { # ARGUMENT...: run the engine with a time limit, because it may hang
 }
 
 # The ID of an image is the digest of its configuration in podman and docker's classic store, and the digest of its
-# manifest in docker's containerd store. container-snap prints ID,CREATED,NAME with only one of the names of an image,
-# so only the ID is reliable.
+# manifest or index in docker's containerd store. In podman, name and digests must resolve, too. container-snap prints
+# ID,CREATED,NAME with only one of the names of an image, so only the ID is reliable.
 present() {
-    if [ "$engine" = container-snap ]; then
-        case "
+    case $engine in
+        podman)
+            found=${config#*:}
+            names=$(ask image inspect --format '{{.Id}} {{join .RepoTags " "}} {{join .RepoDigests " "}} ' "$tag")
+            case $names in "$found "*"@$manifest "*) ;; *) return 1 ;; esac
+            case $names in *"@$top "*) return 0 ;; esac
+            [ -n "$loaded" ] && say 4 "$name: podman finds it by name and $manifest, but not by $top"
+            [ -n "$loaded" ] && return 0
+            ;;
+        docker)
+            case $name in *@*) set -- "$tag" "$config" "$manifest" "$top" ;; *) set -- "$tag" ;; esac
+            for candidate; do
+                found=$(ask image inspect --format '{{.Id}}' "$candidate")
+                case $found in "$config" | "$manifest" | "$top") return 0 ;; esac
+            done
+            found=$config
+            ;;
+        *)
+            found=${config#*:}
+            case "
 $(ask list-images)" in *"
-$config,"*) return 0 ;; esac
-        return 1
-    fi
-    case $name in *@*) set -- "$name" "$config" "$manifest" ;; *) set -- "$name" ;; esac
-    for candidate; do
-        found=$(ask image inspect --format '{{.Id}}' "$candidate")
-        case ${found#sha256:} in "$config" | "$manifest") return 0 ;; esac
-    done
+$found,"*) return 0 ;; esac
+            ;;
+    esac
     return 1
 }
 
+# podman pulls from a directory without a name, or with one made of its path (before version 5). Pulling by name would
+# work for OCI manifests only. An image that was pinned by digest alone gets a tag as well, because engines remove
+# images without tags as unused ("image prune"), and podman finds a digest only below a name.
+give_name() {
+    if [ "$engine" = podman ]; then
+        ask tag "${config#*:}" "$tag"
+        present
+        is_present=$?
+        path_name=localhost$runtime/image:latest
+        case $names in *" $path_name "*) ask untag "$found" "$path_name" > /dev/null ;; esac
+        return $is_present
+    fi
+    present || return
+    case $engine/$name in docker/*@*) ask tag "$found" "$tag" ;; esac
+}
+
 copy_on_disk() {
-    copy=$archives/.$engine-$id
+    copy=$state/.copies-$engine-$id
     [ -d "$copy" ] || mkdir -m 700 "$copy"
 }
 
@@ -153,39 +191,86 @@ copy_in_memory() {
 # After a power cut, an engine may regard layers as complete although their content never reached the disk, and would
 # use them for the next image. Therefore, after an interrupted load, images are read back completely: podman and
 # docker's classic store compare every file with its checksum. A damaged image is removed together with its layers, so
-# that the next attempt loads them again. docker's containerd store and container-snap have no such checksums; their
-# images cannot be checked. podman needs space for a copy of each layer that it reads. A lack of space does not mean a
-# damaged image.
+# that the next attempt loads them again, unless somebody has made containers from it. docker's containerd store and
+# container-snap have no such checksums; their images cannot be checked. podman needs space for a copy of each layer
+# that it reads. A lack of space does not mean a damaged image.
 sound() {
     [ -z "$cut_off" ] || [ "$engine" = container-snap ] && return 0
-    problem="the power went while images were loaded, and there is no room for copies to see whether this one is damaged"
+    problem="the power went while images were loaded, and there is no space to check whether this one is damaged"
     for choose in copy_on_disk copy_in_memory; do
         $choose || continue
-        output=$(TMPDIR=$copy timeout -k 30 "$limit" "$engine" save "${found:-$config}" 2>&1 > /dev/null) && return 0
+        output=$(TMPDIR=$copy timeout -k 30 "$limit" "$engine" save "$found" 2>&1 > /dev/null) && return 0
         case $output in *"no space left"*) continue ;; esac
-        ask rmi "${found:-$config}" > /dev/null
-        problem="the power went while images were loaded, and this one is damaged; removed it"
+        problem="the power went while images were loaded, and this one is damaged"
+        if [ -n "$(ask ps --all --quiet --filter "ancestor=$found")" ]; then
+            give_up "$problem; containers use it: remove them and the image"
+        fi
+        ask rmi --force "$found" > /dev/null
+        problem="$problem; removed it"
         break
     done
     return 1
 }
 
 # Damaged layers can make a load fail when there is no image yet that could be removed. Newer versions of podman find
-# and remove such layers.
+# and remove such layers. With an additional image store they would also remove sound images that rest on its layers.
 repair() {
-    [ -n "$cut_off" ] && [ "$engine" = podman ] && timeout -k 30 "$limit" podman system check --repair > /dev/null 2>&1
+    [ -n "$cut_off" ] && [ "$engine" = podman ] || return 0
+    case $(ask info --format '{{.Store.GraphOptions}}') in *mage[Ss]tore*) return 0 ;; esac
+    timeout -k 30 "$limit" podman system check --repair > /dev/null 2>&1
 }
 
-check_archive() {
-    [ -e "$archive" ] || give_up "$archive is missing: put it back, or get the image with: $engine pull $name"
-    is_own regular "$archive" || give_up "$problem"
-    bytes=$(stat -c %s -- "$archive")
-    [ "$bytes" = "$size" ] || give_up "$archive is damaged: got $bytes bytes, expected $size; replace it"
-    sum=$(sha256sum < "$archive") || give_up "$archive cannot be read"
-    [ "${sum%% *}" = "$sha256" ] || give_up "$archive is damaged: got SHA-256 ${sum%% *}, expected $sha256; replace it"
+check_file() { # PATH SHA256-OR-DIGEST: other algorithms have programs named in the same way
+    case $2 in *:*) ;; *) set -- "$1" "sha256:$2" ;; esac
+    sum=$("${2%%:*}sum" < "$1") || give_up "$1 is missing or cannot be read: put it back"
+    [ "${sum%% *}" = "${2#*:}" ] || give_up "$1 is damaged: got ${2%%:*}:${sum%% *}, expected $2; replace it"
 }
 
+check_blobs() { # DIGEST...
+    for digest; do check_file "$layout/blobs/${digest%%:*}/${digest#*:}" "$digest"; done
+}
+
+# podman verifies layers, configuration and manifest of an index while it reads them, but not the document that
+# index.json names. The others verify less, or keep the name of an image that they could not load.
+check_layout() {
+    [ -d "$layout" ] || give_up "$layout is missing: put it back, or get the image with: $engine pull $name"
+    for path in "$layout" "$layout/blobs" "$layout/blobs/"* "$layout/"* "$layout/blobs/"*/*; do
+        case $path in "$layout" | "$layout/blobs" | "$layout/blobs/sha"???) type=directory ;; *) type=regular ;; esac
+        is_own "$type" "$path" || give_up "$problem"
+    done
+    check_blobs "$top" "$manifest" "$config"
+    [ "$engine" = podman ] && return
+    sum=$(cat "$layout/stream" "$layout/frame" | sha256sum)
+    [ "${sum%% *}" = "$stream" ] || give_up "$layout/stream or frame is damaged or missing; replace both"
+    while read -r _ path; do check_file "$layout/$path" "$(digest_of "$path")"; done < "$layout/stream"
+}
+
+digest_of() { # blobs/ALGORITHM/HEX
+    set -- "${1#blobs/}"
+    echo "${1%%/*}:${1#*/}"
+}
+
+# Name a damaged blob, if there is one: what an engine says about it differs from version to version.
+explain() {
+    for path in "$layout/blobs/"*/*; do check_file "$path" "$(digest_of "${path#"$layout/"}")"; done
+}
+
+# Print the image as an archive. "head" may read more than it prints, so the frame is not read through one descriptor.
+archive() {
+    offset=1
+    while read -r count path; do
+        tail -c "+$offset" "$layout/frame" | head -c "$count"
+        cat -- "$layout/$path" || return 1
+        offset=$((offset + count))
+    done < "$layout/stream"
+    tail -c "+$offset" "$layout/frame"
+}
+
+# Asking podman takes as long as loading a small image, so the answer is kept until the next boot.
 find_store() {
+    if is_own regular "$runtime/$engine.store" && read -r store < "$runtime/$engine.store" && [ -d "$store" ]; then
+        return
+    fi
     case $engine in
         podman) store=$(ask info --format '{{.Store.GraphRoot}}') || store=/var/lib/containers ;;
         docker)
@@ -195,6 +280,7 @@ find_store() {
         *) store=/var/lib/container-snap ;;
     esac
     while [ ! -d "${store:=/var/lib}" ]; do store=$(dirname "$store"); done
+    printf '%s\n' "$store" > "$runtime/$engine.store"
 }
 
 free() { # DIRECTORY: print the number of bytes that root can still write there
@@ -207,21 +293,31 @@ mib() { # BYTES
     echo "$((($1 + 1048575) / 1048576)) MiB"
 }
 
-# docker copies the archive to its store before unpacking it. podman and container-snap copy it twice: first the whole
-# archive, then each blob. If there is plenty of memory, the copies go there, which saves disk space and writes.
+# Images share layers. Blobs that a recorded load had are in the engine already, unless somebody has removed the image.
+# podman then needs space for the others only, once for a copy and once unpacked. docker copies the whole archive to its
+# store before unpacking it. container-snap needs the archive as a file, and copies it twice: first as a whole, then
+# each blob. If there is plenty of memory, the copies go there, which saves disk space and writes.
 choose_copy_place() {
-    if [ "$engine" = docker ]; then
-        copies=$size copy=$store
-        return
-    fi
-    problem="no temporary directory could be made in $archives or /dev/shm"
-    copies=$((2 * size))
+    before=$(cat "$state/$engine-"* 2> /dev/null)
+    new=0
+    for blob in "$layout/blobs/"*/*; do
+        case $before in *"${blob##*/}"*) ;; *) new=$((new + $(stat -c %s -- "$blob"))) ;; esac
+    done
+    case $engine in
+        podman) copies=$new ;;
+        docker)
+            copies=$size copy=$store
+            return
+            ;;
+        *) copies=$((3 * size)) ;;
+    esac
+    problem="no temporary directory could be made in $state or /dev/shm"
     while read -r key memory _; do [ "$key" = MemAvailable: ] && break; done < /proc/meminfo
     if [ $((2 * copies)) -lt $((memory * 1024)) ] && [ $((2 * copies)) -lt "$(free /dev/shm)" ]; then
         copy_in_memory
     else
         copy_on_disk
-    fi && ln -s "$archive" "$copy/archive"
+    fi
 }
 
 enough() { # DIRECTORY BYTES WHAT-FOR
@@ -233,30 +329,40 @@ enough() { # DIRECTORY BYTES WHAT-FOR
 
 check_space() {
     if [ "$(stat -c %d "$store")" = "$(stat -c %d "$copy")" ]; then
-        enough "$store" $((size + copies)) "the image ($(mib "$size"), or more) and copies ($(mib "$copies"))"
+        enough "$store" $((new + copies)) "new layers ($(mib "$new"), or more) and copies ($(mib "$copies"))"
     else
-        enough "$store" "$size" "the image, or more" && enough "$copy" "$copies" "temporary copies"
+        enough "$store" "$new" "new layers, or more" && enough "$copy" "$copies" "temporary copies"
     fi
 }
 
-# "podman load" is not used: if it fails to read the archive as an OCI archive, for example because the disk is full, it
-# tries again as a Docker archive. That can succeed, but gives an image with a different manifest than the pinned one.
-# The archive is passed as a symlink, because colons in its name would be parsed as syntax.
+# Before version 5, podman makes a name of the path of the directory, and fails if it is not a valid one. So it gets a
+# link with a plain name. "podman load" is not used: if it fails to read an OCI image, for example because the disk is
+# full, it tries again as a Docker archive. That can succeed, but gives an image with a different manifest than the
+# pinned one.
 run_engine() {
-    case $engine in
-        podman) set -- pull --quiet "oci-archive:$copy/archive" ;;
-        docker) set -- load --quiet -i "$archive" ;;
-        *) set -- load -i "$copy/archive" ;;
-    esac
     problem="$state cannot be written"
     : > "$loading" && sync -f "$state" || return 1
-    output=$(TMPDIR=$copy timeout -k 30 "$limit" "$engine" "$@" 2>&1)
+    case $engine in
+        podman)
+            output=$(ln -sfn -- "$layout" "$runtime/image" &&
+                TMPDIR=$copy timeout -k 30 "$limit" podman pull --quiet "oci:$runtime/image" 2>&1)
+            ;;
+        docker) output=$(archive 2> /dev/null | timeout -k 30 "$limit" docker load --quiet 2>&1) ;;
+        *)
+            output=$(archive 2>&1 > "$copy/archive" &&
+                TMPDIR=$copy timeout -k 30 "$limit" "$engine" load -i "$copy/archive" 2>&1)
+            ;;
+    esac
     status=$?
     [ -n "$cut_off" ] || { sync -f "$store" && rm -f "$loading"; }
     [ $status -eq 0 ] && return 0
     [ $status -eq 124 ] && give_up "$engine did not finish within $limit s"
-    problem="$engine failed with status $status: $(printf %s "$output" | tr -s '[:cntrl:]' ' ' | head -c 600)"
-    case $output in *"no space left"*) problem="$problem ($(mib "$(free "$store")") free in $store)" ;; esac
+    # Warnings come first, and the error last.
+    problem="$engine failed with status $status: $(printf %s "$output" | tr -s '[:cntrl:]' ' ' | tail -c 600)"
+    case $output in
+        *"no space left"*) problem="$problem ($(mib "$(free "$store")") free in $store, $(mib "$copies") for copies)" ;;
+        *) explain ;;
+    esac
     return 1
 }
 
@@ -266,26 +372,28 @@ try() {
         record && say 6 "$name: $engine has it already"
         return
     fi
-    check_archive
+    check_layout
     choose_copy_place && check_space && run_engine || return 1
-    present
+    loaded=yes
+    give_name
     is_present=$?
     sound || return 1
-    problem="$engine has not got sha256:$config under that name"
+    problem="$engine has not got $config under that name"
     [ $is_present -eq 0 ] && record && say 6 "$name: loaded into $engine"
 }
 
 load() {
     own_directory "$state" || give_up "$problem"
     if recorded "$engine"; then
-        if own_directory "$archives"; then
-            release_archive
+        [ -e "$layouts" ] || return 0
+        if is_own directory "$layouts"; then
+            release_layout
             return
         fi
-        say 4 "$name: $engine has it already, but its archive cannot be removed: $problem"
+        say 4 "$name: $engine has it already, but its layout cannot be removed: $problem"
         return 0
     fi
-    own_directory "$archives" || give_up "$problem"
+    [ ! -e "$layouts" ] || is_own directory "$layouts" || give_up "$problem"
     command -v "$engine" > /dev/null || give_up "$engine is not installed; install it"
     trap clean_up EXIT
     trap 'exit 143' HUP INT TERM
@@ -307,7 +415,10 @@ if [ $# -eq 0 ]; then
     summarize
     exit
 fi
-engine=$1 id=$2 name=$3 archive=$4 size=$5 sha256=$6 config=$7 manifest=$8
+engine=$1 id=$2 name=$3 size=$4 config=$5 manifest=$6 top=$7 stream=${8-}
 unit=kiwi_containers-$engine-$id.service loading=$state/.$engine-loading
-limit=$((600 + size / 1048576)) locked='' tried='' cut_off=''
+layout=$layouts/$id gone=$layouts/.gone-$id
+tag=$name
+case $name in *@*) digest=${name##*@} tag=${name%%@*}:${digest%%:*}-$(printf %.12s "${digest#*:}") ;; esac
+limit=$((600 + size / 1048576)) locked='' tried='' cut_off='' loaded=''
 load

@@ -5,43 +5,48 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers.archive.layout import layout_of
 from osc_containers.errors import DescriptionError
-from osc_containers.inject import units
-from osc_containers.inject.units import ARCHIVES, Load, Symlink, TextFile
+from osc_containers.inject import layout_directory, units
+from osc_containers.inject.image_file import ArchiveFile, ImageFile, TextFile
+from osc_containers.inject.units import ARCHIVES, Load
 from osc_containers.kiwi.containers import Container
 from osc_containers.lock import archive_names
 from osc_containers.lock.lockfile import Lock
-from osc_containers.oci.image import Image
+from osc_containers.oci.chain import Claim
 from osc_containers.oci.reference import Reference
+
+TMPFILES = "/usr/lib/tmpfiles.d/kiwi_containers.conf"
 
 ROOT = "root"
 """The overlay directory for every image (kiwi/system/setup.py, import_overlay_files)."""
 
 _NAME_LENGTH = 255
-_NO_SUMS: Mapping[str, str] = {}
 _RESERVED = {"", ROOT, "repos", "containers", "images"}
 """Names that a profile's directory cannot have: kiwi or obs-build uses them, and "" would be the package itself."""
 
 
-class PackageFile(NamedTuple):
-    """A file of the image that is a copy of, or a hard link to, the file `name` of the package."""
-
-    path: str
-    name: str
-
-
 class Placement(NamedTuple):
-    """A container with its image in the lock, and the absolute path of its archive in the image.
+    """A container with its image in the lock, and the name of the image's archive in the package.
 
-    `archive` and `size` are name and size in bytes of the archive in the package.
+    `path` is kiwi's path for the archive in the image. It is used only for `fetch_only`, but the ID of a container that
+    is loaded is made of it as well.
     """
 
     container: Container
-    image: Image
+    claim: Claim
     path: str
     archive: str
-    size: int
+
+    @property
+    def load(self) -> Load:
+        """How the container is loaded."""
+        return Load(
+            backend=self.container.backend,
+            id=units.load_id(self.path),
+            reference=self.claim.reference,
+            image=self.claim.image,
+            arch=self.claim.arch,
+        )
 
 
 def assign_paths(containers: Sequence[Container]) -> Mapping[Container, str]:
@@ -107,20 +112,12 @@ def place(
 ) -> tuple[Placement, ...]:
     """Combine containers with their images in the lock and their paths; leave out those that are not in the lock."""
     names = lock.archive_names()
-    placements = []
-    for container in containers:
-        claim = lock.claim_for(container.reference, arch)
-        if claim:
-            placements.append(
-                Placement(
-                    container=container,
-                    image=claim.image,
-                    path=paths[container],
-                    archive=names[claim.reference, claim.arch],
-                    size=layout_of(claim).size,
-                )
-            )
-    return tuple(placements)
+    claims = ((container, lock.claim_for(container.reference, arch)) for container in containers)
+    return tuple(
+        Placement(container, claim, paths[container], names[claim.reference, claim.arch])
+        for container, claim in claims
+        if claim
+    )
 
 
 def group_by_directory(placements: Sequence[Placement]) -> dict[str, list[Placement]]:
@@ -159,29 +156,26 @@ def check_directory(path: Path) -> str | None:
     return None
 
 
-def list_files(
-    placements: Sequence[Placement], sums: Mapping[str, str] = _NO_SUMS
-) -> tuple[PackageFile | TextFile | Symlink, ...]:
+def list_files(placements: Sequence[Placement]) -> tuple[ImageFile, ...]:
     """Return every file that one overlay directory needs for these containers, sorted by path.
 
-    `sums` has the SHA-256 of archives by name; without it, the units have a placeholder of the same length.
+    A container with `fetch_only` is an archive, any other a layout directory. One that is both is stored twice.
     """
-    archives = {each.path: PackageFile(path=each.path, name=each.archive) for each in placements}
-    # Several containers can share a path. If only one of them is fetch_only, the archive must survive the loads.
-    markers = {each.path: units.keep_marker(each.path) for each in placements if each.container.fetch_only}
-    loads = [_load(each, sums.get(each.archive, "0" * 64)) for each in placements if not each.container.fetch_only]
-    files = (*archives.values(), *markers.values(), *(units.render(loads) if archives else ()))
-    return tuple(sorted(files, key=lambda file: file.path))
+    archives = [ArchiveFile(path=each.path, name=each.archive) for each in placements if each.container.fetch_only]
+    loads = [each.load for each in placements if not each.container.fetch_only]
+    files: list[ImageFile] = [*archives, *units.render(loads)]
+    if archives:
+        files.append(TextFile(path=TMPFILES, text=_TMPFILES, mode=0o644))
+    streamed = {load.id for load in loads if load.has_stream}
+    for load in loads:
+        has_stream = load.id in streamed
+        files += layout_directory.files(load.id, load.reference, load.image, load.arch, has_stream=has_stream)
+    return tuple(sorted({file.path: file for file in files}.values(), key=lambda file: file.path))
 
 
-def _load(placement: Placement, sha256: str) -> Load:
-    container, image = placement.container, placement.image
-    return Load(
-        backend=container.backend,
-        reference=container.reference,
-        path=placement.path,
-        size=placement.size,
-        sha256=sha256,
-        manifest=image.manifest.digest,
-        image_id=image.config.digest,
-    )
+_TMPFILES = f"""\
+# Create the directory for root before any other user can, and exclude it from the aging of /var/tmp: archives of
+# containers with fetch_only stay for good.
+d {ARCHIVES} 0755 root root -
+x {ARCHIVES}
+"""

@@ -1,4 +1,4 @@
-"""systemd units, loader script and tmpfiles.d entry that make the booted image load its containers.
+"""systemd units and loader script that make the booted image load its containers.
 
     kiwi_containers.service              starts after all loads; the unit that consumers order on
     kiwi_containers-ENGINE-ID.service    loads one container into one engine
@@ -27,63 +27,53 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from osc_containers.archive.layout import top
+from osc_containers.inject import layout_directory
+from osc_containers.inject.image_file import Symlink, TextFile
+from osc_containers.inject.layout_directory import LAYOUTS
 from osc_containers.kiwi.backend import BACKENDS
-from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
 from osc_containers.oci.reference import Reference
 
 ARCHIVES = "/var/tmp/kiwi_containers"  # noqa: S108 - a path in the image, and kiwi's
 LOADER = "/usr/libexec/kiwi_containers/load"
-KEEP = "/usr/libexec/kiwi_containers/keep"
 UNITS = "/usr/lib/systemd/system"
-TMPFILES = "/usr/lib/tmpfiles.d/kiwi_containers.conf"
 
 _ID_LENGTH = 160
 """Longest ID: unit names add a prefix and a suffix, and file names are limited to 255 bytes."""
 
 
 class Load(NamedTuple):
-    """One container to load into one engine; `size` (in bytes) and `sha256` (in hexadecimal) are those of the archive.
-
-    Loads with the same `path` share the archive: the engine that loads it last removes it.
-    """
+    """One container to load into one engine. Loads with the same `id` share a layout: the last one removes it."""
 
     backend: str
+    id: str
     reference: Reference
-    path: str
-    size: int
-    sha256: str
-    manifest: Digest
-    image_id: Digest
+    image: Image
+    arch: str
 
     @property
     def unit(self) -> str:
         """The name of the unit."""
-        return f"kiwi_containers-{self.backend}-{load_id(self.path)}.service"
+        return unit_name(self.backend, self.id)
+
+    @property
+    def has_stream(self) -> bool:
+        """Whether the engine reads an archive, and no directory."""
+        return self.backend != "podman"
 
 
-class TextFile(NamedTuple):
-    """A text file in the image."""
-
-    path: str
-    text: str
-    mode: int
-
-
-class Symlink(NamedTuple):
-    """A symbolic link in the image; `target` is relative to the directory of the link."""
-
-    path: str
-    target: str
+def unit_name(backend: str, load_id: str) -> str:
+    """Return the name of the unit that loads a container into an engine."""
+    return f"kiwi_containers-{backend}-{load_id}.service"
 
 
 def render(loads: Iterable[Load]) -> tuple[TextFile | Symlink, ...]:
-    """Return the files for these loads, sorted by path; duplicate loads count once.
-
-    Without loads, only the tmpfiles.d entry is returned: archives with `fetch_only` need it as well.
+    """Return the files for these loads, sorted by path; duplicate loads count once. Without loads there are none.
 
     :raises ValueError: a backend is unknown, or two different loads would have units of the same name.
     """
-    files: list[TextFile | Symlink] = [TextFile(path=TMPFILES, text=_TMPFILES, mode=0o644)]
+    files: list[TextFile | Symlink] = []
     units: dict[str, Load] = {}
     for load in loads:
         if load.backend not in BACKENDS:
@@ -110,16 +100,8 @@ def render_service() -> tuple[TextFile | Symlink, ...]:
     )
 
 
-def keep_marker(path: str) -> TextFile:
-    """Return the marker file that keeps loads from removing the archive at `path`.
-
-    It works across overlays: the load that shares the archive may come from another profile.
-    """
-    return TextFile(path=f"{KEEP}/{load_id(path)}", text=f"{path} is fetch_only\n", mode=0o644)
-
-
 def load_id(path: str) -> str:
-    """Return the ID of an archive in unit and file names: its file name, if that has safe characters only.
+    """Return the ID of a container in unit and file names: the name of kiwi's archive, if it has safe characters only.
 
     Otherwise, unsafe characters become underscores and a hash of the path is appended, so that IDs stay unique. A file
     name that ends like such a hash gets one as well, or it could be the ID of another archive.
@@ -168,16 +150,14 @@ def _wanted_by(wanting: str, unit: str) -> Symlink:
 
 
 def _unit(load: Load) -> str:
-    name = load.reference.engine_name
+    name, image = load.reference.engine_name, load.image
     arguments = (
         load.backend,
-        load_id(load.path),
+        load.id,
         name,
-        load.path,
-        str(load.size),
-        load.sha256,
-        load.image_id.hex,
-        load.manifest.hex,
+        str(sum(blob.size for blob in image.blobs)),
+        *map(str, (image.config.digest, image.manifest.digest, top(image, load.arch).digest)),
+        *([layout_directory.stream_sum(load.reference, image, load.arch)] if load.has_stream else ()),
     )
     return _CONTAINER.format(
         description=quote_description(f"Load container {name} into {load.backend}"),
@@ -201,7 +181,7 @@ ExecStart={LOADER}
 _CONTAINER = f"""\
 [Unit]
 Description={{description}}
-RequiresMountsFor={ARCHIVES} {{stores}}
+RequiresMountsFor={LAYOUTS} {{stores}}
 {{daemon}}Before=kiwi_containers.service
 
 [Service]
@@ -210,11 +190,4 @@ RemainAfterExit=yes
 StateDirectory=kiwi_containers
 SyslogIdentifier=kiwi_containers
 ExecStart={{command}}
-"""
-
-_TMPFILES = f"""\
-# Create the directory for root before any other user can, and exclude it from the aging of /var/tmp: archives stay
-# until they are loaded, and those that are not loaded (fetch_only) stay for good.
-d {ARCHIVES} 0755 root root -
-x {ARCHIVES}
 """

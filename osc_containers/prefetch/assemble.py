@@ -63,8 +63,7 @@ def assemble(
         # This finds a wrong lock before anything is downloaded.
         check_chains(jobs, lambda each: read_document(present[each.digest], each) if each.digest in present else None)
         download.receive(_blob_tasks(jobs, slices, context, present), context)
-        for output, file in zip(outputs, files, strict=True):
-            _write(file, output.rest(file))
+        for file in files:
             atomic.flush(file.descriptor)
         yield {digest: targets[0] for digest, targets in slices.items()}
 

@@ -1,7 +1,7 @@
 """What a prefetch has to do: one job for each image that the package must have, and the files that hold the images."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from osc_containers.archive.bundle import Bundle
@@ -112,16 +112,12 @@ class Slot(NamedTuple):
 
 
 class OutputFile(NamedTuple):
-    """A file of `size` bytes: blobs in their slots, with a frame of known bytes around them.
-
-    `frame` returns what is known in advance, `rest` what depends on the blobs in the file.
-    """
+    """A file of `size` bytes: blobs in their slots, with a frame of known bytes around them."""
 
     name: str
     size: int
     slots: Sequence[Slot]
     frame: Callable[[], Frame] = lambda: ()
-    rest: Callable[[FileSlice], Frame] = lambda content: ()
 
     @property
     def key(self) -> str:
@@ -132,12 +128,8 @@ class OutputFile(NamedTuple):
 
     def matches(self, content: FileSlice) -> bool:
         """Return whether a file of this size has exactly this content; every byte is read."""
-        return (
-            has_parts(content, self.frame())
-            and all(
-                content.at(slot.offset).hash(slot.digest.algorithm, slot.size) == slot.digest.hex for slot in self.slots
-            )
-            and has_parts(content, self.rest(content))
+        return has_parts(content, self.frame()) and all(
+            content.at(slot.offset).hash(slot.digest.algorithm, slot.size) == slot.digest.hex for slot in self.slots
         )
 
 
@@ -155,23 +147,11 @@ def _slots(layout: Layout, start: int = 0) -> list[Slot]:
     return [Slot(offset=start + each.offset, size=each.size, digest=each.digest) for each in layout.blobs()]
 
 
-def bundle_file(pack: Callable[[Lock, Mapping[str, str]], Bundle], jobs: Sequence[ImageJob]) -> tuple[OutputFile, ...]:
+def bundle_file(pack: Callable[[Lock], Bundle], jobs: Sequence[ImageJob]) -> tuple[OutputFile, ...]:
     """Return the one file of a package whose images are in a cpio archive, with the overlay of the image around them.
 
-    `pack` lays that file out for a lock and the SHA-256 of each archive.
+    `pack` lays that file out for a lock.
     """
-    lock = lock_of(jobs)
-    draft = pack(lock, {}).layout
-    layouts = {job.name: job.archive for job in jobs}
-    slots: list[Slot] = []
-    frame = list(draft.frame)
-    for name, layout in layouts.items():
-        start = draft.contents[name]
-        slots += _slots(layout, start)
-        frame += [(start + offset, content) for offset, content in layout.frame()]
-
-    def rest(content: FileSlice) -> Frame:
-        sums = {name: content.at(draft.contents[name]).sha256(layout.size) for name, layout in layouts.items()}
-        return pack(lock, sums).texts
-
-    return (OutputFile(name=cpio.FILE_NAME, size=draft.size, slots=slots, frame=lambda: frame, rest=rest),)
+    bundle = pack(lock_of(jobs))
+    slots = [Slot(*each) for each in bundle.blobs()]
+    return (OutputFile(name=cpio.FILE_NAME, size=bundle.size, slots=slots, frame=bundle.frame),)

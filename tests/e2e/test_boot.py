@@ -3,15 +3,20 @@
 import hashlib
 import io
 import os
+import struct
 import tarfile
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import pytest
 
+from osc_containers.archive.layout import path_of
 from osc_containers.inject import units
-from osc_containers.inject.units import UNITS, Symlink, TextFile
+from osc_containers.inject.image_file import Symlink, TextFile
+from osc_containers.inject.units import UNITS
+from osc_containers.oci.manifest import Descriptor
 from tests.support import images
 from tests.support.e2e.machine import Machine
 from tests.support.e2e.packed import Packed, pack
@@ -33,13 +38,13 @@ def big_layers() -> list[images.Layer]:
 
 @cache
 def big() -> Packed:
-    """Return an archive with these layers."""
+    """Return an image with these layers."""
     return pack("registry.example.com/big:1.0", images.image(*big_layers()))
 
 
 @cache
 def bomb() -> Packed:
-    """Return a small archive whose image needs 200 MiB when unpacked."""
+    """Return a small image that needs 200 MiB when unpacked."""
     return pack("registry.example.com/bomb:1.0", images.image(images.layer({"srv/zeros": bytes(200 << 20)})))
 
 
@@ -50,7 +55,7 @@ case "$1 $2" in
     "image inspect") cat /var/lib/docker-image ;;
     "load "*)
         read -r left < /docker-fails && echo "${left#x}" > /docker-fails && [ -n "$left" ] && echo "no daemon" && exit 1
-        sed -n 's/.*"Config":"blobs.sha256.\([0-9a-f]*\)".*/sha256:\1/p' "$4" > /var/lib/docker-image ;;
+        sed -n 's/.*"Config":"blobs.sha256.\([0-9a-f]*\)".*/sha256:\1/p' > /var/lib/docker-image ;;
 esac
 """
 
@@ -64,17 +69,15 @@ esac
 """
 
 
-def put(machine: Machine, *packed: Packed) -> None:
-    """Copy archives to where their loads expect them."""
+def put(machine: Machine, *packed: Packed, has_stream: bool = False) -> None:
+    """Write the layouts of these images to the machine."""
     for item in packed:
-        path = machine.var / item.load.path.removeprefix("/var/")
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(item.content)
+        item.write(machine.directory, has_stream=has_stream)
 
 
-def archives(machine: Machine) -> set[str]:
-    """Return the names of all files in the directory of the archives."""
-    return {path.name for path in (machine.var / "tmp/kiwi_containers").iterdir()}
+def layouts(machine: Machine) -> set[str]:
+    """Return the names of all layouts in the machine."""
+    return {path.name for path in (machine.var / "lib/kiwi_containers/layouts").iterdir()}
 
 
 def consumer(name: str, needs: str) -> tuple[TextFile, Symlink]:
@@ -92,22 +95,78 @@ def test_first_boot_loads_all_second_boot_nothing(make: MakeMachine, shell: str)
     machine = make()
     machine.install(Symlink(path="/usr/bin/sh", target=shell))
     put(machine, SMALL, DOCKER, PLAIN)
-    (machine.var / "tmp/kiwi_containers/fetched_only_1.0").write_bytes(b"for others")
     machine.install(*units.render([SMALL.load, DOCKER.load, PLAIN.load]))
 
     first = machine.boot()
     assert first.images == {SMALL.in_podman, DOCKER.in_podman, PLAIN.in_podman}
-    assert archives(machine) == {"fetched_only_1.0"}
+    assert layouts(machine) == set()
     assert sorted(first.journal) == [
-        (6, f"{name}: loaded into podman")
-        for name in sorted(str(item.load.reference) for item in (SMALL, DOCKER, PLAIN))
+        (6, f"{name}: loaded into podman") for name in sorted(item.name for item in (SMALL, DOCKER, PLAIN))
     ]
 
     second = machine.boot()
     assert second.images == first.images
     assert second.journal == ()
-    assert archives(machine) == {"fetched_only_1.0"}
     assert set(second.units.values()) == set(first.units.values()) == {"active"}
+
+
+def exit_program() -> bytes:
+    """Return a static x86-64 program that does nothing but exit with status 0."""
+    code = bytes.fromhex("b83c000000 31ff 0f05")  # mov eax, 60 (exit); xor edi, edi; syscall
+    start, size = 0x400000, 64 + 56 + len(code)
+    header = struct.pack("<4s12xHHIQQQIHHHHHH", b"\x7fELF", 2, 62, 1, start + 120, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, start, start, size, size, 0x1000)
+    return header[:4] + b"\x02\x01\x01" + header[7:] + segment + code
+
+
+def program_image(name: str) -> images.Image:
+    """Return a multi-platform image with a program."""
+    layer = images.layer({"bin/program": exit_program(), f"etc/{name}": name.encode()})
+    return images.index(images.image(layer, platform=images.ARM64), images.image(layer))
+
+
+@cache
+def runnable() -> tuple[Packed, Packed]:
+    """Return an image that is pinned by its tag, and one that is pinned by the digest of its index alone."""
+    tagged, pinned = program_image("tagged"), program_image("pinned")
+    return (
+        pack("registry.example.com:5000/team/tagged:1.0", tagged),
+        pack(f"registry.example.com:5000/team/pinned@{pinned.digest}", pinned),
+    )
+
+
+@pytest.mark.parametrize(("suite", "is_quadlet"), [("bookworm", False), ("trixie", True)], ids=["podman 4", "podman 5"])
+def test_units_run_their_containers_at_the_first_boot(make: MakeMachine, suite: str, is_quadlet: bool) -> None:
+    """By tag, by the digest of the platform and by that of the index; without a network."""
+    machine = make(suite=suite)
+    tagged, pinned = runnable()
+    put(machine, tagged, pinned)
+    machine.install(*units.render([tagged.load, pinned.load]))
+    tag = f"{pinned.load.reference.name}:sha256-{pinned.load.image.indexes[0].digest.hex[:12]}"
+    wanted = {
+        "tag": (tagged, tagged.name),
+        "platform": (tagged, f"{tagged.load.reference.name}@{tagged.load.image.manifest.digest}"),
+        "index": (tagged, f"{tagged.load.reference.name}@{tagged.load.image.indexes[0].digest}"),
+        "pinned": (pinned, pinned.name),
+        "pinned-tag": (pinned, tag),
+    }
+    # Container runtimes can do less in systemd-nspawn than on a machine.
+    options, allow = "--network=none --cgroups=disabled", "--system-call-filter=@keyring"
+    for name, (packed, image) in wanted.items():
+        order = f"After={packed.load.unit}\nRequires={packed.load.unit}"
+        if is_quadlet:
+            text = f"[Unit]\n{order}\n[Container]\nImage={image}\nPodmanArgs={options}\nExec=/bin/program\n"
+            text += "[Service]\nType=oneshot\nRemainAfterExit=yes\n[Install]\nWantedBy=multi-user.target\n"
+            path = f"/etc/containers/systemd/consumer-{name}.container"
+            machine.install(TextFile(path=path, text=text, mode=0o644))
+        else:
+            command = f"/usr/bin/podman run --rm {options} {image} /bin/program"
+            unit, link = consumer(name, order)
+            machine.install(unit._replace(text=unit.text.replace("/bin/true", command)), link)
+    report = machine.boot(allow)
+    assert {f"consumer-{name}.service" for name in wanted} <= report.active, report.journal
+    assert report.images >= {tagged.in_podman}
+    assert machine.boot(allow).active == report.active
 
 
 def test_image_removed_by_the_user_is_not_loaded_again(make: MakeMachine) -> None:
@@ -119,7 +178,7 @@ def test_image_removed_by_the_user_is_not_loaded_again(make: MakeMachine) -> Non
     )
     remover = TextFile(
         path=f"{UNITS}/consumer-remover.service.d/remove.conf",
-        text=f"[Service]\nExecStart=-podman rmi {SMALL.load.reference}\n",
+        text=f"[Service]\nExecStart=-podman rmi {SMALL.name}\n",
         mode=0o644,
     )
     machine.install(remover)
@@ -129,13 +188,17 @@ def test_image_removed_by_the_user_is_not_loaded_again(make: MakeMachine) -> Non
 
 def test_failed_loads_stop_no_other_and_succeed_later(make: MakeMachine) -> None:
     machine = make()
-    damaged, cut, lost, foreign = (
-        pack(f"registry.example.com/{name}:1.0", images.small(name)) for name in ("damaged", "cut", "lost", "foreign")
+    damaged, cut, swapped, lost, foreign = (
+        pack(f"registry.example.com/{name}:1.0", images.small(name))
+        for name in ("damaged", "cut", "swapped", "lost", "foreign")
     )
-    put(machine, SMALL, damaged, cut, foreign)
-    (machine.var / "tmp/kiwi_containers/damaged_1.0").write_bytes(damaged.content.replace(b"base", b"bass", 1)[::-1])
-    (machine.var / "tmp/kiwi_containers/cut_1.0").write_bytes(cut.content[:-1])
-    bad = [damaged.load, cut.load, lost.load, foreign.for_engine("docker")]
+    put(machine, SMALL, damaged, cut, swapped, foreign)
+    layer, document = damaged.load.image.layers[1], swapped.load.image.manifest
+    own_blob(machine, damaged, layer).write_bytes(damaged.blobs[layer.digest][::-1])
+    # podman does not check the document that index.json names.
+    own_blob(machine, swapped, document).write_bytes(swapped.blobs[document.digest] + b" ")
+    own_blob(machine, cut, cut.load.image.layers[1]).write_bytes(b"")
+    bad = [damaged.load, cut.load, swapped.load, lost.load, foreign.for_engine("docker")]
     after = "After=kiwi_containers.service"
     machine.install(
         *units.render([SMALL.load, *bad]),
@@ -148,50 +211,57 @@ def test_failed_loads_stop_no_other_and_succeed_later(make: MakeMachine) -> None
     first = machine.boot()
     assert first.images == {SMALL.in_podman}
     assert first.active == {"multi-user.target", "consumer-any.service", "consumer-one.service"}
-    assert archives(machine) == {"damaged_1.0", "cut_1.0", "foreign_1.0"}
+    assert layouts(machine) == {"damaged_1.0", "cut_1.0", "swapped_1.0", "foreign_1.0"}
     assert first.units == {
         "kiwi_containers": "failed",
         "kiwi_containers-podman-small_1.0": "active",
-        "kiwi_containers-podman-damaged_1.0": "failed",
-        "kiwi_containers-podman-cut_1.0": "failed",
-        "kiwi_containers-podman-lost_1.0": "failed",
+        **{f"kiwi_containers-podman-{name}_1.0": "failed" for name in ("damaged", "cut", "swapped", "lost")},
         "kiwi_containers-docker-foreign_1.0": "failed",
     }
-    assert len(first.lines("not loaded into")) == 4
+    assert len(first.lines("not loaded into")) == 5
     for name, says in {
-        "damaged": "/damaged_1.0 is damaged: got SHA-256 ",
-        "cut": f"/cut_1.0 is damaged: got {cut.load.size - 1} bytes, expected {cut.load.size}",
+        "damaged": f"layouts/damaged_1.0/blobs/sha256/{layer.digest.hex} is damaged: got sha256:",
+        "cut": f"blobs/sha256/{cut.load.image.layers[1].digest.hex} is damaged: got sha256:e3b0c44",
+        "swapped": f"layouts/swapped_1.0/blobs/sha256/{document.digest.hex} is damaged: got sha256:",
         "lost": "/lost_1.0 is missing: put it back, or get the image with: podman pull registry.example.com/lost:1.0",
         "foreign": "not loaded into docker: docker is not installed",
     }.items():
         (line,) = first.lines(f"registry.example.com/{name}:1.0: ")
         assert says in line
 
-    put(machine, damaged, cut, lost)
+    put(machine, damaged, cut, swapped, lost)
+    put(machine, foreign, has_stream=True)
     machine.install(TextFile(path="/usr/bin/docker", text=DOCKER_STUB, mode=0o755))
     second = machine.boot()
-    assert second.images == {item.in_podman for item in (SMALL, damaged, cut, lost)}
+    assert second.images == {item.in_podman for item in (SMALL, damaged, cut, swapped, lost)}
     assert set(second.units.values()) == {"active"}
-    assert archives(machine) == set()
+    assert layouts(machine) == set()
     assert "consumer-all.service" in second.active
 
 
-def test_last_of_three_engines_removes_the_archive(make: MakeMachine) -> None:
+def own_blob(machine: Machine, packed: Packed, blob: Descriptor) -> Path:
+    """Return the path of a blob in a layout, after replacing a hard link by nothing."""
+    path = packed.directory(machine.directory) / path_of(blob.digest)
+    path.unlink()
+    return path
+
+
+def test_last_of_three_engines_removes_the_layout(make: MakeMachine) -> None:
     machine = make()
-    put(machine, SMALL)
+    put(machine, SMALL, has_stream=True)
     machine.install(*units.render([SMALL.load, SMALL.for_engine("docker"), SMALL.for_engine("container-snap")]))
 
     assert machine.boot().images == {SMALL.in_podman}
-    assert archives(machine) == {"small_1.0"}
+    assert layouts(machine) == {"small_1.0"}
 
     machine.install(TextFile(path="/usr/bin/docker", text=DOCKER_STUB, mode=0o755))
-    assert machine.boot().lines("loaded into docker") == [f"{SMALL.load.reference}: loaded into docker"]
-    assert archives(machine) == {"small_1.0"}
+    assert machine.boot().lines("loaded into docker") == [f"{SMALL.name}: loaded into docker"]
+    assert layouts(machine) == {"small_1.0"}
 
     machine.install(TextFile(path="/usr/bin/container-snap", text=CONTAINER_SNAP_STUB, mode=0o755))
     last = machine.boot()
-    assert [line for _, line in last.journal] == [f"{SMALL.load.reference}: loaded into container-snap"]
-    assert archives(machine) == set()
+    assert [line for _, line in last.journal] == [f"{SMALL.name}: loaded into container-snap"]
+    assert layouts(machine) == set()
 
 
 def test_masked_load_is_ignored(make: MakeMachine) -> None:
@@ -202,20 +272,20 @@ def test_masked_load_is_ignored(make: MakeMachine) -> None:
         *units.render([SMALL.load, docker]), Symlink(path=f"/etc/systemd/system/{docker.unit}", target="/dev/null")
     )
     assert machine.boot().units["kiwi_containers"] == "active"
-    assert archives(machine) == set()
+    assert layouts(machine) == set()
 
 
 def test_failing_engine_is_retried_in_the_same_boot(make: MakeMachine) -> None:
     machine = make()
-    put(machine, SMALL)
+    put(machine, SMALL, has_stream=True)
     machine.install(
         *units.render([SMALL.for_engine("docker")]),
         TextFile(path="/usr/bin/docker", text=DOCKER_STUB, mode=0o755),
         TextFile(path="/docker-fails", text="x\n", mode=0o644),
     )
     assert [line for _, line in machine.boot().journal] == [
-        f"{SMALL.load.reference}: not loaded into docker yet: docker failed with status 1: no daemon; next try in 2 s",
-        f"{SMALL.load.reference}: loaded into docker",
+        f"{SMALL.name}: not loaded into docker yet: docker failed with status 1: no daemon; next try in 2 s",
+        f"{SMALL.name}: loaded into docker",
     ]
 
 
@@ -228,12 +298,12 @@ def test_full_var_is_reported_and_the_next_boot_succeeds(make: MakeMachine) -> N
 
     first = machine.boot()
     assert first.images == {SMALL.in_podman}
-    assert archives(machine) == {"big_1.0", "bomb_1.0"}
+    assert layouts(machine) == {"big_1.0", "bomb_1.0"}
     assert "multi-user.target" in first.active
 
     ballast.unlink()
     assert machine.boot().images == {packed.in_podman for packed in (big(), bomb(), SMALL)}
-    assert archives(machine) == set()
+    assert layouts(machine) == set()
 
 
 def stored_size(machine: Machine) -> int:
@@ -249,26 +319,26 @@ def test_power_cut_during_a_load_is_repaired(make: MakeMachine, suite: str, unpa
     put(machine, big())
     machine.install(*units.render([big().load]))
     machine.boot_until(lambda: stored_size(machine) > unpacked)
-    assert archives(machine) == {"big_1.0"}
+    assert layouts(machine) == {"big_1.0"}
     assert_big_is_loaded(machine)
 
 
-def test_power_cut_after_archive_removal_loses_nothing(make: MakeMachine) -> None:
+def test_power_cut_after_layout_removal_loses_nothing(make: MakeMachine) -> None:
     machine = make()
     put(machine, big())
-    # By then the file system has written the removal of the archive, but not yet the content of the image.
+    # By then the file system has written the removal of the layout, but not yet the content of the image.
     pause = "[Service]\nExecStart=/usr/bin/sleep 9\n[Unit]\nAfter=kiwi_containers.service"
     machine.install(*units.render([big().load]), *consumer("pause", pause))
     gone_since = 0.0
 
     def is_gone_for_good() -> bool:
         nonlocal gone_since
-        if not gone_since and (machine.var / "lib/kiwi_containers/podman-big_1.0").exists() and not archives(machine):
+        if not gone_since and (machine.var / "lib/kiwi_containers/podman-big_1.0").exists() and not layouts(machine):
             gone_since = time.monotonic()
         return bool(gone_since) and time.monotonic() > gone_since + 7
 
     machine.boot_until(is_gone_for_good)
-    assert archives(machine) == set()
+    assert layouts(machine) == set()
     assert_big_is_loaded(machine)
 
 
@@ -282,10 +352,10 @@ def test_power_cut_with_little_space_is_repaired(make: MakeMachine) -> None:
     machine.boot_until(lambda: stored_size(machine) > 10 << 20)
     with (machine.var / "ballast").open("wb") as ballast:
         free = os.statvfs(machine.var).f_bavail * 4096
-        os.posix_fallocate(ballast.fileno(), 0, free - single.load.size - (60 << 20))
+        os.posix_fallocate(ballast.fileno(), 0, free - single.size - (60 << 20))
     report = machine.boot()
     assert report.images == {single.in_podman}, report.journal
-    assert archives(machine) == set()
+    assert layouts(machine) == set()
 
 
 def assert_big_is_loaded(machine: Machine) -> None:
@@ -293,7 +363,7 @@ def assert_big_is_loaded(machine: Machine) -> None:
     report = machine.boot()
     assert report.images == {big().in_podman}, "\n".join(line for _, line in report.journal)
     assert report.files == {checksum for layer in big_layers() for checksum in checksums(layer)}
-    assert archives(machine) == set()
+    assert layouts(machine) == set()
 
 
 def checksums(layer: images.Layer) -> set[str]:
@@ -309,12 +379,12 @@ def test_existing_image_is_not_loaded_again(make: MakeMachine) -> None:
     machine.install(*units.render([SMALL.load]))
     machine.boot()
 
-    # The state after a power cut between load and record. A damaged archive proves that it is not read.
+    # The state after a power cut between load and record. A damaged layout proves that it is not read.
     (machine.var / "lib/kiwi_containers/podman-small_1.0").unlink()
-    (machine.var / "tmp/kiwi_containers/small_1.0").write_bytes(b"damaged")
+    SMALL.directory(machine.directory).mkdir()
     report = machine.boot()
-    assert [line for _, line in report.journal] == [f"{SMALL.load.reference}: podman has it already"]
-    assert archives(machine) == set()
+    assert [line for _, line in report.journal] == [f"{SMALL.name}: podman has it already"]
+    assert layouts(machine) == set()
 
 
 def test_loads_work_with_a_read_only_root(make: MakeMachine) -> None:
@@ -348,3 +418,27 @@ def test_unit_arguments_arrive_unchanged(make: MakeMachine) -> None:
     )
     machine.boot()
     assert (machine.out / "arguments").read_bytes().split(b"\0")[:-1] == [text.encode() for text in arguments]
+
+
+def test_newer_system_brings_a_newer_image(make: MakeMachine) -> None:
+    """Unit and layout change with the system; records and images in /var stay."""
+    machine = make()
+    old, new = (pack("registry.example.com/team/app:1.0", images.small(name)) for name in ("old", "new"))
+    put(machine, old)
+    machine.install(*units.render([old.load]))
+    assert machine.boot().images == {old.in_podman}
+
+    # The new system is there, but /var is that of the old one.
+    machine.install(*units.render([new.load]))
+    report = machine.boot()
+    assert report.images == {old.in_podman}
+    assert report.units["kiwi_containers"] == "failed"
+    (line,) = report.lines("not loaded")[:1]
+    assert "/layouts/app_1.0 is missing: put it back, or get the image with: podman pull " in line
+
+    put(machine, new)
+    report = machine.boot()
+    assert new.in_podman in report.images
+    assert {line for line in report.images if not line.startswith("<none>")} == {new.in_podman}
+    assert layouts(machine) == set()
+    assert set(machine.boot().units.values()) == {"active"}

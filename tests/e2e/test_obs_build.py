@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.e2e.appliance import LISTED, OWN_FILE
+from tests.support.e2e.appliance import BLOB, LISTED, OWN_FILE
 from tests.support.e2e.builds import Build, Built
 from tests.support.e2e.debs import HERE
 from tests.support.e2e.machine import make_machine
 
 pytestmark = pytest.mark.integration
 
-_MODES = {path: mode for path, mode in LISTED.items() if "kiwi_containers" in path and "docker" not in path}
+_MODES = {
+    path: mode
+    for path, mode in LISTED.items()
+    if "kiwi_containers" in path and "docker" not in path and not path.endswith(("/stream", "/frame"))
+}
 """The documented files for the profile that is built."""
 
 
@@ -43,7 +47,13 @@ def expect_what_readme_lists(built: Built, directory: Path) -> None:
     """Compare the image with the documented files, and check that the packager's own files are there."""
     with built.mounted(directory / "listed") as root:
         ours = {path: path.lstat() for path in root.rglob("*") if "kiwi_containers" in str(path.relative_to(root))}
-        assert {str(path.relative_to(root)): stat.filemode(status.st_mode) for path, status in ours.items()} == _MODES
+        modes = {str(path.relative_to(root)): stat.filemode(status.st_mode) for path, status in ours.items()}
+        assert {path: mode for path, mode in modes.items() if not BLOB.fullmatch(path)} == _MODES
+        links: dict[str, list[int]] = {}
+        for path in filter(lambda each: BLOB.fullmatch(str(each.relative_to(root))), ours):
+            links.setdefault(path.name, []).append(path.stat().st_nlink)
+        # app and side, both for every image, share the file of a layer; tools has its own, because it is for a profile.
+        assert [1, 2, 2] in map(sorted, links.values())
         assert {(status.st_uid, status.st_gid) for status in ours.values()} == {(0, 0)}
         assert stat.filemode((root / "var/tmp").stat().st_mode) == "drwxrwxrwt"
         assert (root / OWN_FILE).read_text() == "own\n"
@@ -54,7 +64,7 @@ def expect_two_boots(built: Built, directory: Path) -> None:
     """Boot the image in a container: the first boot loads everything, the second one nothing."""
     with built.mounted(directory / "booted") as root, make_machine(root, directory / "machine") as machine:
         first = machine.boot()
-        wanted = built.package.in_podman("app:", "tools:")
+        wanted = built.package.in_podman("app:", "side:", "tools:")
         assert {line.rpartition(" ")[0] + " " for line in first.images} == wanted
         left = {path.name for path in (machine.var / "tmp/kiwi_containers").iterdir()}
         assert left == {"data_1.0"}

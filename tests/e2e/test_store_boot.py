@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from osc_containers.inject import units
+from osc_containers.inject.image_file import Symlink, TextFile
 from osc_containers.inject.store import stores
 from osc_containers.inject.store.image_files import STORAGE_CONF
-from osc_containers.inject.units import Symlink, TextFile
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
 from tests.support import images, layer_tars, store

@@ -2,7 +2,6 @@
 
 import ctypes
 import errno
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from osc_containers.errors import VerificationError
+from osc_containers.fs.ranges import FileSlice
 from osc_containers.fs.rooted_tree import Tree
 from osc_containers.fs.source_file import open_source
 from tests.support.descriptors import all_closed
@@ -133,17 +133,28 @@ def os_error(tree: Tree, path: str, number: int) -> str:
     return f"[Errno {number}] {os.strerror(number)}: '{tree.root}{path}'"
 
 
-def link(tree: Tree, path: str, source: Path, *, own: bool = False, sha256: str = "") -> bool:
+def link(tree: Tree, path: str, source: Path) -> bool:
     with ExitStack() as stack:
-        return tree.link(path, open_source(source, stack), own=own, sha256=sha256)
+        return tree.link(path, open_source(source, stack))
+
+
+def copy(tree: Tree, path: str, source: Path, expected: bytes = b"archive") -> None:
+    def check(written: FileSlice) -> None:
+        if written.read(0, len(expected)) != expected:
+            raise ValueError("got other bytes")
+
+    with ExitStack() as stack:
+        content = FileSlice(open_source(source, stack).descriptor, 0)
+        tree.copy(path, content, source.stat().st_size, check)
 
 
 WRITERS: list[Callable[[Tree, str, Path], object]] = [
     lambda tree, path, source: tree.write(path, b"new", 0o644),
     lambda tree, path, source: tree.symlink(path, "new"),
     lambda tree, path, source: link(tree, path, source),
+    lambda tree, path, source: copy(tree, path, source),
 ]
-writers = pytest.mark.parametrize("write", WRITERS, ids=["write", "symlink", "link"])
+writers = pytest.mark.parametrize("write", WRITERS, ids=["write", "symlink", "link", "copy"])
 
 
 def make_loop(path: Path) -> None:
@@ -283,51 +294,43 @@ def test_a_source_is_the_file_that_was_opened(tree: Tree, source: Path) -> None:
     assert (tree.root / "copied").read_bytes() == content
 
 
-def make_second_name(source: Path) -> None:
-    os.link(source, source.parent / "second")
+def test_a_copy_shares_nothing_with_its_source(tree: Tree, source: Path) -> None:
+    copy(tree, "/x", source)
+    assert (tree.root / "x").read_bytes() == source.read_bytes()
+    assert not (tree.root / "x").samefile(source)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda source: source.chmod(0o664),
-        lambda source: source.parent.chmod(0o775),
-        lambda source: source.parent.chmod(0o1777),
-        make_second_name,
-    ],
-    ids=["file", "directory", "sticky directory", "second name"],
-)
-def test_what_others_can_change_is_copied(tree: Tree, source: Path, change: Callable[[Path], object]) -> None:
-    source.parent.chmod(0o755)
-    with ExitStack() as stack:
-        assert tree.can_link(open_source(source, stack), own=True)
-    assert link(tree, "/alone", source, own=True)
-    (tree.root / "alone").unlink()
-    change(source)
-    with ExitStack() as stack:
-        assert not tree.can_link(open_source(source, stack), own=True)
-    assert is_copy(tree, source, own=True)
+def test_a_part_of_a_file_is_copied(tree: Tree, source: Path) -> None:
+    with source.open("rb") as file:
+        tree.copy("/x", FileSlice(file.fileno(), 2), 9)
+    assert (tree.root / "x").read_bytes() == source.read_bytes()[2:11]
 
 
-def test_a_copy_of_what_others_can_change_is_verified(tree: Tree, source: Path) -> None:
-    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
-    source.chmod(0o664)
-    assert not link(tree, "/x", source, own=True, sha256=sha256)
-    (tree.root / "x").unlink()
-    with source.open("r+b") as file:
-        file.write(b"changed")
-    with pytest.raises(VerificationError, match=exactly(f"{source.name}: changed after its verification; run again")):
-        link(tree, "/x", source, own=True, sha256=sha256)
+def test_a_wrong_copy_is_removed(tree: Tree, source: Path) -> None:
+    message = "x: changed after its verification: got other bytes; run again"
+    with pytest.raises(VerificationError, match=exactly(message)):
+        copy(tree, "/x", source, b"another")
     assert os.listdir(tree.root) == []
 
 
-def is_copy(tree: Tree, source: Path, *, own: bool = False) -> bool:
-    is_link = link(tree, "/x", source, own=own)
-    copy = tree.root / "x"
-    assert copy.read_bytes() == source.read_bytes()
-    assert copy.stat().st_mode & 0o7777 == 0o644
+def test_a_file_of_the_tree_is_opened_and_linked_there(tree: Tree, source: Path) -> None:
+    copy(tree, "/var/x", source)
+    (tree.root / "link").symlink_to("/var")
+    with ExitStack() as stack:
+        assert tree.link("/y", tree.open("/link/x", stack))
+    assert (tree.root / "y").samefile(tree.root / "var/x")
+    (tree.root / "var/z").symlink_to(source)
+    with ExitStack() as stack, pytest.raises(OSError, match="got a symbolic link, expected a file"):
+        tree.open("/var/z", stack)
+
+
+def is_copy(tree: Tree, source: Path) -> bool:
+    is_link = link(tree, "/x", source)
+    path = tree.root / "x"
+    assert path.read_bytes() == source.read_bytes()
+    assert path.stat().st_mode & 0o7777 == 0o644
     assert os.listdir(tree.root) == ["x"]
-    assert is_link is copy.samefile(source)
+    assert is_link is path.samefile(source)
     return not is_link
 
 
@@ -346,14 +349,6 @@ def test_a_source_on_another_file_system_is_copied(tree: Tree) -> None:
         source.write_bytes(b"archive" * 1000)
         source.chmod(0o644)
         assert is_copy(tree, source)
-
-
-@pytest.mark.integration
-def test_a_source_of_another_owner_is_copied_if_requested(tree: Tree, source: Path) -> None:
-    os.chown(source, 1234, 1234)
-    assert is_copy(tree, source, own=True)
-    assert (tree.root / "x").stat().st_uid == os.geteuid()
-    assert not is_copy(tree, source, own=False)
 
 
 def test_a_missing_source_leaves_nothing(tree: Tree, source: Path) -> None:

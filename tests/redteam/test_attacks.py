@@ -58,6 +58,8 @@ def _expect_open_attacks_to_succeed(request: pytest.FixtureRequest) -> None:
 ROOT = Path(__file__).resolve().parents[2]
 APP = 'name="app" path="team" tag="1"'
 IMAGE = images.small("app")
+LAYOUTS = "/var/lib/kiwi_containers/layouts"
+LAYOUT = f"{LAYOUTS}/app_1"
 
 
 @pytest.fixture(scope="session")
@@ -634,7 +636,7 @@ def test_inject_while_an_archive_is_swapped(victim: Victim, package: Path, kind:
     """A local user swaps an archive between its check and its use: nothing but the locked bytes gets into the image."""
     (victim.home / "private.tar").write_text(SECRET)
     victim.keep()
-    path, good = archive_of(package), archive_of(package).read_bytes()
+    path = archive_of(package)
     root = victim.directory / "root"
     root.mkdir()
 
@@ -657,15 +659,19 @@ def test_inject_while_an_archive_is_swapped(victim: Victim, package: Path, kind:
                 package.symlink_to(evil)
 
     stopped_at(victim, root / "usr/lib", ["inject", "--root", root, "--arch", "x86_64", victim.package], swap)
-    found = [each.read_bytes() for each in files_of(root / "var")] if (root / "var").exists() else []
-    must(all(content == good for content in found), "only what was verified may get into the image")
+    blobs = [each for each in files_of(root) if each.parent.name == "sha256"]
+    must(bool(blobs), "the verified archive is still open, so its blobs are written")
+    for each in blobs:
+        must(
+            hashlib.sha256(each.read_bytes()).hexdigest() == each.name, "only what was verified may get into the image"
+        )
 
 
 @pytest.mark.parametrize(
     "kind", ["directory of another", "open directory", "archive of another", "open archive", "second name"]
 )
 def test_inject_links_what_others_can_change(victim: Victim, package: Path, kind: str) -> None:
-    """A local user can write to package or archive: the image gets a copy, and no link to a file that can change."""
+    """Whoever can write to package or archive: the image gets copies, and no link to a file that can change."""
     path = archive_of(package)
     if kind == "directory of another":
         os.chown(package, NOBODY, NOBODY)
@@ -686,7 +692,17 @@ def test_inject_links_what_others_can_change(victim: Victim, package: Path, kind
         must((status.st_uid, status.st_mode & 0o022) == (0, 0), f"{each.name} must be root's alone")
 
 
-TREES = ("var", "usr", "usr/lib", "usr/lib/systemd", "usr/lib/systemd/system", "usr/libexec", "usr/lib/tmpfiles.d")
+TREES = (
+    "var",
+    "var/lib",
+    "var/lib/kiwi_containers",
+    "usr",
+    "usr/lib",
+    "usr/lib/systemd",
+    "usr/lib/systemd/system",
+    "usr/libexec",
+    "usr/lib/tmpfiles.d",
+)
 
 
 @pytest.mark.parametrize(
@@ -719,11 +735,11 @@ OBSTACLES: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["var/tmp/kiwi_containers/app_1", LOADER.removeprefix("root/")])
+@pytest.mark.parametrize("name", [f"{LAYOUT}/blobs/sha256/CONFIG", f"{LAYOUT}/index.json", LOADER.removeprefix("root")])
 @pytest.mark.parametrize("kind", OBSTACLES)
 def test_inject_onto_what_is_there(victim: Victim, package: Path, name: str, kind: str) -> None:
     """The root tree has a link, a pipe or a directory in the place of a file: it is replaced or refused, not used."""
-    path = victim.directory / "root" / name
+    path = victim.directory / "root" / name.replace("CONFIG", config_of(package)).removeprefix("/")
     path.parent.mkdir(parents=True)
     OBSTACLES[kind](path, victim.outside)
     victim.run("inject", "--root", victim.directory / "root", "--arch", "x86_64", patience=20)
@@ -752,9 +768,10 @@ mount -t tmpfs -o mode=0755 lib /var/lib
 mount -t tmpfs -o mode=1777 tmp /var/tmp
 mount -t tmpfs -o mode=1777 shm /dev/shm
 cd "$1"
+mkdir -p /var/lib/kiwi_containers
+cp -a root{layouts} /var/lib/kiwi_containers/
 {attack}
-[ -e /var/lib/kiwi_containers ] || mkdir /var/lib/kiwi_containers
-PATH="$1/bin:$PATH" sh root/usr/libexec/kiwi_containers/load podman app_1 app {path} {size} {sha256} {config} {config}
+PATH="$1/bin:$PATH" sh root/usr/libexec/kiwi_containers/load podman app_1 app 99 {digests}
 echo "status $?"
 {after}
 """
@@ -762,13 +779,18 @@ PODMAN = """#!/bin/sh
 # An engine that keeps what it is told to load; while it starts, the attacker may be quick.
 case $1 in
     info) mkdir -p /var/lib/containers; echo /var/lib/containers ;;
-    image) [ ! -e "{directory}/loaded" ] || echo "sha256:{config}" ;;
+    image) [ ! -e "{directory}/loaded" ] || echo "{config} app @{manifest} " ;;
     pull) shift $(($# - 1)); setpriv --reuid 65534 --clear-groups sh -c '{quick}' 2>/dev/null
-        cat "${{1#oci-archive:}}" >"{directory}/loaded" ;;
+        cat "${{1#oci:}}"/blobs/sha256/* >"{directory}/loaded" ;;
 esac
 """
 USER = "setpriv --reuid 65534 --regid 65534 --clear-groups"
-HERE = "/var/tmp/kiwi_containers"
+
+
+def config_of(package: Path) -> str:
+    """Return the digest of the configuration of the only image, without algorithm."""
+    ((_, entry),) = read_lock(package)["containers"].items()
+    return str(entry["architectures"]["x86_64"]["config"]["digest"]).partition(":")[2]
 
 
 class Booted:
@@ -779,20 +801,21 @@ class Booted:
         self.root = victim.directory / "root"
         self.root.mkdir()
         victim.run("inject", "--root", self.root, "--arch", "x86_64").succeeded()
-        self.archive = self.root / HERE[1:] / "app_1"
-        content = self.archive.read_bytes()
-        self.good = content
+        blobs = sorted((self.root / LAYOUT[1:] / "blobs/sha256").iterdir())
+        self.good = b"".join(each.read_bytes() for each in blobs)
         ((_, entry),) = read_lock(package)["containers"].items()
-        self.config = entry["architectures"]["x86_64"]["config"]["digest"].partition(":")[2]
-        self.words = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "config": self.config}
+        image = entry["architectures"]["x86_64"]
+        self.config, self.manifest = str(image["config"]["digest"]), str(image["manifest"]["digest"])
         for each in (victim.directory, self.root):
             each.chmod(0o755)
 
-    def load(self, attack: str, *, quick: str = ":", after: str = "", path: str = f"{HERE}/app_1") -> str:
+    def load(self, attack: str, *, quick: str = ":", after: str = "") -> str:
         """Run the loader after an attack on its directories; return what was printed."""
         directory = self.victim.directory
-        self.victim.program("podman", PODMAN.format(config=self.config, directory=directory, quick=quick))
-        script = LOAD.format(attack=attack, after=after, path=path, **self.words)
+        words = {"config": self.config.partition(":")[2], "manifest": self.manifest}
+        self.victim.program("podman", PODMAN.format(directory=directory, quick=quick, **words))
+        digests = f"{self.config} {self.manifest} {self.manifest}"
+        script = LOAD.format(attack=attack, after=after, layouts=LAYOUTS, digests=digests)
         command: list[str | Path] = ["unshare", "--mount", "--net", "sh", "-c", script, "sh", directory]
         return self.victim.run(program=command, directory=directory).output
 
@@ -809,83 +832,67 @@ def booted(victim: Victim, package: Path) -> Booted:
 
 
 def test_loader_works(booted: Booted) -> None:
-    """There is no attack: the image is loaded, and its archive removed, so that the other tests show something."""
-    done = booted.load(f"mkdir -m 0755 {HERE}; cp root{HERE}/app_1 {HERE}", after=f"ls {HERE}")
+    """There is no attack: the image is loaded, and its layout removed, so that the other tests show something."""
+    done = booted.load("", after=f"ls -A {LAYOUTS}")
     assert "status 0" in done
     assert booted.loaded() == booted.good
     assert done.endswith("status 0\n")
 
 
-SWAP = f"mv {HERE}/evil {HERE}/app_1"
+BLOB = f"{LAYOUT}/blobs/sha256/$(cd {LAYOUT}/blobs/sha256 && ls | head -n 1)"
 OWNED = {
-    "directory of a user": (
-        f"{USER} mkdir {HERE}; {USER} cp root{HERE}/app_1 {HERE}; {USER} sh -c 'echo x >{HERE}/evil'"
-    ),
-    "directory that users can write": (
-        f"mkdir -m 0777 {HERE}; chmod 0777 {HERE}; cp root{HERE}/app_1 {HERE}; {USER} sh -c 'echo x >{HERE}/evil'"
-    ),
-    "directory of a group": (
-        f"mkdir {HERE}; chgrp 65534 {HERE}; chmod 0775 {HERE}; cp root{HERE}/app_1 {HERE};"
-        f"{USER} sh -c 'echo x >{HERE}/evil'"
-    ),
+    "directory of a user": f"chown 65534 {LAYOUT}",
+    "directory of the blobs": f"chown 65534 {LAYOUT}/blobs/sha256",
+    "directory that users can write": f"chmod 0777 {LAYOUT}/blobs",
+    "directory of a group": f"chgrp 65534 {LAYOUTS}; chmod 0775 {LAYOUTS}",
     "link to a directory of a user": (
-        f"{USER} mkdir /var/tmp/mine; {USER} ln -s mine {HERE}; {USER} cp root{HERE}/app_1 {HERE};"
-        f"{USER} sh -c 'echo x >{HERE}/evil'"
+        f"{USER} cp -r {LAYOUT} /var/tmp/mine; rm -r {LAYOUT}; ln -s /var/tmp/mine {LAYOUT}"
     ),
+    "file of a user": f'chown 65534 "{BLOB}"',
+    "file that users can write": f'chmod 0666 "{BLOB}"',
+    "link to a file of a user": f'{USER} cp "{BLOB}" /var/tmp/mine; ln -sf /var/tmp/mine "{BLOB}"',
+    "pipe": f'blob="{BLOB}"; rm "$blob"; mkfifo "$blob"',
+    "index of a user": f"chown 65534 {LAYOUT}/index.json",
 }
 
 
 @pytest.mark.parametrize("kind", OWNED)
-def test_loader_takes_an_archive_of_a_user(booted: Booted, kind: str) -> None:
-    """A user makes the directory that is missing, and swaps the archive after its check: root loads nothing of it."""
-    done = booted.load(OWNED[kind], quick=SWAP)
-    must(booted.loaded() is None, f"root must load nothing from a directory of others: {done}")
+def test_loader_takes_an_image_of_a_user(booted: Booted, kind: str) -> None:
+    """A part of the layout is not root's alone, and could be swapped after its check: root loads nothing of it."""
+    done = booted.load(OWNED[kind], quick=f"echo x > {LAYOUT}/index.json")
+    must(booted.loaded() is None, f"root must load nothing that others can change: {done}")
     must("status 1" in done, "the loader must fail, and say why")
 
 
-ARCHIVES = {
-    "file of a user": f"cp root{HERE}/app_1 {HERE}; chown 65534 {HERE}/app_1",
-    "file that users can write": f"cp root{HERE}/app_1 {HERE}; chmod 0666 {HERE}/app_1",
-    "link to a file of a user": f"{USER} cp root{HERE}/app_1 /var/tmp/mine; ln -s ../mine {HERE}/app_1",
-    "pipe": f"mkfifo {HERE}/app_1",
-}
-
-
-@pytest.mark.parametrize("kind", ARCHIVES)
-def test_loader_takes_a_file_of_a_user(booted: Booted, kind: str) -> None:
-    """The archive is not root's own file: it is refused before it is read."""
-    done = booted.load(f"mkdir -m 0755 {HERE}; {ARCHIVES[kind]}")
-    must(booted.loaded() is None, f"root must load nothing that others can change: {done}")
-
-
-VICTIMS = "mkdir -p /var/lib/other/.podman-app_1; touch /var/lib/other/app_1 /var/lib/other/.podman-app_1/x; "
+VICTIMS = "mkdir -p /var/lib/other/app_1 /var/lib/other/.gone-app_1; touch /var/lib/other/app_1/x; "
 PLANTED = {
-    "directory is a link": f"{USER} ln -s /var/lib/other {HERE}",
+    "directory is a link": f"rm -r {LAYOUTS}; ln -s /var/lib/other {LAYOUTS}",
     "directory is a link, and the image is loaded": (
-        f"{USER} ln -s /var/lib/other {HERE}; mkdir -p /var/lib/kiwi_containers;"
-        "echo {sha256} >/var/lib/kiwi_containers/podman-app_1"
+        f"rm -r {LAYOUTS}; ln -s /var/lib/other {LAYOUTS};echo CONFIG MANIFEST >/var/lib/kiwi_containers/podman-app_1"
     ),
-    "directory is a link to the archive": f"{USER} ln -s /var/lib/other {HERE}; cp root{HERE}/app_1 /var/lib/other",
+    "layout is a link, and the image is loaded": (
+        f"rm -r {LAYOUT}; ln -s /var/lib/other {LAYOUT}; echo CONFIG MANIFEST >/var/lib/kiwi_containers/podman-app_1"
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", PLANTED)
 def test_loader_removes_elsewhere(booted: Booted, kind: str) -> None:
-    """A user puts a link in the place of the directory: root removes and writes nothing where it leads."""
-    attack = PLANTED[kind].format(**booted.words) if "{sha256}" in PLANTED[kind] else PLANTED[kind]
+    """There is a link in the place of a directory: root removes and writes nothing where it leads."""
+    attack = PLANTED[kind].replace("CONFIG", booted.config).replace("MANIFEST", booted.manifest)
     done = booted.load(VICTIMS + attack, after="cd /var/lib/other && find . | sort | tr '\\n' ' '")
-    must(". ./.podman-app_1 ./.podman-app_1/x ./app_1" in done, f"nothing elsewhere may be removed: {done}")
+    must(". ./.gone-app_1 ./app_1 ./app_1/x" in done, f"nothing elsewhere may be removed: {done}")
 
 
 @pytest.mark.parametrize("kind", ["user", "link"])
 @pytest.mark.parametrize("where", ["/var/lib/kiwi_containers", "/run/kiwi_containers"])
 def test_loader_trusts_a_state_of_a_user(booted: Booted, where: str, kind: str) -> None:
     """State or run-time directory is not root's: the loader writes nothing there, and believes nothing."""
-    make = f"mkdir -m 0777 {where}; chown 65534 {where}"
+    make = f"rm -rf {where}; mkdir -m 0777 {where}; chown 65534 {where}"
     if kind == "link":
-        make = f"mkdir -m 0777 /var/tmp/mine; chown 65534 /var/tmp/mine; ln -s /var/tmp/mine {where}"
-    record = f"{make}; {USER} sh -c 'echo {booted.words['sha256']} >{where}/podman-app_1'"
-    done = booted.load(f"mkdir -m 0755 {HERE}; cp root{HERE}/app_1 {HERE}; {record}", after=f"ls -A {where}/")
+        make = f"rm -rf {where}; mkdir -m 0777 /var/tmp/mine; chown 65534 /var/tmp/mine; ln -s /var/tmp/mine {where}"
+    record = f"{make}; {USER} sh -c 'echo {booted.config} {booted.manifest} >{where}/podman-app_1'"
+    done = booted.load(record, after=f"ls -A {where}/")
     must("status 1" in done, f"the loader must refuse a directory that is not root's: {done}")
     must(done.endswith("podman-app_1\n"), f"nothing may be written there: {done}")
 
@@ -895,8 +902,10 @@ def test_tmpfiles_make_the_directory(victim: Victim, package: Path, kind: str) -
     """A user may come first where the directory is missing: systemd-tmpfiles makes it early, root's and 0755."""
     root = victim.directory / "root"
     root.mkdir()
+    for path in package.glob("*.xml"):
+        path.write_text(path.read_text().replace(APP, f'{APP} fetch_only="true"'))
     victim.run("inject", "--root", root, "--arch", "x86_64").succeeded()
-    directory = root / HERE[1:]
+    directory = root / "var/tmp/kiwi_containers"
     shutil.rmtree(directory)
     if kind != "new":
         directory.mkdir(mode=0o777)

@@ -3,7 +3,7 @@
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -157,7 +157,7 @@ def _all_requests(package: Package, request: Request) -> tuple[ImageRequest, ...
     return selection.image_requests(configured.with_default_architectures(tuple(default)))
 
 
-def _pack_for(request: Request) -> "Callable[[Lock, Mapping[str, str]], Bundle]":
+def _pack_for(request: Request) -> "Callable[[Lock], Bundle]":
     from osc_containers.inject import bundle  # needed for bundles only
 
     return bundle.pack_for(request)

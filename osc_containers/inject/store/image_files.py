@@ -25,7 +25,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from osc_containers.inject.units import UNITS, Symlink, TextFile, quote_argument, quote_description
+from osc_containers.inject.image_file import Symlink, TextFile
+from osc_containers.inject.units import UNITS, quote_argument, quote_description
 
 STORAGE_CONF = "/etc/containers/storage.conf"
 SYSTEM_STORAGE_CONF = "/usr/share/containers/storage.conf"

@@ -15,10 +15,10 @@ from typing import NamedTuple
 from osc_containers.errors import DescriptionError
 from osc_containers.formats.human import count, size
 from osc_containers.fs import plain_file
+from osc_containers.inject.image_file import Symlink, TextFile
 from osc_containers.inject.store import build, image_files
 from osc_containers.inject.store.build import OpenBlob, StoreImage
 from osc_containers.inject.store.image_files import STORAGE_CONF, SYSTEM_STORAGE_CONF, Store
-from osc_containers.inject.units import Symlink, TextFile
 from osc_containers.oci.image import Image
 from osc_containers.oci.reference import Reference
 

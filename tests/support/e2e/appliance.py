@@ -36,6 +36,7 @@ DESCRIPTION = """\
     </repository>
     <containers source="REGISTRY" backend="podman">
         <container name="app" path="team" tag="1.0"/>
+        <container name="side" path="team" tag="1.0"/>
         <container name="data" path="team" tag="1.0" fetch_only="true"/>
     </containers>
     <containers source="REGISTRY" backend="podman" profiles="main">
@@ -74,24 +75,38 @@ LISTED = {
     f"{_UNITS}/kiwi_containers.service": "-rw-r--r--",
     f"{_UNITS}/kiwi_containers-docker-app_1.0.service": "-rw-r--r--",
     f"{_UNITS}/kiwi_containers-podman-app_1.0.service": "-rw-r--r--",
+    f"{_UNITS}/kiwi_containers-podman-side_1.0.service": "-rw-r--r--",
     f"{_UNITS}/kiwi_containers-podman-tools_2.0.service": "-rw-r--r--",
     f"{_UNITS}/kiwi_containers.service.wants": "drwxr-xr-x",
     f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-docker-app_1.0.service": "lrwxrwxrwx",
     f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-podman-app_1.0.service": "lrwxrwxrwx",
+    f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-podman-side_1.0.service": "lrwxrwxrwx",
     f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-podman-tools_2.0.service": "lrwxrwxrwx",
     f"{_UNITS}/multi-user.target.wants/kiwi_containers.service": "lrwxrwxrwx",
     "usr/lib/tmpfiles.d/kiwi_containers.conf": "-rw-r--r--",
     "usr/libexec": "drwxr-xr-x",
     "usr/libexec/kiwi_containers": "drwxr-xr-x",
-    "usr/libexec/kiwi_containers/keep": "drwxr-xr-x",
-    "usr/libexec/kiwi_containers/keep/data_1.0": "-rw-r--r--",
     "usr/libexec/kiwi_containers/load": "-rwxr-xr-x",
+    "var/lib/kiwi_containers": "drwxr-xr-x",
+    "var/lib/kiwi_containers/layouts": "drwxr-xr-x",
+    **{
+        f"var/lib/kiwi_containers/layouts/{name}": "drwxr-xr-x" if is_directory else "-rw-r--r--"
+        for layout in ("app_1.0", "side_1.0", "tools_2.0")
+        for name, is_directory in {
+            layout: True,
+            f"{layout}/oci-layout": False,
+            f"{layout}/index.json": False,
+            f"{layout}/blobs": True,
+            f"{layout}/blobs/sha256": True,
+        }.items()
+    },
+    **{f"var/lib/kiwi_containers/layouts/app_1.0/{name}": "-rw-r--r--" for name in ("stream", "frame")},
     "var/tmp/kiwi_containers": "drwxr-xr-x",
-    "var/tmp/kiwi_containers/app_1.0": "-rw-r--r--",
     "var/tmp/kiwi_containers/data_1.0": "-rw-r--r--",
-    "var/tmp/kiwi_containers/tools_2.0": "-rw-r--r--",
 }
-"""Type and mode of the documented files and their directories, for the profiles `main` and `extra`."""
+"""Type and mode of the documented files and their directories, for the profiles `main` and `extra`; without blobs."""
+BLOB = re.compile(r"var/lib/kiwi_containers/layouts/[a-z]+_[0-9.]+/blobs/sha256/[0-9a-f]{64}")
+"""The paths of blobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +137,7 @@ def make(directory: Path, registry: DockerRegistry, debs: Path, *, repository: s
     made = {
         "app:1.0": images.image(shell, images.random_layer("app", _SIZE)),
         "data:1.0": images.image(images.random_layer("data", _SIZE)),
+        "side:1.0": images.image(shell, images.layer({"etc/side": b"side\n"})),
         "tools:2.0": images.image(shell, images.layer({"etc/tools": b"tools\n"}), docker=True),
         "never:1.0": images.small("never"),
     }

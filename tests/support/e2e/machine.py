@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osc_containers.fs.rooted_tree import Tree
-from osc_containers.inject.units import Symlink, TextFile
+from osc_containers.inject.image_file import Symlink, TextFile
 
 HERE = Path(__file__).resolve().parent
 

@@ -1,0 +1,308 @@
+"""`load.sh` with stubs of the engines; `e2e/test_boot.py` boots machines with real ones."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from osc_containers.archive.layout import path_of, top
+from osc_containers.inject import layout_directory, units
+from osc_containers.inject.image_file import TextFile
+from osc_containers.inject.layout_directory import LAYOUTS
+from osc_containers.inject.units import LOADER, UNITS
+from tests.support import images
+from tests.support.e2e.packed import Packed, pack
+
+STATE = "/var/lib/kiwi_containers"
+RUNTIME = "/run/kiwi_containers"
+SMALL = pack("registry.example.com:5000/team/app:1.0", images.small("app"))
+LARGE = pack("registry.example.com/large:1.0", images.image(images.random_layer("large", 3 << 20)))
+
+
+def loader_below(root: Path) -> str:
+    """Return the loader with all its directories below `root`."""
+    (text,) = (file.text for file in units.render([SMALL.load]) if isinstance(file, TextFile) and file.path == LOADER)
+    for directory in (STATE, RUNTIME, UNITS):
+        assert f"={directory}\n" in text
+        text = text.replace(f"={directory}\n", f"={root}{directory}\n")
+    return text
+
+
+@pytest.mark.parametrize("others", [(), ("docker",)], ids=["alone", "another engine has not loaded it"])
+def test_recorded_load_only_removes_the_layout(tmp_path: Path, others: tuple[str, ...]) -> None:
+    text = loader_below(tmp_path)
+    layout, state, installed = tmp_path / LAYOUTS[1:] / SMALL.load.id, tmp_path / STATE[1:], tmp_path / UNITS[1:]
+    for directory in (layout, installed):
+        directory.mkdir(parents=True)
+    (layout / "index.json").touch()
+    for backend in ("podman", *others):
+        (installed / units.unit_name(backend, SMALL.load.id)).touch()
+    (state / "podman-app_1.0").write_text("c b\nblob\n")
+    command = ["sh", "-c", text, "load", "podman", "app_1.0", "name", "4096", "c", "b", "a"]
+    subprocess.run(command, check=True)
+    assert layout.exists() == bool(others)
+    assert [path.name for path in layout.parent.iterdir()] == (["app_1.0"] if others else [])
+
+
+@pytest.mark.integration
+def test_loader_runs_in_any_posix_shell(tmp_path: Path) -> None:
+    loader = tmp_path / "load"
+    loader.write_text(loader_below(tmp_path))
+    subprocess.run(["shellcheck", "--shell=sh", loader], check=True)
+    for shell in ("dash", "bash"):
+        subprocess.run([shell, "-n", os.fspath(loader)], check=True)
+
+
+@pytest.fixture(params=["dash", "bash"])
+def start_loader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Return a function that starts a loader in its own directories, without a layout; podman hangs once."""
+    text = loader_below(tmp_path)
+    for directory in (RUNTIME, LAYOUTS):
+        (tmp_path / directory[1:]).mkdir(parents=True)
+    (tmp_path / "podman").write_text(f"#!/bin/sh\nmkdir {tmp_path}/hangs && exec sleep 300\nexit 1\n")
+    (tmp_path / "podman").chmod(0o755)
+    command = [request.param, "-c", text, "load", "podman", "app_1.0", "app", "1", "a", "b", "c"]
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with ExitStack() as stack:
+
+        def start() -> subprocess.Popen[str]:
+            run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+            stack.enter_context(run)
+            stack.callback(end, run)
+            return run
+
+        yield start
+
+
+def end(run: subprocess.Popen[str]) -> None:
+    """Kill a loader and its children."""
+    if run.poll() is None:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("holder", ["running", "killed", "killed, PID reused"])
+def test_loader_waits_only_for_a_running_loader(
+    start_loader: Callable[[], subprocess.Popen[str]], tmp_path: Path, holder: str
+) -> None:
+    lock = tmp_path / "run/kiwi_containers/podman.lock"
+    first = start_loader()
+    while not (tmp_path / "hangs").exists():
+        time.sleep(0.01)
+    if holder != "running":
+        end(first)
+    if holder == "killed, PID reused":
+        owner = str(lock.readlink())
+        lock.unlink()
+        lock.symlink_to(owner.replace(str(first.pid), str(os.getpid()), 1))
+    second = start_loader()
+    if holder == "running":
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(timeout=3)
+        end(first)
+    output, _ = second.communicate(timeout=30)
+    assert output.startswith(f"app: not loaded into podman: {tmp_path}{LAYOUTS}/app_1.0 is missing: ")
+    assert not lock.is_symlink()
+
+
+@pytest.mark.integration
+def test_stopping_a_waiting_loader_leaves_the_lock_alone(
+    start_loader: Callable[[], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    start_loader()
+    while not (tmp_path / "hangs").exists():
+        time.sleep(0.01)
+    copies = tmp_path / STATE[1:] / ".copies-podman-app_1.0"
+    copies.mkdir()
+    second = start_loader()
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(timeout=1)
+    second.terminate()
+    assert second.wait(timeout=30) == 143
+    assert copies.exists()
+    assert (tmp_path / "run/kiwi_containers/podman.lock").is_symlink()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("where", [RUNTIME, STATE, LAYOUTS])
+@pytest.mark.parametrize("kind", ["writable", "writable for its group", "link"])
+def test_loader_refuses_directories_of_others(
+    start_loader: Callable[[], subprocess.Popen[str]], tmp_path: Path, where: str, kind: str
+) -> None:
+    directory, other = tmp_path / where[1:], tmp_path / "other"
+    if kind == "link":
+        directory.rename(other)
+        directory.symlink_to(other)
+    else:
+        directory.chmod(0o757 if kind == "writable" else 0o775)
+    output, _ = start_loader().communicate(timeout=30)
+    assert f": {directory}: got " in output
+    assert "expected a directory that only root can write to; remove it" in output
+    assert not other.exists() or [path.name for path in other.iterdir() if path.name != "layouts"] == []
+
+
+@pytest.mark.integration
+def test_loader_creates_missing_directories(start_loader: Callable[[], subprocess.Popen[str]], tmp_path: Path) -> None:
+    for directory in (LAYOUTS, STATE, RUNTIME):
+        (tmp_path / directory[1:]).rmdir()
+    (tmp_path / "hangs").mkdir()
+    output, _ = start_loader().communicate(timeout=30)
+    assert output.startswith(f"app: not loaded into podman: {tmp_path}{LAYOUTS}/app_1.0 is missing: ")
+    assert {(tmp_path / directory[1:]).stat().st_mode & 0o777 for directory in (RUNTIME, STATE)} == {0o755}
+
+
+@pytest.mark.integration
+def test_hanging_engine_query_times_out(start_loader: Callable[[], subprocess.Popen[str]], tmp_path: Path) -> None:
+    for name, command in {"podman": "sleep 300", "timeout": f'{shutil.which("timeout")} 0.2 "$4"'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\nexec {command}\n")
+        (tmp_path / name).chmod(0o755)
+    output, _ = start_loader().communicate(timeout=30)
+    assert output.startswith(f"app: not loaded into podman: {tmp_path}{LAYOUTS}/app_1.0 is missing: ")
+
+
+def install(directory: Path, name: str, script: str) -> None:
+    """Write a program that the loader finds before those of the system."""
+    (directory / name).write_text(f"#!/bin/sh\n{script}\n")
+    (directory / name).chmod(0o755)
+
+
+def run_loader(directory: Path, packed: Packed, engine: str = "podman", shell: str = "dash") -> str:
+    """Run the loader of an image, without pauses, and return what it prints."""
+    install(directory, "sleep", "exit 0")
+    for name in (STATE, "/run"):
+        (directory / name[1:]).mkdir(parents=True, exist_ok=True)
+    load = packed.load
+    document = top(load.image, load.arch)
+    command = [shell, "-c", loader_below(directory), "load", engine, load.id, packed.name, str(packed.size)]
+    command += map(str, (load.image.config.digest, load.image.manifest.digest, document.digest))
+    command += [layout_directory.stream_sum(load.reference, load.image, load.arch)] if engine != "podman" else []
+    environment = {"PATH": f"{directory}:{os.environ['PATH']}"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.stdout
+
+
+@pytest.mark.integration
+def test_the_end_of_what_an_engine_says_is_reported(tmp_path: Path) -> None:
+    SMALL.write(tmp_path)
+    install(tmp_path, "podman", '[ "$1" = pull ] && { yes warning | head -n 500; echo the cause; }; exit 9')
+    (first, *_) = run_loader(tmp_path, SMALL).splitlines()
+    assert "not loaded into podman yet: podman failed with status 9: " in first
+    assert "warning the cause; next try in 2 s" in first
+    assert len(first) < 800
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("options", "is_repaired"),
+    [("map[]", True), ("map[overlay.imagestore:/srv]", False), ("map[overlay.additionalImageStores:[/srv]]", False)],
+)
+def test_podman_repairs_nothing_if_there_is_an_image_store(tmp_path: Path, options: str, *, is_repaired: bool) -> None:
+    """With a store, `podman system check --repair` removes sound images."""
+    SMALL.write(tmp_path)
+    answers = f'*GraphOptions*) echo "{options}" ;; info*) echo /tmp ;; *) exit 1 ;;'
+    install(tmp_path, "podman", f'echo "$*" >> {tmp_path}/calls\ncase "$*" in {answers} esac')
+    (tmp_path / STATE[1:] / ".podman-loading").touch()
+    run_loader(tmp_path, SMALL)
+    assert ("system check --repair" in (tmp_path / "calls").read_text()) == is_repaired
+
+
+@pytest.mark.integration
+def test_image_with_containers_is_not_removed_after_a_power_cut(tmp_path: Path) -> None:
+    image = SMALL.load.image
+    known = f"{image.config.digest.hex} {SMALL.name} x@{image.manifest.digest} "
+    install(
+        tmp_path,
+        "podman",
+        f'echo "$*" >> {tmp_path}/calls\n'
+        f'case "$*" in "image inspect"*) echo "{known}" ;; info*) echo /tmp ;; ps*) echo 1234 ;; *) exit 1 ;; esac',
+    )
+    SMALL.write(tmp_path)
+    (tmp_path / STATE[1:] / ".podman-loading").touch()
+    output = run_loader(tmp_path, SMALL)
+    assert "this one is damaged; containers use it: remove them and the image" in output
+    assert "rmi" not in (tmp_path / "calls").read_text()
+
+
+DOCUMENTS: Mapping[str, Callable[[Packed], str]] = {
+    "manifest": lambda packed: path_of(packed.load.image.manifest.digest),
+    "config": lambda packed: path_of(packed.load.image.config.digest),
+}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", DOCUMENTS)
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_documents_are_checked_before_an_engine_reads_them(tmp_path: Path, kind: str, damage: str) -> None:
+    SMALL.write(tmp_path)
+    path = SMALL.directory(tmp_path) / DOCUMENTS[kind](SMALL)
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "changed":
+        path.write_bytes(content.replace(b"1", b"2"))
+    install(tmp_path, "podman", f"case $1 in info) echo /tmp ;; pull) touch {tmp_path}/pulled ;; esac; exit 1")
+    output = run_loader(tmp_path, SMALL)
+    assert f"{path} is {'damaged: got sha256:' if damage == 'changed' else 'missing or cannot be read'}" in output
+    assert not (tmp_path / "pulled").exists()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["frame", "stream", "layer"])
+def test_archives_are_checked_before_an_engine_reads_them(tmp_path: Path, name: str) -> None:
+    SMALL.write(tmp_path, has_stream=True)
+    path = SMALL.directory(tmp_path) / (name if name != "layer" else path_of(SMALL.load.image.layers[0].digest))
+    path.write_bytes(path.read_bytes() + b"\n")
+    install(tmp_path, "docker", f"case $1 in info) echo /tmp ;; load) touch {tmp_path}/loaded ;; esac; exit 1")
+    output = run_loader(tmp_path, SMALL, "docker")
+    assert "is damaged" in output
+    assert not (tmp_path / "loaded").exists()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", ["blob", "directory", "index.json", "link"])
+def test_layouts_that_others_can_change_are_refused(tmp_path: Path, kind: str) -> None:
+    SMALL.write(tmp_path)
+    directory = SMALL.directory(tmp_path)
+    path = directory / {"blob": path_of(SMALL.load.image.layers[1].digest), "directory": "blobs/sha256"}.get(kind, kind)
+    if kind == "link":
+        path = directory
+        directory.rename(tmp_path / "mine")
+        directory.symlink_to(tmp_path / "mine")
+    else:
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    install(tmp_path, "podman", f"case $1 in info) echo /tmp ;; pull) touch {tmp_path}/pulled ;; esac; exit 1")
+    assert f"{path}: got 0/" in run_loader(tmp_path, SMALL)
+    assert not (tmp_path / "pulled").exists()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("engine", ["docker", "container-snap"])
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_engines_without_layouts_get_the_archive(tmp_path: Path, shell: str, engine: str) -> None:
+    LARGE.write(tmp_path, has_stream=True)
+    source = "-" if engine == "docker" else '"$3"'
+    install(tmp_path, engine, f'[ "$1" = load ] && cat -- {source} > {tmp_path}/loaded')
+    assert "has not got sha256:" in run_loader(tmp_path, LARGE, engine, shell)
+    assert (tmp_path / "loaded").read_bytes() == LARGE.archive
+
+
+@pytest.mark.integration
+def test_space_is_needed_only_for_layers_that_are_new(tmp_path: Path) -> None:
+    """The layer of the image is in another record, so a full disk does not matter."""
+    LARGE.write(tmp_path)
+    install(tmp_path, "podman", f"case $1 in info) echo /tmp ;; pull) touch {tmp_path}/pulled ;; esac; exit 1")
+    install(tmp_path, "stat", f'case "$*" in *%S*) echo 700 4096 ;; *) exec {shutil.which("stat")} "$@" ;; esac')
+    assert (
+        "has 3 MiB free, and 7 MiB are needed for new layers (4 MiB, or more) and copies (4 MiB)"
+        in run_loader(tmp_path, LARGE).splitlines()[0]
+    )
+    assert not (tmp_path / "pulled").exists()
+    (tmp_path / STATE[1:] / "podman-other").write_text(f"c m\n{LARGE.load.image.layers[0].digest.hex}\n")
+    run_loader(tmp_path, LARGE)
+    assert (tmp_path / "pulled").exists()
