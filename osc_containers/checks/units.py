@@ -1,0 +1,269 @@
+"""Checks of the packager's own units and quadlets: whether they find the containers at the first boot.
+
+A unit that runs a container and is not ordered after its load fails at the first boot, and stays failed. Quadlets and
+services are looked for in the overlay directories and in `root.tar*`, in the directories from which systemd and podman
+read them (systemd.unit(5), podman-systemd.unit(5)).
+"""
+
+import re
+import tarfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from osc_containers.archive.layout import top
+from osc_containers.checks.context import Context
+from osc_containers.checks.finding import Finding, Severity
+from osc_containers.formats import unit_file
+from osc_containers.formats.unit_file import Assignment
+from osc_containers.inject import overlay, units
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.reference import Reference
+
+_SYSTEMD = ("etc/systemd/system", "usr/lib/systemd/system", "usr/local/lib/systemd/system", "lib/systemd/system")
+_QUADLETS = ("etc/containers/systemd", "usr/share/containers/systemd", "usr/local/share/containers/systemd")
+_SUFFIXES = (".container", ".kube", ".image", ".service", ".conf", ".yaml", ".yml")
+_FILE_LIMIT = 2000
+"""Files that are read in an overlay directory or archive."""
+_ARCHIVE_LIMIT = 256 << 20
+"""Bytes of an archive that are read, unpacked."""
+_ALL = "kiwi_containers.service"
+_PULLS = re.compile(r"(?:^|[\s/])(?:podman|docker)\s+(?:image\s+)?pull\s|--pull[= ](?:always|newer)")
+_YAML_IMAGE = re.compile(r"^[\s-]*image:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
+
+
+class _Image(NamedTuple):
+    """An image that the description puts into an image; `unit` is empty if nothing loads it (`fetch_only`)."""
+
+    reference: Reference
+    backend: str
+    unit: str
+    digests: tuple[Digest, ...]
+    """The digests by which an engine finds it: of the index, if there is one, and of the manifests."""
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags by which an engine finds it. The loader gives one to an image pinned by its digest alone."""
+        if self.reference.tag or self.reference.digest is None:
+            return frozenset(filter(None, [self.reference.tag]))
+        digest = self.reference.digest
+        return frozenset([f"{digest.algorithm}-{digest.hex[:12]}"])
+
+
+class _Unit(NamedTuple):
+    """A unit or quadlet; `location` is its path in the package, `path` that in the image."""
+
+    location: str
+    path: PurePosixPath
+    assignments: tuple[Assignment, ...]
+    yaml: str = ""
+
+    @property
+    def service(self) -> str:
+        """The name of the service, which podman makes of the name of a quadlet."""
+        suffix = {".image": "-image"}.get(self.path.suffix, "")
+        return self.path.name if self.path.suffix == ".service" else f"{self.path.stem}{suffix}.service"
+
+    def values(self, *keys: str) -> frozenset[str]:
+        """Return the words of all assignments of these keys in the section [Unit]."""
+        return frozenset(
+            word
+            for each in self.assignments
+            if each.section == "Unit" and each.key in keys
+            for word in each.value.split()
+        )
+
+    def images(self) -> Iterator[tuple[str, int]]:
+        """Yield what may be the name of an image, with its line."""
+        for each in self.assignments:
+            if self.path.suffix in (".container", ".image") and each.key == "Image":
+                yield each.value, each.line
+            elif each.key.startswith("Exec") and re.search(r"\b(podman|docker)\b", each.value):
+                yield from ((word.strip("\"'"), each.line) for word in each.value.split())
+        line = next((each.line for each in self.assignments if each.key == "Yaml"), 0)
+        yield from ((match[1], line) for match in _YAML_IMAGE.finditer(self.yaml))
+
+    @property
+    def pulls(self) -> str:
+        """What makes the unit ask a registry although it has the image, or an empty string."""
+        if self.path.suffix == ".image":
+            return "an .image unit"
+        for each in self.assignments:
+            if self.path.suffix == ".container" and each.key == "Pull" and each.value == "always":
+                return "Pull=always"
+            if each.key.startswith("Exec") and (match := _PULLS.search(each.value)):
+                return match[0].strip()
+        return "imagePullPolicy: Always" if re.search(r"imagePullPolicy:\s*[\"']?Always", self.yaml) else ""
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Check all units in the overlay directories that name an image of the package."""
+    images = _images(context)
+    if not images:
+        return
+    names = {overlay.ROOT}
+    for description in context.descriptions:
+        names.update(profile.name for profile in description.profiles)
+        names.update(name for each in description.containers for name in each.profile_names)
+    found: dict[PurePosixPath, _Unit] = {}
+    for name in sorted(names):
+        found |= {each.path: each for each in _units(_files_below(context.package.directory / name, name))}
+    for archive in sorted(context.package.directory.glob("root.tar*")):
+        found |= {each.path: each for each in _units(_files_in(archive))}
+    by_service = {each.service: each for each in found.values()}
+    for unit in found.values():
+        yield from _check(unit, images, by_service)
+
+
+def _images(context: Context) -> tuple[_Image, ...]:
+    images: dict[tuple[Reference, str, str], _Image] = {}
+    for description in context.descriptions:
+        for arch in context.request.architectures_of(description):
+            containers = description.of_architecture(arch)
+            paths = overlay.assign_paths(containers)
+            for container in containers:
+                locked = context.lock and context.lock.image_for(container.reference, arch)
+                digests: tuple[Digest, ...] = ()
+                if locked:
+                    digests = (top(locked.image, arch).digest, locked.image.manifest.digest)
+                unit = units.unit_name(container.backend, units.load_id(paths[container]))
+                image = _Image(container.reference, container.backend, "" if container.fetch_only else unit, digests)
+                key = (image.reference, image.backend, image.unit)
+                if key in images:
+                    image = image._replace(digests=(*images[key].digests, *digests))
+                images[key] = image
+    return tuple(images.values())
+
+
+def _check(unit: _Unit, images: Sequence[_Image], others: Mapping[str, _Unit]) -> Iterator[Finding]:
+    seen = set()
+    for text, line in unit.images():
+        try:
+            reference = Reference.parse(text)
+        except ValueError:
+            continue
+        candidates = [each for each in images if each.reference.name == reference.name]
+        if not candidates or reference in seen:
+            continue
+        seen.add(reference)
+        if "users" in unit.path.parts and unit.path.suffix != ".service":
+            why = f"it runs for users, but {reference} is loaded for root, and other users do not see it"
+            yield _finding(unit, line, why, "move it to /etc/containers/systemd")
+            continue
+        yield from _check_image(unit, line, reference, candidates, others)
+
+
+def _check_image(
+    unit: _Unit, line: int, reference: Reference, candidates: Sequence[_Image], others: Mapping[str, _Unit]
+) -> Iterator[Finding]:
+    backend = "docker" if unit.path.suffix == ".service" and _uses_docker(unit) else "podman"
+    loaded = [each for each in candidates if each.unit and each.backend == backend]
+    if not loaded:
+        why = f"{reference} is in the image, but {backend} does not load it"
+        yield _finding(unit, line, why, f'backend="{backend}" and no fetch_only for this container')
+        return
+    known = [digest for each in loaded for digest in each.digests]
+    if reference.digest:
+        matching = [each for each in loaded if reference.digest in each.digests]
+        if not matching and known:
+            why = f"{backend} will not find {reference}: the image that is loaded has another digest"
+            yield _finding(unit, line, why, f"{reference.name}@{known[0]}")
+        if not matching:
+            return
+    else:
+        matching = [each for each in loaded if reference.tag in each.tags]
+        if not matching:
+            tags = ", ".join(sorted({tag for each in loaded for tag in each.tags}))
+            why = f"{reference} is not in the image, and needs a registry; the image has {reference.name} as {tags}"
+            yield _finding(unit, line, why, severity=Severity.INFO)
+            return
+    if unit.pulls:
+        why = f"{unit.pulls} asks a registry for {reference} at every start, and fails without a network"
+        fix = f"Image={reference} in the .container unit" if unit.path.suffix == ".image" else f"remove {unit.pulls}"
+        yield _finding(unit, line, why, fix)
+    yield from _check_order(unit, line, reference, matching[0].unit, others)
+
+
+def _check_order(
+    unit: _Unit, line: int, reference: Reference, load: str, others: Mapping[str, _Unit]
+) -> Iterator[Finding]:
+    if not _is_ordered(unit, {load, _ALL}, others, set()):
+        why = f"it may start before {reference} is loaded, and then stays failed at the first boot"
+        yield _finding(unit, line, why, f"[Unit] After={load} Requires={load}")
+        return
+    needs = unit.values("Requires", "BindsTo", "Requisite", "Wants")
+    if load not in needs and _ALL in unit.values("Requires", "BindsTo", "Requisite"):
+        why = f"it does not start if any other container of the image cannot be loaded; require {load} alone"
+        yield _finding(unit, line, why, f"Requires={load}", severity=Severity.INFO)
+
+
+def _is_ordered(unit: _Unit, loads: Collection[str], others: Mapping[str, _Unit], visited: set[str]) -> bool:
+    """Tell whether a unit starts after one of these, or after a unit in the package that does."""
+    visited.add(unit.service)
+    after = unit.values("After")
+    return not after.isdisjoint(loads) or any(
+        _is_ordered(others[name], loads, others, visited) for name in after - visited if name in others
+    )
+
+
+def _uses_docker(unit: _Unit) -> bool:
+    return any(each.key.startswith("Exec") and re.search(r"\bdocker\b", each.value) for each in unit.assignments)
+
+
+def _units(files: Iterator[tuple[str, PurePosixPath, str]]) -> Iterator[_Unit]:
+    """Yield the units among files of one overlay, with what drop-ins add to them."""
+    texts = {path: (location, text) for location, path, text in files}
+    for path, (location, text) in texts.items():
+        is_quadlet = path.suffix in (".container", ".kube", ".image") and str(path).startswith(_QUADLETS)
+        is_service = path.suffix == ".service" and str(path.parent) in _SYSTEMD
+        if not is_quadlet and not is_service:
+            continue
+        assignments = list(unit_file.assignments(text))
+        for other, (_, more) in texts.items():
+            if other.suffix == ".conf" and other.parent.name == f"{path.name}.d":
+                assignments += (each._replace(line=0) for each in unit_file.assignments(more))
+        yaml = next((each.value for each in assignments if each.key == "Yaml"), "")
+        _, content = texts.get(path.parent / yaml.lstrip("/") if yaml[:1] != "/" else PurePosixPath(yaml[1:]), ("", ""))
+        yield _Unit(location=location, path=path, assignments=tuple(assignments), yaml=content)
+
+
+def _is_wanted(path: PurePosixPath) -> bool:
+    return path.suffix in _SUFFIXES and ".." not in path.parts
+
+
+def _files_below(directory: Path, name: str) -> Iterator[tuple[str, PurePosixPath, str]]:
+    """Yield location, path in the image and text of each unit below an overlay directory."""
+    if directory.is_symlink():
+        return
+    count = 0
+    for start in (*_SYSTEMD, *_QUADLETS):
+        for path in sorted((directory / start).rglob("*")):
+            inside = PurePosixPath(path.relative_to(directory))
+            if not _is_wanted(inside) or path.is_symlink() or not path.is_file() or count >= _FILE_LIMIT:
+                continue
+            count += 1
+            with path.open("rb") as file:
+                yield f"{name}/{inside}", inside, file.read(unit_file.LIMIT).decode("utf-8", "replace")
+
+
+def _files_in(archive: Path) -> Iterator[tuple[str, PurePosixPath, str]]:
+    """Yield the same for an archive that obs-build unpacks into `root/`; one that cannot be read has none."""
+    count = 0
+    try:
+        with tarfile.open(archive, "r|*") as tar:
+            for member in tar:
+                if member.offset > _ARCHIVE_LIMIT or count >= _FILE_LIMIT:
+                    return
+                inside = PurePosixPath(member.name.removeprefix("./").lstrip("/"))
+                if not member.isreg() or not _is_wanted(inside) or not str(inside).startswith((*_SYSTEMD, *_QUADLETS)):
+                    continue
+                count += 1
+                if file := tar.extractfile(member):
+                    yield f"{archive.name}:{inside}", inside, file.read(unit_file.LIMIT).decode("utf-8", "replace")
+    except (tarfile.TarError, OSError, EOFError, ValueError, ImportError, RecursionError):
+        # The build reports an archive that tar cannot unpack.
+        return
+
+
+def _finding(unit: _Unit, line: int, why: str, fix: str = "", *, severity: Severity = Severity.WARNING) -> Finding:
+    return Finding(severity=severity, check="unit", file=unit.location, line=line, why=why, fix=fix)

@@ -1,0 +1,187 @@
+"""`check` finds units of the packager that would not find their containers at the first boot."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from osc_containers.cli.main import main
+from osc_containers.formats import unit_file
+from osc_containers.lock import lockfile
+from osc_containers.oci.digest import Digest
+from tests.checks.test_check import APP, write
+
+NAME = "registry.example.com/team/app"
+LOAD = "kiwi_containers-podman-app_1.0.service"
+ORDERED = f"[Unit]\nAfter={LOAD}\nRequires={LOAD}\n"
+QUADLET = "root/etc/containers/systemd/app.container"
+SERVICE = "root/etc/systemd/system/app.service"
+OTHER_DIGEST = f"sha256:{'0' * 64}"
+
+
+def find(directory: Path, files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> list[tuple[str, ...]]:
+    """Return severity, location and reason of each finding about units in a package with these files."""
+    write(directory, {}, APP)
+    for name, text in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(text)
+    main(["check", str(directory), "--format", "json"])
+    findings = json.loads(capsys.readouterr().out)
+    return [
+        (each["severity"], f"{each['file']}:{each['line']}", each["why"], each["fix"])
+        for each in findings
+        if each["check"] == "unit"
+    ]
+
+
+def container(image: str, more: str = "", unit: str = ORDERED) -> str:
+    return f"{unit}[Container]\nImage={image}\n{more}\n[Install]\nWantedBy=multi-user.target\n"
+
+
+def service(command: str, unit: str = ORDERED) -> str:
+    return f"{unit}[Service]\nExecStart={command}\n"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {QUADLET: container(f"{NAME}:1.0")},
+        {QUADLET: container(f"{NAME}:1.0", unit="[Unit]\nAfter=a.service \\\n# comment\n  kiwi_containers.service\n")},
+        {QUADLET: container(f"{NAME}:1.0", unit=""), f"{QUADLET}.d/order.conf": ORDERED},
+        {SERVICE: service(f"/usr/bin/podman run --rm {NAME}:1.0")},
+        {
+            SERVICE: service(f"podman run {NAME}:1.0", "[Unit]\nAfter=setup.service\n"),
+            "root/etc/systemd/system/setup.service": service("true"),
+        },
+        {QUADLET: container("registry.example.com/other:1.0", unit="")},
+        {QUADLET: container("app.image", unit="")},
+        {SERVICE: service(f"echo {NAME}:1.0", "")},
+        {"root/etc/app.container": container(f"{NAME}:1.0", unit="")},
+        {"unused/etc/containers/systemd/app.container": container(f"{NAME}:1.0", unit="")},
+        {QUADLET: "\x00\xff[[[\n=\n[Unit\nImage"},
+    ],
+)
+def test_units_that_work_and_other_files_have_no_finding(
+    tmp_path: Path, files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert find(tmp_path, files, capsys) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (QUADLET, container(f"{NAME}:1.0", unit="")),
+        (QUADLET, container(f"{NAME}:1.0", unit=f"[Unit]\nRequires={LOAD}\n")),
+        ("root/usr/share/containers/systemd/deep/app.container", container(f"{NAME}:1.0", unit="")),
+        (SERVICE, service(f"/usr/bin/podman run --rm {NAME}:1.0", "")),
+        ("root/usr/lib/systemd/system/app@.service", service(f"-podman create --name=x {NAME}:1.0 %i", "")),
+        (SERVICE, service(f'sh -c "exec podman run {NAME}:1.0"', "")),
+    ],
+)
+def test_unit_without_ordering_is_found(
+    tmp_path: Path, path: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    why = f"it may start before {NAME}:1.0 is loaded, and then stays failed at the first boot"
+    ((severity, location, reason, fix),) = find(tmp_path, {path: text}, capsys)
+    assert (severity, reason, fix) == ("warning", why, f"[Unit] After={LOAD} Requires={LOAD}")
+    line = next(number for number, each in enumerate(text.splitlines(), start=1) if NAME in each)
+    assert location == f"{path}:{line}"
+
+
+def test_kube_unit_is_checked_by_its_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {
+        "root/etc/containers/systemd/app.kube": "[Kube]\nYaml=app.yaml\n",
+        "root/etc/containers/systemd/app.yaml": f"spec:\n  containers:\n  - image: '{NAME}:1.0'\n",
+    }
+    ((_, location, why, _),) = find(tmp_path, files, capsys)
+    assert location == "root/etc/containers/systemd/app.kube:2"
+    assert why.startswith(f"it may start before {NAME}:1.0 is loaded")
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "cause"),
+    [
+        (QUADLET, container(f"{NAME}:1.0", "Pull=always"), "Pull=always"),
+        (SERVICE, service(f"podman run --pull=always {NAME}:1.0"), "--pull=always"),
+        (SERVICE, service(f"podman pull {NAME}:1.0"), "podman pull"),
+        (QUADLET.replace(".container", ".image"), container(f"{NAME}:1.0"), "an .image unit"),
+    ],
+)
+def test_unit_that_asks_a_registry_is_found(
+    tmp_path: Path, path: str, text: str, cause: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ((severity, _, why, _),) = find(tmp_path, {path: text}, capsys)
+    assert severity == "warning"
+    assert why == f"{cause} asks a registry for {NAME}:1.0 at every start, and fails without a network"
+
+
+def test_digests_that_resolve_are_accepted_and_others_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    find(tmp_path, {}, capsys)
+    ((_, _, locked),) = lockfile.loads((tmp_path / "containers.lock").read_text()).images()
+    good = {QUADLET: container(f"{NAME}@{locked.image.manifest.digest}")}
+    assert find(tmp_path, good, capsys) == []
+    ((severity, _, why, fix),) = find(tmp_path, {QUADLET: container(f"{NAME}@{OTHER_DIGEST}")}, capsys)
+    assert severity == "warning"
+    assert why.startswith(f"podman will not find {NAME}@{OTHER_DIGEST}: ")
+    assert Digest.parse(fix.partition("@")[2]) == locked.image.manifest.digest
+
+
+def test_other_tags_and_engines_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ((severity, _, why, _),) = find(tmp_path, {QUADLET: container(f"{NAME}:2.0")}, capsys)
+    assert (severity, why) == (
+        "info",
+        f"{NAME}:2.0 is not in the image, and needs a registry; the image has {NAME} as 1.0",
+    )
+    (tmp_path / QUADLET).unlink()
+    ((severity, _, why, _),) = find(tmp_path, {SERVICE: service(f"docker run {NAME}:1.0")}, capsys)
+    assert (severity, why) == ("warning", f"{NAME}:1.0 is in the image, but docker does not load it")
+
+
+def test_requiring_all_containers_is_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needs_all = "[Unit]\nAfter=kiwi_containers.service\nRequires=kiwi_containers.service\n"
+    ((severity, _, why, fix),) = find(tmp_path, {QUADLET: container(f"{NAME}:1.0", unit=needs_all)}, capsys)
+    assert (severity, fix) == ("info", f"Requires={LOAD}")
+    assert why.startswith("it does not start if any other container of the image cannot be loaded")
+
+
+def test_quadlet_of_users_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = "root/etc/containers/systemd/users/1000/app.container"
+    ((_, _, why, _),) = find(tmp_path, {path: container(f"{NAME}:1.0")}, capsys)
+    assert why == f"it runs for users, but {NAME}:1.0 is loaded for root, and other users do not see it"
+
+
+@pytest.mark.parametrize("compression", ["", "gz", "xz"])
+def test_units_in_archives_of_the_overlay_are_found(
+    tmp_path: Path, compression: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tarfile.open(tmp_path / f"root.tar.{compression}".rstrip("."), f"w:{compression}") as tar:  # type: ignore[call-overload]
+        text = container(f"{NAME}:1.0", unit="").encode()
+        member = tarfile.TarInfo("./etc/containers/systemd/app.container")
+        member.size = len(text)
+        tar.addfile(member, io.BytesIO(text))
+    ((_, location, _, _),) = find(tmp_path, {}, capsys)
+    assert location.startswith("root.tar")
+    assert location.endswith(":etc/containers/systemd/app.container:2")
+
+
+def test_damaged_archive_and_links_out_of_the_package_are_ignored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text(container(f"{NAME}:1.0", unit=""))
+    package = tmp_path / "package"
+    (package / QUADLET).parent.mkdir(parents=True)
+    (package / QUADLET).symlink_to(outside)
+    (package / "root.tar.gz").write_bytes(b"\x1f\x8bdamaged")
+    assert find(package, {}, capsys) == []
+
+
+def test_assignments_of_a_unit() -> None:
+    text = "; comment\n[A]\nx = 1 \\\n# comment\n 2\nnone\n[B]\ny=\nz=a=b \\"
+    assert list(unit_file.assignments(text)) == [
+        ("A", "x", "1  2", 3),
+        ("B", "y", "", 8),
+        ("B", "z", "a=b", 9),
+    ]
