@@ -68,6 +68,7 @@ class Registry:
         schemes = ("https", "http") if insecure or url_policy.is_loopback(host) else ("https",)
         # The possible addresses; reduced to one as soon as one of them answers.
         self._bases = tuple(f"{scheme}://{self._home}" for scheme in schemes)
+        self._answered: set[str] = set()
         self.is_down = False
         """Whether all attempts at some request have failed."""
         self.latency: float | None = None
@@ -106,7 +107,7 @@ class Registry:
                 if failure.is_final:
                     raise failure.raises(f"{where}: {failure}") from None
                 try:
-                    attempts.back_off(str(failure), wait=failure.wait, max_attempts=failure.max_attempts)
+                    attempts.record(failure)
                 except RegistryError:
                     # Refusals are final and were raised above; here, all attempts have failed.
                     self.is_down = True
@@ -152,7 +153,7 @@ class Registry:
             except Failure as failure:
                 if failure.is_final:
                     raise RegistryError(str(failure)) from None
-                attempts.back_off(str(failure), wait=failure.wait, max_attempts=failure.max_attempts)
+                attempts.record(failure)
 
     def used_login(self, repository: str) -> bool:
         """Tell whether a login of the user was sent for a repository."""
@@ -311,8 +312,12 @@ class Registry:
                 route=route,
             )
         except Failure as failure:
+            # A name or address that has never worked is wrong more often than it is down.
+            failure.is_outage = failure.is_outage and route.url in self._answered
+            failure.is_final = failure.is_final and not failure.is_outage
             logger.debug("%s: no response, %.2f s; %s", label, time.monotonic() - started, failure)
             raise
+        self._answered.add(route.url)
         response = Response(raw, url, route, label)
         # A tunnel's refusal is an exception, but with plain HTTP the proxy answers in place of the server.
         if proxy and response.status == 407:

@@ -194,7 +194,7 @@ class Download:
             self._use_next_endpoint(RegistryError(f"{self._where}: {problem}"))
             return
         try:
-            self._attempts.back_off(problem, wait=failure.wait, max_attempts=failure.max_attempts)
+            self._attempts.record(failure, problem)
         except RegistryError as error:
             self._use_next_endpoint(error)
 

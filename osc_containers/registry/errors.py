@@ -3,6 +3,7 @@
 The messages of the HTTP libraries are not used: they contain whole URLs, and a URL may contain a signature.
 """
 
+import errno
 import http.client
 import re
 import socket
@@ -26,12 +27,15 @@ _PLAIN_HTTP = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_
 _TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: ([0-9]{3})\b")
 """The message of http.client and urllib3 when a proxy refuses a tunnel; the status is available in no other form."""
 
+_UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
+
 
 class Failure(Exception):
     """One attempt failed.
 
     `wait` is the number of seconds that the server asks to wait; `max_attempts` limits the attempts for failures that
     rarely go away. A final failure is not retried at all. `raises` is the class of the error for the caller.
+    In an outage, nothing reaches the server; if it has answered before, it is waited for.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Failure(Exception):
         may_be_plain_http: bool = False,
         is_plain_http: bool = False,
         raises: type[RegistryError] = RegistryError,
+        is_outage: bool = False,
     ) -> None:
         super().__init__(problem)
         self.is_final = is_final
@@ -52,6 +57,7 @@ class Failure(Exception):
         self.may_be_plain_http = may_be_plain_http or is_plain_http
         self.is_plain_http = is_plain_http
         self.raises = raises
+        self.is_outage = is_outage
 
 
 class Route(NamedTuple):
@@ -98,6 +104,7 @@ def from_proxy_status(status: int, route: Route) -> Failure:
         is_final=status < 500,
         max_attempts=3,
         may_be_plain_http=True,
+        is_outage=status >= 500,
     )
 
 
@@ -160,12 +167,12 @@ def _tls(error: BaseException, route: Route) -> Failure:
         return Failure(f"{route.url}: TLS: {text[:100]}; {hint}", is_final=True)
     if text in _PLAIN_HTTP:
         return Failure(f"{route.url}: it speaks plain HTTP, expected HTTPS", is_plain_http=True, is_final=True)
-    return Failure(f"{route.url}: TLS: {text[:100]}", may_be_plain_http=True, max_attempts=3)
+    return Failure(f"{route.url}: TLS: {text[:100]}", may_be_plain_http=True, max_attempts=3, is_outage=True)
 
 
 def _proxy(_error: BaseException, route: Route) -> Failure:
     problem = f"the proxy {route.proxy} does not answer; check https_proxy (or http_proxy)"
-    return Failure(f"{route.url}: {problem}", max_attempts=3, may_be_plain_http=True)
+    return Failure(f"{route.url}: {problem}", max_attempts=3, may_be_plain_http=True, is_outage=True)
 
 
 def _resolver(error: BaseException, route: Route) -> Failure:
@@ -174,6 +181,8 @@ def _resolver(error: BaseException, route: Route) -> Failure:
     return Failure(
         f"{route.url}: cannot resolve {route.host!r}; correct the name, or check the network",
         is_final=isinstance(error, socket.gaierror) and error.errno in missing,
+        # While a container restarts, it may have no name.
+        is_outage=True,
     )
 
 
@@ -185,13 +194,22 @@ def _permission(error: BaseException, route: Route) -> Failure:
 
 def _system(error: BaseException, route: Route) -> Failure:
     text = error.strerror if isinstance(error, OSError) and error.strerror else "connection broken"
-    return Failure(f"{route.url}: {text[:200].lower()}", may_be_plain_http=isinstance(error, ConnectionError))
+    return Failure(
+        f"{route.url}: {text[:200].lower()}",
+        may_be_plain_http=isinstance(error, ConnectionError),
+        is_outage=isinstance(error, OSError) and error.errno in _UNREACHABLE,
+    )
 
 
-def _plain(problem: str, *, max_attempts: int | None = None, may_be_plain_http: bool = False) -> "_Describe":
+def _plain(
+    problem: str, *, max_attempts: int | None = None, may_be_plain_http: bool = False, is_outage: bool = False
+) -> "_Describe":
     """Describe every exception of a kind by the same words."""
     return lambda _error, route: Failure(
-        f"{route.url}: {problem}", max_attempts=max_attempts, may_be_plain_http=may_be_plain_http
+        f"{route.url}: {problem}",
+        max_attempts=max_attempts,
+        may_be_plain_http=may_be_plain_http,
+        is_outage=is_outage,
     )
 
 
@@ -205,7 +223,7 @@ _KINDS: tuple[tuple[type[BaseException], _Describe], ...] = (
     (socket.gaierror, _resolver),
     (
         ConnectionRefusedError,
-        _plain("connection refused; nothing listens there", max_attempts=3, may_be_plain_http=True),
+        _plain("connection refused; nothing listens there", max_attempts=3, may_be_plain_http=True, is_outage=True),
     ),
     # A server of plain HTTP may wait for the end of a line while TLS waits for its answer.
     (TimeoutError, _plain("no answer in time", may_be_plain_http=True)),

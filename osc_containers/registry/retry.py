@@ -9,13 +9,17 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC
 from typing import NamedTuple
 
 from osc_containers.errors import RegistryError
+from osc_containers.registry.errors import Failure
 
 logger = logging.getLogger(__name__)
 
+_OUTAGE_DELAY = 4.0
+"""Longest delay while a server restarts, in seconds; its first answer should not be missed by much."""
 _FINAL = frozenset({501, 505, 511})
 _PROGRESS = 1 << 20
 """Bytes that count as progress. A server that interrupts every transfer after fewer is not worth new attempts."""
@@ -32,6 +36,8 @@ class Policy(NamedTuple):
     attempts: int = 6
     first_delay: float = 1
     longest_delay: float = 30
+    outage: float = 75
+    """Time in which a server that has answered before may be unreachable, for instance because it restarts."""
     connections: int = 8
     """Idle connections to keep for each host."""
 
@@ -52,6 +58,18 @@ class Attempts:
         self._count = 0
         self._started = time.monotonic()
         self._progress = 0
+        self._outage_count = 0
+        self._outage_started = 0.0
+
+    def record(self, failure: Failure, problem: str = "") -> None:
+        """Record a failure and sleep until the next attempt; `problem` describes it better than its own message.
+
+        :raises RegistryError: as `back_off`.
+        """
+        if failure.is_outage:
+            self._wait_for_server(problem or str(failure))
+        else:
+            self.back_off(problem or str(failure), wait=failure.wait, max_attempts=failure.max_attempts)
 
     def back_off(self, problem: str, *, wait: float | None = None, max_attempts: int | None = None) -> None:
         """Record a failure and sleep until the next attempt, for `wait` seconds if the server asked for that.
@@ -59,15 +77,31 @@ class Attempts:
         :raises RegistryError: there is no next attempt, because of their number (`max_attempts` or the policy's),
             because of the deadline, or because the run was cancelled.
         """
+        self._outage_count = 0
         self._count += 1
         self._problems = [*(each for each in self._problems if each != problem), problem]
         elapsed = time.monotonic() - self._started
         # "0", and a date that our clock has passed, leave the delay to us.
         delay = wait or self._delay()
         if self._count >= min(max_attempts or self._policy.attempts, self._policy.attempts):
-            raise RegistryError(self._message(elapsed))
+            raise RegistryError(self._message(elapsed, self._problems, self._count))
         if elapsed + delay > self._policy.deadline:
-            raise RegistryError(self._message(elapsed) + (f", and it asks to wait {delay:.0f} s" if wait else ""))
+            message = self._message(elapsed, self._problems, self._count)
+            raise RegistryError(message + (f", and it asks to wait {delay:.0f} s" if wait else ""))
+        logger.debug("%s: %s; next attempt in %.1f s", self._where, problem, delay)
+        if self._cancelled.wait(delay):
+            raise RegistryError(f"{self._where}: cancelled")
+
+    def _wait_for_server(self, problem: str) -> None:
+        """Sleep until the next attempt; the outage is limited in time, because no attempt reaches the server."""
+        now = time.monotonic()
+        if not self._outage_count:
+            self._outage_started = now
+        self._outage_count += 1
+        elapsed, delay = now - self._outage_started, min(self._delay(), _OUTAGE_DELAY)
+        if elapsed + delay > min(self._policy.outage, self._policy.deadline):
+            problems = (*self._problems[-2:], problem)
+            raise RegistryError(self._message(elapsed, problems, self._count + self._outage_count))
         logger.debug("%s: %s; next attempt in %.1f s", self._where, problem, delay)
         if self._cancelled.wait(delay):
             raise RegistryError(f"{self._where}: cancelled")
@@ -77,18 +111,18 @@ class Attempts:
         self._progress += count
         if self._progress >= _PROGRESS:
             self._progress = 0
-            self._count = 0
+            self._count = self._outage_count = 0
             self._problems.clear()
             self._started = time.monotonic()
 
     def _delay(self) -> float:
-        longest = min(self._policy.first_delay * 2 ** (self._count - 1), self._policy.longest_delay)
+        count = self._outage_count or self._count
+        longest = min(self._policy.first_delay * 2 ** (count - 1), self._policy.longest_delay)
         return random.uniform(longest / 2, longest)  # noqa: S311 - jitter needs no secrecy
 
-    def _message(self, elapsed: float) -> str:
-        number = "once" if self._count == 1 else f"{self._count} times in {elapsed:.0f} s"
-        problems = "; before: ".join(reversed(self._problems[-3:]))
-        return f"{self._where}: {problems}; tried {number}"
+    def _message(self, elapsed: float, problems: Sequence[str], count: int) -> str:
+        number = "once" if count == 1 else f"{count} times in {elapsed:.0f} s"
+        return f"{self._where}: {'; before: '.join(reversed(problems[-3:]))}; tried {number}"
 
 
 def parse_retry_after(text: str | None, now: float | None = None) -> float | None:

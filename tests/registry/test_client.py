@@ -572,6 +572,42 @@ def test_credentials_are_not_forwarded_to_a_blob_store(
     assert any("authorization" in request.headers for request in registry.requests)
 
 
+@pytest.mark.parametrize("part", [0, 1_500_000], ids=["before the body", "in the body"])
+def test_registry_that_restarts_is_waited_for(registry: FaultRegistry, part: int) -> None:
+    """It is down for longer than the attempts of a registry that has never answered take."""
+
+    def restart(exchange: Exchange) -> None:
+        exchange.registry.refuse(1.0)
+        if part:
+            answer = exchange.answer()
+            exchange.send_bytes(answer.head() + answer.body[:part])
+        exchange.reset()
+
+    reference, blob = put(registry, BIG)
+    registry.script = faults.on(restart, lambda request: request.is_blob, times=1)
+    with Sources(Path(), policy=HASTY._replace(attempts=3, deadline=30)) as sources:
+        source = sources.open("docker://")
+        source.resolve(Reference.parse(registry.push(IMAGE, "team/app:1.0")))
+        assert read(source, reference, blob) == BIG
+
+
+def test_registry_that_stays_away_is_given_up(registry: FaultRegistry) -> None:
+    def vanish(exchange: Exchange) -> None:
+        exchange.registry.refuse(30)
+        exchange.reset()
+
+    reference, blob = put(registry, BIG)
+    registry.script = faults.on(vanish, lambda request: request.is_blob)
+    started = time.monotonic()
+    with Sources(Path(), policy=HASTY._replace(outage=1)) as sources:
+        source = sources.open("docker://")
+        source.resolve(Reference.parse(registry.push(IMAGE, "team/app:1.0")))
+        with pytest.raises(RegistryError) as caught:
+            read(source, reference, blob)
+    assert "connection refused; nothing listens there" in str(caught.value)
+    assert 0.5 < time.monotonic() - started < 10
+
+
 def test_signatures_in_urls_are_not_shown(
     registry: FaultRegistry, source: ImageSource, caplog: pytest.LogCaptureFixture
 ) -> None:
