@@ -49,7 +49,7 @@ def _is_ignored(top: Path, directory: Path) -> bool:
 
 
 def service_error(directory: Path) -> str:
-    """Return the error of the services that the OBS server ran, as osc has last heard of it; empty if there was none."""
+    """Return the error of services that the OBS server ran, as osc last heard of it; empty if there was none."""
     return osc.service_error(directory) if system_of(directory) is System.OSC else ""
 
 

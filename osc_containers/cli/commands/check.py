@@ -45,8 +45,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--old-server",
         action="store_true",
-        help="check for a server that does not know the mode 'manual', such as OBS 2.9 (default: only if the server has "
-        "run kiwi_containers, and it failed)",
+        help="check for a server that does not know the mode 'manual', such as OBS 2.9 (default: only if it has tried "
+        "to run kiwi_containers)",
     )
     arguments.add_format(parser, "text", "json")
 
