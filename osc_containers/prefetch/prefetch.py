@@ -13,7 +13,7 @@ from pathlib import Path
 
 from osc_containers.archive.blobs import read_document
 from osc_containers.errors import DescriptionError, Error, LockError
-from osc_containers.formats import cpio, human
+from osc_containers.formats import cpio
 from osc_containers.fs import atomic, ranges
 from osc_containers.fs.ranges import FileSlice
 from osc_containers.fs.rooted_tree import Tree
@@ -26,7 +26,7 @@ from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch import assemble as assembly
-from osc_containers.prefetch import verified_files
+from osc_containers.prefetch import report, verified_files
 from osc_containers.prefetch.pin import resolve, resolved_from_lock, trusted_entries
 from osc_containers.prefetch.plan import ImageJob, OutputFile, archive_files, jobs_of, lock_of, plan
 from osc_containers.sources.interface import FetchContext
@@ -78,7 +78,7 @@ def prefetch(
         files = files_of(jobs)
         _check_names(outdir, {lockfile.FILE_NAME, *(file.name for file in files)})
         with ExitStack() as last:
-            with _provide(package, files, jobs, context, outdir):
+            with _provide(package, files, jobs, context, outdir) as written:
                 pinned = old if locked else lock_of(jobs)
                 new = Lock(references={**kept, **pinned.references})
                 source = package.find(lockfile.FILE_NAME) if locked else None
@@ -93,17 +93,17 @@ def prefetch(
             # the old lock names. A run that is killed in between leaves nothing behind that the next one cannot find.
             _prune(package.directory, old, new, {file.name for file in files_of(jobs_of(new))})
         access = {job.reference: context.describe_access(job.resolved.location, job.reference) for job in jobs}
-        _report(old, pinned, access)
+        report.report(old, new, jobs, written, access)
     return new
 
 
 @contextmanager
 def _provide(
     package: Package, files: Sequence[OutputFile], jobs: Sequence[ImageJob], context: FetchContext, outdir: Path
-) -> Iterator[None]:
+) -> Iterator[Sequence[OutputFile]]:
     """Have every file when the block begins, and give it its final name in `outdir` when the block ends well.
 
-    What is already in the package, or among the results of an earlier run, is used.
+    What is already in the package, or among the results of an earlier run, is used; what is not is yielded.
 
     :raises RegistryError: a blob could not be downloaded.
     :raises VerificationError: a blob does not match its digest.
@@ -128,7 +128,7 @@ def _provide(
         if missing:
             slices.update(stack.enter_context(assembly.assemble(missing, jobs, context, package.image_paths(), outdir)))
         assembly.check_chains(jobs, read)
-        yield
+        yield missing
     for name, path in present.items():
         _link(path, package.directory / name, outdir)
 
@@ -195,22 +195,6 @@ def _is_taken(path: Path) -> bool:
         mode = path.lstat().st_mode
         return not stat.S_ISREG(mode) and not stat.S_ISLNK(mode)  # Files and links are replaced.
     return False
-
-
-def _report(old: Lock, new: Lock, access: Mapping[Reference, str]) -> None:
-    """Report each image. `access` says of some that they may be private: the package must not get them unnoticed."""
-    for reference, arch, entry in new.images():
-        before = old.image_for(reference, arch)
-        digest = entry.image.manifest.digest
-        addition = f", {access[reference]}" if access.get(reference) else ""
-        if before is None:
-            size = human.size(sum(blob.size for blob in entry.image.blobs))
-            logger.info("%s (%s): pinned to %s, %s%s", reference, arch, digest, size, addition)
-        elif before.image.manifest != entry.image.manifest:
-            old_digest = before.image.manifest.digest
-            logger.info("%s (%s): moved from %s to %s%s", reference, arch, old_digest, digest, addition)
-        else:
-            logger.info("%s (%s): unchanged, %s%s", reference, arch, digest, addition)
 
 
 def _prune(directory: Path, old: Lock, new: Lock, needed: Collection[str]) -> None:
