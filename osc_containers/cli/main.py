@@ -25,13 +25,14 @@ COMMANDS = {
     "diff": "show what changed in containers.lock",
     "check": "check the package for problems that would break the build or the first boot",
     "verify": "verify offline that lock and archives are complete, intact and match the description",
+    "signatures": "show what the signature policies say of images, and why",
     "inject": "put the containers into an unpacked root tree, as the build-time service does for kiwi",
 }
 """The commands and their summaries."""
 
-_NETWORK_COMMANDS = {"init", "outdated", "prefetch"}
+_NETWORK_COMMANDS = {"init", "outdated", "prefetch", "signatures"}
 
-_FAILURES = {"check": 3, "diff": 3, "outdated": 3, "verify": 3}
+_FAILURES = {"check": 3, "diff": 3, "outdated": 3, "signatures": 3, "verify": 3}
 """The exit status of a failure, for the commands that end with 1 if they find what they look for."""
 
 

@@ -3,9 +3,10 @@
 An exception in the middle of an import can become another one, or get lost. Nothing is imported in worker threads.
 """
 
+import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -17,8 +18,9 @@ _OFFLINE = ("lxml.etree", "encodings.ascii")
 _NETWORK = (
     # What libraries import only when they first look up a name, parse a date or format a number.
     *("encodings.idna", "email.utils", "locale", "platformdirs.unix", "tomllib"),
-    *("osc_containers.prefetch.prefetch", "osc_containers.sources.transports"),
+    *("osc_containers.evidence.policy", "osc_containers.prefetch.prefetch", "osc_containers.sources.transports"),
 )
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PROGRESS = ("rich.console", "rich.constrain", "rich.file_proxy", "rich.progress", "rich.table")
 
 
@@ -48,3 +50,14 @@ def load_network() -> "Callable[[], ssl.SSLContext]":
                 for name in _PROGRESS:
                     import_module(name)
     return tls_context.result
+
+
+def load_signatures(*names: str) -> None:
+    """Import what signatures need. Only the package tells if that is necessary, so signals wait until it is done."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        for name in names:
+            with suppress(ImportError) if name == "yaml" else nullcontext():
+                import_module(name)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -7,14 +7,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from osc_containers.cli import arguments, modules, process
+from osc_containers.cli import arguments, modules, process, signature_check
 from osc_containers.cli.commands.inject import select_description
 from osc_containers.cli.commands.prefetch import prefetch_all
 from osc_containers.cli.commands.verify import verify_all
 from osc_containers.formats import human
 from osc_containers.inject import inject as injection
+from osc_containers.kiwi.description import Description
 from osc_containers.lock.lockfile import EMPTY
-from osc_containers.obs import selection
+from osc_containers.obs import selection, service_file
 from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import INJECT, NO_VALUE, PREFETCH, SERVICES
 from osc_containers.oci import platform
@@ -46,6 +47,11 @@ def _prefetch(parameters: Sequence[str]) -> int:
         request,
         outdir=options.outdir,
         locked=options.locked == "yes",
+        signatures=service_file.SignatureParameters(
+            mode=options.signatures if options.signatures not in (None, *NO_VALUE) else "policy",
+            policies=() if options.signatures == "ignore" else tuple(arguments.drop_empty(options.policy)),
+            is_user_choice=False,
+        ),
         bundled=options.inject == "source",
     )
     return 0
@@ -77,8 +83,17 @@ def _inject(parameters: Sequence[str]) -> int:
     # Without arch in _service, the prefetch was for the packager's machine. Only the lock tells which that was.
     default = selection.default_architectures(configured, package.read_lock() or EMPTY) or [arch]
     profiles = configured.with_default_architectures(default).used_profiles(description, arch)
+    _check_signatures(package, description, arch)
     injection.inject_sources(package, description, arch, profiles)
     return 0
+
+
+def _check_signatures(package: Package, description: Description, arch: str) -> None:
+    containers = description.of_architecture(arch)
+    lock = package.read_lock()
+    if lock and containers:
+        images = {(container.reference, arch) for container in containers}
+        signature_check.require(package, lock, images, {each.reference: each.origin for each in containers})
 
 
 def _is_build_root() -> bool:

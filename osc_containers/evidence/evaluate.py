@@ -4,6 +4,7 @@ The outcome is that of podman and skopeo (containers/image, `signature/policy_ev
 must be met, and one signature is enough for each. Only the programs that verify signatures are I/O here.
 """
 
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -88,18 +89,26 @@ class Verdict(NamedTuple):
     def problem(self) -> str:
         """Return in one sentence why the image is not accepted."""
         outcome = next(outcome for outcome in self.outcomes if not outcome.is_met)
-        at = f"{self.policy} (scope {self.scope})"
+        scope = f"(scope {self.scope})"
         requirement = outcome.requirement
         if requirement.type == REJECT:
-            return f"{at} rejects it; choose another image, or ask who wrote the policy"
+            return f"{self.policy} rejects it {scope}; choose another image, or ask who wrote the policy"
         if requirement.unsupported:
             return (
-                f"{at} asks for {requirement.unsupported}, which is not supported; use a key, as in "
+                f"{self.policy} asks for {requirement.unsupported} {scope}, which is not supported; use a key, as in "
                 '{"type": "sigstoreSigned", "keyPath": …}'
             )
         if not outcome.reasons:
-            return f"{at} asks for a signature, but the image has none"
-        return f"{at} accepts none of its signatures: {'; '.join(dict.fromkeys(outcome.reasons))}"
+            return f"{self.policy} asks for a signature {scope}, but the image has none"
+        return f"{self.policy} accepts none of its signatures {scope}: {'; '.join(dict.fromkeys(outcome.reasons))}"
+
+
+def signature_of(recorded: RecordedSignature) -> Signature:
+    """Return a signature of a lock as one to judge."""
+    if recorded.type == SIMPLE:
+        return Signature(format=SIMPLE, payload=b"", value=recorded.signature)
+    value = b64encode(recorded.signature).decode()
+    return Signature(format=SIGSTORE, payload=recorded.payload, value=value)
 
 
 def is_needed(policies: Iterable[Policy], image: Image) -> bool:

@@ -7,6 +7,7 @@ because a typing error in a policy must not allow more than was meant.
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -14,6 +15,7 @@ from typing import NamedTuple, TypeVar
 from osc_containers.errors import Error, PolicyError
 from osc_containers.evidence import json_object
 from osc_containers.evidence.identity import RULES, IdentityRule
+from osc_containers.fs import plain_file
 from osc_containers.oci.digest import Digest
 
 LIMIT = 4 << 20
@@ -74,6 +76,11 @@ class Policy(NamedTuple):
                 return f"{transport} {scope}" if scope else f"{transport} default", configured[scope]
         return "default", self.default
 
+    @property
+    def accepts_anything(self) -> bool:
+        """Whether no image is refused, and no signature needed."""
+        return all(requirement.type == ACCEPT for requirement in self.all_requirements())
+
     def all_requirements(self) -> Iterator[Requirement]:
         """Yield every requirement of every scope."""
         yield from self.default
@@ -88,12 +95,9 @@ def load(path: Path, directory: Path = Path("/")) -> Policy:
     :raises PolicyError: it cannot be read, or is not valid.
     """
     try:
-        with path.open("rb") as file:
-            text = file.read(LIMIT + 1)
-    except OSError as error:
-        raise PolicyError(f"{path}: {error.strerror}") from None
-    if len(text) > LIMIT:
-        raise PolicyError(f"{path}: got more than {LIMIT} bytes, expected a signature policy")
+        text = _read(path)
+    except (OSError, ValueError) as error:
+        raise PolicyError(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from None
     return parse(text, str(path), directory)
 
 
@@ -101,6 +105,24 @@ def of_host(environ: Mapping[str, str] = os.environ, system: Path = Path("/etc/c
     """Return the policy that podman would use on this machine, or None if there is none."""
     home = Path(environ.get("HOME") or "/", ".config/containers")
     return next((path for each in (home, system) if os.path.lexists(path := each / "policy.json")), None)
+
+
+def of_package(
+    package: Path, names: Iterable[str], environ: Mapping[str, str] | None = os.environ
+) -> tuple[Policy, ...]:
+    """Return the policy of this machine, if it has one, and those that a package names; with None only the latter.
+
+    :raises PolicyError: one of them is not valid, or is not a file of the package.
+    """
+    host = of_host(environ) if environ is not None else None
+    policies = [load(host)] if host else []
+    for name in names:
+        is_inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+        content = plain_file.read(package, name, LIMIT) if is_inside else None
+        if content is None:
+            raise PolicyError(f"policy {name[:160]!r}: no such file in the package")
+        policies.append(parse(content, name, package.absolute()))
+    return tuple(policies)
 
 
 def parse(text: bytes, where: str, directory: Path = Path("/")) -> Policy:
@@ -367,12 +389,20 @@ def read_keys(policy: Policy, requirement: Requirement) -> tuple[bytes, ...]:
     for name in requirement.keys.paths:
         path = policy.directory / name
         try:
-            with path.open("rb") as file:
-                content = file.read(LIMIT + 1)
+            result.append(_read(path))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise Error(f"{requirement.where}: key {str(path)!r}: {reason}") from None
-        if len(content) > LIMIT:
-            raise Error(f"{requirement.where}: key {str(path)!r}: got more than {LIMIT} bytes")
-        result.append(content)
     return (*result, *requirement.keys.data)
+
+
+def _read(path: Path) -> bytes:
+    """Read a regular file, possibly through a link. A package may name any file: opening a pipe must not block."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("got a special file, expected a regular file")
+        content = file.read(LIMIT + 1)
+    if len(content) > LIMIT:
+        raise ValueError(f"got more than {LIMIT} bytes")
+    return content

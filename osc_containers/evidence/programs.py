@@ -71,7 +71,10 @@ class Verifier:
         try:
             return program.run(name, *options, environ=self._environ, directory=directory, limit=LIMIT)
         except NotInstalledError as error:
-            raise NotInstalledError(f"{error}, but needed to verify signatures; install {PACKAGES[name]}") from None
+            raise NotInstalledError(
+                f"{error}, but needed to verify signatures; install {PACKAGES[name]}, "
+                f"in a build by 'Support: {PACKAGES[name].split()[0]}' in the project configuration"
+            ) from None
 
 
 def read_status(payload: bytes, messages: bytes, exit_status: int) -> Opened:

@@ -10,7 +10,9 @@ kiwi's names, of which the canonical ones are written; sizes are in bytes.
             "manifest", "config": {"digest", "mediaType", "size"}, "layers": [likewise, …],
             "indexes": [likewise, …]                      from the reference's digest to the manifest, if there are any
             "start": "manifest"                           if engines would choose another entry of the last index
-            "created"}}}}}                                creation date in the image's configuration, optional
+            "signatures",                                 what a policy accepted, optional (see `signature`)
+            "created"}}},                                 creation date in the image's configuration, optional
+     "keys"}                                              the keys of all signatures, if there are any
 
 The lock says nothing of files: the names of archives follow from the references (`archive_names`), and everything in
 them from the descriptors. A release reads the files of its own version only.
@@ -20,13 +22,15 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from osc_containers import __version__
 from osc_containers.errors import LockError
 from osc_containers.formats import strict_json
 from osc_containers.formats.strict_json import Fields
-from osc_containers.lock import archive_names
+from osc_containers.lock import archive_names, signature
+from osc_containers.lock.signature import RecordedSignature
 from osc_containers.oci import platform
 from osc_containers.oci.chain import Claim
 from osc_containers.oci.digest import Digest
@@ -50,6 +54,8 @@ class LockedImage(NamedTuple):
     image: Image
     created: str
     """The creation date in the image's configuration (RFC 3339), possibly empty."""
+    signatures: tuple[RecordedSignature, ...] = ()
+    """The signatures that a policy accepted when the image was pinned."""
 
 
 class LockedReference(NamedTuple):
@@ -66,9 +72,10 @@ class LockedReference(NamedTuple):
 
 
 class Lock(NamedTuple):
-    """The content of a lock file."""
+    """The content of a lock file; `keys` has those of the signatures, by id."""
 
     references: Mapping[Reference, LockedReference]
+    keys: Mapping[str, bytes] = MappingProxyType({})
 
     def image_for(self, reference: Reference, arch: str) -> LockedImage | None:
         """Return the image of a reference for a kiwi architecture, or None if it is not locked."""
@@ -100,7 +107,10 @@ EMPTY = Lock(references={})
 def dumps(lock: Lock) -> str:
     """Return the text of a lock file."""
     containers = {str(reference): _dump_reference(locked) for reference, locked in lock.references.items()}
-    document = {"version": _VERSION, "containers": containers}
+    document: dict[str, object] = {"version": _VERSION, "containers": containers}
+    used = {each.key for _, _, image in lock.images() for each in image.signatures}
+    if used:
+        document["keys"] = signature.dump_keys({key: lock.keys[key] for key in used})
     # For large locks, `json.dumps` needs several times as much memory: it keeps a list of all pieces of the text.
     text = io.StringIO()
     json.dump(document, text, indent=2, sort_keys=True, ensure_ascii=False)
@@ -118,6 +128,7 @@ def _dump_reference(locked: LockedReference) -> dict[str, object]:
 def _dump_image(locked: LockedImage) -> dict[str, object]:
     return {
         **({"created": locked.created} if locked.created else {}),
+        **({"signatures": list(map(signature.dump, locked.signatures))} if locked.signatures else {}),
         "manifest": _dump_descriptor(locked.image.manifest),
         "config": _dump_descriptor(locked.image.config),
         "layers": [_dump_descriptor(layer) for layer in locked.image.layers],
@@ -143,6 +154,7 @@ def loads(text: str, where: str = FILE_NAME) -> Lock:
         document = strict_json.load(text, where)
         _check_version(document)
         containers = document.member("containers")
+        keys = signature.load_keys(document.member("keys")) if "keys" in document else {}
     except ValueError as error:
         raise LockError(_with_advice(str(error), where)) from None
     references: dict[Reference, LockedReference] = {}
@@ -152,12 +164,15 @@ def loads(text: str, where: str = FILE_NAME) -> Lock:
             references[_reference(name, containers.path(name))] = _load_reference(containers.member(name))
         except ValueError as error:
             problems.append(_with_advice(str(error), where))
-    problems += _find_ambiguous_sizes(Lock(references=references), where)
+    lock = Lock(references=references, keys=keys)
+    problems += _find_ambiguous_sizes(lock, where)
+    if not problems:
+        problems += _find_key_problems(lock, where)
     if len(problems) > PROBLEM_LIMIT:
         problems[PROBLEM_LIMIT:] = [f"{where}: {len(problems) - PROBLEM_LIMIT} more problems"]
     if problems:
         raise LockError(*problems)
-    return Lock(references=references)
+    return lock
 
 
 def _with_advice(problem: str, where: str) -> str:
@@ -222,7 +237,18 @@ def _load_image(item: Fields) -> LockedImage:
     created = item.line("created", "")
     if created and not is_date(created):
         raise ValueError(f"{item.path('created')}: got {created[:80]!r}, expected an RFC 3339 date")
-    return LockedImage(image=image, created=created)
+    signatures = tuple(map(signature.load, item.members("signatures")))
+    if len(signatures) > signature.COUNT_LIMIT:
+        raise ValueError(f"{item.path('signatures')}: got more than {signature.COUNT_LIMIT}")
+    return LockedImage(image=image, created=created, signatures=signatures)
+
+
+def _find_key_problems(lock: Lock, where: str) -> Iterator[str]:
+    """Yield a problem for each key that a signature names and that is not there, and for each that none names."""
+    used = {each.key for _, _, image in lock.images() for each in image.signatures}
+    for key in sorted(used ^ lock.keys.keys()):
+        what = "a signature names it, but it is not there" if key in used else "no signature names it"
+        yield _with_advice(f"{where}: keys[{key!r}]: {what}", where)
 
 
 def _find_ambiguous_sizes(lock: Lock, where: str) -> Iterator[str]:

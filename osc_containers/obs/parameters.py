@@ -90,6 +90,26 @@ SERVICES: Mapping[str, Service] = {
                 choices=("no", "yes"),
             ),
             Parameter(
+                name="signatures",
+                option="what to do about signatures of images. policy: what policy.json says; required: also refuse "
+                "images without an accepted signature; ignore: nothing",
+                text="policy (default): refuse the images that podman would refuse, by the policy.json of this machine "
+                "(containers-policy.json(5)) and by that of the parameter policy. required: also refuse images without "
+                "an accepted signature. ignore: do not use the policy of the package; the policy of this machine "
+                "applies all the same.",
+                choices=("policy", "required", "ignore"),
+            ),
+            Parameter(
+                name="policy",
+                option="signature policy in the package, which applies in addition to that of this machine; may be "
+                "repeated",
+                text="Name of a signature policy in this package, in the format of containers-policy.json(5). It "
+                "applies in addition to the policy of the packager's machine; relative names of keys in it are files "
+                "of the package. May be repeated. Default: none.",
+                default="none",
+                metavar="FILE",
+            ),
+            Parameter(
                 name="inject",
                 option=f"how the containers get into the image. buildtime: the service {INJECT} adds them in the build "
                 "root; source: prefetch writes kiwi_containers.obscpio, which obs-build unpacks",

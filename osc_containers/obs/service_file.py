@@ -128,6 +128,32 @@ def is_locked(prefetches: Sequence[Entry]) -> bool:
     return locked == {True}
 
 
+class SignatureParameters(NamedTuple):
+    """What to do about signatures; `is_user_choice` if the mode is from the command line and not from the package."""
+
+    mode: str
+    policies: tuple[str, ...]
+    is_user_choice: bool
+
+
+def signature_parameters(
+    prefetches: Iterable[Entry], mode: str | None = None, policies: Sequence[str] = ()
+) -> SignatureParameters:
+    """Return the parameters about signatures: the options, or else those of the entries, of which the strictest counts.
+
+    With `ignore` in the package, the package's policies do not count.
+    """
+    entries = list(prefetches)
+    choices = SERVICES[PREFETCH].parameters["signatures"].choices
+    modes = {entry.value("signatures") for entry in entries} or {choices[0]}
+    own = next(each for each in ("required", "policy", "ignore") if each in modes)
+    names = drop_empty(policies) or [name for entry in entries for name in entry.effective_values("policy")]
+    chosen = mode or own
+    if chosen == "ignore":
+        names = []
+    return SignatureParameters(mode=chosen, policies=tuple(dict.fromkeys(names)), is_user_choice=mode is not None)
+
+
 def parse(xml: bytes) -> tuple[Entry, ...]:
     """Read the services in a `_service` file.
 

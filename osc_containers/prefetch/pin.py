@@ -12,6 +12,7 @@ from typing import NamedTuple
 from osc_containers.archive.blobs import PackageBlobs
 from osc_containers.errors import ArtifactError, Error, LockError, RegistryError, VerificationError
 from osc_containers.lock.lockfile import Lock, LockedImage, LockedReference
+from osc_containers.lock.signature import RecordedSignature
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import ImageRequest
 from osc_containers.oci import platform
@@ -40,11 +41,12 @@ class PinnedImage(NamedTuple):
     created: str
     documents: Mapping[Digest, bytes]
     warning: str = ""
+    signatures: tuple[RecordedSignature, ...] = ()
 
     @classmethod
     def from_lock(cls, locked: LockedImage) -> "PinnedImage":
         """Return a locked image."""
-        return cls(image=locked.image, created=locked.created, documents={})
+        return cls(image=locked.image, created=locked.created, documents={}, signatures=locked.signatures)
 
 
 class ResolvedReference(NamedTuple):
@@ -58,6 +60,24 @@ class ResolvedReference(NamedTuple):
     digest: Digest
     media_type: str
     images: Mapping[str, PinnedImage]
+
+
+class Checked(NamedTuple):
+    """The signatures of each image that met the policies, and their keys by id."""
+
+    signatures: Mapping[tuple[Reference, str], tuple[RecordedSignature, ...]]
+    keys: Mapping[str, bytes]
+
+    def apply(self, resolved: Iterable[ResolvedReference]) -> tuple[ResolvedReference, ...]:
+        """Return the references with their signatures. What the lock has stays where the policies ask for none."""
+        result = []
+        for each in resolved:
+            images = {
+                arch: pinned._replace(signatures=self.signatures.get((each.reference, arch)) or pinned.signatures)
+                for arch, pinned in each.images.items()
+            }
+            result.append(each._replace(images=images))
+        return tuple(result)
 
 
 def resolve(

@@ -98,7 +98,8 @@ def lock_of(jobs: Iterable[ImageJob]) -> Lock:
             job.reference,
             LockedReference(digest=job.resolved.digest, media_type=job.resolved.media_type, images={}),
         )
-        locked_image = LockedImage(image=job.image, created=job.pinned.created)
+        pinned = job.pinned
+        locked_image = LockedImage(image=job.image, created=pinned.created, signatures=pinned.signatures)
         references[job.reference] = reference._replace(images={**reference.images, job.arch: locked_image})
     return Lock(references=references)
 

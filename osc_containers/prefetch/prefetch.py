@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from osc_containers.archive.blobs import read_document
 from osc_containers.errors import DescriptionError, Error, LockError
@@ -27,11 +28,14 @@ from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch import assemble as assembly
 from osc_containers.prefetch import report, verified_files
-from osc_containers.prefetch.pin import resolve, resolved_from_lock, trusted_entries
+from osc_containers.prefetch.pin import Checked, ResolvedReference, resolve, resolved_from_lock, trusted_entries
 from osc_containers.prefetch.plan import ImageJob, OutputFile, archive_files, jobs_of, lock_of, plan
 from osc_containers.sources.interface import FetchContext
 
 logger = logging.getLogger(__name__)
+
+CheckSignatures: TypeAlias = Callable[[Sequence[ResolvedReference], Sequence[ImageRequest]], Checked]
+"""Judges the images by signature policies; raises an error if one of them is not accepted."""
 
 _THREADS = 2
 """Files that are verified at the same time."""
@@ -47,6 +51,7 @@ def prefetch(
     files_of: Callable[[Sequence[ImageJob]], Sequence[OutputFile]] = archive_files,
     is_bundle: bool = False,
     all_requests: Sequence[ImageRequest] = (),
+    check: CheckSignatures | None = None,
 ) -> Lock:
     """Bring archives and lock of a package up to date, and return the lock.
 
@@ -54,7 +59,7 @@ def prefetch(
     failed. At the end, files that only the old lock named are removed from the package. `all_requests` is everything
     that the package requests: what is not in `requests` stays locked as it is. A reference of `requests` that is also
     kept for other architectures moves for all of them. `files_of` returns the files that hold the images; with
-    `is_bundle`, that is one file for all of them.
+    `is_bundle`, that is one file for all of them. `check` judges the signatures before anything large is downloaded.
 
     :raises DescriptionError: the bundle would lose images that the package requests.
     :raises LockError: the lock is broken or, in a locked run, does not cover the requests.
@@ -74,13 +79,18 @@ def prefetch(
         else:
             requests = [_with_kept_architectures(request, kept.get(request.reference)) for request in requests]
             resolved = resolve(requests, context.open_source, trusted_entries(package, old, requests))
+        keys = old.keys
+        if check:
+            checked = check(resolved, requests)
+            if not locked:
+                resolved, keys = checked.apply(resolved), {**old.keys, **checked.keys}
         jobs = plan(resolved, among=old.references if locked else kept)
         files = files_of(jobs)
         _check_names(outdir, {lockfile.FILE_NAME, *(file.name for file in files)})
         with ExitStack() as last:
             with _provide(package, files, jobs, context, outdir) as written:
                 pinned = old if locked else lock_of(jobs)
-                new = Lock(references={**kept, **pinned.references})
+                new = Lock(references={**kept, **pinned.references}, keys=keys)
                 source = package.find(lockfile.FILE_NAME) if locked else None
                 text = source.read_bytes() if source else lockfile.dumps(new).encode()
                 own = package.directory / lockfile.FILE_NAME

@@ -5,29 +5,34 @@ Source: docs/signature-protocols.md of containers/image; cosign's "signature spe
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from osc_containers.errors import RegistryError
-from osc_containers.evidence import evaluate, payload, policy, registries_d, signature
+from osc_containers.errors import RegistryError, VerificationError
+from osc_containers.evidence import evaluate, payload, policy, programs, registries_d, signature
 from osc_containers.evidence.evaluate import Evidence, Image, Verdict, Verifier
 from osc_containers.evidence.identity import Identity
 from osc_containers.evidence.policy import Policy
 from osc_containers.evidence.registries_d import SignatureStores
 from osc_containers.evidence.signature import Signature
 from osc_containers.formats import strict_json
+from osc_containers.fs import program
+from osc_containers.lock.signature import RecordedSignature
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import MANIFEST, MANIFEST_LIMIT
 from osc_containers.oci.reference import Reference
+from osc_containers.prefetch.pin import Checked, ResolvedReference
 from osc_containers.sources.registry import RegistryImages, Repository
 
 logger = logging.getLogger(__name__)
 
 _COUNT_LIMIT = 128
 """Signatures of one image; podman refuses more in a signature store."""
+_PARALLEL_CHECKS = 4
 
 
 class Found(NamedTuple):
@@ -168,7 +173,12 @@ class Judge:
     """
 
     def __init__(
-        self, policies: Sequence[Policy], finder: SignatureFinder, verifier: Verifier, *, is_required: bool = False
+        self,
+        policies: Sequence[Policy],
+        finder: SignatureFinder | None,
+        verifier: Verifier,
+        *,
+        is_required: bool = False,
     ) -> None:
         self._policies = policies
         self._finder = finder
@@ -187,7 +197,7 @@ class Judge:
         is_needed = evaluate.is_needed(self._policies, image)
         found = Found(tuple(recorded))
         verdicts = self._verdicts(image, found)
-        if is_needed and image.identity and not all(verdict.is_accepted for verdict in verdicts):
+        if is_needed and self._finder and not all(verdict.is_accepted for verdict in verdicts):
             found = self._finder.find(reference, image.digest, index)
             verdicts = self._verdicts(image, found)
         return Judgement(verdicts=verdicts, found=found, problem=self._problem(verdicts, found))
@@ -209,3 +219,105 @@ class Judge:
                 'add a scope with "sigstoreSigned" or "signedBy" for it'
             )
         return ""
+
+
+class CheckedImage(NamedTuple):
+    """An image to check: where it comes from, and what the lock has of its signatures.
+
+    `where` is the line of the description; `index_digest` that of the index that lists the manifest, if there is one.
+    """
+
+    where: str
+    reference: Reference
+    arch: str
+    location: str
+    digest: Digest
+    index_digest: Digest | None
+    recorded: tuple[RecordedSignature, ...] = ()
+
+
+def checked_image(where: str, resolved: ResolvedReference, arch: str) -> CheckedImage:
+    """Return the image for an architecture of a resolved reference."""
+    image = resolved.images[arch].image
+    return CheckedImage(
+        where=where,
+        reference=resolved.reference,
+        arch=arch,
+        location=resolved.location,
+        digest=image.manifest.digest,
+        index_digest=image.indexes[0].digest if image.indexes else None,
+        recorded=resolved.images[arch].signatures,
+    )
+
+
+def judge(
+    image: CheckedImage,
+    policies: Sequence[Policy],
+    open_source: Callable[[str], object],
+    package: Path,
+    *,
+    is_required: bool = False,
+    environ: Mapping[str, str] = os.environ,
+) -> Judgement:
+    """Judge one image.
+
+    :raises Error: as `Judge.judge`.
+    """
+    transport, _, path = image.location.partition(":")
+    identity = Identity.of(image.reference) if transport == "docker" else None
+    source = open_source(image.location) if identity else None
+    subject = Image(
+        identity=identity,
+        digest=image.digest,
+        transport=transport,
+        path_scopes=() if identity else _path_scopes(package, path),
+    )
+    finder = SignatureFinder(source, environ) if isinstance(source, RegistryImages) else None
+    verifier = programs.Verifier(program.outside(package, environ))
+    judge = Judge(policies, finder, verifier, is_required=is_required)
+    return judge.judge(
+        subject, image.reference, image.index_digest, [evaluate.signature_of(each) for each in image.recorded]
+    )
+
+
+def check(
+    resolved: Iterable[ResolvedReference],
+    where_of: Mapping[Reference, str],
+    policies: Sequence[Policy],
+    open_source: Callable[[str], object],
+    package: Path,
+    *,
+    is_required: bool = False,
+    environ: Mapping[str, str] = os.environ,
+) -> Checked:
+    """Check all images, several at the same time. `where_of` has the line of the description for each reference.
+
+    :raises VerificationError: some images are not accepted; each is named with its line in the description.
+    :raises Error: as `Judge.judge`.
+    """
+
+    def judge_one(image: CheckedImage) -> Judgement:
+        return judge(image, policies, open_source, package, is_required=is_required, environ=environ)
+
+    images = [checked_image(where_of.get(each.reference, ""), each, arch) for each in resolved for arch in each.images]
+    with ThreadPoolExecutor(_PARALLEL_CHECKS) as pool:
+        judgements = list(pool.map(judge_one, images))
+    pairs = list(zip(images, judgements, strict=True))
+    problems = [
+        f"{image.where}: {image.reference} ({image.arch}): {each.problem}" for image, each in pairs if each.problem
+    ]
+    if problems:
+        raise VerificationError(*problems)
+    return Checked(
+        signatures={
+            (image.reference, image.arch): tuple(evidence.signature for evidence in each.evidence)
+            for image, each in pairs
+        },
+        keys={evidence.signature.key: evidence.key for _, each in pairs for evidence in each.evidence},
+    )
+
+
+def _path_scopes(package: Path, path: str) -> tuple[str, ...]:
+    """Return the scopes of an image in a file or a directory: its path, and those above it."""
+    resolved = Path(os.path.realpath(package / path.partition(":")[0]))
+    return tuple(str(each) for each in (resolved, *resolved.parents) if each != each.parent)

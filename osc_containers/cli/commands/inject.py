@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from osc_containers.cli import arguments
+from osc_containers.cli import arguments, signature_check
 from osc_containers.errors import DescriptionError
 from osc_containers.inject import inject
 from osc_containers.kiwi.description import Description
@@ -47,6 +47,11 @@ def run(options: argparse.Namespace) -> int:
     profiles = arguments.drop_empty(options.profile)
     if not description.select(arch, profiles):
         logger.warning("nothing to do: no <containers> for this architecture and these profiles")
+    containers = description.select(arch, profiles)
+    lock = package.read_lock()
+    if lock and containers:
+        images = {(container.reference, arch) for container in containers}
+        signature_check.require(package, lock, images, {each.reference: each.origin for each in containers})
     inject.inject_root(package, description, arch, profiles, options.root)
     return 0
 

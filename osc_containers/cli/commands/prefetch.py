@@ -15,16 +15,20 @@ from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import hints, selection, service_file
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import ImageRequest, Request
+from osc_containers.obs.service_file import SignatureParameters
 from osc_containers.sources import local
 from osc_containers.sources.interface import FetchContext
 from osc_containers.sources.progress import NullProgress, Progress
 
 if TYPE_CHECKING:
     from osc_containers.archive.bundle import Bundle
+    from osc_containers.prefetch.pin import Checked, ResolvedReference
+    from osc_containers.prefetch.prefetch import CheckSignatures
 
 logger = logging.getLogger(__name__)
 
 _MAX_CONNECTIONS = 64
+_BY_POLICY = SignatureParameters(mode="policy", policies=(), is_user_choice=False)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
     )
     # Options take their defaults from the entries for these descriptions, or from all if there is none for them.
     entries = [entry for entry in package.prefetches if any(map(entry.reads, names))] or package.prefetches
+    parameters = service_file.signature_parameters(entries, options.signatures, options.policy)
     shows_progress = sys.stderr.isatty() and options.verbosity >= 0
     with progress.on_terminal() if shows_progress else nullcontext(NullProgress()) as watcher:
         prefetch_all(
@@ -70,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
             request,
             outdir=options.outdir or options.directory,
             locked=options.locked if options.locked is not None else service_file.is_locked(entries),
+            signatures=parameters,
             bundled=options.inject == "source" if options.inject else service_file.is_bundled(entries),
             connections=options.connections,
             watcher=watcher,
@@ -85,6 +91,7 @@ def prefetch_all(
     outdir: Path,
     locked: bool,
     bundled: bool,
+    signatures: SignatureParameters = _BY_POLICY,
     connections: int | None = None,
     watcher: Progress | None = None,
     allow_local: bool = False,
@@ -131,7 +138,37 @@ def prefetch_all(
             files_of=partial(bundle_file, _pack_for(request)) if is_bundle else archive_files,
             is_bundle=is_bundle,
             all_requests=_all_requests(package, request),
+            check=_signature_check(package, signatures, context),
         )
+
+
+def _signature_check(
+    package: Package, parameters: SignatureParameters, context: FetchContext
+) -> "CheckSignatures | None":
+    """Return the function that judges signatures, or None if nothing asks for one: then nothing more is loaded.
+
+    What the policy of this machine demands, only its user can lift, by an option, and not the package.
+
+    :raises PolicyError: a policy is not valid.
+    """
+    if parameters.mode == "ignore" and parameters.is_user_choice:
+        return None
+    from osc_containers.evidence import policy
+
+    policies = policy.of_package(package.directory, parameters.policies)
+    is_required = parameters.mode == "required"
+    if not is_required and all(each.accepts_anything for each in policies):
+        return None
+    modules.load_signatures("osc_containers.prefetch.signatures", "yaml")
+    from osc_containers.prefetch import signatures
+
+    def check(resolved: "Sequence[ResolvedReference]", requests: Sequence[ImageRequest]) -> "Checked":
+        where_of = {request.reference: request.where for request in requests}
+        return signatures.check(
+            resolved, where_of, policies, context.open_source, package.directory, is_required=is_required
+        )
+
+    return check
 
 
 def _refuse_local(package: Package, requests: Sequence[ImageRequest]) -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from osc_containers.archive import verify
 from osc_containers.archive.blobs import PackageBlobs
-from osc_containers.cli import arguments, process
+from osc_containers.cli import arguments, process, signature_check
 from osc_containers.errors import LockError, VerificationError
 from osc_containers.formats import human
 from osc_containers.fs import atomic
@@ -87,6 +87,8 @@ def verify_all(
         atomic.allow_open(2 * len(blobs.files))
         damage = verify.check_images(blobs, locked_images)
     bundled = (configured if package.prefetches else request).with_default_architectures(default)
+    locations = {each.reference: each.location for each in all_requests}
+    damage += signature_check.list_problems(package, lock, locked_images, locations)
     damage += tuple(f"{name}: {why}" for name, why in bundle.list_problems(package, bundled, lock))
     for name, why in bundle.list_intrusions(package, bundled):
         logger.warning("%s: %s", name, why)
