@@ -50,7 +50,7 @@ def test_relative_links_lead_to_a_file_and_its_heading(page: Path) -> None:
 
 @over_pages
 def test_commands_and_their_options_exist(page: Path) -> None:
-    there = set(re.findall(r"^    ([a-z]+) ", help_of(), re.MULTILINE))
+    there = set(re.findall(r"^    ([a-z]+)(?: |$)", help_of(), re.MULTILINE))
     for name, options in _COMMAND.findall(code(page)):
         assert name in there
         known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", help_of(name)))

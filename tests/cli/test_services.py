@@ -98,5 +98,5 @@ def test_service_accepts_the_declared_parameters(installed: Path, name: str) -> 
 def test_readme_lists_the_existing_commands(installed: Path) -> None:
     done = subprocess.run([installed / "bin/osc-containers", "--help"], check=True, capture_output=True, text=True)
     section = (ROOT / "README.md").read_text().partition("## Commands\n")[2].partition("\n#")[0]
-    commands = re.findall(r"^    ([a-z]+) ", done.stdout, re.MULTILINE)
+    commands = re.findall(r"^    ([a-z]+)(?: |$)", done.stdout, re.MULTILINE)
     assert re.findall(r"^\| `([a-z]+)`", section, re.MULTILINE) == commands
