@@ -147,3 +147,15 @@ def test_rpm_build_checks_its_requirements(tmp_path: Path, installed: int, is_ch
     done = subprocess.run([ROOT / "dist/build-rpm", tmp_path / "out"], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert ("--nodeps" not in (tmp_path / "arguments").read_text()) is is_checked
+
+
+@pytest.mark.parametrize(("version", "is_old"), [("0.169.1", True), ("1.0.0", False), ("1.28.0", False), ("?", False)])
+def test_an_osc_without_our_command_is_named(tmp_path: Path, version: str, is_old: bool) -> None:
+    osc = tmp_path / "osc"
+    osc.write_text(f"#!/bin/sh\necho osc {version}\n")
+    osc.chmod(0o755)
+    command = [sys.executable, str(ROOT / "scripts/say-missing")]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True)
+    expected = f"warning: {osc} is {version}, which has no 'osc containers'; use 'osc-containers', or install osc 1.0"
+    assert done.stderr.startswith(expected if is_old else "")
+    assert bool(done.stderr) is is_old

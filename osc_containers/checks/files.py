@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 from osc_containers.checks.context import Context
 from osc_containers.checks.finding import Finding, Severity
-from osc_containers.errors import Error
-from osc_containers.formats import xml_reader
+from osc_containers.errors import DescriptionError, Error
+from osc_containers.formats import cpio, xml_reader
 from osc_containers.fs import lfs_pointer
-from osc_containers.kiwi import description as descriptions
+from osc_containers.kiwi.description import load, made_for_build, maker_of
 from osc_containers.obs import hints, working_copy
 from osc_containers.obs.hints import Place
+from osc_containers.obs.parameters import PREFETCH
 
 LINK = "_link"
 """The file of a package that is a link to another one; osc replaces it by the files of both (`osc update -e`)."""
@@ -43,19 +44,26 @@ def _link(context: Context) -> Iterator[Finding]:
 def list_unused(context: Context) -> Iterator[str]:
     """Yield the names of XML files with `<containers>` that neither a description includes nor a service reads."""
     package = context.package
-    used = {str(path.relative_to(package.directory)) for each in context.request.descriptions for path in each.files}
-    used |= {name for entry in context.entries for name in entry.effective_values("description")}
-    candidates = sorted(path for path in package.directory.glob("*.xml") if path.name not in used)
-    for path in candidates[:_CANDIDATES]:
-        if path.name == "config.xml" or path.name.startswith("."):
-            continue
-        try:
-            xml = descriptions.load(package.directory, path.name)
-            is_one = b"<containers" in xml and xml_reader.parse(xml, path.name, ("containers",)).name == "image"
-        except (OSError, ValueError):
-            continue  # Nothing says that it is for kiwi.
-        if is_one:
-            yield path.name
+    try:
+        all_descriptions = [package.description(name) for name in package.description_names]
+    except DescriptionError:  # What it includes is not known.
+        return
+    used = {str(path.relative_to(package.directory)) for each in all_descriptions for path in each.files}
+    used |= {name for entry in context.entries_of(PREFETCH) for name in entry.effective_values("description")}
+    names = sorted(path.name for path in package.directory.glob("*.xml") if path.name not in used)
+    yield from (name for name in names[:_CANDIDATES] if _is_for_inclusion(context, name))
+
+
+def _is_for_inclusion(context: Context, name: str) -> bool:
+    """Tell whether a file has `<containers>`, but is no description of its own."""
+    if maker_of(name) or name.startswith("."):
+        return False
+    try:
+        xml = load(context.package.directory, name)
+        root = xml_reader.parse(xml, name, ("containers", "preferences")) if b"<containers" in xml else None
+    except (OSError, ValueError):
+        return False  # Nothing says that it is for kiwi.
+    return root is not None and root.name == "image" and {each.name for each in root.children} == {"containers"}
 
 
 def _not_included(context: Context) -> Iterator[Finding]:
@@ -70,16 +78,23 @@ def _not_included(context: Context) -> Iterator[Finding]:
 
 
 def _subdirectories(context: Context) -> Iterator[Finding]:
-    """Find included files that osc leaves out."""
+    """Find included files that osc leaves out. It can only pack a whole directory into a `*.obscpio`."""
     directory = context.package.directory
     if hints.place_of(directory) is not Place.PACKAGE:
         return
     for description in context.request.descriptions:
         for include in description.includes:
-            if "/" in include.name and (directory / include.name).is_file():
+            if "/" not in include.name or not (directory / include.name).is_file():
+                continue
+            packed = made_for_build(directory, include.name)
+            if packed is None:
                 name = include.name.rpartition("/")[2]
                 why = f"osc commits no directories, so kiwi would not find {include.name}"
                 fix = f'move it beside the description, and write <include from="this://./{name}"/>'
+                yield _finding(Severity.ERROR, "include", include.file, why, fix, line=include.line)
+            elif packed != load(directory, include.name):
+                why = f"{include.name} differs from the file of this name in a *{cpio.SUFFIX}, which a build uses"
+                fix = f"pack the directory again: osc add {include.name.partition('/')[0]}"
                 yield _finding(Severity.ERROR, "include", include.file, why, fix, line=include.line)
 
 
@@ -93,6 +108,8 @@ def _untracked(context: Context) -> Iterator[Finding]:
         # osc does not add files in directories; that is another finding.
         names = [name for name in package.own_files() if place is not Place.PACKAGE or "/" not in name]
         untracked = working_copy.untracked(package.directory, names)
+    except DescriptionError:  # reported by other checks
+        return
     except Error as error:
         why = f"cannot tell which files are committed: {error.problems[0]}"
         yield _finding(Severity.INFO, "commit", ".", why)

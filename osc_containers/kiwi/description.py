@@ -208,13 +208,14 @@ def load(directory: Path, name: str) -> bytes:
     try:
         return xml_reader.read(path, os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
-        content = _made_for_build(directory, name)
+        content = made_for_build(directory, name)
         if content is None:
             raise
         return content
 
 
-def _made_for_build(directory: Path, name: str) -> bytes | None:
+def made_for_build(directory: Path, name: str) -> bytes | None:
+    """Return a file that is not in the package, but that obs-build makes before a build, or None; see `load`."""
     for other in sorted(os.listdir(directory)):
         path = directory / other
         if maker_of(other) and other.rpartition(":")[2] == name and not path.is_symlink():

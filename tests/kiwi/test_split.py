@@ -43,6 +43,21 @@ CASES = {
         f"  <users/>\n\n  {INCLUDE} <!-- beside -->",
         f"  <!-- one -->\n  <!-- two\n       lines -->\n  {OTHER}",
     ),
+    "elements that are commented out": (
+        f"  <users/>\n  <!-- <users group='root'>\n    <user name='x'/></users> -->\n  <!-- prose -->\n  {OTHER}",
+        f"  <users/>\n  <!-- <users group='root'>\n    <user name='x'/></users> -->\n  {INCLUDE}",
+        f"  <!-- prose -->\n  {OTHER}",
+    ),
+    "an include that is commented out": (
+        f"  <!-- <include from='x'/> -->\n  {OTHER}",
+        f"  <!-- <include from='x'/> -->\n  {INCLUDE}",
+        f"  {OTHER}",
+    ),
+    "containers that are commented out": (
+        f"  <users/>\n  <!-- a < b: {SECTION} -->\n  <!-- <container name='z'/> -->\n  {OTHER}",
+        f"  <users/>\n  {INCLUDE}",
+        f"  <!-- a < b: {SECTION} -->\n  <!-- <container name='z'/> -->\n  {OTHER}",
+    ),
     "a comment of something else": (
         f"  <users/> <!-- users -->\n  {OTHER}\n  <!-- far -->\n\n  <drivers/>",
         f"  <users/> <!-- users -->\n  {INCLUDE}\n  <!-- far -->\n\n  <drivers/>",

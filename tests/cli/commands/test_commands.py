@@ -31,6 +31,11 @@ def test_help_has_an_example_and_short_lines(name: str) -> None:
     assert max(map(len, text.splitlines())) <= 110
 
 
+def test_help_of_diff_names_the_command_that_takes_lines_as_they_are() -> None:
+    """With `-m`, `osc vc` would put a dash before them."""
+    assert "osc vc -F FILE" in subparsers(main.parser(["diff"])).choices["diff"].format_help()
+
+
 @pytest.mark.parametrize("is_there", [True, False])
 def test_help_says_how_to_get_the_services(is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`pip install` brings the command alone."""

@@ -1,6 +1,7 @@
 """`init`: sets up a package from kiwi's documentation example, and what the commands do in it."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -556,3 +557,39 @@ def test_init_without_a_library_changes_nothing(
     assert "the prefetch needs requests; install python3-requests, or use --no-prefetch" in capsys.readouterr().err
     assert contents(tmp_path) == before
     assert main(["init", "--no-prefetch", str(tmp_path)]) == 0
+
+
+def test_only_the_named_description_is_split(tmp_path: Path) -> None:
+    other = f"<image>{CONTAINERS.replace('x', 'other')}</image>"
+    (tmp_path / "app.kiwi").write_text(f"<image>{CONTAINERS}</image>")
+    (tmp_path / "other.kiwi").write_text(other)
+    assert main(["init", "--no-prefetch", "--description", "app.kiwi", str(tmp_path)]) == 0
+    assert (tmp_path / "other.kiwi").read_text() == other
+    assert "<include" in (tmp_path / "app.kiwi").read_text()
+    assert sorted(contents(tmp_path)) == ["_service", "app.kiwi", "containers.xml", "other.kiwi"]
+
+
+@pytest.mark.parametrize("system", ["git", "osc"])
+def test_everything_that_is_not_committed_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], system: str
+) -> None:
+    """After a first run that failed, the second one changes only lock and archive."""
+    (tmp_path / "a.kiwi").write_text(f"<image>{CONTAINERS.replace('a.b', 'oci:images')}</image>")
+    if system == "osc":
+        (tmp_path / ".osc/sources").mkdir(parents=True)
+        shutil.copy(tmp_path / "a.kiwi", tmp_path / ".osc/sources")
+    else:
+        user = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+        for command in (["init", "-q"], ["add", "a.kiwi"], [*user, "commit", "-qm", "x"]):
+            subprocess.run(["git", "-C", tmp_path, *command], check=True)
+    assert main(["init", "--arch", "x86_64", str(tmp_path)]) == 1
+    images.write_layout(images.small("x"), tmp_path / "images/x", "latest")
+    capsys.readouterr()
+    assert main(["init", "--arch", "x86_64", str(tmp_path)]) == 0
+    edited = "a.kiwi " if system == "git" else ""
+    archive = "localhost_x_latest.x86_64.ociarchive"
+    assert capsys.readouterr().out == (
+        f"Now commit:\n  {system} add _service {edited}containers.lock containers.xml {archive}\n  {system} commit\n"
+    )
+    assert main(["init", "--arch", "x86_64", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("Now commit:\n")
