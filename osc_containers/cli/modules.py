@@ -28,6 +28,8 @@ def load_offline() -> None:
     """Import what reading descriptions needs."""
     for name in _OFFLINE:
         import_module(name)
+    with suppress(ImportError):  # A build root does not have it.
+        import_module("platformdirs.unix")
 
 
 @cache

@@ -71,7 +71,8 @@ def _inject(parameters: Sequence[str]) -> int:
     process.handle_signals()
     package, names = Package(Path()), arguments.drop_empty(options.description)
     if not _is_build_root():
-        count = verify_all(package, names, [], [])
+        with package.share():
+            count = verify_all(package, names, [], [])
         logger.info("not in a build root: %s verified, nothing changed", human.count(count, "image"))
         return 0
     # The architecture may be a colon-separated list of compatible ones, the best first (obs-build, BUILD_ARCH).

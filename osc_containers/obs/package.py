@@ -4,6 +4,7 @@ osc and the source server give the files of a service that runs automatically th
 next run osc puts them into `.old` (osc/obs_scm/serviceinfo.py), and the server does the same (bs_service).
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,8 @@ from osc_containers.obs.parameters import PREFETCH
 from osc_containers.obs.service_file import Entry
 
 _IMAGE_FILES = (ARCHIVE_SUFFIX, BLOB_SUFFIX, cpio.FILE_NAME)
+logger = logging.getLogger(__name__)
+
 _PREFIX = re.compile(r"_service:(?:[^:/]+:)*")
 
 
@@ -159,6 +162,20 @@ class Package:
             if directory.is_dir():
                 found = [name for name in os.listdir(directory) if name.startswith("_service:") and name.endswith(end)]
                 yield from (path for name in sorted(found) if (path := directory / name).is_file())
+
+    @contextmanager
+    def share(self) -> Iterator[None]:
+        """Keep runs that would change the package waiting while the block reads it.
+
+        :raises Error: as `run_lock.share`.
+        """
+        with run_lock.share(self.directory):
+            yield
+
+    def warn_of_writer(self) -> None:
+        """Warn if another run is changing the package: what a command prints may be out of date soon."""
+        if writer := run_lock.find_writer(self.directory):
+            logger.warning("%s: %s is changing it, as prefetch and init do", self.directory, writer)
 
     @contextmanager
     def hold(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""One run at a time in a package.
+"""One run at a time changes a package, and none while another reads it.
 
 flock(2) only needs an open file, so anybody who can read a file or directory can hold a lock on it for as long as they
 like. Therefore the lock that counts is on a file that no other user can open. It is outside the package, because osc
@@ -11,25 +11,38 @@ import fcntl
 import logging
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from osc_containers.errors import Error
+from osc_containers.fs import user_directory
 
 logger = logging.getLogger(__name__)
 
 _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_INTERVAL = 0.1
+"""Seconds between attempts to get a lock while others read the package."""
+
+
+class _Holder(NamedTuple):
+    """Who has a lock on a file: `name` is "process 7", or "another process" if that is all that is known."""
+
+    name: str
+    is_reader: bool
 
 
 @contextmanager
 def hold(directory: Path) -> Iterator[bool]:
     """Keep other runs of this user out of a package; yield whether runs of other users are excluded too.
 
-    Where the lock file cannot be created or locked, a warning is logged, and other runs are not kept out.
+    Runs that read the package are waited for. Where the lock file cannot be created or locked, a warning is logged, and
+    other runs are not kept out.
 
-    :raises Error: another run of this user is in the package; the message names it.
+    :raises Error: another run of this user is changing the package; the message names it.
     :raises OSError: the package cannot be opened.
     """
     with ExitStack() as stack:
@@ -37,46 +50,95 @@ def hold(directory: Path) -> Iterator[bool]:
         stack.callback(os.close, package)
         status = os.fstat(package)
         try:
-            if (holder := _lock_file(f"{status.st_dev:x}-{status.st_ino}", stack)) is not None:
-                raise Error(f"{directory}: in use by {holder}; wait until it has ended")
+            holder = _lock_file(status, fcntl.LOCK_EX, stack)
+            if holder and holder.is_reader:
+                logger.info("%s: waiting for %s, which is reading it", directory, holder.name)
+            while holder and holder.is_reader:
+                time.sleep(_INTERVAL)
+                holder = _lock_file(status, fcntl.LOCK_EX, stack)
+            if holder:
+                raise Error(f"{directory}: in use by {holder.name}; wait until it has ended")
         except OSError as error:
             reason = f"{error.filename or 'lock file'}: {error.strerror}"
             logger.warning("%s: cannot be locked against a second run at the same time: %s", directory, reason)
         is_alone = False
         try:
-            is_alone = _flock(package)
+            is_alone = _flock(package, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
         else:
             if not is_alone:
-                holder = _holder(status)
-                logger.warning("%s: %s has a lock on this directory, which is ignored", directory, holder)
+                logger.warning("%s: %s has a lock on this directory, which is ignored", directory, _holder(status).name)
         yield is_alone
 
 
-def _lock_file(name: str, stack: ExitStack) -> str | None:
-    """Create and lock a file for the duration of `stack`; return who has the lock if it is not this process."""
-    directory = _open_directory(stack)
-    while True:
-        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
-        stack.callback(os.close, descriptor)
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise OSError(errno.EPERM, "it is not a file that only this user can open; remove it", name)
+@contextmanager
+def share(directory: Path) -> Iterator[None]:
+    """Let runs of this user that would change a package wait; others may read it at the same time.
+
+    Where the lock file cannot be created or locked, nobody waits.
+
+    :raises Error: a run of this user is changing the package; the message names it.
+    :raises OSError: the package cannot be opened.
+    """
+    with ExitStack() as stack:
+        status = os.stat(directory)
         try:
-            if not _flock(descriptor):
-                return _holder(status)
-        except OSError:
+            holder = _lock_file(status, fcntl.LOCK_SH, stack)
+        except OSError as error:
+            logger.debug("%s: cannot be locked: %s: %s", directory, error.filename or "lock file", error.strerror)
+        except ImportError:
+            pass  # A build root has no platformdirs, and nothing else in it changes the package.
+        else:
+            if holder:
+                raise Error(
+                    f"{directory}: {holder.name} is changing it, as prefetch and init do; wait until it has ended"
+                )
+        yield
+
+
+def find_writer(directory: Path) -> str | None:
+    """Return which run of this user is changing a package, if one does."""
+    with suppress(OSError, ImportError), ExitStack() as stack:
+        if holder := _lock_file(os.stat(directory), fcntl.LOCK_SH, stack, create=False):
+            return holder.name
+    return None
+
+
+def _lock_file(package: os.stat_result, operation: int, stack: ExitStack, *, create: bool = True) -> _Holder | None:
+    """Lock the file for a package for the duration of `stack`; return who has it if that is impossible."""
+    with ExitStack() as attempt:
+        directory = _open_directory(attempt, create=create)
+        name = f"{package.st_dev:x}-{package.st_ino}"
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        while True:
+            descriptor = os.open(name, flags, 0o600, dir_fd=directory)
+            attempt.callback(os.close, descriptor)
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+                raise OSError(errno.EPERM, "it is not a file that only this user can open; remove it", name)
+            try:
+                if not _flock(descriptor, operation):
+                    return _holder(status)
+            except OSError:
+                _remove(name, directory)
+                raise
+            # Releasing the lock removes the file. If that happened since it was opened, a new one is needed.
+            try:
+                if os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino == status.st_ino:
+                    attempt.callback(_remove_unless_shared, name, directory, descriptor)
+                    stack.push(attempt.pop_all())
+                    return None
+            except FileNotFoundError:
+                continue
+
+
+def _remove_unless_shared(name: str, directory: int, descriptor: int) -> None:
+    """Remove the file of a lock that is about to be released, unless others have the lock, too."""
+    with suppress(OSError):
+        if _flock(descriptor, fcntl.LOCK_EX):
             _remove(name, directory)
-            raise
-        # Releasing the lock removes the file. If that happened since it was opened, a new one is needed.
-        try:
-            if os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino == status.st_ino:
-                stack.callback(_remove, name, directory)
-                return None
-        except FileNotFoundError:
-            continue
 
 
 def _remove(name: str, directory: int) -> None:
@@ -84,17 +146,13 @@ def _remove(name: str, directory: int) -> None:
         os.unlink(name, dir_fd=directory)
 
 
-def _open_directory(stack: ExitStack) -> int:
-    # Build roots do not have it, and do not need it: only the network half locks a package.
+def _open_directory(stack: ExitStack, *, create: bool) -> int:
+    # Build roots do not have it, and do not need it.
     import platformdirs
 
-    try:
-        path = platformdirs.user_state_path("osc-containers") / "locks"
-    except RuntimeError as error:
-        raise FileNotFoundError(errno.ENOENT, str(error), "home directory") from None
-    if not path.is_absolute():
-        raise FileNotFoundError(errno.ENOENT, "there is none", "home directory")
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = user_directory.find(platformdirs.user_state_path) / "locks"
+    if create:
+        user_directory.create(path)
     descriptor = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
     stack.callback(os.close, descriptor)
     status = os.fstat(descriptor)
@@ -103,21 +161,22 @@ def _open_directory(stack: ExitStack) -> int:
     return descriptor
 
 
-def _flock(descriptor: int) -> bool:
+def _flock(descriptor: int, operation: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def _holder(status: os.stat_result) -> str:
+def _holder(status: os.stat_result) -> _Holder:
     """Return who has the lock on a file: /proc/locks has `1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF`."""
     try:
         lines = Path("/proc/locks").read_text("ascii").splitlines()
     except OSError:
-        return "another process"
+        lines = []
     for fields in map(str.split, lines):
         if "FLOCK" in fields and any(field.endswith(f":{status.st_ino}") for field in fields):
-            return f"process {fields[fields.index('FLOCK') + 3]}"
-    return "another process"
+            kind, process = fields[fields.index("FLOCK") + 2 :][:2]
+            return _Holder(name=f"process {process}", is_reader=kind == "READ")
+    return _Holder(name="another process", is_reader=False)

@@ -21,7 +21,7 @@ from osc_containers.lock.lockfile import FILE_NAME
 from osc_containers.oci import chain
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor
-from osc_containers.prefetch import download, partial_file
+from osc_containers.prefetch import cache, download, partial_file
 from osc_containers.prefetch.download import BlobTask
 from osc_containers.prefetch.plan import Frame, ImageJob, OutputFile
 from osc_containers.sources.interface import FetchContext
@@ -48,6 +48,7 @@ def assemble(
     _check_outdir(outdir)
     _check_space(outputs, outdir)
     atomic.allow_open(len(outputs) + len(package_files))
+    cache.note_if_unusable()
     partial_file.remove_stale()
     with _naming(outdir), ExitStack() as new, ExitStack() as old:
         files = [

@@ -4,12 +4,17 @@ Somebody who can change a file here can change an archive. So directories and fi
 user, and if others can neither write to them nor reach them by another name.
 """
 
+import logging
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
+
+from osc_containers.fs import user_directory
+
+logger = logging.getLogger(__name__)
 
 VERIFIED = "verified"
 """The directory for the state of files that were verified (see `verified_files`)."""
@@ -24,14 +29,16 @@ def directory() -> Path:
 
     :raises OSError: the user has no cache.
     """
+    return user_directory.find(platformdirs.user_cache_path)
+
+
+def note_if_unusable() -> None:
+    """Log why there is no cache, if there is none."""
     try:
-        path = platformdirs.user_cache_path("osc-containers")
-    except RuntimeError as error:
-        raise FileNotFoundError(str(error)) from None
-    # Old versions of platformdirs return "~/.cache" for a user without a home directory.
-    if not path.is_absolute():
-        raise FileNotFoundError(f"no home directory: {path}")
-    return path
+        os.close(open_directory())
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        logger.debug("no cache, so that interrupted downloads cannot be resumed: %s", reason)
 
 
 def open_directory(name: str = "", *, create: bool = True) -> int:
@@ -43,7 +50,7 @@ def open_directory(name: str = "", *, create: bool = True) -> int:
     """
     path = directory()
     if create:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        user_directory.create(path.parent)
     descriptor = _open_own(path, None, create=create)
     if not name:
         return descriptor

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from osc_containers.cli import process
 from osc_containers.cli.main import main
 from osc_containers.errors import Error
 from osc_containers.lock import lockfile
+from osc_containers.obs.package import Package
 from osc_containers.registry.retry import Policy
 from tests.support import packages
 
@@ -70,6 +72,21 @@ def test_exit_status_tells_findings_from_failures(
     monkeypatch.setattr(Policy.__new__, "__defaults__", tuple(Policy()._replace(attempts=1)))
     directory = [f"--directory={package}"] if command == "diff" else [str(package)]
     assert main([*command.split(), *directory]) == status
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [("verify", 3), ("check", 3), ("inject --root=. --arch=x86_64", 1), ("list", 0), ("diff x", 3), ("outdated", 3)],
+)
+def test_package_in_use_is_named(
+    command: str, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_containers(tmp_path / "package")
+    monkeypatch.chdir(tmp_path / "package")
+    with Package(Path()).hold():
+        assert main(command.split()) == status
+    text = capsys.readouterr().err
+    assert f".: process {os.getpid()} is changing it, as prefetch and init do" in text
 
 
 def _raise(error: BaseException) -> int:

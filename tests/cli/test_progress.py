@@ -99,7 +99,7 @@ def test_only_messages_remain_after_progress_bars(tmp_path: Path, columns: int) 
     assert len(bars) > COUNT
     assert [line for line in bars if not re.search(r"\d (MB|bytes)", line)] == []
     messages = [
-        f"osc-containers: {registry.host}/team/{name}:1 (x86_64): pinned to {image.digest.algorithm}:{image.digest.short}, 1.0 MB"
+        f"osc-containers: {registry.host}/team/{name}:1 (x86_64): pinned to sha256:{image.digest.short}, 1.0 MB"
         for name, image in image_by_name.items()
     ]
     expected = [message[at : at + columns].rstrip() for message in messages for at in range(0, len(message), columns)]

@@ -5,8 +5,10 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from osc_containers.fs import atomic
 from osc_containers.lock import lockfile
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
+from osc_containers.prefetch import cache
 from tests.support.descriptors import all_closed
 from tests.support.messages import exactly
 
@@ -165,6 +168,53 @@ def test_the_second_run_is_told_who_is_the_first(tmp_path: Path) -> None:
         (tmp_path / "other").rmdir()
     with package.hold():
         assert os.listdir(tmp_path) == []
+
+
+def test_reader_is_told_who_changes_the_package(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    package = Package(tmp_path)
+    package.warn_of_writer()
+    assert not (Path.home() / ".local").exists()
+    with other_run(tmp_path) as pid:
+        message = f"{tmp_path}: process {pid} is changing it, as prefetch and init do; wait until it has ended"
+        with pytest.raises(Error, match=exactly(message)), package.share():
+            pass
+        package.warn_of_writer()
+    assert caplog.messages == [f"{tmp_path}: process {pid} is changing it, as prefetch and init do"]
+    with package.share(), Package(tmp_path).share():
+        package.warn_of_writer()
+    assert len(caplog.messages) == 1
+
+
+def test_run_waits_for_readers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    with ExitStack() as readers, ThreadPoolExecutor() as pool:
+        for _ in range(2):
+            readers.enter_context(Package(tmp_path).share())
+        writer = pool.submit(enter_and_leave, Package(tmp_path))
+        while not caplog.messages:
+            time.sleep(0.01)
+        assert not writer.done()
+        readers.close()
+        writer.result(timeout=10)
+    assert caplog.messages == [f"{tmp_path}: waiting for process {os.getpid()}, which is reading it"]
+    assert os.listdir(Path.home() / ".local/state/osc-containers/locks") == []
+
+
+def enter_and_leave(package: Package) -> None:
+    with package.hold():
+        pass
+
+
+def test_home_that_does_not_exist_is_not_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "nonexistent"))
+    package = Package(tmp_path)
+    with package.share():
+        pass
+    with package.hold():
+        pass
+    with pytest.raises(FileNotFoundError):
+        cache.open_directory()
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_package_is_free_again_when_a_run_fails(tmp_path: Path) -> None:

@@ -57,8 +57,9 @@ def run(options: argparse.Namespace) -> int:
     if options.fix:
         _fix(package, options)
         package = Package(options.directory)  # a Package reads its files only once
-    context, problems = _read(package, options)
-    findings = sort(_find(context, problems))
+    with package.share():
+        context, problems = _read(package, options)
+        findings = sort(_find(context, problems))
     if options.format == "json":
         print(json.dumps(as_objects(findings), indent=2))
     else:

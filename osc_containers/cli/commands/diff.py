@@ -39,6 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compare two locks."""
     package = Package(options.directory)
+    package.warn_of_writer()
     old, new = _read_old(options.directory, options.old), package.require_lock()
     changes = diff.compare(old.references, new.references)
     if options.format == "json":

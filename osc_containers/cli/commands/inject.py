@@ -40,6 +40,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Inject the containers."""
     package = Package(options.directory)
+    with package.share():
+        _inject(package, options)
+    return 0
+
+
+def _inject(package: Package, options: argparse.Namespace) -> None:
     arch = platform.canonical(options.arch)
     request = selection.of_package(package, arguments.drop_empty(options.description), [arch])
     description = select_description(request, arch)
@@ -53,7 +59,6 @@ def run(options: argparse.Namespace) -> int:
         images = {(container.reference, arch) for container in containers}
         signature_check.require(package, lock, images, {each.reference: each.origin for each in containers})
     inject.inject_root(package, description, arch, profiles, options.root)
-    return 0
 
 
 def select_description(request: Request, arch: str) -> Description:

@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     request = selection.of_package(
         package, names, arguments.architectures(options.arch), arguments.drop_empty(options.profile)
     )
+    package.warn_of_writer()
     # A package without a lock can be listed as well; nothing in it is pinned then.
     rows = listing.list_containers(request, package.read_lock() or EMPTY)
     if options.format == "json":

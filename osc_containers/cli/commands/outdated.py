@@ -34,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
     from osc_containers.sources import transports
 
     package = Package(options.directory)
+    package.warn_of_writer()
     lock = package.require_lock()
     names, profiles = arguments.drop_empty(options.description), arguments.drop_empty(options.profile)
     architectures = arguments.architectures(options.arch)

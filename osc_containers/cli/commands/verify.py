@@ -34,14 +34,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Verify the package."""
+    package = Package(options.directory)
     try:
-        count = verify_all(
-            Package(options.directory),
-            arguments.drop_empty(options.description),
-            arguments.architectures(options.arch),
-            arguments.drop_empty(options.profile),
-            may_be_nothing=False,
-        )
+        with package.share():
+            count = verify_all(
+                package,
+                arguments.drop_empty(options.description),
+                arguments.architectures(options.arch),
+                arguments.drop_empty(options.profile),
+                may_be_nothing=False,
+            )
     except (LockError, VerificationError) as error:
         # That is what the command looks for. Other errors are failures.
         process.report(error)
