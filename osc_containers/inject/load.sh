@@ -220,10 +220,18 @@ repair() {
     timeout -k 30 "$limit" podman system check --repair > /dev/null 2>&1
 }
 
-check_file() { # PATH SHA256-OR-DIGEST: other algorithms have programs named in the same way
-    case $2 in *:*) ;; *) set -- "$1" "sha256:$2" ;; esac
-    sum=$("${2%%:*}sum" < "$1") || give_up "$1 is missing or cannot be read: put it back"
-    [ "${sum%% *}" = "${2#*:}" ] || give_up "$1 is damaged: got ${2%%:*}:${sum%% *}, expected $2; replace it"
+accept() { # the image that the engine has already
+    present && sound && record && say 6 "$name: $engine has it already"
+}
+
+unusable() { # WHY: the layout cannot be used. That does not matter if the engine has the image.
+    accept && exit
+    give_up "$1"
+}
+
+check_file() { # PATH DIGEST: each algorithm has a program that is named after it
+    sum=$("${2%%:*}sum" -- "$1" 2> /dev/null) || unusable "$1 is missing or cannot be read: put it back"
+    [ "${sum%% *}" = "${2#*:}" ] || unusable "$1 is damaged: got ${2%%:*}:${sum%% *}, expected $2; replace it"
 }
 
 check_blobs() { # DIGEST...
@@ -233,15 +241,15 @@ check_blobs() { # DIGEST...
 # podman verifies layers, configuration and manifest of an index while it reads them, but not the document that
 # index.json names. The others verify less, or keep the name of an image that they could not load.
 check_layout() {
-    [ -d "$layout" ] || give_up "$layout is missing: put it back, or get the image with: $engine pull $name"
+    [ -d "$layout" ] || unusable "$layout is missing: put it back, or get the image with: $engine pull $name"
     for path in "$layout" "$layout/blobs" "$layout/blobs/"* "$layout/"* "$layout/blobs/"*/*; do
         case $path in "$layout" | "$layout/blobs" | "$layout/blobs/sha"???) type=directory ;; *) type=regular ;; esac
-        is_own "$type" "$path" || give_up "$problem"
+        is_own "$type" "$path" || unusable "$problem"
     done
     check_blobs "$top" "$manifest" "$config"
     [ "$engine" = podman ] && return
     sum=$(cat "$layout/stream" "$layout/frame" | sha256sum)
-    [ "${sum%% *}" = "$stream" ] || give_up "$layout/stream or frame is damaged or missing; replace both"
+    [ "${sum%% *}" = "$stream" ] || unusable "$layout/stream or frame is damaged or missing; replace both"
     while read -r _ path; do check_file "$layout/$path" "$(digest_of "$path")"; done < "$layout/stream"
 }
 
@@ -368,10 +376,8 @@ run_engine() {
 
 try() {
     find_store
-    if present && sound; then
-        record && say 6 "$name: $engine has it already"
-        return
-    fi
+    # Pulling an image that podman has takes as long as asking for it.
+    if [ -n "$cut_off" ] || [ "$engine" != podman ]; then accept && return; fi
     check_layout
     choose_copy_place && check_space && run_engine || return 1
     loaded=yes
