@@ -15,7 +15,7 @@ SEED = 1
 EXAMPLES = 2000
 SIGNED = 120
 
-.PHONY: help setup check lint test pythons parity boot demo pictures bench faults crash large fuzz redteam signatures install \
+.PHONY: help setup check lint test pythons parity boot demo pictures bench bench-boot faults crash large fuzz redteam signatures install \
 	uninstall clean
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make parity     compare with kiwi 10.3 and 11 on $(EXAMPLES) generated descriptions each, 20 minutes"
 	@echo "make boot       build whole images offline with obs-build and boot them, 5 minutes"
 	@echo "make bench      compare speed and memory with skopeo, 10 minutes: PAIRS=$(PAIRS) CASES='suite single'"
+	@echo "make bench-boot compare the first boot with that of plain kiwi, as root, 5 minutes"
 	@echo "make faults     inject every fault into every request of a prefetch: RUNS=$(RUNS)"
 	@echo "make crash      kill a prefetch at every step and at random moments: POINTS=$(POINTS)"
 	@echo "make large      fetch a layer of 6 GiB and measure time and memory; needs 7 GB in /var/tmp"
@@ -79,6 +80,10 @@ pictures:
 bench:
 	@PYTHON="$(PYTHON)" scripts/setup test
 	@$(VENV) -m bench.run --pairs $(PAIRS) $(CASES)
+
+bench-boot:
+	@PYTHON="$(PYTHON)" scripts/setup test
+	@$(VENV) -m bench.boot
 
 faults:
 	@PYTHON="$(PYTHON)" scripts/setup check
