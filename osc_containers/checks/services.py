@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 from osc_containers.checks.context import Context
-from osc_containers.checks.finding import Finding, Severity
+from osc_containers.checks.finding import Finding, Severity, from_problem
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import cpio
 from osc_containers.kiwi import image_type
 from osc_containers.kiwi.description import Description
-from osc_containers.obs import hints, selection
+from osc_containers.obs import hints, selection, service_file
 from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import INJECT, PREFETCH, SERVICES
 from osc_containers.obs.selection import Request
@@ -37,6 +37,10 @@ def check(context: Context) -> Iterator[Finding]:
     for entry in context.entries_of(PREFETCH):
         yield from _prefetch_mode(entry, context)
         yield from _parameters(entry, context)
+    try:
+        service_file.layout(context.entries_of(PREFETCH))
+    except DescriptionError as error:
+        yield from (from_problem(problem, "service") for problem in error.problems)
     yield from _not_prefetched(context)
     inject_entries = context.entries_of(INJECT)
     for entry in inject_entries:

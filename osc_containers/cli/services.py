@@ -36,6 +36,7 @@ def _prefetch(parameters: Sequence[str]) -> int:
     modules.load_network()
     process.handle_signals()
     package = Package(Path())
+    service_file.layout(package.prefetches)  # raises if other entries have another one
     request = selection.read(
         package,
         arguments.drop_empty(options.description),
@@ -53,6 +54,7 @@ def _prefetch(parameters: Sequence[str]) -> int:
             is_user_choice=False,
         ),
         bundled=options.inject == "source",
+        layout=options.layout if options.layout == "blobs" else "archives",
     )
     return 0
 

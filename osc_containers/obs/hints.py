@@ -10,11 +10,14 @@ from collections.abc import Collection, Iterable, Mapping
 from enum import Enum, auto
 from pathlib import Path
 
-from osc_containers.lock.archive_names import ARCHIVE_SUFFIX
+from osc_containers.lock.archive_names import ARCHIVE_SUFFIX, BLOB_SUFFIX
 from osc_containers.obs import git, osc, working_copy
 from osc_containers.obs.parameters import PREFETCH
 from osc_containers.obs.service_file import Entry
 from osc_containers.obs.working_copy import System
+
+_LARGE = (ARCHIVE_SUFFIX, BLOB_SUFFIX)
+"""The ends of the names of files that hold images."""
 
 _RUNS = {"manual": "osc service manualrun", "disabled": "osc service disabledrun", "localonly": "osc service run"}
 """The commands that run services of these modes."""
@@ -74,12 +77,25 @@ def add(directory: Path, names: Collection[str]) -> str:
     place = place_of(directory)
     if not names or place in (Place.NONE, Place.PROJECT):
         return ""
-    archives = [name for name in names if name.endswith(ARCHIVE_SUFFIX)]
-    words = [_word(name) for name in names if name not in archives]
-    # The shell replaces the pattern with names, which may begin with a dash if others put such files there.
-    pattern = f"./*{ARCHIVE_SUFFIX}" if any(directory.glob(f"-*{ARCHIVE_SUFFIX}")) else f"*{ARCHIVE_SUFFIX}"
-    words += map(_word, archives) if len(archives) < 2 else [pattern]
+    words = [_word(name) for name in names if not name.endswith(_LARGE)]
+    for suffix in _LARGE:
+        group = [name for name in names if name.endswith(suffix)]
+        # The shell replaces the pattern with names, which may begin with a dash if others put such files there.
+        pattern = f"./*{suffix}" if any(directory.glob(f"-*{suffix}")) else f"*{suffix}"
+        words += map(_word, group) if len(group) < 2 else [pattern]
     return " ".join(["osc add" if place is Place.PACKAGE else "git add", *words])
+
+
+def lfs(directory: Path, names: Collection[str]) -> str:
+    """Return what git-lfs needs to know of large files; empty without git, or if it seems to know."""
+    suffixes = [suffix for suffix in _LARGE if any(name.endswith(suffix) for name in names)]
+    attributes = directory / ".gitattributes"
+    known = attributes.read_text("utf-8", "replace") if attributes.is_file() else ""
+    suffixes = [suffix for suffix in suffixes if f"*{suffix} " not in known]
+    if not suffixes or place_of(directory) not in (Place.GIT, Place.GIT_PACKAGE):
+        return ""
+    patterns = " ".join(f"'*{suffix}'" for suffix in suffixes)
+    return f"if the repository keeps large files in git-lfs, first run: git lfs track {patterns}"
 
 
 def commit(directory: Path, names: Collection[str]) -> tuple[str, ...]:

@@ -51,10 +51,10 @@ SERVICES: Mapping[str, Service] = {
         mode="manual",
         summary="Prefetch the containers of a kiwi description",
         text="Reads the <containers> of the kiwi descriptions in this package, pins each container by digest in "
-        "containers.lock, and downloads it as one OCI archive per architecture. Commit the lock and the archives, and "
+        "containers.lock, and downloads it. Commit the lock and the downloaded files, and "
         'the image builds without a network. Use mode="manual" and run "osc service manualrun" (or "osc service '
         'runall"); for OBS 2.9, mode="disabled" and "osc service disabledrun". The service '
-        f'{INJECT}, with mode="buildtime", puts the archives into the image.',
+        f'{INJECT}, with mode="buildtime", puts the containers into the image.',
         parameters=_by_name(
             Parameter(
                 name="description",
@@ -108,6 +108,15 @@ SERVICES: Mapping[str, Service] = {
                 "of the package. May be repeated. Default: none.",
                 default="none",
                 metavar="FILE",
+            ),
+            Parameter(
+                name="layout",
+                option="files that hold the images. archives: one for each image and architecture; blobs: one for each "
+                "layer and document, which images, architectures and versions share",
+                text="archives (default): each image is one OCI archive per architecture. blobs: each layer, manifest "
+                "and configuration is a file, which all images, architectures and versions share. Updates then upload "
+                "only the layers that are new, and common layers are stored once. Needs inject=buildtime.",
+                choices=("archives", "blobs"),
             ),
             Parameter(
                 name="inject",

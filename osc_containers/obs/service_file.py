@@ -16,6 +16,10 @@ from osc_containers.obs.parameters import INJECT, NO_VALUE, PREFETCH, SERVICES
 from osc_containers.oci import platform
 
 FILE_NAME = "_service"
+BUNDLE_HAS_NO_LAYOUT = (
+    "layout=blobs needs inject=buildtime, because with inject=source all blobs are in kiwi_containers.obscpio; "
+    "remove one of them"
+)
 
 _SIMILARITY = 0.8
 """Of the letters of two names, if one is a misspelling of the other."""
@@ -111,6 +115,29 @@ def allows_bundle(entries: Collection[Entry]) -> bool:
     """
     prefetches = [entry for entry in entries if entry.name == PREFETCH]
     return is_bundled(prefetches) or not any(entry.name in SERVICES for entry in entries)
+
+
+def has_blobs(prefetches: Iterable[Entry]) -> bool:
+    """Tell whether some entry of prefetch writes each blob to a file."""
+    return any(entry.value("layout") == "blobs" for entry in prefetches)
+
+
+def layout(prefetches: Sequence[Entry]) -> str:
+    """Return the layout of the files that prefetch writes: `archives` or `blobs`.
+
+    :raises DescriptionError: entries differ, and each would remove the files of the others; or it is `blobs` for a
+        bundle.
+    """
+    blobs = [entry for entry in prefetches if entry.value("layout") == "blobs"]
+    if blobs and len(blobs) < len(prefetches):
+        lines = " and ".join(str(entry.line) for entry in blobs)
+        raise DescriptionError(
+            f"{FILE_NAME}:{lines}: {PREFETCH} has layout=blobs, but not in its other entries; a package has one "
+            "layout, so write the same in all entries"
+        )
+    if blobs and is_bundled(blobs):
+        raise DescriptionError(f"{FILE_NAME}:{blobs[0].line}: {PREFETCH}: {BUNDLE_HAS_NO_LAYOUT}")
+    return "blobs" if blobs else "archives"
 
 
 def is_locked(prefetches: Sequence[Entry]) -> bool:

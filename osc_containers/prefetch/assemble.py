@@ -120,19 +120,26 @@ def _blob_tasks(
 
     What fills the most bytes comes first: then the last to end is small, and what all files need is here early.
     """
-    tasks = [
-        BlobTask(
-            blob=blob,
-            is_manifest=blob.digest in {job.image.manifest.digest, *(index.digest for index in job.image.indexes)},
-            reference=job.reference,
-            source=context.open_source(job.resolved.location),
-            slices=tuple(slices[blob.digest]),
-            content=job.pinned.documents.get(blob.digest),
-            old=present.get(blob.digest),
+    tasks = []
+    for blob, job in unique_blobs(jobs).values():
+        if blob.digest not in slices:
+            continue
+        old = present.get(blob.digest)
+        content = job.pinned.documents.get(blob.digest)
+        is_manifest = blob in (job.image.manifest, *job.image.indexes)
+        if is_manifest and old and content is None:
+            content = read_document(old, blob)
+        tasks.append(
+            BlobTask(
+                blob=blob,
+                is_manifest=is_manifest,
+                reference=job.reference,
+                source=context.open_source(job.resolved.location),
+                slices=tuple(slices[blob.digest]),
+                content=content,
+                old=old,
+            )
         )
-        for blob, job in unique_blobs(jobs).values()
-        if blob.digest in slices
-    ]
     return sorted(tasks, key=lambda task: (-task.blob.size * len(task.slices), task.blob.digest))
 
 

@@ -143,6 +143,19 @@ def archive_files(jobs: Iterable[ImageJob]) -> tuple[OutputFile, ...]:
     return tuple(files)
 
 
+def blob_files(jobs: Iterable[ImageJob]) -> tuple[OutputFile, ...]:
+    """Return the files of a package in which each blob is a file, shared by all images that have it."""
+    blobs = {blob.digest: blob for job in jobs for blob in job.image.blobs}
+    return tuple(
+        OutputFile(
+            name=archive_names.blob(digest),
+            size=blob.size,
+            slots=[Slot(offset=0, size=blob.size, digest=digest)],
+        )
+        for digest, blob in blobs.items()
+    )
+
+
 def _slots(layout: Layout, start: int = 0) -> list[Slot]:
     """Return the slots of an archive that begins at `start`."""
     return [Slot(offset=start + each.offset, size=each.size, digest=each.digest) for each in layout.blobs()]

@@ -19,7 +19,7 @@ from osc_containers.fs import atomic, ranges
 from osc_containers.fs.ranges import FileSlice
 from osc_containers.fs.rooted_tree import Tree
 from osc_containers.fs.source_file import open_source
-from osc_containers.lock import lockfile
+from osc_containers.lock import archive_names, lockfile
 from osc_containers.lock.lockfile import Lock, LockedReference
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import ImageRequest
@@ -29,7 +29,7 @@ from osc_containers.oci.reference import Reference
 from osc_containers.prefetch import assemble as assembly
 from osc_containers.prefetch import report, verified_files
 from osc_containers.prefetch.pin import Checked, ResolvedReference, resolve, resolved_from_lock, trusted_entries
-from osc_containers.prefetch.plan import ImageJob, OutputFile, archive_files, jobs_of, lock_of, plan
+from osc_containers.prefetch.plan import ImageJob, OutputFile, archive_files, blob_files, jobs_of, lock_of, plan
 from osc_containers.sources.interface import FetchContext
 
 logger = logging.getLogger(__name__)
@@ -85,10 +85,12 @@ def prefetch(
             if not locked:
                 resolved, keys = checked.apply(resolved), {**old.keys, **checked.keys}
         jobs = plan(resolved, among=old.references if locked else kept)
-        files = files_of(jobs)
+        rest = Lock(references=old.references if locked else kept)
+        all_jobs = [*jobs, *(() if is_bundle else _to_convert(package, rest, jobs, all_requests, files_of))]
+        files = files_of(all_jobs)
         _check_names(outdir, {lockfile.FILE_NAME, *(file.name for file in files)})
         with ExitStack() as last:
-            with _provide(package, files, jobs, context, outdir) as written:
+            with _provide(package, files, all_jobs, context, outdir) as written:
                 pinned = old if locked else lock_of(jobs)
                 new = Lock(references={**kept, **pinned.references}, keys=keys)
                 source = package.find(lockfile.FILE_NAME) if locked else None
@@ -180,6 +182,30 @@ def _unrequested(
     return kept
 
 
+def _to_convert(
+    package: Package,
+    lock: Lock,
+    jobs: Iterable[ImageJob],
+    all_requests: Iterable[ImageRequest],
+    files_of: Callable[[Sequence[ImageJob]], Sequence[OutputFile]],
+) -> Iterator[ImageJob]:
+    """Yield jobs for the other images of a lock that the package has in another form than this run writes.
+
+    Otherwise they would be lost, because the files of the other form are removed.
+    """
+    present = package.image_files()
+    images = {(job.reference, job.arch) for job in jobs}
+    locations = {request.reference: request.location for request in all_requests}
+    for job in jobs_of(lock):
+        if (job.reference, job.arch) in images:
+            continue
+        wanted = {file.name for file in files_of([job])}
+        other = {file.name for file in (*archive_files([job]), *blob_files([job]))} - wanted
+        if wanted - present.keys() and other & present.keys():
+            location = locations.get(job.reference, f"docker://{job.reference}")
+            yield job._replace(resolved=job.resolved._replace(location=location))
+
+
 def _images(requests: Sequence[ImageRequest]) -> set[tuple[Reference, str]]:
     return {(request.reference, arch) for request in requests for arch in request.architectures}
 
@@ -213,8 +239,15 @@ def _prune(directory: Path, old: Lock, new: Lock, needed: Collection[str]) -> No
     A lock that somebody else wrote may name any file, so the names are computed from its references, not read from it.
     """
     ours = {cpio.FILE_NAME, *old.archive_names().values(), *new.archive_names().values()}
+    # Blobs are named by their content, which not even an old lock may name: a run may have been killed.
+    ours |= {path.name for path in directory.glob(f"*-*{archive_names.BLOB_SUFFIX}") if _is_blob(path)}
     for name in sorted(ours - set(needed)):
         path = directory / name
         if path.is_file():
             path.unlink()
             logger.info("%s: removed, nothing requests it any more", name)
+
+
+def _is_blob(path: Path) -> bool:
+    digest = archive_names.digest_of_blob(path.name)
+    return digest is not None and archive_names.blob(digest) == path.name

@@ -15,14 +15,14 @@ from osc_containers.cli.main import main
 from osc_containers.formats import cpio
 from osc_containers.fs.ranges import FileSlice
 from osc_containers.inject import bundle
-from osc_containers.lock import lockfile
+from osc_containers.lock import archive_names, lockfile
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package
 from osc_containers.oci import platform
 from osc_containers.oci.digest import Digest
 from tests.support import images
 from tests.support.docker_registry import DockerRegistry
-from tests.support.locks import make_lock
+from tests.support.locks import make_lock, named_blob
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).with_name("check.golden")
@@ -643,3 +643,92 @@ def test_unknown_machine_architecture_is_reported(
     )
     assert main(["check", "--arch", "x86_64", str(tmp_path)]) == 1
     assert "no service puts the containers into the image" in capsys.readouterr().out.replace("\n    ", " ")
+
+
+MANY = """<image schemaversion="8.0" name="n">
+  <containers source="registry.example.com" backend="podman">
+    <container name="app" path="team" tag="1.0"/>
+    <container name="web" path="team" tag="1.0"/>
+  </containers>
+</image>
+"""
+
+
+def write_shared(directory: Path, layers: int, size: int, *forms: str) -> None:
+    """Write two images that share layers of `size` bytes in all, as sparse files of these forms."""
+    lock = make_lock({f"registry.example.com/team/{name}:1.0": 0 for name in ("app", "web")})
+    base = tuple(named_blob(f"layer {number}", size // layers) for number in range(layers))
+    entries = {}
+    for reference, entry in lock.references.items():
+        (locked,) = entry.images.values()
+        image = locked.image._replace(layers=(*base, *locked.image.layers))
+        entries[reference] = entry._replace(images={"x86_64": locked._replace(image=image)})
+    lock = lockfile.Lock(references=entries)
+    write(directory, {"containers.xml": MANY, "containers.lock": lockfile.dumps(lock)}, {})
+    if "archives" not in forms:
+        for path in directory.glob("*.ociarchive"):
+            path.unlink()
+    for blob in {blob for _, _, locked in lock.images() for blob in locked.image.blobs if "blobs" in forms}:
+        with (directory / archive_names.blob(blob.digest)).open("wb") as file:
+            file.truncate(blob.size)
+
+
+def test_savings_by_blobs_are_shown_with_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_shared(tmp_path, 2, 100 * MIB, "archives")
+    status, output = check(tmp_path, capsys)
+    assert status == 0
+    assert " ".join(output.split()) == (
+        "containers.lock: info: the archives have 210 MB, but only 105 MB without repetitions: with layout=blobs, the "
+        'package stores common layers once, and an update uploads only new ones > <param name="layout">blobs</param>'
+    )
+    (small := tmp_path / "small").mkdir()
+    write_shared(small, 2, 10 * MIB, "archives")
+    assert check(small, capsys) == (0, "no problems found\n")
+
+
+def test_too_many_blobs_are_reported_with_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_shared(tmp_path, 600, 60_000, "blobs")
+    status, output = check(tmp_path, capsys)
+    assert status == 0
+    assert " ".join(output.split()).startswith(
+        "containers.lock: warning: the package has 603 files of blobs, and more than 500 make osc and OBS slow; with "
+        "layout=archives it would have 2, of "
+    )
+
+
+def test_a_package_of_blobs_has_no_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_shared(tmp_path, 3, 100 * MIB, "blobs")
+    assert check(tmp_path, capsys) == (0, "no problems found\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            Path.unlink,
+            "sha256-{}.blob: error: missing, but containers.lock lists it for registry.example.com/team/app:1.0",
+        ),
+        (
+            lambda path: os.truncate(path, 7),
+            "sha256-{}.blob: error: got 7 bytes, expected 30000 for what containers.lock",
+        ),
+        (
+            lambda path: path.rename(path.with_name(f"sha256-{'0' * 64}.blob")),
+            f"sha256-{'0' * 64}.blob: warning: not listed",
+        ),
+    ],
+)
+def test_a_wrong_blob_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Callable[[Path], object], expected: str
+) -> None:
+    write_shared(tmp_path, 1, 30_000, "blobs")
+    digest = named_blob("layer 0", 0).digest
+    change(tmp_path / archive_names.blob(digest))
+    assert expected.format(digest.hex) in " ".join(check(tmp_path, capsys)[1].split())
+
+
+def test_both_layouts_at_once_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_shared(tmp_path, 1, 30_000, "archives", "blobs")
+    status, output = check(tmp_path, capsys)
+    assert status == 0
+    assert "warning: there are 2 archives and 4 blobs of the same images, as after a merge" in " ".join(output.split())

@@ -8,9 +8,12 @@ from osc_containers.obs.package import Package
 from osc_containers.obs.selection import ImageRequest
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch import prefetch
+from osc_containers.prefetch.plan import archive_files, blob_files
 from osc_containers.sources.interface import FetchContext
 from tests.support import images
 from tests.support.fake_source import FakeSource
+
+LAYOUTS = {"archives": archive_files, "blobs": blob_files}
 
 APP = "registry.example.com/team/app:1.0"
 
@@ -37,10 +40,17 @@ def run_prefetch(
     outdir: Path | None = None,
     locked: bool = False,
     asked: Sequence[ImageRequest] = (),
+    layout: str = "archives",
 ) -> None:
     network = FetchContext(open_source=source.open)
     prefetch.prefetch(
-        Package(directory), wanted, network, outdir=outdir or directory, locked=locked, all_requests=asked
+        Package(directory),
+        wanted,
+        network,
+        outdir=outdir or directory,
+        locked=locked,
+        all_requests=asked,
+        files_of=LAYOUTS[layout],
     )
 
 

@@ -46,7 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--description", metavar="FILE", help="the kiwi file that OBS builds, if several have <containers>"
     )
-    arguments.add_parameters(parser, ("arch", "inject"))
+    arguments.add_parameters(parser, ("arch", "layout", "inject"))
     parser.add_argument(
         "--mode",
         choices=_MODES,
@@ -73,8 +73,13 @@ def run(options: argparse.Namespace) -> int:
         uses_bundle = service_file.is_bundled(package.prefetches)
         if options.inject:
             uses_bundle = options.inject == "source"
-        set_up = _set_up_bundle if uses_bundle else _set_up
-        set_up(package, options.description, arguments.architectures(options.arch), options.mode)
+        architectures = arguments.architectures(options.arch)
+        if uses_bundle and options.layout == "blobs":
+            raise DescriptionError(service_file.BUNDLE_HAS_NO_LAYOUT)
+        if uses_bundle:
+            _set_up_bundle(package, options.description, architectures, options.mode)
+        else:
+            _set_up(package, options.description, architectures, options.mode, options.layout)
     package = Package(options.directory)  # a Package reads its files only once, and they were edited
     try:
         is_complete = _prefetch_if_needed(package, may_fetch=not options.no_prefetch, allow_local=options.allow_local)
@@ -92,6 +97,8 @@ def run(options: argparse.Namespace) -> int:
     if hints.place_of(package.directory) is not Place.NONE:  # An earlier run may have failed after it changed files.
         changed.update(working_copy.uncommitted(package.directory, package.own_files()))
     if changed:
+        if advice := hints.lfs(package.directory, changed):
+            logger.info("%s", advice)
         _print_commands("commit", *hints.commit(package.directory, sorted(changed)))
     else:
         print("Nothing to do: the package is set up.")
@@ -107,7 +114,7 @@ def _print_commands(what: str, *commands: str) -> None:
         print("Done. This directory is no working copy of osc or git: copy the files to one to commit them.")
 
 
-def _set_up(package: Package, name: str | None, architectures: list[str], mode: str | None) -> None:
+def _set_up(package: Package, name: str | None, architectures: list[str], mode: str | None, layout: str | None) -> None:
     """Split the descriptions, and add the services that are missing to `_service`."""
     for entry in package.prefetches:
         if service_file.is_bundled([entry]):
@@ -125,6 +132,7 @@ def _set_up(package: Package, name: str | None, architectures: list[str], mode: 
     path, old = package.directory / service_file.FILE_NAME, service_file.read(package.directory)
     parameters = [("description", name)] if name is not None else []
     parameters += [("arch", arch) for arch in architectures]
+    parameters += [("layout", layout)] if layout == "blobs" else []
     new = service_file.add_our_services(old, parameters, mode=mode or _MODES[0])
     entries = {entry.name: entry for entry in service_file.parse(new)}
     if len({each.content_key for each in descriptions}) > 1 and not entries[INJECT].values("description"):
@@ -134,6 +142,7 @@ def _set_up(package: Package, name: str | None, architectures: list[str], mode: 
         )
     _check_entries(package, service_file.parse(new))
     _check_options(_our_entries(package), name, architectures, mode)
+    _check_layout(package.prefetches, layout)
     split.apply(split.plan(request.descriptions, name))
     if new != old:
         atomic.write_atomically(path, new)
@@ -237,6 +246,13 @@ def _check_options(entries: Sequence[Entry], name: str | None, architectures: Se
         raise DescriptionError(*problems)
 
 
+def _check_layout(prefetches: Sequence[Entry], layout: str | None) -> None:
+    current = service_file.layout(prefetches)
+    if prefetches and layout not in (None, current):
+        where = f"{service_file.FILE_NAME}:{prefetches[0].line}: {PREFETCH}"
+        raise DescriptionError(f"{where} has the layout {current}, got {layout}; change it there")
+
+
 def _prefetch_if_needed(package: Package, *, may_fetch: bool, allow_local: bool) -> bool:
     """Prefetch as the service would, unless lock and archives are complete; return whether they are complete now.
 
@@ -259,6 +275,7 @@ def _prefetch_if_needed(package: Package, *, may_fetch: bool, allow_local: bool)
             outdir=package.directory,
             locked=locked,
             bundled=bundled,
+            layout=service_file.layout(entries),
             allow_local=allow_local,
         )
     else:

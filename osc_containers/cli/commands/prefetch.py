@@ -76,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
             outdir=options.outdir or options.directory,
             locked=options.locked if options.locked is not None else service_file.is_locked(entries),
             signatures=parameters,
+            layout=options.layout or service_file.layout(package.prefetches),
             bundled=options.inject == "source" if options.inject else service_file.is_bundled(entries),
             connections=options.connections,
             watcher=watcher,
@@ -91,6 +92,7 @@ def prefetch_all(
     outdir: Path,
     locked: bool,
     bundled: bool,
+    layout: str,
     signatures: SignatureParameters = _BY_POLICY,
     connections: int | None = None,
     watcher: Progress | None = None,
@@ -98,12 +100,15 @@ def prefetch_all(
 ) -> None:
     """Pin and download what is requested, and write it to `outdir`.
 
-    :raises DescriptionError: an image is on this machine, but not in the package, and `allow_local` is not set.
+    :raises DescriptionError: an image is on this machine, but not in the package, and `allow_local` is not set; or a
+        bundle is to have a layout.
     """
+    if bundled and layout == "blobs":
+        raise DescriptionError(service_file.BUNDLE_HAS_NO_LAYOUT)
     # A build root has no network libraries.
     tls_context = modules.load_network()
     from osc_containers.prefetch import prefetch
-    from osc_containers.prefetch.plan import archive_files, bundle_file
+    from osc_containers.prefetch.plan import archive_files, blob_files, bundle_file
     from osc_containers.registry.retry import Policy
     from osc_containers.sources import transports
 
@@ -116,6 +121,9 @@ def prefetch_all(
     if not allow_local and not locked:
         _refuse_local(package, image_requests)
     is_bundle = bundled and bool(image_requests)
+    files_of = blob_files if layout == "blobs" else archive_files
+    if is_bundle:
+        files_of = partial(bundle_file, _pack_for(request))
     with transports.Sources(
         package.directory,
         policy=Policy(connections=connections or _MAX_CONNECTIONS),
@@ -135,7 +143,7 @@ def prefetch_all(
             context,
             outdir=outdir,
             locked=locked,
-            files_of=partial(bundle_file, _pack_for(request)) if is_bundle else archive_files,
+            files_of=files_of,
             is_bundle=is_bundle,
             all_requests=_all_requests(package, request),
             check=_signature_check(package, signatures, context),
