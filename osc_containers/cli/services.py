@@ -72,6 +72,8 @@ def _inject(parameters: Sequence[str]) -> int:
     modules.load_offline()
     process.handle_signals()
     package, names = Package(Path()), arguments.drop_empty(options.description)
+    patterns = arguments.drop_empty(options.store)
+    service_file.check_store(package.service_entries, patterns)
     if not _is_build_root():
         with package.share():
             count = verify_all(package, names, [], [])
@@ -80,14 +82,14 @@ def _inject(parameters: Sequence[str]) -> int:
     # The architecture may be a colon-separated list of compatible ones, the best first (obs-build, BUILD_ARCH).
     arch = platform.canonical(os.environ["BUILD_ARCH"].partition(":")[0])
     # obs-build's parser of _service does not resolve character references (Build/SimpleXML.pm).
-    names = list(map(html.unescape, names))
+    names, patterns = (list(map(html.unescape, values)) for values in (names, patterns))
     description = select_description(selection.read(package, names, [arch], []), arch)
     configured = selection.of_entries(package, package.prefetches, [description.path.name])
     # Without arch in _service, the prefetch was for the packager's machine. Only the lock tells which that was.
     default = selection.default_architectures(configured, package.read_lock() or EMPTY) or [arch]
     profiles = configured.with_default_architectures(default).used_profiles(description, arch)
     _check_signatures(package, description, arch)
-    injection.inject_sources(package, description, arch, profiles)
+    injection.inject_sources(package, description, arch, profiles, patterns)
     return 0
 
 

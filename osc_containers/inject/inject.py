@@ -21,15 +21,23 @@ from osc_containers.archive.layout import Layout, layout_of
 from osc_containers.errors import DescriptionError, LockError, VerificationError
 from osc_containers.formats import tar
 from osc_containers.fs import atomic, program
+from osc_containers.fs.ranges import FileSlice
 from osc_containers.fs.rooted_tree import Part, Tree
-from osc_containers.inject import overlay
+from osc_containers.fs.source_file import open_source
+from osc_containers.inject import overlay, units
 from osc_containers.inject.image_file import ArchiveFile, BlobFile, Symlink
 from osc_containers.inject.overlay import ROOT, Placement
+from osc_containers.inject.store import stores
+from osc_containers.inject.store.selection import select
+from osc_containers.inject.store.stores import BuiltStore
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description, remove_containers
 from osc_containers.lock.lockfile import EMPTY
 from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import Descriptor
+from osc_containers.oci.reference import Reference
 
 logger = logging.getLogger(__name__)
 
@@ -37,24 +45,31 @@ _TAR_TIMEOUT = 3600.0  # seconds
 
 
 def inject_sources(
-    package: Package, description: Description, arch: str, profiles: Collection[str] | None = None
+    package: Package,
+    description: Description,
+    arch: str,
+    profiles: Collection[str] | None = None,
+    store: Sequence[str] = (),
 ) -> None:
     """Write the containers of a description to overlay directories of `package`, and edit the description.
 
     `profiles` are those that are prefetched; None means all. Containers of other profiles stay in the description, so
-    that kiwi fails to pull them instead of silently building an image without them.
+    that kiwi fails to pull them instead of silently building an image without them. `store` has patterns for the
+    references of containers that go into a read-only store.
 
     The package must be a disposable copy, such as the one in a build root. Nothing is written before everything is
     verified; if writing fails, the new files are removed again. A second run finds no containers and does nothing.
 
     :raises LockError: the lock is missing, broken or does not cover the description.
     :raises VerificationError: an archive does not match the lock.
-    :raises DescriptionError: an overlay directory or `root.tar*` of the packager cannot be used.
+    :raises DescriptionError: an overlay directory, `root.tar*` or storage.conf of the packager cannot be used, or
+        a container that cannot be in a store matches `store`.
+    :raises Error: a store cannot be built.
     """
     containers = description.of_architecture(arch)
     selection = tuple(each for each in containers if profiles is None or each.is_in(profiles))
     with ExitStack() as files, ExitStack() as undo:
-        contents = _open(package, description, selection, arch, files)
+        contents = _open(package, description, selection, arch, files, store)
         groups = overlay.group_by_directory(contents.placements)
         contents.verify()
         for name in sorted(groups):
@@ -62,8 +77,15 @@ def inject_sources(
             if _make_directory(package.directory / name, undo) and name == ROOT:
                 _unpack_root_archives(package)
         # All directories exist before the first file is written, so that a conflict is found early.
-        trees = [(Tree(package.directory / name, keeps=True), members) for name, members in sorted(groups.items())]
-        _write(trees, contents, may_link=True)
+        trees = {name: Tree(package.directory / name, keeps=True) for name in sorted(groups)}
+        stored = contents.stored_by(groups)
+        names = {ROOT, *(profile.name for profile in description.profiles), *groups}
+        configured = stores.find_configured(package.directory, names, stored) if stored else frozenset()
+        with stores.workspace() as workspace:
+            built = stores.build_all(stored, contents.open_blob, workspace, configured)
+            _write([(trees[name], groups[name]) for name in trees], contents.others, may_link=True)
+            for name, each in built.items():
+                _write_store(trees[name], each)
         undo.pop_all()
     # The description comes last: with <containers> removed it must never be seen without the overlay directories.
     for path in description.files:
@@ -78,16 +100,28 @@ def inject_sources(
             logger.warning("%s: not injected, because _service prefetches other profiles only", where)
 
 
-def inject_root(package: Package, description: Description, arch: str, profiles: Collection[str], root: Path) -> None:
+def inject_root(
+    package: Package,
+    description: Description,
+    arch: str,
+    profiles: Collection[str],
+    root: Path,
+    store: Sequence[str] = (),
+) -> None:
     """Write the containers that kiwi would select for these profiles to an unpacked root tree.
+
+    `store` is as for `inject_sources`.
 
     :raises LockError: the lock is missing, broken or does not cover the description.
     :raises VerificationError: an archive does not match the lock.
+    :raises DescriptionError: the tree has a storage.conf with which podman would not use the store, or a container that
+        cannot be in a store matches `store`.
+    :raises Error: the store cannot be built.
     :raises OSError: the tree cannot be written, or has too little space for copies of the archives; the latter is
         checked before anything is written.
     """
     with ExitStack() as files:
-        contents = _open(package, description, description.select(arch, profiles), arch, files)
+        contents = _open(package, description, description.select(arch, profiles), arch, files, store)
         # `root` itself may be a symlink to the tree. Symlinks inside it are resolved by `Tree` and cannot leave it.
         tree = Tree(Path(os.path.realpath(root)) if root.is_symlink() else root)
         # Archives can be large, so they are read last.
@@ -95,15 +129,30 @@ def inject_root(package: Package, description: Description, arch: str, profiles:
         if shortage:
             raise OSError(errno.ENOSPC, shortage, str(tree.root))
         contents.verify()
-        # Nothing in the tree is a link to a file of the package: it would be changed together with the tree.
-        _write([(tree, contents.placements)], contents, may_link=False)
+        stored = contents.stored_by({ROOT: contents.placements})
+        configured = {ROOT} if stored and stores.is_configured(tree.root) else set()
+        with stores.workspace() as workspace:
+            built = stores.build_all(stored, contents.open_blob, workspace, configured)
+            shortage = atomic.describe_shortage(
+                tree.root, contents.copied_bytes + sum(each.squashfs.stat().st_size for each in built.values())
+            )
+            if shortage:
+                raise OSError(errno.ENOSPC, shortage, str(tree.root))
+            # Nothing in the tree is a link to a file of the package: it would be changed together with the tree.
+            _write([(tree, contents.placements)], contents.others, may_link=False)
+            for each in built.values():
+                _write_store(tree, each)
 
 
 class _Contents(NamedTuple):
-    """Containers, and the blobs that they need. Files are opened once, so that what was verified is what is written."""
+    """Containers, and the blobs that they need. Files are opened once, so that what was verified is what is written.
+
+    `stored` are the containers that go into a store.
+    """
 
     blobs: PackageBlobs
     placements: tuple[Placement, ...]
+    stored: frozenset[Container] = frozenset()
 
     def verify(self) -> None:
         """Verify the blobs.
@@ -116,22 +165,51 @@ class _Contents(NamedTuple):
         if problems:
             raise VerificationError(*problems)
 
+    def stored_by(self, groups: Mapping[str, Sequence[Placement]]) -> Mapping[str, list[tuple[Reference, Image]]]:
+        """Return the names and images for the store of each overlay directory that has one."""
+        stored = {
+            name: [(each.claim.reference, each.claim.image) for each in members if each.container in self.stored]
+            for name, members in groups.items()
+        }
+        return {name: images for name, images in stored.items() if images}
+
+    def open_blob(self, blob: Descriptor) -> FileSlice:
+        """Return the content of a blob of one of the containers."""
+        for each in self.placements:
+            if blob in each.claim.image.blobs and (found := self.blobs.find(each.claim, blob)):
+                return found.content
+        raise VerificationError(f"{blob.digest}: missing; run the prefetch again and commit the result")
+
+    @property
+    def others(self) -> "_Contents":
+        """The containers that are written as archives or loaded."""
+        others = (each for each in self.placements if each.container.fetch_only or each.container not in self.stored)
+        return self._replace(placements=tuple(others))
+
     @property
     def copied_bytes(self) -> int:
         """The number of bytes that a tree without links to the package needs."""
-        archives = {each.path: layout_of(each.claim).size for each in self.placements if each.container.fetch_only}
-        loads = [each for each in self.placements if not each.container.fetch_only]
+        placements = self.others.placements
+        archives = {each.path: layout_of(each.claim).size for each in placements if each.container.fetch_only}
+        loads = [each for each in placements if not each.container.fetch_only]
         blobs = {blob.digest: blob.size for each in loads for blob in each.claim.image.blobs}
         return sum(archives.values()) + sum(blobs.values())
 
 
 def _open(
-    package: Package, description: Description, containers: Sequence[Container], arch: str, stack: ExitStack
+    package: Package,
+    description: Description,
+    containers: Sequence[Container],
+    arch: str,
+    stack: ExitStack,
+    store: Sequence[str],
 ) -> _Contents:
-    """Return containers with their blobs, whose files stay open in `stack`.
+    """Return containers with their blobs, whose files stay open in `stack`; `store` has patterns for the store.
 
     :raises LockError: the lock is missing, broken or does not cover the containers.
+    :raises DescriptionError: as `store.selection.select`.
     """
+    stored = select(containers, store)
     if not containers:
         return _Contents(PackageBlobs(package, EMPTY, stack), ())
     lock = package.require_lock()
@@ -146,7 +224,7 @@ def _open(
         logger.warning("%s:%d: %s: stored at %s, because %s", each.file, each.line, each.reference, paths[each], reason)
     blobs = PackageBlobs(package, lock, stack)
     atomic.allow_open(2 * len(blobs.files))
-    return _Contents(blobs, placements)
+    return _Contents(blobs, placements, stored)
 
 
 def _make_directory(path: Path, undo: ExitStack) -> bool:
@@ -193,7 +271,7 @@ def _unpack_root_archives(package: Package) -> None:
 def _write(trees: Sequence[tuple[Tree, Sequence[Placement]]], contents: _Contents, *, may_link: bool) -> None:
     """Write the files of placements to trees, and each distinct blob once: all other files of it are hard links.
 
-    With `may_link`, files that are files of the package are hard links, too.
+    Of the placements, only those in `contents` are written. With `may_link`, files of the package are linked, too.
     """
     sources = {
         blob.digest: found
@@ -204,7 +282,7 @@ def _write(trees: Sequence[tuple[Tree, Sequence[Placement]]], contents: _Content
     files: dict[Digest, list[tuple[Tree, BlobFile]]] = {}
     for tree, placements in trees:
         claims = {each.archive: each.claim for each in placements}
-        for file in overlay.list_files(placements):
+        for file in overlay.list_files([each for each in placements if each in contents.placements]):
             if isinstance(file, BlobFile):
                 files.setdefault(file.blob.digest, []).append((tree, file))
                 continue
@@ -221,6 +299,17 @@ def _write(trees: Sequence[tuple[Tree, Sequence[Placement]]], contents: _Content
             logger.info("%s%s", tree.root.name, file.path)
     for digest, places in files.items():
         _write_blob(sources[digest], places, may_link=may_link)
+
+
+def _write_store(tree: Tree, built: BuiltStore) -> None:
+    for file in (*built.files, *units.render_service()):
+        if isinstance(file, Symlink):
+            tree.symlink(file.path, file.target)
+        else:
+            tree.write(file.path, file.text.encode(), file.mode)
+        logger.info("%s%s", tree.root.name, file.path)
+    with ExitStack() as stack:
+        tree.link(built.store.squashfs, open_source(built.squashfs, stack))
 
 
 def _write_blob(source: Blob, places: Sequence[tuple[Tree, BlobFile]], *, may_link: bool) -> None:

@@ -147,6 +147,16 @@ SERVICES: Mapping[str, Service] = {
                 default="all *.kiwi files and config.xml",
                 metavar="FILE",
             ),
+            Parameter(
+                name="store",
+                option="put the podman containers whose reference matches PATTERN into a read-only store, where they "
+                "are at boot without being loaded; may be repeated",
+                text="Pattern for references of podman containers, for example registry.example.com/team/*. What "
+                "matches is unpacked in the build root, into a read-only store from which podman runs it without "
+                "loading it first. May be repeated. Needs mksquashfs. Default: none; all containers are loaded.",
+                default="none",
+                metavar="PATTERN",
+            ),
         ),
     ),
 }

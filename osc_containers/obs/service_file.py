@@ -140,6 +140,19 @@ def layout(prefetches: Sequence[Entry]) -> str:
     return "blobs" if blobs else "archives"
 
 
+def check_store(entries: Collection[Entry], patterns: Collection[str] = (), *, bundled: bool | None = None) -> None:
+    """Check that neither `_service` nor an option, with `patterns`, asks for a store where the prefetch makes a bundle.
+
+    :raises DescriptionError: they do.
+    """
+    if not (is_bundled(entry for entry in entries if entry.name == PREFETCH) if bundled is None else bundled):
+        return
+    requests = [entry for entry in entries if entry.name == INJECT and entry.effective_values("store")]
+    if requests or patterns:
+        problem = "store: a bundle has no store; remove 'store', or use inject=buildtime instead of inject=source"
+        raise DescriptionError(*[f"{FILE_NAME}:{entry.line}: {problem}" for entry in requests] or [problem])
+
+
 def is_locked(prefetches: Sequence[Entry]) -> bool:
     """Tell whether prefetch uses only what is locked, and does not follow tags.
 

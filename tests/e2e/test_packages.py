@@ -12,6 +12,8 @@ from tests.support.e2e.debs import ROOT, CleanRoot, install, run
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("packages")]
 
+_PROGRAMS = ("gpg2", "openssl", "squashfs", "zstd")
+"""What the inject service runs, by the names of openSUSE's packages."""
 _FOR_THE_NETWORK = ("python3-platformdirs", "python3-requests", "python3-urllib3")
 
 _SERVICES = "/usr/lib/obs/service"
@@ -115,6 +117,7 @@ def test_rpm_packages_can_use_another_python(tmp_path: Path) -> None:
         f"/usr/bin/{program}",
         f"{interpreter}-lxml",
         f"{interpreter}-osc-containers",
+        *_PROGRAMS,
     }
 
 
@@ -122,7 +125,7 @@ def test_rpm_packages_can_use_another_python(tmp_path: Path) -> None:
     ("name", "needs"),
     [
         ("python3-osc-containers", {"python3", "python3-lxml"}),
-        ("obs-service-kiwi_containers_inject", {"python3-lxml", "python3-osc-containers"}),
+        ("obs-service-kiwi_containers_inject", {"python3-lxml", "python3-osc-containers", *_PROGRAMS}),
         ("obs-service-kiwi_containers", {"python3-osc-containers", *_FOR_THE_NETWORK}),
         ("osc-containers", {"python3-osc-containers", *_FOR_THE_NETWORK}),
     ],

@@ -8,7 +8,7 @@ from osc_containers.cli import arguments, signature_check
 from osc_containers.errors import DescriptionError
 from osc_containers.inject import inject
 from osc_containers.kiwi.description import Description
-from osc_containers.obs import selection
+from osc_containers.obs import selection, service_file
 from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import INJECT
 from osc_containers.obs.selection import Request
@@ -58,7 +58,12 @@ def _inject(package: Package, options: argparse.Namespace) -> None:
     if lock and containers:
         images = {(container.reference, arch) for container in containers}
         signature_check.require(package, lock, images, {each.reference: each.origin for each in containers})
-    inject.inject_root(package, description, arch, profiles, options.root)
+    # Options take their defaults from the entries for this description.
+    entries = [each for each in package.service_entries if each.name == INJECT and each.reads(description.path.name)]
+    configured = [pattern for each in entries for pattern in each.effective_values("store")]
+    patterns = arguments.drop_empty(options.store) or configured
+    service_file.check_store(package.service_entries, patterns)
+    inject.inject_root(package, description, arch, profiles, options.root, patterns)
 
 
 def select_description(request: Request, arch: str) -> Description:

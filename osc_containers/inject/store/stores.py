@@ -24,6 +24,7 @@ from osc_containers.oci.reference import Reference
 
 logger = logging.getLogger(__name__)
 
+_ROOT = "root"
 _CONFIGURATION_LIMIT = 1 << 20
 _LARGE_FILES = "/var/tmp"  # noqa: S108 - other users cannot get into the directory that is made there
 
@@ -57,7 +58,7 @@ def build_all(
 
     :raises Error: as `build.build`.
     """
-    stores = {name: Store.of_directory(name) for name in sorted(groups)}
+    stores = {name: Store.of_directory(name) for name in _sorted(groups)}
     result = {}
     for name, store in stores.items():
         images = {reference.engine_name: image for reference, image in groups[name]}
@@ -85,14 +86,14 @@ def find_configured(directory: Path, names: Collection[str], with_store: Collect
 
     :raises DescriptionError: podman would not use the stores of `with_store` with one of these files.
     """
-    stores = [Store.of_directory(name) for name in sorted(with_store)]
+    stores = [Store.of_directory(name) for name in _sorted(with_store)]
     configured: set[str] = set()
     problems: list[str] = []
     for name in sorted(names):
         found = _check_files(directory / name, name, stores)
         if found:
             # The files of a profile come on top of those of every image.
-            configured |= set(names) if name == "root" else {name}
+            configured |= set(names) if name == _ROOT else {name}
             problems += filter(None, found)
     if problems:
         raise DescriptionError(*problems)
@@ -104,10 +105,15 @@ def is_configured(root: Path) -> bool:
 
     :raises DescriptionError: podman would not use its store with that.
     """
-    found = _check_files(root, str(root), [Store.of_directory("root")], (STORAGE_CONF,))
+    found = _check_files(root, str(root), [Store.of_directory(_ROOT)], (STORAGE_CONF,))
     if any(found):
         raise DescriptionError(*found)
     return bool(found)
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    """Return the names of overlay directories in the order in which podman looks for an image in their stores."""
+    return sorted(names, key=lambda name: (name != _ROOT, name))
 
 
 def _check_files(

@@ -22,7 +22,15 @@ _IN_BUILD_ROOTS = (
     *("cpio", "fakeroot", "perl", "gawk", "login", "passwd", "procps", "kmod", "psmisc", "less"),
     *("python3", "rsync", "dpkg-dev", "mount", "e2fsprogs", "kpartx", "parted", "fdisk", "xz-utils", "bzip2", "file"),
 )
-_FOR_OURS = ("python3-lxml", "python3-requests", "python3-urllib3", "python3-platformdirs", "python3-rich")
+_FOR_OURS = (
+    "python3-lxml",
+    "python3-requests",
+    "python3-urllib3",
+    "python3-platformdirs",
+    "python3-rich",
+    "squashfs-tools",
+    "zstd",
+)
 
 CleanRoot = Callable[..., "subprocess.CompletedProcess[str]"]
 
