@@ -1,6 +1,6 @@
 """The containers of a package as `list` prints them: as a table for people, as JSON for programs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from osc_containers.archive.layout import layout_of
@@ -8,9 +8,12 @@ from osc_containers.cli import table
 from osc_containers.formats import human
 from osc_containers.inject import overlay
 from osc_containers.kiwi.containers import Container
+from osc_containers.lock import archive_names
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs.selection import Request
 from osc_containers.oci.digest import Digest
+from osc_containers.oci.manifest import Descriptor
+from osc_containers.oci.reference import Reference
 
 
 class Archive(NamedTuple):
@@ -47,6 +50,50 @@ def list_containers(request: Request, lock: Lock) -> tuple[Row, ...]:
                         manifest=claim.image.manifest.digest,
                     )
     return tuple(result.values())
+
+
+class BlobRow(NamedTuple):
+    """A blob of the lock, and the images that have it, as pairs of reference and architecture."""
+
+    blob: Descriptor
+    images: tuple[tuple[Reference, str], ...]
+
+
+def list_blobs(lock: Lock) -> tuple[BlobRow, ...]:
+    """Return the blobs of a lock, the largest first."""
+    rows: dict[Digest, BlobRow] = {}
+    for reference, arch, locked in lock.images():
+        for blob in locked.image.blobs:
+            row = rows.setdefault(blob.digest, BlobRow(blob=blob, images=()))
+            rows[blob.digest] = row._replace(images=(*row.images, (reference, arch)))
+    return tuple(sorted(rows.values(), key=lambda row: (-row.blob.size, row.blob.digest)))
+
+
+def blobs_as_objects(rows: Iterable[BlobRow]) -> list[dict[str, object]]:
+    """Return blobs as objects for JSON; `file` is the name of the file with the layout `blobs`."""
+    return [
+        {
+            "digest": str(row.blob.digest),
+            "size": row.blob.size,
+            "file": archive_names.blob(row.blob.digest),
+            "images": [{"reference": str(reference), "arch": arch} for reference, arch in row.images],
+        }
+        for row in rows
+    ]
+
+
+def blobs_as_table(rows: Sequence[BlobRow]) -> str:
+    """Return blobs as a table, and a line that says what sharing saves."""
+    lines = [
+        (row.blob.digest.short, human.size(row.blob.size), ", ".join(f"{ref} ({arch})" for ref, arch in row.images))
+        for row in rows
+    ]
+    text = "\n".join(table.render(("BLOB", "SIZE", "IMAGES"), lines, right=("SIZE",), wrapped=("IMAGES",)))
+    unique = sum(row.blob.size for row in rows)
+    repeated = sum(row.blob.size * len(row.images) for row in rows)
+    shared = sum(len(row.images) > 1 for row in rows)
+    total = f"{human.count(len(rows), 'blob')} of {human.size(unique)}, {shared} of them in several images"
+    return f"{text}\n\n{total}; {human.size(repeated)} with layout=archives"
 
 
 def as_objects(rows: Iterable[Row]) -> list[dict[str, object]]:

@@ -20,12 +20,13 @@ COMMANDS = {
     "list": "list the containers that kiwi would put into the image",
     "init": "set up a kiwi package so that it builds on OBS",
     "split": "move <containers> into a file that the description includes",
-    "prefetch": "pin every container in containers.lock and download its archive",
+    "prefetch": "pin every container in containers.lock and download it",
     "outdated": "list tags that now point to a different image",
     "diff": "show what changed in containers.lock",
     "check": "check the package for problems that would break the build or the first boot",
-    "verify": "verify offline that lock and archives are complete, intact and match the description",
+    "verify": "verify offline that lock and images are complete, intact and match the description",
     "signatures": "show what the signature policies say of images, and why",
+    "export": "write the archive of one image, for podman, docker or skopeo",
     "inject": "put the containers into an unpacked root tree, as the build-time service does for kiwi",
 }
 """The commands and their summaries."""

@@ -13,7 +13,7 @@ import pytest
 from osc_containers.cli import table, terminal
 from osc_containers.cli.main import main
 from osc_containers.lock import lockfile
-from tests.support.locks import make_lock
+from tests.support.locks import NEW_LOCK, make_lock, named_blob
 
 KIWI = """<image>
   <profiles>
@@ -141,3 +141,18 @@ def test_real_terminal_gets_colours(package: Path) -> None:
 )
 def test_names_wrap_at_separators(text: str, width: int, lines: list[str]) -> None:
     assert table.wrap(text, width) == lines
+
+
+def test_list_prints_blobs_with_their_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "containers.lock").write_text(lockfile.dumps(NEW_LOCK))
+    assert main(["list", "--blobs", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    base = named_blob("base", 30_000_000).digest
+    rows = [line for line in output.splitlines() if line.startswith(base.short)]
+    assert rows[0].startswith(f"{base.short}  30.0 MB  docker.io/library/added:1 (x86_64), ")
+    assert output.endswith("17 blobs of 34.5 MB, 2 of them in several images; 156 MB with layout=archives\n")
+    assert main(["list", "--blobs", "--format", "json", str(tmp_path)]) == 0
+    (first, *_) = json.loads(capsys.readouterr().out)
+    assert (first["digest"], first["size"], first["file"]) == (str(base), 30_000_000, f"sha256-{base.hex}.blob")
+    assert {"reference": "docker.io/library/same:1", "arch": "x86_64"} in first["images"]
+    assert len(first["images"]) == 5
