@@ -101,7 +101,9 @@ def _prefetch_mode(entry: Entry, context: Context) -> Iterator[Finding]:
     if entry.mode not in _MODES:
         yield _finding(Severity.ERROR, _unknown_mode(entry), _PREFETCH_LINE, entry)
     elif entry.mode == "manual" and context.has_old_server:
-        why = f"servers before OBS 2.10 do not know the mode 'manual', and would run {PREFETCH} without a network"
+        why = (
+            f"some servers, such as OBS 2.9, do not know the mode 'manual', and would run {PREFETCH} without a network"
+        )
         yield _finding(Severity.ERROR, why, _PREFETCH_LINE.replace("manual", "disabled"), entry)
     elif entry.mode == "buildtime":
         why = f"{PREFETCH} needs a network, and the build root has none"

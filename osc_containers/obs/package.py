@@ -17,7 +17,7 @@ from osc_containers.formats import cpio
 from osc_containers.fs import atomic, lfs_pointer
 from osc_containers.kiwi import description
 from osc_containers.kiwi.description import Description
-from osc_containers.lock import lockfile
+from osc_containers.lock import archive_names, lockfile
 from osc_containers.lock.archive_names import ARCHIVE_SUFFIX, BLOB_SUFFIX
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import hints, run_lock, service_file
@@ -136,10 +136,21 @@ class Package:
         :raises DescriptionError: a description cannot be used.
         """
         files = {path for name in self.description_names for path in self.description(name).files}
-        files |= {self.directory / name for name in (service_file.FILE_NAME, lockfile.FILE_NAME)}
-        files |= {path for path in self.image_paths() if path.parent == self.directory}
-        names = (str(path.relative_to(self.directory)) for path in files if path.is_file())
-        return tuple(sorted(name for name in names if not name.startswith("_service:")))
+        names = {str(path.relative_to(self.directory)) for path in files}
+        names |= {service_file.FILE_NAME, lockfile.FILE_NAME, *self._names_of_images()}
+        present = (name for name in names if (self.directory / name).is_file())
+        return tuple(sorted(name for name in present if not name.startswith("_service:")))
+
+    def _names_of_images(self) -> Iterator[str]:
+        """Yield the names of all files that may hold what is locked."""
+        yield cpio.FILE_NAME
+        try:
+            lock = self.read_lock() or lockfile.EMPTY
+        except LockError:
+            return
+        yield from lock.archive_names().values()
+        for _, _, locked in lock.images():
+            yield from (archive_names.blob(each.digest) for each in locked.image.blobs)
 
     def refuse_pointers(self) -> None:
         """Refuse a package with archives that were never downloaded: nothing may be verified by them, or replace them.

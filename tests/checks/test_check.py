@@ -396,7 +396,7 @@ def test_old_server_that_ran_the_prefetch_is_found(tmp_path: Path, capsys: pytes
         "no network</error></serviceinfo></directory>"
     )
     (tmp_path / ".osc/_files").write_text(answer)
-    line = "servers before OBS 2.10 do not know the mode 'manual', and would run kiwi_containers without a network"
+    line = "such as OBS 2.9, do not know the mode 'manual', and would run kiwi_containers without a network"
     status, found = check(write(tmp_path, {}, APP), capsys)
     assert status == 1
     assert line in " ".join(found.split())

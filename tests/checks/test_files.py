@@ -239,7 +239,7 @@ def test_fix_replaces_a_mode_for_an_old_server(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_fix_adds_files_to_git(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path, {".gitignore": "*.ociarchive\n", "unrelated": "x"}, APP)
+    write(tmp_path, {".gitignore": "*.ociarchive\n", "unrelated": "x", "stray.blob": "x"}, APP)
     commit(tmp_path, "a.kiwi")
     assert main(["check", "--fix", "--strict", str(tmp_path)]) == 0
     names = ["_service", "containers.lock", "containers.xml", NAME]

@@ -108,6 +108,12 @@ def test_a_name_in_a_command_is_a_name(tmp_path: Path, name: str) -> None:
     assert seen.decode("utf-8", "surrogateescape").removeprefix("./") == name
 
 
+def test_many_files_become_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / ".osc").mkdir()
+    names = ["a.blob", "a.ociarchive", "b.blob", "b.ociarchive", "c"]
+    assert hints.add(tmp_path, names) == "osc add c *.ociarchive *.blob"
+
+
 def test_a_pattern_for_archives_gives_no_options(tmp_path: Path) -> None:
     (tmp_path / ".osc").mkdir()
     names = ["a.ociarchive", "b.ociarchive"]
