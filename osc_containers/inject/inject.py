@@ -28,6 +28,7 @@ from osc_containers.inject import overlay, units
 from osc_containers.inject.image_file import ArchiveFile, BlobFile, Symlink
 from osc_containers.inject.overlay import ROOT, Placement
 from osc_containers.inject.store import stores
+from osc_containers.inject.store.build import OpenBlob
 from osc_containers.inject.store.selection import select
 from osc_containers.inject.store.stores import BuiltStore
 from osc_containers.kiwi.containers import Container
@@ -82,7 +83,7 @@ def inject_sources(
         names = {ROOT, *(profile.name for profile in description.profiles), *groups}
         configured = stores.find_configured(package.directory, names, stored) if stored else frozenset()
         with stores.workspace() as workspace:
-            built = stores.build_all(stored, contents.open_blob, workspace, configured)
+            built = stores.build_all(stored, contents.open_blobs(), workspace, configured)
             _write([(trees[name], groups[name]) for name in trees], contents.others, may_link=True)
             for name, each in built.items():
                 _write_store(trees[name], each)
@@ -132,7 +133,7 @@ def inject_root(
         stored = contents.stored_by({ROOT: contents.placements})
         configured = {ROOT} if stored and stores.is_configured(tree.root) else set()
         with stores.workspace() as workspace:
-            built = stores.build_all(stored, contents.open_blob, workspace, configured)
+            built = stores.build_all(stored, contents.open_blobs(), workspace, configured)
             shortage = atomic.describe_shortage(
                 tree.root, contents.copied_bytes + sum(each.squashfs.stat().st_size for each in built.values())
             )
@@ -173,12 +174,17 @@ class _Contents(NamedTuple):
         }
         return {name: images for name, images in stored.items() if images}
 
-    def open_blob(self, blob: Descriptor) -> FileSlice:
-        """Return the content of a blob of one of the containers."""
-        for each in self.placements:
-            if blob in each.claim.image.blobs and (found := self.blobs.find(each.claim, blob)):
-                return found.content
-        raise VerificationError(f"{blob.digest}: missing; run the prefetch again and commit the result")
+    def open_blobs(self) -> OpenBlob:
+        """Return a function that returns the content of a blob of any of the containers."""
+        claims = {blob.digest: each.claim for each in self.placements for blob in each.claim.image.blobs}
+
+        def open_blob(blob: Descriptor) -> FileSlice:
+            found = self.blobs.find(claims[blob.digest], blob)
+            if not found:  # it was there when it was verified
+                raise VerificationError(f"{blob.digest}: missing; run the prefetch again and commit the result")
+            return found.content
+
+        return open_blob
 
     @property
     def others(self) -> "_Contents":

@@ -21,7 +21,7 @@ from osc_containers.errors import Error
 from osc_containers.formats import layer_tar, strict_json
 from osc_containers.formats.layer_tar import FILE, HARD_LINK
 from osc_containers.fs.ranges import FileSlice
-from osc_containers.inject.store import records, squashfs
+from osc_containers.inject.store import config_types, records, squashfs
 from osc_containers.inject.store.inflate import inflate
 from osc_containers.inject.store.layer_tree import LayerTree
 from osc_containers.inject.store.records import ImageRecord, LayerRecord
@@ -109,6 +109,7 @@ def _prepare(
     image = each.image
     documents = {descriptor.digest: _read(descriptor, open_blob) for descriptor in image.documents}
     config = documents[image.config.digest]
+    config_types.check(config)
     diff_ids = _diff_ids(config, image)
     created = records.timestamp(created_of(config, "config"))
     lower: tuple[str, ...] = ()

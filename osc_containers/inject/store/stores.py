@@ -61,7 +61,7 @@ def build_all(
     stores = {name: Store.of_directory(name) for name in _sorted(groups)}
     result = {}
     for name, store in stores.items():
-        images = {reference.engine_name: image for reference, image in groups[name]}
+        images = _by_name(groups[name])
         squashfs = directory / f"store{store.suffix}.squashfs"
         wanted = [StoreImage(name=each, image=image) for each, image in images.items()]
         summary = build.build(wanted, open_blob, squashfs, directory, environ)
@@ -78,6 +78,17 @@ def build_all(
             *image_files.render_common(list(stores.values()), has_own_configuration=name in configured),
         )
         result[name] = BuiltStore(store=store, squashfs=squashfs, files=files)
+    return result
+
+
+def _by_name(images: Iterable[tuple[Reference, Image]]) -> Mapping[str, Image]:
+    result: dict[str, Image] = {}
+    for reference, image in images:
+        if result.setdefault(reference.engine_name, image) != image:
+            raise DescriptionError(
+                f"{reference.engine_name}: got two different images of this name, expected one in a store; leave one out "
+                "of 'store'"
+            )
     return result
 
 

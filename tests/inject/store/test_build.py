@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from osc_containers.errors import Error
-from osc_containers.inject.store import records
+from osc_containers.inject.store import config_types, records
 from osc_containers.oci.digest import Digest
 from tests.support import images, layer_tars, store
 from tests.support.layer_tars import Writer
@@ -143,6 +143,45 @@ def test_bad_configurations_are_refused(
     image = with_config(images.image(images.layer({"etc/base": b"base\n"})), **changes)
     [message] = problems(tmp_path, {NAME: image}, environ=stub)
     assert problem in message
+
+
+WRONG_TYPES = {
+    "date": ({"created": "garbage"}, "config.'created': got 'garbage', expected a time"),
+    "date that is none": ({"created": "2024-02-30T00:00:00Z"}, "expected a time"),
+    "date in history": ({"history": [{}, {"created": "never"}]}, "config.'history'[1].'created': got 'never'"),
+    "history": ({"history": 5}, "config.'history': got 5, expected a list"),
+    "architecture": ({"ARCHITECTURE": 7}, "config.'ARCHITECTURE': got 7, expected a string"),
+    "environment": ({"config": {"Env": "x"}}, "config.'config'.'Env': got 'x', expected a list"),
+    "command": ({"config": {"cmd": [1]}}, "config.'config'.'cmd'[0]: got 1, expected a string"),
+    "label": ({"config": {"Labels": {"a": 1}}}, "config.'config'.'Labels'.'a': got 1, expected a string"),
+    "port": ({"config": {"ExposedPorts": {"80": 1}}}, "config.'config'.'ExposedPorts'.'80': got 1, expected an object"),
+    "health check": ({"config": {"Healthcheck": {"Interval": 1.5}}}, "expected a number"),
+    "flag": ({"history": [{"empty_layer": "yes"}]}, "expected a boolean"),
+    "large number": ({"size": 1 << 63}, "expected a number"),
+}
+
+
+@pytest.mark.parametrize(("changes", "problem"), WRONG_TYPES.values(), ids=WRONG_TYPES)
+def test_configurations_that_break_podman_are_refused(
+    tmp_path: Path, stub: dict[str, str], changes: dict[str, object], problem: str
+) -> None:
+    """With such an image in a store, "podman images" fails for all images."""
+    image = images.image(images.layer({"etc/base": b"base\n"}))
+    config_types.check(image.blobs[0])
+    [message] = problems(tmp_path, {NAME: with_config(image, **changes)}, environ=stub)
+    assert problem in message
+    assert "podman would refuse the image" in message
+
+
+def test_other_values_in_a_configuration_are_ignored() -> None:
+    config = {
+        "created": "0001-01-01T00:00:00.123456789+01:00",
+        "config": None,
+        "history": [None, {"created": None, "moby.buildkit": 5}],
+        "vendor": [{"anything": 1.5}],
+        "container_config": {"Volumes": {"/data": None}, "StopTimeout": 10, "Tty": False},
+    }
+    config_types.check(json.dumps(config).encode())
 
 
 def test_too_many_layers_are_refused(tmp_path: Path, stub: dict[str, str]) -> None:

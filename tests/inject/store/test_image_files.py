@@ -77,10 +77,21 @@ def test_every_directory_has_all_mount_points() -> None:
     "profile", ["Server-1", "a b", "ä", "\udcff", "x" * 300, "a_0123456789ab", 'a"\\', "%n", "a.b"]
 )
 def test_names_need_no_escapes(profile: str) -> None:
-    store = Store.of_directory(profile)
-    assert store.suffix.removeprefix("_").replace("_", "").isalnum()
-    assert store.suffix.isascii()
-    assert len(store.mount_unit) < 150
+    place = Store.of_directory(profile)
+    assert place.suffix.removeprefix("_").replace("_", "").isalnum()
+    assert place.suffix.isascii()
+    assert len(place.mount_unit) < 150
+
+
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    one, other = store.described(images.small("one")), store.described(images.small("other"))
+    references = [Reference.parse(f"registry.example.com/app:1.0@sha256:{digit * 64}") for digit in "ab"]
+    with pytest.raises(DescriptionError, match=r"registry.example.com/app:1\.0: got two different images of this name"):
+        stores.build_all({"root": list(zip(references, (one, other), strict=True))}, _no_blob, tmp_path)
+
+
+def _no_blob(_: Descriptor) -> FileSlice:
+    raise AssertionError
 
 
 def test_names_are_distinct() -> None:
@@ -90,9 +101,9 @@ def test_names_are_distinct() -> None:
 
 @pytest.mark.integration
 def test_systemd_derives_the_same_name_of_the_unit() -> None:
-    for store in (ROOT, SERVER, Store.of_directory("x y")):
-        command = ["systemd-escape", "--path", "--suffix=mount", store.mount_point]
-        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == store.mount_unit
+    for place in (ROOT, SERVER, Store.of_directory("x y")):
+        command = ["systemd-escape", "--path", "--suffix=mount", place.mount_point]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == place.mount_unit
 
 
 GOOD = '[storage]\ndriver = "overlay"\nrunroot = "/r"\ngraphroot = "/g"\n[storage.options]\n'

@@ -1,0 +1,102 @@
+"""Types in the configuration of an image, as podman's parser requires them.
+
+podman refuses to load an image whose configuration has a value of another type. In a store it would find such an image
+at every command, and "podman images" would fail for all images. Everything else in a configuration is ignored, there
+and here.
+
+Spec: OCI image-spec v1.1, config.md; Docker image-spec v1.2; Go's encoding/json, which ignores the case of keys.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import TypeAlias
+
+from osc_containers.formats import strict_json
+
+Type: TypeAlias = "str | list[Type] | Mapping[str, Type]"
+"""A name in `_CHECKS`, a list with the type of its items, or an object with the types of its keys; `*` is any key."""
+
+_TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
+
+_SETTINGS: Mapping[str, Type] = {
+    **dict.fromkeys(("hostname", "domainname", "user", "image", "workingdir", "macaddress", "stopsignal"), "string"),
+    **dict.fromkeys(("attachstdin", "attachstdout", "attachstderr", "tty", "openstdin", "stdinonce"), "boolean"),
+    **dict.fromkeys(("argsescaped", "networkdisabled"), "boolean"),
+    **{key: ["string"] for key in ("env", "cmd", "entrypoint", "onbuild", "shell")},
+    **{key: {"*": {}} for key in ("exposedports", "volumes")},
+    "labels": {"*": "string"},
+    "stoptimeout": "number",
+    "healthcheck": {
+        "test": ["string"],
+        **dict.fromkeys(("interval", "timeout", "startperiod", "startinterval", "retries"), "number"),
+    },
+}
+_CONFIG: Mapping[str, Type] = {
+    **dict.fromkeys(("author", "architecture", "os", "variant", "os.version", "comment", "id", "parent"), "string"),
+    **dict.fromkeys(("container", "docker_version"), "string"),
+    "created": "time",
+    "os.features": ["string"],
+    "config": _SETTINGS,
+    "container_config": _SETTINGS,
+    "size": "number",
+    "rootfs": {"type": "string", "diff_ids": ["string"]},
+    "history": [
+        {
+            "created": "time",
+            **dict.fromkeys(("author", "created_by", "comment"), "string"),
+            "empty_layer": "boolean",
+        }
+    ],
+}
+
+
+def check(config: bytes) -> None:
+    """Check the types of a configuration.
+
+    :raises ValueError: one is wrong, so that podman would refuse the image. The message names the key.
+    """
+    _check(dict(strict_json.load(config, "config").values), _CONFIG, "config")
+
+
+def _check(value: object, expected: Type, where: str) -> None:
+    if value is None:
+        return
+    if isinstance(expected, str):
+        if not _CHECKS[expected](value):
+            raise ValueError(f"{where}: got {repr(value)[:80]}, expected a {expected}; podman would refuse the image")
+    elif isinstance(expected, list):
+        if not isinstance(value, list):
+            raise ValueError(f"{where}: got {repr(value)[:80]}, expected a list; podman would refuse the image")
+        for number, item in enumerate(value):
+            _check(item, expected[0], f"{where}[{number}]")
+    else:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: got {repr(value)[:80]}, expected an object; podman would refuse the image")
+        for key, item in value.items():
+            kind = expected["*"] if "*" in expected else expected.get(key.casefold())
+            if kind is not None:
+                _check(item, kind, f"{where}.{key[:80]!r}")
+
+
+def _is_time(value: object) -> bool:
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if not match:
+        return False
+    try:
+        datetime.fromisoformat(match[1] + match[3])
+    except ValueError:
+        return False
+    return True
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63
+
+
+_CHECKS: Mapping[str, Callable[[object], bool]] = {
+    "string": lambda value: isinstance(value, str),
+    "boolean": lambda value: isinstance(value, bool),
+    "number": _is_number,
+    "time": _is_time,
+}
