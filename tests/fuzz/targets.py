@@ -181,18 +181,42 @@ def good_archive() -> tuple[bytes, LockedImage]:
 
 def verify_archive(data: bytes) -> None:
     """Change an archive from an offset on (two bytes) to what follows them; only the right one is right."""
-    good, locked = good_archive()
-    offset = int.from_bytes(data[:2], "big") % (len(good) + 1)
-    changed = good[:offset] + data[2:] + good[offset + len(data[2:]) :]
+    good, _ = good_archive()
+    changed = _changed(good, data)
     package = _scratch() / "package"
     package.mkdir(exist_ok=True)
     (package / "registry.example_team_app_1.0.x86_64.ociarchive").write_bytes(changed)
+    _verify(package, is_right=changed == good)
+
+
+def verify_blobs(data: bytes) -> None:
+    """Change one blob of a package (the first byte says which) in the same way."""
+    good, locked = good_archive()
+    package = _scratch() / "blobs"
+    package.mkdir(exist_ok=True)
+    sizes = {blob.digest: blob.size for blob in locked.image.blobs}
+    offsets = {member.digest: member.offset for member in lay_out(locked.image, _REFERENCE, "x86_64").blobs()}
+    contents = [good[offset : offset + sizes[digest]] for digest, offset in offsets.items()]
+    number = data[0] % len(contents) if data else 0
+    changed = _changed(contents[number], data[1:])
+    for position, (digest, content) in enumerate(zip(offsets, contents, strict=True)):
+        (package / archive_names.blob(digest)).write_bytes(changed if position == number else content)
+    _verify(package, is_right=changed == contents[number])
+
+
+def _changed(good: bytes, data: bytes) -> bytes:
+    offset = int.from_bytes(data[:2], "big") % (len(good) + 1)
+    return good[:offset] + data[2:] + good[offset + len(data[2:]) :]
+
+
+def _verify(package: Path, *, is_right: bool) -> None:
+    _, locked = good_archive()
     manifest = locked.image.manifest
     entry = LockedReference(digest=manifest.digest, media_type=manifest.media_type, images={"x86_64": locked})
     lock = lockfile.Lock(references={_REFERENCE: entry})
     with ExitStack() as stack:
         problems = check_images(blobs.PackageBlobs(Package(package), lock, stack), [(_REFERENCE, "x86_64")])
-    assert (not problems) == (changed == good), problems
+    assert (not problems) == is_right, problems
     assert all(problem.isprintable() for problem in problems)
 
 
@@ -316,5 +340,6 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "tar": read_tar,
     "token": parse_token,
     "verify": verify_archive,
+    "verify-blobs": verify_blobs,
     "xml": parse_xml,
 }

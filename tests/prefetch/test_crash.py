@@ -12,6 +12,6 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.integration
 def test_the_run_after_a_killed_one_completes() -> None:
     # In a process of its own: it forks, and the threads of a test runner would not come along.
-    done = subprocess.run([sys.executable, "-m", "tests.support.crash", "24"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "tests.support.crash", "32"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "24 passed, 0 failed" in done.stdout
+    assert "32 passed, 0 failed" in done.stdout

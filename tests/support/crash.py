@@ -37,8 +37,17 @@ HOST = "registry.example"
 _EVENTS = frozenset(
     {"os.rename", "os.remove", "os.link", "os.symlink", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "os.utime"}
 )
-MODES = ("command", "service", "bundle")
-"""`osc-containers prefetch`; the service, and then the moves of osc; the command with `--inject source`."""
+OPTIONS = {
+    "command": [],
+    "service": [],
+    "bundle": ["--inject", "source"],
+    "blobs": ["--layout", "blobs"],
+    "to blobs": ["--layout", "blobs"],
+    "to archives": ["--layout", "archives"],
+}
+"""`osc-containers prefetch` with other options; the service, and then the moves of osc; a switch of the layout."""
+PREVIOUS = {"to blobs": "command", "to archives": "blobs"}
+"""What made the package before a switch."""
 STATES = ("new", "moved")
 CACHES = ("here", "elsewhere")
 """Whether parts can be in the user's cache, or must be beside their targets."""
@@ -153,8 +162,7 @@ class FileSlice:
         return status
 
     def _as_command(self) -> int:
-        more = ["--inject", "source"] if self._kind.mode == "bundle" else []
-        return cli.main(["prefetch", "--arch", "x86_64", *more])
+        return cli.main(["prefetch", "--arch", "x86_64", *OPTIONS[self._kind.mode]])
 
     def _as_osc(self) -> int:
         """Do what osc does around a service (obs_scm/serviceinfo.py): all that is in its outdir is moved."""
@@ -231,7 +239,8 @@ class Crashes:
         """Return what is there before a run, apart from the description."""
         if kind.state == "new":
             return {}
-        found = dict(self.after(Kind(mode=kind.mode, state="new", cache=kind.cache))[0])
+        mode = PREVIOUS.get(kind.mode, kind.mode)
+        found = dict(self.after(Kind(mode=mode, state="new", cache=kind.cache))[0])
         del found["appliance.kiwi"]
         return found
 
@@ -295,7 +304,13 @@ def _describe(found: Files, old: Files, new: Files) -> str:
 def points(crashes: Crashes, seed: str, count: int) -> list[Point]:
     """Choose `count` points: as many moments as steps, and of the steps all as far as they go."""
     choice = random.Random(seed)
-    kinds = [Kind(mode=mode, state=state, cache=where) for mode in MODES for state in STATES for where in CACHES]
+    kinds = [
+        Kind(mode=mode, state=state, cache=where)
+        for mode in OPTIONS
+        for state in STATES
+        for where in CACHES
+        if state == "moved" or mode not in PREVIOUS
+    ]
     steps = [Point(kind=kind, step=step, seconds=0) for kind in kinds for step in range(crashes.after(kind)[1])]
     choice.shuffle(steps)
     moments = (

@@ -51,7 +51,8 @@ def main(arguments: Sequence[str]) -> int:
         )
         inject = ("inject", "-q", "--arch", "x86_64", "--root", f"{name}/root")
         prefetch = ("prefetch", "-q", "--arch", "x86_64")
-        commands = (prefetch, prefetch, ("verify",), inject)
+        blobs = (*prefetch, "--layout", "blobs")
+        commands = (prefetch, prefetch, ("verify",), inject, blobs, blobs, ("verify",), inject)
         results = [run(package, command) for command in commands]
     return int(not all(results))
 

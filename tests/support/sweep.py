@@ -35,6 +35,7 @@ from osc_containers.sources.interface import FetchContext
 from osc_containers.sources.transports import Sources
 from tests.support import fault_registry, faults, images
 from tests.support.fault_registry import Exchange, Fault, FaultRegistry, Request, Script
+from tests.support.prefetch_run import LAYOUTS
 
 HASTY = Policy(connect_timeout=2, read_timeout=0.15, deadline=2, attempts=4, first_delay=0.01, longest_delay=0.03)
 CLEAN = HASTY._replace(read_timeout=30, deadline=60)
@@ -56,9 +57,14 @@ SERVICES = ("open", "tokens", "storage")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One run: `fault` (a name, or a rate of any) at the request `key`, once or always."""
+    """One run: `fault` (a name, or a rate of any) at the request `key`, once or always.
+
+    The run writes the layout `layout`; the package has the layout `old_layout`.
+    """
 
     state: str
+    layout: str
+    old_layout: str
     service: str
     fault: str
     key: str
@@ -128,17 +134,17 @@ def _run(registry: FaultRegistry, directory: Path, policy: Policy, trial: Trial)
         Sources(package, policy=policy, environ=environ) as sources,
     ):
         network = FetchContext(open_source=sources.open, connections=trial.connections)
-        prefetch(Package(package), WANTED, network, outdir=outdir, locked=False)
+        prefetch(Package(package), WANTED, network, outdir=outdir, locked=False, files_of=LAYOUTS[trial.layout])
     if not trial.in_place:
         for path in outdir.iterdir():
             path.rename(package / path.name)
 
 
-def _prepare(directory: Path, state: str) -> Path:
+def _prepare(directory: Path, state: str, layout: str) -> Path:
     """Make the package of a state, with files of its owner."""
     package = directory / "package"
     package.mkdir()
-    for name, (mode, content) in (expected("one") if state == "moved" else {}).items():
+    for name, (mode, content) in (expected("one", layout) if state == "moved" else {}).items():
         (package / name).write_bytes(content)
         (package / name).chmod(mode)
     (package / "appliance.kiwi").write_text("<image/>\n")
@@ -146,9 +152,9 @@ def _prepare(directory: Path, state: str) -> Path:
 
 
 @cache
-def expected(version: str) -> Files:
+def expected(version: str, layout: str) -> Files:
     """Return what a run without faults makes of a registry."""
-    return _without_faults(version, "open")[0]
+    return _without_faults(version, "open", layout=layout)[0]
 
 
 @cache
@@ -157,10 +163,22 @@ def requests(state: str, service: str) -> tuple[str, ...]:
     return _without_faults(_VERSIONS[state], service, state)[1]
 
 
-def _without_faults(version: str, service: str, state: str = "new") -> tuple[Files, tuple[str, ...]]:
-    trial = Trial(state=state, service=service, fault="", key="", is_once=True, connections=1, in_place=True)
+def _without_faults(
+    version: str, service: str, state: str = "new", layout: str = "archives"
+) -> tuple[Files, tuple[str, ...]]:
+    trial = Trial(
+        state=state,
+        layout=layout,
+        old_layout=layout,
+        service=service,
+        fault="",
+        key="",
+        is_once=True,
+        connections=1,
+        in_place=True,
+    )
     with tempfile.TemporaryDirectory() as name, _registry(trial, version) as registry:
-        package = _prepare(Path(name), state)
+        package = _prepare(Path(name), state, layout)
         _run(registry, Path(name), CLEAN, trial)
         found = snapshot(package)
         del found["appliance.kiwi"]
@@ -203,14 +221,14 @@ def attempt(trial: Trial, directory: Path) -> tuple[str, float]:
     :raises Violation: in a way that is not promised.
     """
     with _registry(trial, _VERSIONS[trial.state]) as registry:
-        package = _prepare(directory, trial.state)
+        package = _prepare(directory, trial.state, trial.old_layout)
         before = snapshot(package)
         registry.script = record = _Record(trial)
         began = time.monotonic()
         error = _error_of(lambda: _run(registry, directory, HASTY, trial))
         took = time.monotonic() - began
         _expect(took < LONGEST, f"took {took:.1f} s", trial)
-        made = [_with(before, expected(_VERSIONS[trial.state])), _with(before, expected("three"))]
+        made = [_with(before, expected(version, trial.layout)) for version in (_VERSIONS[trial.state], "three")]
         if error is None:
             _expect(snapshot(package) in made[: 1 + (trial.fault == "move_tag")], "completed to something else", trial)
         else:
@@ -288,6 +306,8 @@ def trials(seed: str, count: int) -> list[Trial]:
     every = [
         Trial(
             state=state,
+            layout=choice.choice(tuple(LAYOUTS)),
+            old_layout=choice.choice(tuple(LAYOUTS)),
             service=service,
             fault=fault,
             key=key,
