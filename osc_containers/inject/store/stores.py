@@ -86,8 +86,8 @@ def _by_name(images: Iterable[tuple[Reference, Image]]) -> Mapping[str, Image]:
     for reference, image in images:
         if result.setdefault(reference.engine_name, image) != image:
             raise DescriptionError(
-                f"{reference.engine_name}: got two different images of this name, expected one in a store; leave one out "
-                "of 'store'"
+                f"{reference.engine_name}: got two different images of this name, expected one; leave one out of "
+                "'store'"
             )
     return result
 

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 from osc_containers.errors import DescriptionError
+from osc_containers.fs.ranges import FileSlice
 from osc_containers.inject.image_file import Symlink, TextFile
 from osc_containers.inject.store import image_files, stores
 from osc_containers.inject.store.image_files import STORAGE_CONF, Store
+from osc_containers.oci.manifest import Descriptor
+from osc_containers.oci.reference import Reference
+from tests.support import images, store
 
 ROOT, SERVER = Store.of_directory("root"), Store.of_directory("Server")
 IMAGES = {"registry.example.com/app:1.0": "a" * 64, "registry.example.com/other:1.0": "b" * 64}
