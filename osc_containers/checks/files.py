@@ -8,7 +8,8 @@ from osc_containers.errors import DescriptionError, Error
 from osc_containers.formats import cpio, xml_reader
 from osc_containers.fs import lfs_pointer
 from osc_containers.kiwi.description import load, made_for_build, maker_of
-from osc_containers.obs import hints, working_copy
+from osc_containers.lock import lockfile
+from osc_containers.obs import hints, service_file, working_copy
 from osc_containers.obs.hints import Place
 from osc_containers.obs.parameters import PREFETCH
 
@@ -29,10 +30,17 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _pointers(context: Context) -> Iterator[Finding]:
-    for path in context.package.image_paths():
-        if lfs_pointer.is_pointer_file(path):
-            fix = lfs_pointer.advice(path.parent).removeprefix("run: ")
-            yield _finding(Severity.ERROR, "lfs", path.name, lfs_pointer.WRONG, fix)
+    """Find pointers of git-lfs, also in the place of files that only kiwi reads; who reads the others reports them."""
+    directory = context.package.directory
+    own = (lockfile.FILE_NAME, service_file.FILE_NAME)
+    others = (
+        path for path in directory.iterdir() if path.name not in own and not path.name.endswith((".kiwi", ".xml"))
+    )
+    names = sorted(path.name for path in others if lfs_pointer.is_pointer_file(path))
+    if names:
+        more = f"; likewise {len(names) - 1} more" if len(names) > 1 else ""
+        fix = lfs_pointer.advice(directory).removeprefix("run: ")
+        yield _finding(Severity.ERROR, "lfs", names[0], lfs_pointer.WRONG + more, fix)
 
 
 def _link(context: Context) -> Iterator[Finding]:

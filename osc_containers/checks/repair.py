@@ -1,6 +1,5 @@
 """What `check --fix` repairs: what needs no decision, and loses nothing."""
 
-import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,6 +27,8 @@ class Edit(NamedTuple):
 
     def diff(self) -> str:
         """Return the unified diff of the file."""
+        import difflib  # rarely needed
+
         before, after = (XmlText.of(each).text.splitlines() for each in (self.before, self.after))
         return "\n".join(difflib.unified_diff(before, after, f"a/{self.path.name}", f"b/{self.path.name}", lineterm=""))
 

@@ -20,7 +20,7 @@ from osc_containers.archive.blobs import Blob, PackageBlobs
 from osc_containers.archive.layout import Layout, layout_of
 from osc_containers.errors import DescriptionError, LockError, VerificationError
 from osc_containers.formats import tar
-from osc_containers.fs import atomic, program
+from osc_containers.fs import atomic, lfs_pointer, program
 from osc_containers.fs.ranges import FileSlice
 from osc_containers.fs.rooted_tree import Part, Tree
 from osc_containers.fs.source_file import open_source
@@ -263,6 +263,8 @@ def _unpack_root_archives(package: Package) -> None:
     """
     directory = package.directory.absolute()
     for archive in sorted(path for path in directory.glob("root.tar*") if path.is_file()):
+        if lfs_pointer.is_pointer_file(archive):
+            raise DescriptionError(f"{archive.name}: {lfs_pointer.problem(directory)}")
         # Without --force-local, a name with a colon is one of another host. TAR_OPTIONS is not inherited.
         options = ("--force-local", f"--directory={directory / ROOT}", f"--file={archive}")
         done = program.run(

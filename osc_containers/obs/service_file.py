@@ -72,10 +72,10 @@ class Entry(NamedTuple):
 
 def similar_service(name: str) -> str:
     """Return the name of the service of ours that a name is, or resembles; empty if there is none."""
-    from difflib import SequenceMatcher  # rarely needed
-
     if name in SERVICES:
         return name
+    from difflib import SequenceMatcher  # rarely needed
+
     plain = name.strip().lower().removeprefix("obs-service-").replace("-", "_")
     ratios = {ours: SequenceMatcher(None, plain, ours).ratio() for ours in SERVICES}
     best = max(ratios, key=lambda ours: ratios[ours])

@@ -71,8 +71,9 @@ def test_init_turns_kiwis_example_into_a_valid_package(
     assert "osc-containers: _service: created\n" in output.err
     assert main(["verify", str(package)]) == 0
     assert capsys.readouterr().out == "2 images verified: all match containers.lock and the description\n"
-    assert main(["check", "--strict", str(package)]) == 0
-    infos = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    (package / ".osc/_to_be_added").write_text("\n".join(contents(package)))
+    assert main(["check", "--strict", "--format", "json", str(package)]) == 0
+    infos = [each["severity"] for each in json.loads(capsys.readouterr().out)]
     assert set(infos) == {"info"}  # a slash in a name, and no coreutils in the package list
 
 
@@ -147,7 +148,7 @@ def test_failed_prefetch_leaves_the_package_set_up(package: Path, capsys: pytest
     path = package / "appliance.kiwi"
     path.write_text(path.read_text().replace("slowroll", "gone"))
     assert main(["init", str(package)]) == 1
-    assert "run 'osc containers prefetch' again" in capsys.readouterr().err
+    assert "run 'osc-containers prefetch' again" in capsys.readouterr().err
     assert sorted(contents(package)) == ["_service", "appliance.kiwi", "containers.xml"]
 
 
