@@ -165,7 +165,7 @@ def list_files(placements: Sequence[Placement]) -> tuple[ImageFile, ...]:
     loads = [each.load for each in placements if not each.container.fetch_only]
     files: list[ImageFile] = [*archives, *units.render(loads)]
     if archives:
-        files.append(TextFile(path=TMPFILES, text=_TMPFILES, mode=0o644))
+        files.append(tmpfiles())
     streamed = {load.id for load in loads if load.has_stream}
     for load in loads:
         has_stream = load.id in streamed
@@ -173,9 +173,14 @@ def list_files(placements: Sequence[Placement]) -> tuple[ImageFile, ...]:
     return tuple(sorted({file.path: file for file in files}.values(), key=lambda file: file.path))
 
 
-_TMPFILES = f"""\
-# Create the directory for root before any other user can, and exclude it from the aging of /var/tmp: archives of
-# containers with fetch_only stay for good.
-d {ARCHIVES} 0755 root root -
-x {ARCHIVES}
-"""
+def tmpfiles() -> TextFile:
+    """Return the rules for the directory of archives (tmpfiles.d(5)).
+
+    They create it for root before any other user can, and exclude it from the aging of /var/tmp.
+    """
+    text = (
+        "# Archives of containers with fetch_only stay here for good; no other user may write here.\n"
+        f"d {ARCHIVES} 0755 root root -\n"
+        f"x {ARCHIVES}\n"
+    )
+    return TextFile(path=TMPFILES, text=text, mode=0o644)

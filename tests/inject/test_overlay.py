@@ -1,5 +1,7 @@
 """Paths in the image: each image has its own, which is kiwi's own path where possible."""
 
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,19 @@ def test_no_two_images_share_a_path(endpoints: list[tuple[str, str, str, str]]) 
         owners.setdefault(path, set()).add(container.reference)
     assert all(len(references) == 1 for references in owners.values())
     assert overlay.assign_paths(parsed[::-1]) == paths
+
+
+@pytest.mark.integration
+def test_tmpfiles_aging_keeps_the_archives(tmp_path: Path) -> None:
+    rules = tmp_path / overlay.TMPFILES[1:]
+    rules.parent.mkdir(parents=True)
+    rules.write_text(overlay.tmpfiles().text)
+    (tmp_path / "usr/lib/tmpfiles.d/tmp.conf").write_text("q /var/tmp 1777 root root 1s\n")
+    for name in ("other", "kiwi_containers/app_1.0", "kiwi_containers/deep/app_1.0"):
+        (tmp_path / "var/tmp" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "var/tmp" / name).touch()
+    time.sleep(1.1)
+    subprocess.run(["systemd-tmpfiles", f"--root={tmp_path}", "--clean"], check=True)
+    archives = {str(path.relative_to(tmp_path / "var/tmp")) for path in (tmp_path / "var/tmp").rglob("*_1.0")}
+    assert archives == {"kiwi_containers/app_1.0", "kiwi_containers/deep/app_1.0"}
+    assert not (tmp_path / "var/tmp/other").exists()

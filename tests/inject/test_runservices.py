@@ -24,6 +24,7 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES: list[tuple[str, ...]] = [(), ("small",), ("big",), ("small", "big")]
 ARCHIVES = "var/tmp/kiwi_containers"
+LAYOUTS = "var/lib/kiwi_containers/layouts"
 UNITS = "usr/lib/systemd/system"
 
 
@@ -66,21 +67,26 @@ def archive(sources: Path, name: str, arch: str = "x86_64") -> Path:
 
 
 @pytest.mark.parametrize("arch", ["x86_64", "x86_64:i686:i586", "aarch64"])
-def test_overlays_are_hard_links_and_containers_are_removed(build: BuildRoot, package: Path, arch: str) -> None:
+def test_blobs_are_stored_once_and_containers_are_removed(build: BuildRoot, package: Path, arch: str) -> None:
     before = snapshot(package)
     run(build, arch)
-    expected = {
-        f"root/{ARCHIVES}/app_1.0": "app",
-        f"root/{ARCHIVES}/data_1.0": "data",
-        f"big/{ARCHIVES}/list_1.0": "list",
-        f"big/{ARCHIVES}/both_1.0": "both",
-        f"small/{ARCHIVES}/both_1.0": "both",
+    layouts = {str(path.relative_to(package)) for path in package.glob(f"*/{LAYOUTS}/*")}
+    assert layouts == {
+        f"{name}_1.0"
+        for name in (
+            f"root/{LAYOUTS}/app",
+            *(f"{each}/{LAYOUTS}/both" for each in ("big", "small")),
+            f"big/{LAYOUTS}/list",
+        )
     }
-    assert {str(path.relative_to(package)) for path in package.glob(f"*/{ARCHIVES}/*")} == set(expected)
-    for path, name in expected.items():
-        source = archive(package, name, arch.partition(":")[0])
-        assert (package / path).samefile(source)
-        assert source.stat().st_nlink == 1 + list(expected.values()).count(name)
+    files: dict[str, set[int]] = {}
+    for path in package.glob(f"*/{LAYOUTS}/*/blobs/sha256/*"):
+        files.setdefault(path.name, set()).add(path.stat().st_ino)
+    assert {len(inodes) for inodes in files.values()} == {1}
+    assert [path.name for path in package.glob(f"*/{ARCHIVES}/*")] == ["data_1.0"]
+    source = archive(package, "data", arch.partition(":")[0])
+    assert (package / f"root/{ARCHIVES}/data_1.0").samefile(source)
+    assert source.stat().st_nlink == 2
     after = snapshot(package)
     changed = {name for name in before if after[name] != before[name]}
     assert changed == {"containers.xml"}
@@ -133,7 +139,8 @@ def test_containers_of_other_profiles_are_left_to_kiwi(build: BuildRoot, package
     done = build.run_services()
     assert (done.returncode, done.stdout) == (0, "")
     assert last_line(done).endswith("not injected, because _service prefetches other profiles only")
-    assert {path.parts[-5] for path in package.glob(f"*/{ARCHIVES}/*")} == {"root", "small", "big"}
+    layouts = {str(path.relative_to(package)) for path in package.glob(f"*/{LAYOUTS}/*")}
+    assert layouts == {f"root/{LAYOUTS}/app_1.0", f"small/{LAYOUTS}/both_1.0", f"big/{LAYOUTS}/both_1.0"}
     answers = oracle.ask(package / "appliance.kiwi", [Selection("x86_64", profiles) for profiles in PROFILES])[
         "answers"
     ]
@@ -187,13 +194,14 @@ def test_containers_in_the_description_itself_are_removed(build: BuildRoot, pack
     description.write_text(description.read_text().replace(include, "\n".join(sections)))
     run(build)
     assert not list(etree.parse(description).iter("containers"))
-    assert (package / "root" / ARCHIVES / "app_1.0").is_file()
+    assert (package / "root" / LAYOUTS / "app_1.0").is_dir()
 
 
 def test_image_has_the_documented_files(build: BuildRoot, package: Path) -> None:
     section = (ROOT / "docs/image.md").read_text().partition("## Files\n")[2].partition("\n#")[0]
     listed = [re.escape(path) for path in re.findall(r"^\| `(/[^`]+)`", section, re.MULTILINE)]
-    patterns = [re.sub(r"NAME_TAG|BACKEND\\-NAME|\\\*", "[^/]*", path) for path in listed]
+    patterns = [re.sub(r"NAME_TAG|BACKEND\\-ID|\\\*", "[^/]*", path) for path in listed]
+    patterns = [path.replace("ID/", "[^/]*/.*") for path in patterns]
     run(build)
     found = [f"/{path.relative_to(package / 'root')}" for path in (package / "root").rglob("*") if not path.is_dir()]
     for path in found:
@@ -216,7 +224,7 @@ def test_hard_linked_sources_are_not_modified(build: BuildRoot, tmp_path: Path) 
     before = snapshot(own)
     run(build)
     assert snapshot(own) == before
-    assert (build.sources / "root" / ARCHIVES / "app_1.0").samefile(archive(own, "app"))
+    assert (build.sources / "root" / ARCHIVES / "data_1.0").samefile(archive(own, "data"))
 
 
 def test_existing_overlay_is_kept(build: BuildRoot, package: Path) -> None:
@@ -231,10 +239,10 @@ def test_existing_overlay_is_kept(build: BuildRoot, package: Path) -> None:
     assert {name: entry for name, entry in after.items() if name in before and name != "containers.xml"} == {
         name: entry for name, entry in before.items() if name != "containers.xml"
     }
-    assert f"root/{ARCHIVES}/app_1.0" in after
+    assert f"root/{LAYOUTS}/app_1.0/index.json" in after
 
 
-@pytest.mark.parametrize("name", [f"root/{UNITS}/kiwi_containers.service", f"small/{ARCHIVES}/both_1.0"])
+@pytest.mark.parametrize("name", [f"root/{UNITS}/kiwi_containers.service", f"small/{LAYOUTS}/both_1.0/index.json"])
 @pytest.mark.parametrize("is_link", [False, True])
 def test_existing_file_is_not_replaced(build: BuildRoot, package: Path, name: str, is_link: bool) -> None:
     path = package / name
@@ -252,11 +260,11 @@ def test_existing_file_is_not_replaced(build: BuildRoot, package: Path, name: st
 
 
 def test_existing_identical_file_is_accepted(build: BuildRoot, package: Path) -> None:
-    path = package / "root" / ARCHIVES / "app_1.0"
+    path = package / "root" / ARCHIVES / "data_1.0"
     path.parent.mkdir(parents=True)
-    shutil.copy(archive(package, "app"), path)
+    shutil.copy(archive(package, "data"), path)
     run(build)
-    assert path.samefile(archive(package, "app"))
+    assert path.samefile(archive(package, "data"))
 
 
 @pytest.mark.parametrize(("name", "option"), [("root.tar.gz", "-z"), ("root.tar", "--format=gnu")])
@@ -272,7 +280,7 @@ def test_overlay_in_a_root_tar_is_kept(build: BuildRoot, package: Path, tmp_path
     assert entries["etc/secret/own"].owner == (12, 34)
     assert entries["etc/secret"].mode & 0o7777 == 0o700
     assert entries["etc/link"].content == "secret"
-    assert f"{ARCHIVES}/app_1.0" in entries
+    assert f"{LAYOUTS}/app_1.0/index.json" in entries
 
 
 def _link_to(target: str) -> Callable[[Path], None]:
@@ -315,7 +323,8 @@ def test_symlinks_in_an_overlay_do_not_leave_it(build: BuildRoot, package: Path,
     run(build)
     outside = {name for name in contents(package) if not name.startswith(("root/", "small/", "big/"))}
     assert outside == {name for name in before if not name.startswith("root/")}
-    assert next((package / "root").rglob("app_1.0")).samefile(archive(package, "app"))
+    assert next((package / "root").rglob("data_1.0")).samefile(archive(package, "data"))
+    assert next((package / "root").rglob("app_1.0/index.json")).is_file()
 
 
 def test_outside_a_build_it_only_verifies(build: BuildRoot, package: Path) -> None:
@@ -357,7 +366,7 @@ def test_descriptions_may_share_containers(build: BuildRoot, package: Path) -> N
     """A copy of the sources turns a symlinked description into a second one; OBS does not tell which it builds."""
     shutil.copy(package / "appliance.kiwi", package / "config.xml")
     run(build)
-    assert (package / f"root/{ARCHIVES}/app_1.0").is_file()
+    assert (package / f"root/{LAYOUTS}/app_1.0").is_dir()
     assert "<containers" not in (package / "containers.xml").read_text()
 
 
@@ -370,7 +379,7 @@ def test_description_can_be_selected(build: BuildRoot, package: Path) -> None:
     parameters = '<param name="description">appliance.kiwi</param><param name="description"></param>'
     service.write_text(service.read_text().replace('mode="buildtime"/>', f'mode="buildtime">{parameters}</service>'))
     run(build)
-    assert (package / "root" / ARCHIVES / "app_1.0").is_file()
+    assert (package / "root" / LAYOUTS / "app_1.0").is_dir()
 
 
 def test_build_environment_alone_is_not_a_build_root(installed: Path, package: Path) -> None:
