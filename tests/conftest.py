@@ -15,6 +15,7 @@ import pytest
 from tests.support import fault_registry, releases
 from tests.support.docker_registry import DockerRegistry, StartRegistry, serve
 from tests.support.fault_registry import FaultRegistry
+from tests.support.workplace import Workplace
 
 pytest_plugins = ("tests.support.e2e.debs", "tests.support.e2e.builds", "tests.support.kiwi_peer")
 
@@ -90,6 +91,17 @@ def elsewhere() -> Iterator[FaultRegistry]:
     """Give a second one."""
     with fault_registry.serve() as registry:
         yield registry
+
+
+@pytest.fixture
+def workplace(
+    tmp_path: Path, registry: FaultRegistry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Workplace:
+    """Give a package with a container in `registry`; nothing waits between attempts."""
+    monkeypatch.setattr("osc_containers.registry.retry.Attempts._delay", lambda attempts: 0.001)
+    directory = tmp_path / "package"
+    directory.mkdir()
+    return Workplace(directory, registry, capsys)
 
 
 @pytest.fixture

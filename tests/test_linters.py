@@ -12,6 +12,7 @@ SCRIPTS = [
     "service/kiwi_containers_inject",
     "scripts/osc-containers",
     "scripts/demo",
+    "scripts/engines",
     "scripts/pictures",
     "scripts/manpage",
     "scripts/service-files",

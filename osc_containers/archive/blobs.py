@@ -116,6 +116,13 @@ class PackageBlobs:
             return read_document(blob.content, descriptor) if blob else None
         return None
 
+    def read_start(self, claim: Claim, blob: Descriptor, size: int) -> bytes:
+        """Return the first `size` bytes of a blob, or fewer if it is smaller; none if the package does not have it."""
+        with suppress(OSError), ExitStack() as stack:
+            part = self._find(claim, blob, lambda name: open_source(self.files[name], stack))
+            return part.content.read(0, min(size, blob.size)) if part else b""
+        return b""
+
     def proves(self, claim: Claim) -> bool:
         """Return whether the package has the documents of an image, and they prove what is claimed of it."""
         with suppress(ValueError):

@@ -1,10 +1,13 @@
 """The container engines that kiwi's `backend` attribute can name, declared once.
 
 To add an engine that kiwi knows, add it here, and to `inject/load.sh` the commands that load, list and remove an image.
+`docs/engines.md` has what each of them can load.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+
+from osc_containers.oci.quirk import Quirk
 
 
 class Backend(NamedTuple):
@@ -12,27 +15,62 @@ class Backend(NamedTuple):
 
     `stores` are the directories where it keeps images, and must be mounted before it loads one. Of several, only the
     engine itself knows which it uses. `daemon` is the systemd unit that must run, if there is one. `packages`
-    are the names under which distributions ship the engine.
+    are the names under which distributions ship the engine. `refuses` has the images that it cannot load, with the
+    releases or settings that cannot: all of them if that is empty.
     """
 
     name: str
     stores: tuple[str, ...]
     packages: tuple[str, ...]
+    refuses: Mapping[Quirk, str]
     daemon: str = ""
 
+    def can_load(self, quirks: Iterable[Quirk]) -> bool:
+        """Tell whether some release or setting of it can load an image with these quirks."""
+        return not any(self.refuses.get(quirk) == "" for quirk in quirks)
+
+
+# What engines with the library of podman and skopeo refuse. Zstd in a Docker manifest is refused by podman 5.4, and no
+# longer by 5.8; other digests of layers are refused by skopeo alone, with which kiwi pulls.
+_CONTAINERS_IMAGE = {
+    Quirk.URLS: "",
+    Quirk.DOCKER_CONFIG: "",
+    Quirk.OCI_LAYERS: "",
+    Quirk.DOCKER_ZSTD: "",
+    Quirk.CONFIG_DIGEST: "",
+    Quirk.LAYER_DIGEST: "",
+    Quirk.ENCRYPTED: "",
+    Quirk.TOO_MANY_TO_MOUNT: "so that it runs, before release 5 of podman",
+}
+_CONTAINERD_STORE = "with the containerd image store, the default since 29"
 
 # The order is that of kiwi's schema, and messages list the names in it.
 BACKENDS: Mapping[str, Backend] = {
     backend.name: backend
     for backend in (
-        Backend(name="podman", stores=("/var/lib/containers",), packages=("podman",)),
+        Backend(name="podman", stores=("/var/lib/containers",), packages=("podman",), refuses=_CONTAINERS_IMAGE),
         Backend(
             name="docker",
             stores=("/var/lib/docker", "/var/lib/containerd"),
             packages=("docker", "docker-stable", "docker-ce", "docker-ee", "docker.io", "moby-engine"),
+            refuses={
+                Quirk.CONFIG_DIGEST: "",
+                Quirk.ENCRYPTED: "",
+                Quirk.LAYER_DIGEST: _CONTAINERD_STORE,
+                Quirk.DOCKER_ZSTD: "with the containerd image store before release 28",
+                Quirk.UNKNOWN_LAYER: _CONTAINERD_STORE,
+                Quirk.HIDDEN_COMPRESSION: _CONTAINERD_STORE,
+                Quirk.MANY_LAYERS: "with the classic image store, the default before 29",
+            },
             daemon="docker.service",
         ),
         # kiwi orders on a container-snap.service, which container-snap does not have: it runs without a daemon.
-        Backend(name="container-snap", stores=("/var/lib/container-snap",), packages=("container-snap",)),
+        Backend(
+            name="container-snap",
+            stores=("/var/lib/container-snap",),
+            packages=("container-snap",),
+            refuses=_CONTAINERS_IMAGE,
+        ),
     )
 }
+"""The engines by name."""

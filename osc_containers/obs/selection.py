@@ -15,16 +15,30 @@ from osc_containers.oci import platform
 from osc_containers.oci.reference import Reference
 
 
+class Use(NamedTuple):
+    """A container in a description that wants an image for an architecture: for which engine, and whether to load it.
+
+    `where` is its place, as `file:line`.
+    """
+
+    arch: str
+    backend: str
+    is_fetch_only: bool
+    where: str
+
+
 class ImageRequest(NamedTuple):
     """A reference that the package requests for some architectures.
 
-    `location` says where to get it (containers-transports(5)), and `where` is the place in the description.
+    `location` says where to get it (containers-transports(5)), `where` is the first place in the description, and
+    `uses` has all of them.
     """
 
     reference: Reference
     location: str
     architectures: tuple[str, ...]
     where: str
+    uses: tuple[Use, ...] = ()
 
 
 class Selection(NamedTuple):
@@ -267,7 +281,7 @@ def image_requests(request: Request) -> tuple[ImageRequest, ...]:
     :raises DescriptionError: a reference has two different locations, or as `Request.architectures_of`.
     """
     containers: dict[Reference, Container] = {}
-    architectures: dict[Reference, list[str]] = {}
+    uses: dict[Reference, dict[Use, None]] = {}
     problems = []
     for description in request.descriptions:
         for arch in request.architectures_of(description):
@@ -278,15 +292,18 @@ def image_requests(request: Request) -> tuple[ImageRequest, ...]:
                         f"{container.file}:{container.line}: {container.reference} comes from {container.origin}, but "
                         f"from {first.origin} at {first.file}:{first.line}; give one of them another name or tag"
                     )
-                architectures.setdefault(container.reference, []).append(arch)
+                where = f"{container.file}:{container.line}"
+                use = Use(arch=arch, backend=container.backend, is_fetch_only=container.fetch_only, where=where)
+                uses.setdefault(container.reference, {})[use] = None
     if problems:
         raise DescriptionError(*dict.fromkeys(problems))
     return tuple(
         ImageRequest(
             reference=reference,
             location=container.origin,
-            architectures=tuple(dict.fromkeys(architectures[reference])),
+            architectures=tuple(dict.fromkeys(use.arch for use in uses[reference])),
             where=f"{container.file}:{container.line}",
+            uses=tuple(uses[reference]),
         )
         for reference, container in containers.items()
     )

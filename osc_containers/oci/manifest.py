@@ -23,8 +23,8 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 INDEX_TYPES = (INDEX, DOCKER_LIST)
 MANIFEST_TYPES = (MANIFEST, DOCKER_MANIFEST)
 
-_DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
-CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", _DOCKER_CONFIG)
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", DOCKER_CONFIG)
 _OLD_CONFIG_TYPES = ("", "application/json", "application/octet-stream", "text/html")
 """Types of configurations in Docker manifests from around 2016; engines still load them."""
 _LAYER_PREFIXES = (
@@ -197,7 +197,7 @@ def _type_of(document: Fields, declared: str) -> str:
         if declared in MANIFEST_TYPES:
             return declared
         config = document.member("config").line("mediaType", "")
-        return DOCKER_MANIFEST if config == _DOCKER_CONFIG else MANIFEST
+        return DOCKER_MANIFEST if config == DOCKER_CONFIG else MANIFEST
     return declared or own
 
 

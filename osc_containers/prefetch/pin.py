@@ -209,11 +209,11 @@ def _pin_image(reference: Reference, top: Manifest | Index, arch: str, source: I
 
 
 class _ListedDocument(NamedTuple):
-    """A document, the indexes that lead to it, outermost first, and the platform for which the last one lists it."""
+    """A document, the indexes that lead to it, outermost first, and the entry for it in the last one."""
 
     document: Manifest | Index
     indexes: tuple[Index, ...] = ()
-    platform: Platform | None = None
+    entry: Descriptor | None = None
 
 
 def _find_manifest(
@@ -226,15 +226,18 @@ def _find_manifest(
 
     :raises ValueError: there is no image for the platform.
     """
+    if top.entry and top.entry.digest != top.document.digest:
+        problem = f"the index lists the image as {top.entry.digest}, and engines find it by sha256 only"
+        raise ValueError(f"{reference}: {problem}; push it again with a current tool")
     if isinstance(top.document, Manifest):
-        return top.document, top.indexes, top.platform
+        return top.document, top.indexes, top.entry and top.entry.platform
     if len(top.indexes) == _INDEX_DEPTH:
         raise ValueError(f"{reference}: got an index inside {_INDEX_DEPTH} others, expected a manifest")
     problems = []
     for entry in candidates(top.document, target, str(reference))[:_ENTRY_LIMIT]:
         try:
             document = source.manifest(reference, entry.digest)
-            listed = _ListedDocument(document, (*top.indexes, top.document), entry.platform)
+            listed = _ListedDocument(document, (*top.indexes, top.document), entry)
             return _find_manifest(reference, listed, target, source)
         except (ArtifactError, ValueError) as error:
             problems.append(str(error).removeprefix(f"{reference}: "))

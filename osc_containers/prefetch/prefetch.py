@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
-from osc_containers.archive.blobs import read_document
+from osc_containers.archive.blobs import in_files, read_document
 from osc_containers.errors import DescriptionError, Error, LockError
 from osc_containers.formats import cpio
 from osc_containers.fs import atomic, ranges
@@ -25,9 +25,11 @@ from osc_containers.obs.package import Package
 from osc_containers.obs.selection import ImageRequest
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor
+from osc_containers.oci.quirk import MAGIC_SIZE
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch import assemble as assembly
 from osc_containers.prefetch import report, verified_files
+from osc_containers.prefetch.loading import Loading
 from osc_containers.prefetch.pin import Checked, ResolvedReference, resolve, resolved_from_lock, trusted_entries
 from osc_containers.prefetch.plan import ImageJob, OutputFile, archive_files, blob_files, jobs_of, lock_of, plan
 from osc_containers.sources.interface import FetchContext
@@ -36,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 CheckSignatures: TypeAlias = Callable[[Sequence[ResolvedReference], Sequence[ImageRequest]], Checked]
 """Judges the images by signature policies; raises an error if one of them is not accepted."""
+_Result = TypeVar("_Result")
 
 _THREADS = 2
 """Files that are verified at the same time."""
@@ -90,7 +93,8 @@ def prefetch(
         files = files_of(all_jobs)
         _check_names(outdir, {lockfile.FILE_NAME, *(file.name for file in files)})
         with ExitStack() as last:
-            with _provide(package, files, all_jobs, context, outdir) as written:
+            loading = Loading((*requests, *all_requests))
+            with _provide(package, files, all_jobs, context, outdir, loading) as written:
                 pinned = old if locked else lock_of(jobs)
                 new = Lock(references={**kept, **pinned.references}, keys=keys)
                 source = package.find(lockfile.FILE_NAME) if locked else None
@@ -111,12 +115,18 @@ def prefetch(
 
 @contextmanager
 def _provide(
-    package: Package, files: Sequence[OutputFile], jobs: Sequence[ImageJob], context: FetchContext, outdir: Path
+    package: Package,
+    files: Sequence[OutputFile],
+    jobs: Sequence[ImageJob],
+    context: FetchContext,
+    outdir: Path,
+    loading: Loading,
 ) -> Iterator[Sequence[OutputFile]]:
     """Have every file when the block begins, and give it its final name in `outdir` when the block ends well.
 
     What is already in the package, or among the results of an earlier run, is used; what is not is yielded.
 
+    :raises DescriptionError: no engine that the description names can load an image.
     :raises RegistryError: a blob could not be downloaded.
     :raises VerificationError: a blob does not match its digest.
     :raises LockError: the documents do not prove what the lock says.
@@ -129,20 +139,49 @@ def _provide(
     places = {slot.digest: (present[file.name], slot) for file in files if file.name in present for slot in file.slots}
     slices: dict[Digest, FileSlice] = {}
 
-    def read(descriptor: Descriptor) -> bytes | None:
-        if descriptor.digest in slices:
-            return read_document(slices[descriptor.digest], descriptor)
-        path, slot = places[descriptor.digest]
+    def with_content(digest: Digest, use: Callable[[FileSlice], _Result]) -> _Result:
+        if digest in slices:
+            return use(slices[digest])
+        path, slot = places[digest]
         with path.open("rb") as content:
-            return read_document(FileSlice(content.fileno(), slot.offset), descriptor)
+            return use(FileSlice(content.fileno(), slot.offset))
 
+    def read(descriptor: Descriptor) -> bytes | None:
+        return with_content(descriptor.digest, lambda content: read_document(content, descriptor))
+
+    def read_start(layer: Descriptor) -> bytes:
+        return with_content(layer.digest, lambda content: content.read(0, min(layer.size, MAGIC_SIZE)))
+
+    def manifest(job: ImageJob) -> bytes:
+        digest = job.image.manifest.digest
+        if digest in places or digest in slices:
+            return read(job.image.manifest) or b""
+        # Nothing was fetched yet, and in a run without 'locked' it was when the reference was resolved.
+        document = job.pinned.documents.get(digest) or stored.get(digest)
+        return document or context.open_source(job.resolved.location).manifest(job.reference, digest).raw
+
+    unplaced = [job for job in jobs if job.image.manifest.digest not in places]
+    stored = _stored_manifests(package, unplaced) if unplaced else {}
+    loading.check_manifests(jobs, manifest)
     with ExitStack() as stack:
         if missing:
             slices.update(stack.enter_context(assembly.assemble(missing, jobs, context, package.image_paths(), outdir)))
         assembly.check_chains(jobs, read)
+        loading.check_layers(jobs, manifest, read_start)
         yield missing
     for name, path in present.items():
         _link(path, package.directory / name, outdir)
+
+
+def _stored_manifests(package: Package, jobs: Iterable[ImageJob]) -> Mapping[Digest, bytes]:
+    """Return those manifests that are in files of the package, which may be incomplete."""
+    manifests = {job.image.manifest.digest: job.image.manifest for job in jobs}
+    with ExitStack() as stack:
+        slices = in_files(package.image_paths(), stack, manifests.keys())
+        contents = (
+            (digest, read_document(slices[digest], each)) for digest, each in manifests.items() if digest in slices
+        )
+        return {digest: content for digest, content in contents if content is not None}
 
 
 def _find(package_files: Mapping[str, Path], file: OutputFile) -> Path | None:

@@ -4,6 +4,7 @@ The commands run as a user runs them, against a registry in this process.
 """
 
 import json
+import subprocess
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,78 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from osc_containers.cli.main import main
 from osc_containers.oci.digest import Digest
 from tests.support import faults, images
-from tests.support.fault_registry import Answer, Exchange, Fault, FaultRegistry, Request
+from tests.support.docker_registry import DockerRegistry
+from tests.support.fault_registry import Answer, Exchange, Fault, Request
+from tests.support.workplace import Workplace
 
 IMAGE = images.image(images.random_layer("odd", 5_000))
 OTHER = images.image(images.random_layer("other", 500))
 ARM64 = images.image(images.random_layer("arm64", 500), platform=images.ARM64)
-
-
-class Workplace:
-    """A package with one container, `team/app:1.0` in a registry, and the commands on it."""
-
-    def __init__(self, directory: Path, registry: FaultRegistry, capsys: pytest.CaptureFixture[str]) -> None:
-        self.directory = directory
-        self.registry = registry
-        self._capsys = capsys
-        self.use('name="app" tag="1.0"')
-
-    def use(self, container: str) -> None:
-        """Describe another container, by its attributes."""
-        (self.directory / "a.kiwi").write_text(
-            f'<image><containers source="{self.registry.host}/team" backend="podman"><container {container}/>'
-            "</containers></image>"
-        )
-
-    def run(self, command: str, *options: str) -> tuple[int, str]:
-        """Return the exit status of a command, and what it printed."""
-        status = main([command, "--arch", "x86_64", *options, str(self.directory)])
-        captured = self._capsys.readouterr()
-        return status, captured.out + captured.err
-
-    def succeed(self, command: str, *options: str) -> str:
-        """Return what a command printed that must succeed."""
-        status, output = self.run(command, *options)
-        assert status == 0, output
-        return output
-
-    def fail(self, command: str, *options: str) -> str:
-        """Return what a command printed that must fail."""
-        status, output = self.run(command, *options)
-        assert status != 0, output
-        return output
-
-    def pull(self, *, expected: images.Image) -> str:
-        """Pull the image with every command that asks a registry; return what the first one printed."""
-        output = self.succeed("prefetch")
-        assert self.locked == str(expected.digest)
-        assert "unchanged" in self.succeed("prefetch")
-        self.succeed("outdated")
-        for archive in self.directory.glob("*archive"):
-            archive.unlink()
-        self.succeed("prefetch", "--locked")
-        self.succeed("verify")
-        assert self.locked == str(expected.digest)
-        return output
-
-    @property
-    def locked(self) -> str:
-        """The digest in the lock."""
-        (entry,) = json.loads((self.directory / "containers.lock").read_text())["containers"].values()
-        return str(entry["digest"])
-
-
-@pytest.fixture
-def workplace(
-    tmp_path: Path, registry: FaultRegistry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Workplace:
-    monkeypatch.setattr("osc_containers.registry.retry.Attempts._delay", lambda attempts: 0.001)
-    directory = tmp_path / "package"
-    directory.mkdir()
-    return Workplace(directory, registry, capsys)
 
 
 # Digests
@@ -354,3 +292,30 @@ def test_a_login_to_the_network_is_named(workplace: Workplace) -> None:
     workplace.registry.script = lambda request: faults.status(511)
     assert "HTTP 511; the network wants a login of its own: open any page in a browser" in workplace.fail("prefetch")
     assert len(workplace.registry.requests) == 1
+
+
+@pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
+def test_an_index_with_other_digests_is_refused_before_layers_are_fetched(workplace: Workplace, algorithm: str) -> None:
+    digest = Digest.of(IMAGE.raw, algorithm)
+    index = images.index(labelled(IMAGE, digest=str(digest)), ARM64)
+    workplace.registry.push(index, "team/app:1.0")
+    workplace.registry.manifests["team/app", str(digest)] = (IMAGE.raw, IMAGE.media_type)
+    output = workplace.fail("prefetch")
+    assert f"the index lists the image as {digest}, and engines find it by sha256 only" in output
+    assert not any(request.is_blob for request in workplace.registry.requests)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "image", [unnamed(os="", architecture=""), unnamed(os=None), listed(unnamed(os="", architecture="")), listed(ARM64)]
+)
+def test_what_skopeo_copies_from_a_real_registry_is_pulled(
+    workplace: Workplace, docker_registry: DockerRegistry, image: images.Image, tmp_path: Path
+) -> None:
+    name = docker_registry.push(image, f"odd/{image.digest.short}:1.0")
+    skopeo = ["skopeo", "--override-arch=amd64", "copy", "--src-tls-verify=false", f"docker://{name}"]
+    subprocess.run([*skopeo, f"dir:{tmp_path}/copy"], check=True, capture_output=True)
+    copied = Digest.of((tmp_path / "copy/manifest.json").read_bytes())
+    workplace.use(f'name="{image.digest.short}" tag="1.0"', source=f"{docker_registry.host}/odd")
+    workplace.pull(expected=image)
+    assert str(copied) in (workplace.directory / "containers.lock").read_text()

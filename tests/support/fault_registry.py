@@ -168,8 +168,9 @@ class FaultRegistry:
         return f"{self.host}/{name}"
 
     def put_blob(self, content: bytes) -> str:
-        """Store a blob by its SHA-256 and SHA-512 digests; return the former."""
-        self.blobs[f"sha512:{hashlib.sha512(content).hexdigest()}"] = content
+        """Store a blob by its digests; return that of SHA-256."""
+        for algorithm in ("sha384", "sha512"):
+            self.blobs[f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"] = content
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         self.blobs[digest] = content
         return digest

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 
-from osc_containers.checks import archives, files, layout, programs, repair, services, space, units
+from osc_containers.checks import archives, files, layout, loading, programs, repair, services, space, units
 from osc_containers.checks.context import Context
 from osc_containers.checks.finding import Finding, Severity, as_objects, from_problem, sort
 from osc_containers.cli import arguments, terminal
@@ -21,7 +21,16 @@ from osc_containers.obs.service_file import Entry
 
 logger = logging.getLogger(__name__)
 
-_CHECKS = (layout.check, services.check, files.check, archives.check, programs.check, space.check, units.check)
+_CHECKS = (
+    layout.check,
+    services.check,
+    files.check,
+    archives.check,
+    loading.check,
+    programs.check,
+    space.check,
+    units.check,
+)
 
 
 def add(parser: argparse.ArgumentParser) -> None:

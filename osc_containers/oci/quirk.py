@@ -1,0 +1,109 @@
+"""What is unusual about an image, so that some engines cannot load it, although its manifest is valid.
+
+`kiwi.backend` says which engine cannot load what; `scripts/engines` tries it.
+"""
+
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import NamedTuple
+
+from osc_containers.oci.manifest import DOCKER_CONFIG, DOCKER_MANIFEST, MANIFEST, Descriptor, Manifest
+
+LAYER_LIMIT = 125
+"""Layers of an image in the classic store of docker (moby, layer/layer.go)."""
+MOUNT_LIMIT = 129
+"""Layers that podman could mount before release 5."""
+_OCI = "application/vnd.oci."
+_TAR = "tar"
+_COMPRESSIONS = ("", "+gzip", "+zstd", ".gzip", ".zstd")
+"""What may follow `tar` in the media type of a layer."""
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+MAGIC_SIZE = 4
+"""Bytes at the start of a layer that tell how it is compressed."""
+
+
+class Quirk(Enum):
+    """A kind of image that some engines cannot load; the value is a phrase for documentation."""
+
+    URLS = "layers with URLs"
+    DOCKER_CONFIG = "an OCI manifest with Docker's config type"
+    OCI_LAYERS = "a Docker manifest with OCI layer types"
+    DOCKER_ZSTD = "a Docker manifest with zstd"
+    CONFIG_DIGEST = "a config with another digest than sha256"
+    LAYER_DIGEST = "layers with other digests than sha256"
+    MANY_LAYERS = f"more than {LAYER_LIMIT} layers"
+    TOO_MANY_TO_MOUNT = f"more than {MOUNT_LIMIT} layers"
+    ENCRYPTED = "encrypted layers"
+    UNKNOWN_LAYER = "layers of an unknown type"
+    HIDDEN_COMPRESSION = "compressed layers under a type that says nothing of it"
+
+    @property
+    def remedy(self) -> str:
+        """What can be done about the image itself."""
+        return _REMEDIES.get(self, "build or push the image again with a current tool")
+
+
+_REMEDIES = {
+    Quirk.URLS: "push the image again without them: docker and podman do not push URLs",
+    Quirk.MANY_LAYERS: "build the image with fewer layers (--squash)",
+    Quirk.TOO_MANY_TO_MOUNT: "build the image with fewer layers (--squash)",
+    Quirk.ENCRYPTED: "decrypt the image and push it again: `skopeo copy --decryption-key`",
+}
+
+
+class Found(NamedTuple):
+    """A quirk of an image, and where it is in the manifest."""
+
+    quirk: Quirk
+    detail: str
+
+
+def find(manifest: Manifest) -> tuple[Found, ...]:
+    """Return the quirks of an image that its manifest shows, each of them once."""
+    return tuple(Found(quirk=quirk, detail=detail) for quirk, detail in _find(manifest))
+
+
+def _find(manifest: Manifest) -> Iterator[tuple[Quirk, str]]:
+    is_docker = manifest.media_type == DOCKER_MANIFEST
+    if manifest.media_type == MANIFEST and manifest.config.media_type == DOCKER_CONFIG:
+        yield Quirk.DOCKER_CONFIG, f"an OCI manifest with a config of type {DOCKER_CONFIG}"
+    if manifest.config.digest.algorithm != "sha256":
+        yield Quirk.CONFIG_DIGEST, f"the config has a {manifest.config.digest.algorithm} digest"
+    kinds: tuple[tuple[Quirk, Callable[[Descriptor], bool], str], ...] = (
+        (Quirk.URLS, lambda layer: bool(layer.urls), "has 'urls'"),
+        (Quirk.LAYER_DIGEST, lambda layer: layer.digest.algorithm != "sha256", "has no sha256 digest"),
+        (Quirk.OCI_LAYERS, lambda layer: is_docker and layer.media_type.startswith(_OCI), "in a Docker manifest is {}"),
+        (Quirk.DOCKER_ZSTD, lambda layer: is_docker and layer.media_type.endswith("tar.zstd"), "is {}"),
+        (Quirk.ENCRYPTED, lambda layer: layer.media_type.endswith("+encrypted"), "is {}"),
+        (Quirk.UNKNOWN_LAYER, _is_unknown, "is {}"),
+    )
+    for quirk, matches, what in kinds:
+        numbers = [number for number, layer in enumerate(manifest.layers) if matches(layer)]
+        if numbers:
+            more = f", and {len(numbers) - 1} more" if len(numbers) > 1 else ""
+            kind = manifest.layers[numbers[0]].media_type[:120]
+            yield quirk, f"layers[{numbers[0]}] {what.format(kind)}{more}"
+    if len(manifest.layers) > LAYER_LIMIT:
+        yield Quirk.MANY_LAYERS, f"{len(manifest.layers)} layers"
+    if len(manifest.layers) > MOUNT_LIMIT:
+        yield Quirk.TOO_MANY_TO_MOUNT, f"{len(manifest.layers)} layers"
+
+
+def _is_unknown(layer: Descriptor) -> bool:
+    suffix = layer.media_type.rpartition(_TAR)[2]
+    return suffix not in _COMPRESSIONS and not suffix.endswith("+encrypted")
+
+
+def find_hidden_compression(manifest: Manifest, read_start: Callable[[Descriptor], bytes]) -> tuple[Found, ...]:
+    """Return whether layers are compressed although their type says that they are not.
+
+    Only their bytes show that: `read_start` returns the first `MAGIC_SIZE` of a layer, or less if it is not there.
+    """
+    for number, layer in enumerate(manifest.layers):
+        if layer.media_type.endswith(_TAR):
+            start = read_start(layer)
+            for magic, name in _MAGIC.items():
+                if start.startswith(magic):
+                    detail = f"layers[{number}] is {layer.media_type[:120]}, but is compressed with {name}"
+                    return (Found(quirk=Quirk.HIDDEN_COMPRESSION, detail=detail),)
+    return ()
