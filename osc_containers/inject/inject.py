@@ -30,15 +30,13 @@ from osc_containers.inject.overlay import ROOT, Placement
 from osc_containers.inject.store import stores
 from osc_containers.inject.store.build import OpenBlob
 from osc_containers.inject.store.selection import select
-from osc_containers.inject.store.stores import BuiltStore
+from osc_containers.inject.store.stores import BuiltStore, StoredContainer
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description, remove_containers
 from osc_containers.lock.lockfile import EMPTY
 from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
-from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import Descriptor
-from osc_containers.oci.reference import Reference
 
 logger = logging.getLogger(__name__)
 
@@ -166,13 +164,17 @@ class _Contents(NamedTuple):
         if problems:
             raise VerificationError(*problems)
 
-    def stored_by(self, groups: Mapping[str, Sequence[Placement]]) -> Mapping[str, list[tuple[Reference, Image]]]:
-        """Return the names and images for the store of each overlay directory that has one."""
+    def stored_by(self, groups: Mapping[str, Sequence[Placement]]) -> Mapping[str, list[StoredContainer]]:
+        """Return the containers for the store of each overlay directory that has one."""
         stored = {
-            name: [(each.claim.reference, each.claim.image) for each in members if each.container in self.stored]
+            name: [
+                StoredContainer(reference=each.claim.reference, image=each.claim.image, unit=each.load.unit)
+                for each in members
+                if each.container in self.stored
+            ]
             for name, members in groups.items()
         }
-        return {name: images for name, images in stored.items() if images}
+        return {name: containers for name, containers in stored.items() if containers}
 
     def open_blobs(self) -> OpenBlob:
         """Return a function that returns the content of a blob of any of the containers."""

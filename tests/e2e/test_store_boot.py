@@ -13,6 +13,7 @@ from osc_containers.inject import units
 from osc_containers.inject.image_file import Symlink, TextFile
 from osc_containers.inject.store import stores
 from osc_containers.inject.store.image_files import STORAGE_CONF
+from osc_containers.inject.store.stores import StoredContainer
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
 from tests.support import images, layer_tars, store
@@ -24,6 +25,8 @@ pytestmark = pytest.mark.integration
 MakeMachine = Callable[..., Machine]
 
 NAME = "registry.example.com/team/app:1.0"
+UNIT = "kiwi_containers-podman-app_1.0.service"
+"""The unit that would load a container, and now is a name of the one that checks the store."""
 CHECK_OF_PROFILE = "kiwi_containers-store_Server"
 OTHER = "registry.example.com/team/other:1.0"
 
@@ -66,7 +69,10 @@ def install(machine: Machine, contents: Mapping[str, Mapping[str, images.Image]]
     every = [image for group in contents.values() for image in group.values()]
     with store.Blobs(*every, path=directory / "blobs") as blobs:
         groups = {
-            name: [(Reference.parse(reference), store.described(image)) for reference, image in group.items()]
+            name: [
+                StoredContainer(Reference.parse(reference), store.described(image), UNIT)
+                for reference, image in group.items()
+            ]
             for name, group in contents.items()
         }
         workspace = directory / "workspace"
@@ -81,7 +87,7 @@ def consumer(script: str) -> tuple[TextFile | Symlink, ...]:
     """Return a service that runs a script after all containers are there, and writes its output to /out/script."""
     text = "#!/bin/sh\nexec >/out/script 2>&1\nexport PODMAN_IGNORE_CGROUPSV1_WARNING=1 HOME=/root\n" + script
     unit = (
-        "[Unit]\nAfter=kiwi_containers.service\nBefore=multi-user.target\n"
+        f"[Unit]\nAfter={UNIT}\nRequires={UNIT}\nBefore=multi-user.target\n"
         "[Service]\nType=oneshot\nExecStart=/usr/bin/script\n"
     )
     return (
@@ -182,7 +188,7 @@ def test_podman_works_where_a_store_cannot_be_mounted(machine: Machine) -> None:
     assert report.images == frozenset()
     assert report.units["kiwi_containers"] == "failed"
     assert report.lines("/usr/lib/containers/storage: /usr/lib/kiwi_containers/store.squashfs is not mounted")
-    assert report.lines("not loaded: kiwi_containers-store.service")
+    assert report.lines(f"not loaded: {UNIT} kiwi_containers-store.service {CHECK_OF_PROFILE}.service")
     assert not report.lines("podman failed")
 
 

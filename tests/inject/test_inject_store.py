@@ -102,8 +102,10 @@ def test_what_matches_goes_into_the_store_of_its_directory(
     for directory in (root, profile):
         lines = (directory / STORAGE_CONF[1:]).read_text().splitlines()
         assert lines[-1] == 'additionalimagestores = ["/usr/lib/containers/storage", "/usr/lib/containers/storage_A"]'
+        assert (directory / UNITS / "kiwi_containers.service").is_file()
         assert (directory / UNITS / "multi-user.target.wants/kiwi_containers.service").is_symlink()
         assert (directory / "usr/lib/containers/storage_A/overlay-images/images.json").read_text() == "[]\n"
+    assert os.readlink(root / UNITS / "kiwi_containers-podman-app_1.0.service") == "kiwi_containers-store.service"
     sha256 = hashlib.sha256((root / SQUASHFS).read_bytes()).hexdigest()
     assert (root / f"{SQUASHFS}.sha256").read_text() == f"{sha256}  /{SQUASHFS}\n"
     assert [line for line in caplog.messages if line.startswith(f"root/{SQUASHFS}: 2 images, 3 layers, ")]

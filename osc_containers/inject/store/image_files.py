@@ -6,6 +6,7 @@
     /usr/lib/containers/storage/                           where it is mounted
     /usr/lib/systemd/system/usr-lib-containers-storage.mount
     /usr/lib/systemd/system/kiwi_containers-store.service  checks that podman has the images
+    /usr/lib/systemd/system/kiwi_containers-podman-ID.service   link to it, for each container
     /usr/libexec/kiwi_containers/check-store
     /etc/containers/storage.conf                           tells podman about all stores
 
@@ -21,7 +22,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,10 +87,13 @@ class Store(NamedTuple):
         return f"kiwi_containers-store{self.suffix}.service"
 
 
-def render(store: Store, images: Mapping[str, str], sha256: str) -> tuple[TextFile | Symlink, ...]:
+def render(
+    store: Store, images: Mapping[str, str], sha256: str, aliases: Iterable[str] = ()
+) -> tuple[TextFile | Symlink, ...]:
     """Return the files of a store, except for the squashfs itself, which has this SHA-256.
 
-    `images` has the ID of each image by its name.
+    `images` has the ID of each image by its name. `aliases` are the units that would load them: a unit that requires
+    such a unit needs no change when its container goes into a store.
     """
     check = " ".join([CHECK, *map(quote_argument, (store.mount_point, store.squashfs, store.images, store.check_unit))])
     lines = "".join(f"{identity} {name}\n" for name, identity in sorted(images.items()))
@@ -101,6 +105,7 @@ def render(store: Store, images: Mapping[str, str], sha256: str) -> tuple[TextFi
         Symlink(path=f"{UNITS}/local-fs.target.wants/{store.mount_unit}", target=f"../{store.mount_unit}"),
         TextFile(path=f"{UNITS}/{store.check_unit}", text=service, mode=0o644),
         Symlink(path=f"{UNITS}/kiwi_containers.service.wants/{store.check_unit}", target=f"../{store.check_unit}"),
+        *(Symlink(path=f"{UNITS}/{alias}", target=store.check_unit) for alias in sorted(set(aliases))),
     )
 
 

@@ -29,6 +29,14 @@ _CONFIGURATION_LIMIT = 1 << 20
 _LARGE_FILES = "/var/tmp"  # noqa: S108 - other users cannot get into the directory that is made there
 
 
+class StoredContainer(NamedTuple):
+    """A container for a store; `unit` is the name of the unit that would load it."""
+
+    reference: Reference
+    image: Image
+    unit: str
+
+
 class BuiltStore(NamedTuple):
     """A store with its squashfs in a temporary directory, and all other files that the image needs for it."""
 
@@ -46,13 +54,13 @@ def workspace(environ: Mapping[str, str] = os.environ) -> Iterator[Path]:
 
 
 def build_all(
-    groups: Mapping[str, Iterable[tuple[Reference, Image]]],
+    groups: Mapping[str, Sequence[StoredContainer]],
     open_blob: OpenBlob,
     directory: Path,
     configured: Collection[str] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Mapping[str, BuiltStore]:
-    """Build the store of each overlay directory; `groups` has their images. Temporary files are put into `directory`.
+    """Build the store of each overlay directory; `groups` has their containers. Temporary files go into `directory`.
 
     The overlay directories in `configured` have a storage.conf of the packager.
 
@@ -74,19 +82,19 @@ def build_all(
             *(size(summary.unpacked), size(squashfs.stat().st_size), sha256),
         )
         files = (
-            *image_files.render(store, summary.images, sha256),
+            *image_files.render(store, summary.images, sha256, [each.unit for each in groups[name]]),
             *image_files.render_common(list(stores.values()), has_own_configuration=name in configured),
         )
         result[name] = BuiltStore(store=store, squashfs=squashfs, files=files)
     return result
 
 
-def _by_name(images: Iterable[tuple[Reference, Image]]) -> Mapping[str, Image]:
+def _by_name(containers: Iterable[StoredContainer]) -> Mapping[str, Image]:
     result: dict[str, Image] = {}
-    for reference, image in images:
-        if result.setdefault(reference.engine_name, image) != image:
+    for each in containers:
+        if result.setdefault(each.reference.engine_name, each.image) != each.image:
             raise DescriptionError(
-                f"{reference.engine_name}: got two different images of this name, expected one; leave one out of "
+                f"{each.reference.engine_name}: got two different images of this name, expected one; leave one out of "
                 "'store'"
             )
     return result

@@ -11,6 +11,7 @@ from osc_containers.fs.ranges import FileSlice
 from osc_containers.inject.image_file import Symlink, TextFile
 from osc_containers.inject.store import image_files, stores
 from osc_containers.inject.store.image_files import STORAGE_CONF, Store
+from osc_containers.inject.store.stores import StoredContainer
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
 from tests.support import images, store
@@ -24,7 +25,7 @@ def texts(files: "tuple[TextFile | Symlink, ...]") -> dict[str, str]:
 
 
 def test_files_of_a_store() -> None:
-    files = texts(image_files.render(SERVER, IMAGES, "c" * 64))
+    files = texts(image_files.render(SERVER, IMAGES, "c" * 64, ["kiwi_containers-podman-app_1.0.service"]))
     units = "/usr/lib/systemd/system"
     mount, check = "usr-lib-containers-storage_Server.mount", "kiwi_containers-store_Server.service"
     assert files == {
@@ -56,6 +57,7 @@ def test_files_of_a_store() -> None:
         '"/usr/lib/kiwi_containers/store_Server.squashfs" "/usr/lib/kiwi_containers/store_Server.images" '
         '"kiwi_containers-store_Server.service"\n',
         f"{units}/kiwi_containers.service.wants/{check}": f"../{check}",
+        f"{units}/kiwi_containers-podman-app_1.0.service": check,
     }
 
 
@@ -90,8 +92,9 @@ def test_names_need_no_escapes(profile: str) -> None:
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     one, other = store.described(images.small("one")), store.described(images.small("other"))
     references = [Reference.parse(f"registry.example.com/app:1.0@sha256:{digit * 64}") for digit in "ab"]
+    containers = [StoredContainer(*each, "") for each in zip(references, (one, other), strict=True)]
     with pytest.raises(DescriptionError, match=r"registry.example.com/app:1\.0: got two different images of this name"):
-        stores.build_all({"root": list(zip(references, (one, other), strict=True))}, _no_blob, tmp_path)
+        stores.build_all({"root": containers}, _no_blob, tmp_path)
 
 
 def _no_blob(_: Descriptor) -> FileSlice:
