@@ -104,6 +104,27 @@ def replacement(path: Path | str, directory: int | None = None) -> Iterator[str]
             os.unlink(temporary, dir_fd=directory)
 
 
+def require_directory(path: Path) -> None:
+    """Check that a path leads to a directory.
+
+    :raises OSError: it does not.
+    """
+    if not stat.S_ISDIR(os.stat(path).st_mode):
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+
+
+def require_writable(directory: Path) -> None:
+    """Check that files can be created in a directory, as far as that can be told without creating one.
+
+    :raises OSError: they cannot.
+    """
+    require_directory(directory)
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(directory))
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, "no files can be created there", str(directory))
+
+
 def describe_shortage(directory: Path, needed: int) -> str:
     """Return a message if the file system of `directory` has less than `needed` bytes free, else an empty string.
 

@@ -119,6 +119,7 @@ def inject_root(
     :raises OSError: the tree cannot be written, or has too little space for copies of the archives; the latter is
         checked before anything is written.
     """
+    atomic.require_writable(root)
     with ExitStack() as files:
         contents = _open(package, description, description.select(arch, profiles), arch, files, store)
         # `root` itself may be a symlink to the tree. Symlinks inside it are resolved by `Tree` and cannot leave it.

@@ -45,7 +45,7 @@ def assemble(
     :raises VerificationError: a blob does not match its digest.
     :raises OSError: `outdir` cannot be written, or has too little room.
     """
-    _check_outdir(outdir)
+    atomic.require_writable(outdir)
     _check_space(outputs, outdir)
     atomic.allow_open(len(outputs) + len(package_files))
     cache.note_if_unusable()
@@ -83,17 +83,6 @@ def _naming(outdir: Path) -> Iterator[None]:
         if error.filename is not None:
             raise
         raise OSError(error.errno, error.strerror, str(outdir)) from None
-
-
-def _check_outdir(outdir: Path) -> None:
-    """Fail before anything is downloaded if no files can be created in `outdir`."""
-    info = os.statvfs(outdir)
-    if info.f_flag & os.ST_RDONLY:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(outdir))
-    if not outdir.is_dir():
-        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(outdir))
-    if not os.access(outdir, os.W_OK | os.X_OK):
-        raise OSError(errno.EACCES, "no files can be created there", str(outdir))
 
 
 def _check_space(outputs: Sequence[OutputFile], outdir: Path) -> None:

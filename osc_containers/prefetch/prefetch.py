@@ -70,6 +70,8 @@ def prefetch(
     :raises VerificationError: a source sent other bytes than it should.
     :raises Error: a name in `outdir` is taken.
     """
+    # This is cheap, so it comes before anything is requested or read. A run that changes nothing need not be able to.
+    atomic.require_directory(outdir)
     with package.hold():
         package.refuse_pointers()
         current = package.read_lock()
@@ -132,8 +134,12 @@ def _provide(
     :raises LockError: the documents do not prove what the lock says.
     """
     assembly.unique_blobs(jobs)
+    package_files = package.image_files()
+    # To verify the files that are there can take minutes.
+    if any(file.name not in package_files for file in files):
+        atomic.require_writable(outdir)
     with ThreadPoolExecutor(_THREADS) as pool:
-        paths = pool.map(partial(_find, package.image_files()), files)
+        paths = pool.map(partial(_find, package_files), files)
     present = {file.name: path for file, path in zip(files, paths, strict=True) if path}
     missing = [file for file in files if file.name not in present]
     places = {slot.digest: (present[file.name], slot) for file in files if file.name in present for slot in file.slots}

@@ -3,7 +3,6 @@
 import json
 import re
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,11 @@ import pytest
 
 from osc_containers.archive.layout import lay_out
 from osc_containers.lock import lockfile
+from osc_containers.lock.lockfile import Lock, LockedImage, LockedReference
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import Manifest, parse_document
+from osc_containers.oci.reference import Reference
 from osc_containers.registry.retry import Policy
 from tests.support import fault_registry, faults, images, packages
 from tests.support.docker_registry import DockerRegistry
@@ -197,7 +201,11 @@ def test_unwritable_output_is_an_error(installed: Path, package: Path) -> None:
         (["list", "--arch=pdp11"], 1, "unknown architecture 'pdp11'"),
         (["list", "--profile=huge"], 1, "profile 'huge' is not declared"),
         (["verify", "/nowhere"], 3, "/nowhere"),
-        (["inject", "--root=/nowhere", "--arch=s390x"], 1, "for s390x is not in the lock"),
+        (["inject", "--root=/nowhere", "--arch=x86_64"], 1, "/nowhere: No such file or directory"),
+        (["inject", "--root=/dev/null", "--arch=x86_64"], 1, "/dev/null: Not a directory"),
+        (["prefetch", "--outdir=/nowhere"], 1, "/nowhere: No such file or directory"),
+        (["prefetch", "--outdir=/dev/null"], 1, "/dev/null: Not a directory"),
+        (["inject", "--root=.", "--arch=s390x"], 1, "for s390x is not in the lock"),
     ],
 )
 def test_exit_status_and_last_line(
@@ -277,26 +285,34 @@ def test_interrupt_ends_prefetch_at_once(
 
 
 @pytest.fixture
-def large_package(package: Path, tmp_path: Path) -> Path:
-    """Return a package whose lock and archive have a sparse layer of 16 GiB."""
-    large = tmp_path / "large"
-    shutil.copytree(package, large, ignore=shutil.ignore_patterns("*.ociarchive"))
-    lock = lockfile.loads((large / "containers.lock").read_text())
-    (reference, arch, locked), *_ = lock.images()
-    first, *others = locked.image.layers
-    image = locked.image._replace(layers=(first._replace(size=16 << 30), *others))
+def large_package(tmp_path: Path) -> Path:
+    """Return a package whose archive has a sparse layer of 16 GiB, and documents that agree with that size."""
+    reference, arch = Reference.parse("registry.example.com/large:latest"), "x86_64"
+    small = images.image(images.random_layer("large", 100_000))
+    config, layer = small.blobs
+    raw = small.raw.replace(f'"size": {len(layer)}'.encode(), f'"size": {16 << 30}'.encode())
+    assert raw != small.raw
+    manifest = parse_document(raw, small.media_type, "")
+    assert isinstance(manifest, Manifest)
+    image = Image.from_documents(manifest)
+    entry = LockedReference(
+        digest=manifest.digest,
+        media_type=small.media_type,
+        images={arch: LockedImage(image=image, created="1970-01-01T00:00:00Z")},
+    )
+    lock = Lock(references={reference: entry})
+    package = packages.write(tmp_path / "large", packages.section("registry.example.com", 'name="large"'))
+    (package / "_service").unlink()
+    (package / "containers.lock").write_text(lockfile.dumps(lock))
+    contents = {Digest.of(content): content for content in (raw, config)}
     layout = lay_out(image, reference, arch)
-    with (large / lock.archive_names()[reference, arch]).open("wb") as file:
+    with (package / lock.archive_names()[reference, arch]).open("wb") as file:
         file.truncate(layout.size)
-        for offset, content in layout.frame():
+        parts = [*layout.frame(), *((each.offset, contents.get(each.digest, b"")) for each in layout.blobs())]
+        for offset, content in parts:
             file.seek(offset)
             file.write(content)
-    changed = locked._replace(image=image)
-    entry = lock.references[reference]
-    entry = entry._replace(images={**entry.images, arch: changed})
-    text = lockfile.dumps(lockfile.Lock(references={**lock.references, reference: entry}))
-    (large / "containers.lock").write_text(text)
-    return large
+    return package
 
 
 def opened_by(process: "subprocess.Popen[str]") -> Iterator[str]:
@@ -318,6 +334,27 @@ def test_interrupt_does_not_wait_for_a_large_archive(installed: Path, large_pack
         _, output = process.communicate()
     assert (process.returncode, output) == (130, "osc-containers: interrupted\n")
     duration = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    assert duration < 4, "seconds of processor time; to hash the archive takes longer"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["inject", "--root=/nowhere", "--arch=x86_64"], "/nowhere: No such file or directory"),
+        (["inject", "--root=/dev/null", "--arch=x86_64"], "/dev/null: Not a directory"),
+        (["prefetch", "--locked", "--outdir=/nowhere"], "/nowhere: No such file or directory"),
+        (["verify", "--profile=huge"], "profile 'huge' is not declared"),
+        (["prefetch", "--locked", "--arch=pdp11"], "unknown architecture 'pdp11'"),
+    ],
+)
+def test_cheap_checks_come_before_large_archives_are_read(
+    installed: Path, large_package: Path, arguments: list[str], message: str
+) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    done = run(installed, *arguments, package=large_package)
+    duration = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    assert done.returncode != 0
+    assert message in done.stderr
     assert duration < 4, "seconds of processor time; to hash the archive takes longer"
 
 
