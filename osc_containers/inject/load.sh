@@ -9,7 +9,7 @@
 # a directory.
 #
 # /var/lib/kiwi_containers/layouts/ID is the image: an OCI image layout whose blobs are hard links, so that containers
-# share them. It is renamed to .gone-ID and removed when the image is loaded.
+# share them. It is removed when the load is recorded; if that is interrupted, at the next boot.
 #
 # /var/lib/kiwi_containers/ENGINE-ID is the record of a load. It is written when the image is intact and on the disk.
 # Its first line has CONFIG and MANIFEST, the others the names of all blobs. From then on the image belongs to the user:
@@ -107,16 +107,13 @@ recorded() { # ENGINE
     is_own regular "$state/$1-$id" && read -r line < "$state/$1-$id" && [ "$line" = "$config $manifest" ]
 }
 
-# Units with the same ID share a layout. It is removed when all their engines have the image. The rename is one step, so
-# that after a power cut there is no layout with a part of its files.
+# Units with the same ID share a layout. It is removed when all their engines have the image.
 release_layout() {
-    [ -e "$layout" ] || [ -e "$gone" ] || return 0
+    [ -e "$layout" ] || [ -h "$layout" ] || return 0
     for other in podman docker container-snap; do
         wanted "kiwi_containers-$other-$id.service" && ! recorded "$other" && return 0
     done
-    rm -rf -- "$gone"
-    if [ -e "$layout" ]; then mv -T -- "$layout" "$gone" 2> /dev/null; fi
-    rm -rf -- "$gone"
+    rm -rf -- "$layout"
 }
 
 # The image must be on the disk before the load is recorded and the layout, its only other copy, is removed.
@@ -221,7 +218,7 @@ repair() {
 }
 
 accept() { # the image that the engine has already
-    present && sound && record && say 6 "$name: $engine has it already"
+    present && sound && { [ "$engine" = podman ] || give_name; } && record && say 6 "$name: $engine has it already"
 }
 
 unusable() { # WHY: the layout cannot be used. That does not matter if the engine has the image.
@@ -423,7 +420,7 @@ if [ $# -eq 0 ]; then
 fi
 engine=$1 id=$2 name=$3 size=$4 config=$5 manifest=$6 top=$7 stream=${8-}
 unit=kiwi_containers-$engine-$id.service loading=$state/.$engine-loading
-layout=$layouts/$id gone=$layouts/.gone-$id
+layout=$layouts/$id
 tag=$name
 case $name in *@*) digest=${name##*@} tag=${name%%@*}:${digest%%:*}-$(printf %.12s "${digest#*:}") ;; esac
 limit=$((600 + size / 1048576)) locked='' tried='' cut_off='' loaded=''

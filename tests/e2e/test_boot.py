@@ -119,16 +119,17 @@ def exit_program() -> bytes:
     return header[:4] + b"\x02\x01\x01" + header[7:] + segment + code
 
 
-def program_image(name: str) -> images.Image:
-    """Return a multi-platform image with a program."""
+def program_image(name: str, *, docker: bool = False) -> images.Image:
+    """Return a multi-platform image with a program, in the format of OCI or Docker."""
     layer = images.layer({"bin/program": exit_program(), f"etc/{name}": name.encode()})
-    return images.index(images.image(layer, platform=images.ARM64), images.image(layer))
+    children = (images.image(layer, platform=platform, docker=docker) for platform in (images.ARM64, images.AMD64))
+    return images.index(*children, docker=docker)
 
 
 @cache
 def runnable() -> tuple[Packed, Packed]:
-    """Return an image that is pinned by its tag, and one that is pinned by the digest of its index alone."""
-    tagged, pinned = program_image("tagged"), program_image("pinned")
+    """Return an image that is pinned by its tag, and one of Docker that is pinned by the digest of its list alone."""
+    tagged, pinned = program_image("tagged"), program_image("pinned", docker=True)
     return (
         pack("registry.example.com:5000/team/tagged:1.0", tagged),
         pack(f"registry.example.com:5000/team/pinned@{pinned.digest}", pinned),

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from osc_containers.archive.layout import layout_of
+from osc_containers.archive.verify import check_content
 from osc_containers.errors import VerificationError
+from osc_containers.fs.ranges import FileSlice
 from osc_containers.inject import inject
 from osc_containers.inject.layout_directory import LAYOUTS
 from osc_containers.inject.units import ARCHIVES
 from osc_containers.kiwi import description
 from osc_containers.obs.package import Package
+from osc_containers.oci.reference import Reference
 from tests.support import images
 from tests.support.fake_source import FakeSource
 from tests.support.prefetch_run import run_prefetch, want
@@ -36,14 +40,14 @@ NAMES = ("app", "web", "data")
 IMAGES = {name: images.image(BASE, images.random_layer(name, 100_000)) for name in NAMES}
 
 
-@pytest.fixture
-def package(tmp_path: Path) -> Package:
-    """Return a prefetched package with three images on one base."""
+@pytest.fixture(params=["archives", "blobs"])
+def package(request: pytest.FixtureRequest, tmp_path: Path) -> Package:
+    """Return a prefetched package with three images on one base, in each layout of the sources."""
     directory = tmp_path / "package"
     directory.mkdir()
     (directory / "a.kiwi").write_text(KIWI)
     references = {f"registry.example.com/team/{name}:1.0": image for name, image in IMAGES.items()}
-    run_prefetch(FakeSource(references), directory, *want(*references))
+    run_prefetch(FakeSource(references), directory, *want(*references), layout=request.param)
     return Package(directory)
 
 
@@ -93,16 +97,37 @@ def test_a_root_tree_shares_no_file_with_the_package(package: Package, tmp_path:
     assert [len(paths) for paths in inodes(root / LAYOUTS[1:]).values() if len(paths) > 1] == [3], "the base"
 
 
+def test_a_build_writes_no_blob_that_is_a_file(package: Package) -> None:
+    """In the layout `blobs`, everything but the archive for fetch_only is a hard link to a file of the package."""
+    sources = set(inodes(package.directory))
+    inject.inject_sources(package, read(package), "x86_64")
+    overlays = [package.directory / name for name in ("root", "A", "B")]
+    written = [
+        paths[0].stat().st_size
+        for inode, paths in inodes(*overlays).items()
+        if "blobs" in paths[0].parts and inode not in sources
+    ]
+    blobs = {blob.digest: blob.size for _, _, each in package.require_lock().images() for blob in each.image.blobs}
+    assert sum(written) == (0 if any(package.directory.glob("*.blob")) else sum(blobs.values()))
+
+
 def test_fetch_only_archives_are_links_in_a_build_and_copies_elsewhere(package: Package, tmp_path: Path) -> None:
     root = inject_root(package, tmp_path / "root")
     copied = root / ARCHIVES[1:] / "data_1.0"
-    (archive,) = package.directory.glob("*data*.ociarchive")
-    assert copied.read_bytes() == archive.read_bytes()
-    inject.inject_sources(package, read(package), "x86_64")
-    assert (package.directory / "root" / ARCHIVES[1:] / "data_1.0").samefile(archive)
-    assert not copied.samefile(archive)
     assert os.listdir(root / ARCHIVES[1:]) == ["data_1.0"]
     assert (root / LAYOUTS[1:] / "data_1.0").is_dir(), "the profile loads it as well"
+    inject.inject_sources(package, read(package), "x86_64")
+    built = package.directory / "root" / ARCHIVES[1:] / "data_1.0"
+    assert built.read_bytes() == copied.read_bytes()
+    for archive in package.directory.glob("*data*.ociarchive"):
+        assert built.samefile(archive)
+        assert not copied.samefile(archive)
+    lock = package.require_lock()
+    claim = lock.claim_for(Reference.parse("registry.example.com/team/data:1.0"), "x86_64")
+    assert claim
+    layout = layout_of(claim)
+    with copied.open("rb") as file:
+        check_content(FileSlice(file.fileno(), 0), layout.size, layout)
 
 
 def test_only_engines_without_layouts_have_a_frame(package: Package) -> None:
@@ -126,10 +151,18 @@ def test_the_same_package_gives_the_same_tree(package: Package, tmp_path: Path) 
 
 
 def test_a_damaged_layer_is_refused_before_anything_is_written(package: Package, tmp_path: Path) -> None:
-    (archive,) = package.directory.glob("*app*.ociarchive")
-    content = bytearray(archive.read_bytes())
+    path = max(package.image_files().values(), key=lambda each: each.stat().st_size)
+    content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    archive.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(VerificationError):
         inject_root(package, tmp_path / "root")
     assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_a_tree_that_cannot_be_written_is_refused_before_layers_are_read(package: Package, tmp_path: Path) -> None:
+    """Reading large layers takes minutes."""
+    for path in package.image_files().values():
+        path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(OSError, match=r"No such file or directory: '.*/nowhere'"):
+        inject.inject_root(package, read(package), "x86_64", ["A"], tmp_path / "nowhere")

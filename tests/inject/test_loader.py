@@ -16,7 +16,7 @@ from osc_containers.inject import layout_directory, units
 from osc_containers.inject.image_file import TextFile
 from osc_containers.inject.layout_directory import LAYOUTS
 from osc_containers.inject.units import LOADER, UNITS
-from tests.support import images
+from tests.support import engines, images
 from tests.support.e2e.packed import Packed, pack
 
 STATE = "/var/lib/kiwi_containers"
@@ -306,3 +306,20 @@ def test_space_is_needed_only_for_layers_that_are_new(tmp_path: Path) -> None:
     (tmp_path / STATE[1:] / "podman-other").write_text(f"c m\n{LARGE.load.image.layers[0].digest.hex}\n")
     run_loader(tmp_path, LARGE)
     assert (tmp_path / "pulled").exists()
+
+
+@pytest.mark.integration
+def test_docker_loads_the_image_that_is_pinned(tmp_path: Path) -> None:
+    """The ID and the tag resolve; an image that is pinned by its digest alone gets a tag as well."""
+    image = images.multi_platform("app")
+    tagged = pack("registry.example.com:5000/team/app:1.0", image)
+    pinned = pack(f"registry.example.com:5000/team/pinned@{image.digest}", images.index(*image.children))
+    with engines.docker() as docker:
+        install(tmp_path, "docker", f'exec {shutil.which("docker")} {" ".join(map(str, docker[1:]))} "$@"')
+        for packed, tag in ((tagged, "app:1.0"), (pinned, f"pinned:sha256-{image.digest.hex[:12]}")):
+            packed.write(tmp_path, has_stream=True)
+            assert run_loader(tmp_path, packed, "docker").startswith(f"{packed.name}: ")
+            name = f"registry.example.com:5000/team/{tag}"
+            found = engines.output(*docker, "image", "inspect", "--format", "{{.Id}}", name).strip()
+            assert found == str(packed.load.image.config.digest)
+            assert not packed.directory(tmp_path).exists()
