@@ -55,16 +55,17 @@ def check(context: Context) -> Iterator[Finding]:
 def _unused_references(lock: Lock, references: set[Reference], context: Context) -> Iterator[Finding]:
     """Find references in the lock that neither the options of this run nor `_service` ask for."""
     path = context.package.find(FILE_NAME)
-    lines = [line.strip() for line in path.read_text("utf-8").splitlines()] if path else []
+    texts = path.read_text("utf-8").splitlines() if path else []
+    lines = {text.strip(): number for number, text in reversed(list(enumerate(texts, start=1)))}
     service_request = of_entries(context.package, context.prefetches())
     architectures = default_architectures(service_request, lock)
     service_images = image_requests(service_request.with_default_architectures(architectures))
+    used = references.union(item.reference for item in service_images)
     for reference in lock.references:
-        if reference not in {*references, *(item.reference for item in service_images)}:
+        if reference not in used:
             key = f'"{reference}": {{'
             why = f"{reference} is locked, but no description uses it; the next prefetch removes it and its archives"
-            line = lines.index(key) + 1 if key in lines else 0
-            yield _finding(Severity.WARNING, "lock", FILE_NAME, why, context.prefetch_command, line=line)
+            yield _finding(Severity.WARNING, "lock", FILE_NAME, why, context.prefetch_command, line=lines.get(key, 0))
 
 
 def _bundles(context: Context) -> Iterator[Finding]:

@@ -22,11 +22,19 @@ _CANDIDATES = 100
 
 def check(context: Context) -> Iterator[Finding]:
     """Check the files themselves; what they say is up to other checks."""
+    yield from _place(context)
     yield from _pointers(context)
     yield from _link(context)
     yield from _not_included(context)
     yield from _subdirectories(context)
     yield from _untracked(context)
+
+
+def _place(context: Context) -> Iterator[Finding]:
+    if context.descriptions and hints.place_of(context.package.directory) is Place.PROJECT:
+        why = "this directory is the working copy of a project, but osc commits only the files of packages below it"
+        fix = "osc mkpac NAME, then move the files to the directory NAME"
+        yield _finding(Severity.ERROR, "place", context.descriptions[0].path.name, why, fix)
 
 
 def _pointers(context: Context) -> Iterator[Finding]:
@@ -114,7 +122,7 @@ def _untracked(context: Context) -> Iterator[Finding]:
     try:
         place = hints.place_of(package.directory)
         # osc does not add files in directories; that is another finding.
-        names = [name for name in package.own_files() if place is not Place.PACKAGE or "/" not in name]
+        names = [name for name in package.own_files(context.lock) if place is not Place.PACKAGE or "/" not in name]
         untracked = working_copy.untracked(package.directory, names)
     except DescriptionError:  # reported by other checks
         return

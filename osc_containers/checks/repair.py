@@ -71,7 +71,7 @@ def add_files(context: Context) -> tuple[str, ...]:
     """
     package = context.package
     system = working_copy.system_of(package.directory)
-    names = [name for name in package.own_files() if system is not System.OSC or "/" not in name]
+    names = [name for name in package.own_files(context.lock) if system is not System.OSC or "/" not in name]
     missing = working_copy.untracked(package.directory, names)
     if missing:
         working_copy.add(package.directory, missing)

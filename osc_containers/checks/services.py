@@ -9,6 +9,7 @@ from osc_containers.formats import cpio
 from osc_containers.kiwi import image_type
 from osc_containers.kiwi.description import Description
 from osc_containers.obs import hints, selection, service_file
+from osc_containers.obs.hints import Place
 from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import INJECT, PREFETCH, SERVICES
 from osc_containers.obs.selection import Request
@@ -59,6 +60,8 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _set_up(context: Context) -> Iterator[Finding]:
     """Say once that nothing is set up, instead of every consequence of that."""
+    if hints.place_of(context.package.directory) is Place.PROJECT:  # where `init` is refused
+        return
     for container in [each for description in context.descriptions for each in description.containers][:1]:
         why = "the package is not set up: OBS would not build it, or the image would not have its containers"
         yield Finding(

@@ -130,27 +130,21 @@ class Package:
         found = {*self.directory.iterdir(), *self._earlier()}
         return tuple(sorted(path for path in found if path.name.endswith(_IMAGE_FILES) and path.is_file()))
 
-    def own_files(self) -> tuple[str, ...]:
+    def own_files(self, lock: Lock | None) -> tuple[str, ...]:
         """Return the names of the files in the package that a build with containers needs, sorted.
+
+        Of the images, these are the files that `lock` needs.
 
         :raises DescriptionError: a description cannot be used.
         """
         files = {path for name in self.description_names for path in self.description(name).files}
         names = {str(path.relative_to(self.directory)) for path in files}
-        names |= {service_file.FILE_NAME, lockfile.FILE_NAME, *self._names_of_images()}
+        names |= {service_file.FILE_NAME, lockfile.FILE_NAME, cpio.FILE_NAME}
+        if lock:
+            blobs = {blob.digest for _, _, locked in lock.images() for blob in locked.image.blobs}
+            names |= {*lock.archive_names().values(), *map(archive_names.blob, blobs)}
         present = (name for name in names if (self.directory / name).is_file())
         return tuple(sorted(name for name in present if not name.startswith("_service:")))
-
-    def _names_of_images(self) -> Iterator[str]:
-        """Yield the names of all files that may hold what is locked."""
-        yield cpio.FILE_NAME
-        try:
-            lock = self.read_lock() or lockfile.EMPTY
-        except LockError:
-            return
-        yield from lock.archive_names().values()
-        for _, _, locked in lock.images():
-            yield from (archive_names.blob(each.digest) for each in locked.image.blobs)
 
     def refuse_pointers(self) -> None:
         """Refuse a package with archives that were never downloaded: nothing may be verified by them, or replace them.

@@ -321,6 +321,14 @@ def test_before_set_up_init_is_named_once(tmp_path: Path, capsys: pytest.Capture
     assert [each["fix"] for each in findings(tmp_path, capsys) if each["severity"] != "info"] == ["osc containers init"]
 
 
+def test_a_project_is_no_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unset(tmp_path)
+    in_osc(tmp_path)
+    (tmp_path / ".osc/_package").unlink()
+    errors = [each for each in findings(tmp_path, capsys) if each["severity"] == "error"]
+    assert [(each["check"], each["fix"].split(",")[0]) for each in errors] == [("place", "osc mkpac NAME")]
+
+
 @pytest.mark.parametrize("command", ["check", "outdated", "verify", "prefetch", "list", "init"])
 @pytest.mark.parametrize(
     ("prepare", "expected"),

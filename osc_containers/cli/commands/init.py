@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
     after = _file_states(package.directory)
     changed = {name for name, state in after.items() if before.get(name) != state}
     if hints.place_of(package.directory) is not Place.NONE:  # An earlier run may have failed after it changed files.
-        changed.update(working_copy.uncommitted(package.directory, package.own_files()))
+        changed.update(working_copy.uncommitted(package.directory, package.own_files(package.read_lock())))
     if changed:
         if advice := hints.lfs(package.directory, changed):
             logger.info("%s", advice)
