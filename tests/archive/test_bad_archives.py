@@ -121,7 +121,7 @@ _CASES: list[tuple[Callable[[Path], None], str]] = [
     (_directory, rf"{_ONE}: missing, .*{_AGAIN}"),
     (
         _no_lock,
-        r"containers\.lock: missing; run 'osc service manualrun' or 'osc containers prefetch', and commit the result",
+        r"containers\.lock: missing; run 'osc-containers prefetch', and commit the result",
     ),
     (_broken_lock, r"containers\.lock: not valid JSON; .*"),
     (_lock_of_another_digest, rf"\S+\.ociarchive: got sha256 \w{{64}}, expected 0{{64}}{_AGAIN}"),
