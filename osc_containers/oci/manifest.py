@@ -279,13 +279,21 @@ def candidates(index: Index, target: Platform, where: str) -> tuple[Descriptor, 
     advice = "list the container's architectures in its 'arch' attribute"
     unselectable = sorted(str(platform) for platform in others if not platforms.is_selectable(platform))
     if unselectable and len(unselectable) == len(others):
-        advice = "no value of 'arch' selects any of these; name the image by its own digest, or use another one"
+        advice = f"no value of 'arch' selects any of these; {_other_way(entries, target)}"
     elif unselectable:
         advice += f", where no value selects {', '.join(unselectable)[:400]}"
     raise ValueError(
         f"{where}: no image for {target} (in kiwi: {', '.join(platforms.architectures_of(target))}); available: "
         f"{available}; {advice}"
     )
+
+
+def _other_way(entries: Iterable[Descriptor], target: Platform) -> str:
+    """Say how to get an image that no architecture selects."""
+    for entry in entries:
+        if entry.platform and entry.platform[:2] == target[:2]:
+            return f"name the image for {entry.platform} by its own digest, tag='{entry.digest}', or use another one"
+    return "use another image, or ask its author for one"
 
 
 def engine_choice(index: Index, target: Platform) -> Digest | None:

@@ -266,7 +266,12 @@ def test_an_unusable_entry_does_not_affect_the_others(other: dict[str, object]) 
         (
             [entry(str(number)) for number in range(1000, 1999)],
             f"{', '.join(f'linux/{n}' for n in range(1000, 1999))[:400]}; no value of 'arch' selects any of these; "
-            "name the image by its own digest, or use another one",
+            "use another image, or ask its author for one",
+        ),
+        (
+            [entry("amd64", "v2"), entry("amd64", system="windows")],
+            "linux/amd64/v2, windows/amd64; no value of 'arch' selects any of these; name the image for linux/amd64/v2 "
+            f"by its own digest, tag='{DIGEST}', or use another one",
         ),
         (
             [entry("arm64", "v8"), blob(MANIFEST, platform={"os": "\n"}), blob(MANIFEST, size=-1)],

@@ -41,8 +41,9 @@ def claiming(digest: Digest) -> Fault:
     return fault
 
 
-@pytest.mark.parametrize("status", [400, 404, 405, 406, 410, 501])
-@pytest.mark.parametrize("tag", ["1.0", f"1.0@{IMAGE.digest}"])
+@pytest.mark.parametrize(
+    ("status", "tag"), [(404, "1.0"), (404, f"1.0@{IMAGE.digest}"), (400, "1.0"), (405, "1.0"), (501, "1.0")]
+)
 def test_a_registry_may_serve_manifests_by_tag_only(workplace: Workplace, status: int, tag: str) -> None:
     workplace.registry.push(IMAGE, "team/app:1.0")
     workplace.registry.script = faults.on(faults.status(status), is_by_digest)
@@ -50,9 +51,8 @@ def test_a_registry_may_serve_manifests_by_tag_only(workplace: Workplace, status
     workplace.pull(expected=IMAGE)
 
 
-@pytest.mark.parametrize("status", [404, 405])
-def test_a_tag_that_moves_is_followed_without_requests_by_digest(workplace: Workplace, status: int) -> None:
-    workplace.registry.script = faults.on(faults.status(status), is_by_digest)
+def test_a_tag_that_moves_is_followed_without_requests_by_digest(workplace: Workplace) -> None:
+    workplace.registry.script = faults.on(faults.status(404), is_by_digest)
     workplace.registry.push(IMAGE, "team/app:1.0")
     workplace.succeed("prefetch")
     workplace.registry.push(OTHER, "team/app:1.0")
@@ -60,7 +60,7 @@ def test_a_tag_that_moves_is_followed_without_requests_by_digest(workplace: Work
     for archive in workplace.directory.glob("*archive"):
         archive.unlink()
     output = workplace.fail("prefetch", "--locked")
-    assert f"no manifest {IMAGE.digest} at {workplace.registry.host}: HTTP {status}" in output
+    assert f"no manifest {IMAGE.digest} at {workplace.registry.host}: HTTP 404" in output
     assert f"tag '1.0' names {OTHER.digest} now: run the prefetch without 'locked'" in output
     workplace.pull(expected=OTHER)
     workplace.use(f'name="app" tag="1.0@{IMAGE.digest}"')
@@ -186,7 +186,8 @@ def test_platforms_that_nothing_selects_are_reported(workplace: Workplace) -> No
     workplace.registry.push(images.index(V2, WINDOWS), "team/app:1.0")
     output = workplace.fail("prefetch")
     assert "no image for linux/amd64 (in kiwi: x86_64, amd64); available: linux/amd64/v2, windows/amd64; no " in output
-    assert "no value of 'arch' selects any of these; name the image by its own digest" in output
+    assert "no value of 'arch' selects any of these; name the image for linux/amd64/v2 by its own digest" in output
+    assert f"tag='{V2.digest}'" in output
     workplace.use(f'name="app" tag="{V2.digest}"')
     assert "it is for linux/amd64/v2, expected linux/amd64; taken" in workplace.pull(expected=V2)
     workplace.registry.push(images.index(V2, ARM64), "team/app:1.0")
