@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from osc_containers.formats import cpio
+from osc_containers.inject.store import selection
 from osc_containers.kiwi import image_type
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
@@ -12,7 +13,7 @@ from osc_containers.lock import lockfile
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import hints, service_file
 from osc_containers.obs.package import Package
-from osc_containers.obs.parameters import PREFETCH
+from osc_containers.obs.parameters import INJECT, PREFETCH
 from osc_containers.obs.selection import Request
 from osc_containers.obs.service_file import Entry, similar_service
 from osc_containers.oci import platform
@@ -85,6 +86,27 @@ class Context(NamedTuple):
     def is_bundled(self) -> bool:
         """Whether the containers go into a bundle, which obs-build unpacks itself."""
         return service_file.is_bundled(self.entries_of(PREFETCH))
+
+    def store_patterns(self, description: Description) -> list[str]:
+        """Return the patterns for containers of a description that go into a read-only store."""
+        entries = () if self.is_bundled else self.entries_of(INJECT)
+        return [
+            pattern
+            for entry in entries
+            if entry.reads(description.path.name)
+            for pattern in entry.effective_values("store")
+        ]
+
+    @property
+    def stored_containers(self) -> frozenset[Container]:
+        """The containers that go into a read-only store."""
+        return frozenset(
+            container
+            for description in self.descriptions
+            if (patterns := self.store_patterns(description))
+            for container in description.containers
+            if selection.matching(container, patterns)
+        )
 
     @property
     def descriptions(self) -> tuple[Description, ...]:

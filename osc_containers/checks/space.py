@@ -7,7 +7,7 @@ engine knows how large.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from osc_containers.archive.layout import layout_of
@@ -15,6 +15,7 @@ from osc_containers.checks.context import Context, Image
 from osc_containers.checks.finding import Finding, Severity
 from osc_containers.inject.layout_directory import LAYOUTS
 from osc_containers.kiwi.backend import BACKENDS
+from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.image_type import MEBIBYTE, ImageType, Limit
 from osc_containers.lock.lockfile import Lock
 
@@ -46,7 +47,7 @@ def check(context: Context) -> Iterator[Finding]:
         return
     worst: dict[tuple[str, int], tuple[Need, ImageType, Image]] = {}
     for image in context.images():
-        need = _need(image, context.lock)
+        need = _need(image, context.lock, context.stored_containers)
         # Several images have the same type, one for each set of profiles. The largest need decides.
         for kind in image.types:
             previous = worst.get((kind.file, kind.line))
@@ -63,19 +64,21 @@ def check(context: Context) -> Iterator[Finding]:
             yield from _compare(kind.file, kind.root, need, image)
 
 
-def _need(image: Image, lock: Lock) -> Need:
+def _need(image: Image, lock: Lock, in_store: Collection[Container]) -> Need:
     claims = [
         (container, claim)
         for container in image.containers
         if (claim := lock.claim_for(container.reference, image.arch))
     ]
     archives = {claim.reference: layout_of(claim).size for container, claim in claims if container.fetch_only}
-    loads = [(container, claim.image.blobs) for container, claim in claims if not container.fetch_only]
+    # A store is about as large as the compressed layers, and nothing is loaded from it.
+    files = [(each, claim.image.blobs) for each, claim in claims if not each.fetch_only or each in in_store]
+    loads = [(each, claim.image.blobs) for each, claim in claims if not each.fetch_only and each not in in_store]
     sizes = [(container.backend, sum(blob.size for blob in blobs)) for container, blobs in loads]
     # Files are linked within an overlay directory, and engines share layers within their stores.
     layers = {
         (name, blob.digest): blob.size
-        for container, blobs in loads
+        for container, blobs in files
         for name in (set(container.profile_names) & set(image.profile_names) or {""})
         for blob in blobs
     }

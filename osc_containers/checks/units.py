@@ -17,6 +17,7 @@ from osc_containers.checks.finding import Finding, Severity
 from osc_containers.formats import unit_file
 from osc_containers.formats.unit_file import Assignment
 from osc_containers.inject import overlay, units
+from osc_containers.inject.store import selection
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
 
@@ -40,6 +41,8 @@ class _Image(NamedTuple):
     unit: str
     digests: tuple[Digest, ...]
     """The digests by which an engine finds it: of the index, if there is one, and of the manifests."""
+    is_stored: bool
+    """Whether it is in a read-only store, which is there before any unit that waits for nothing."""
 
     @property
     def tags(self) -> frozenset[str]:
@@ -127,7 +130,10 @@ def _images(context: Context) -> tuple[_Image, ...]:
                 if locked:
                     digests = (top(locked.image, arch).digest, locked.image.manifest.digest)
                 unit = units.unit_name(container.backend, units.load_id(paths[container]))
-                image = _Image(container.reference, container.backend, "" if container.fetch_only else unit, digests)
+                is_stored = bool(selection.matching(container, context.store_patterns(description)))
+                if container.fetch_only and not is_stored:
+                    unit = ""
+                image = _Image(container.reference, container.backend, unit, digests, is_stored)
                 key = (image.reference, image.backend, image.unit)
                 if key in images:
                     image = image._replace(digests=(*images[key].digests, *digests))
@@ -181,7 +187,8 @@ def _check_image(
         why = f"{unit.pulls} asks a registry for {reference} at every start, and fails without a network"
         fix = f"Image={reference} in the .container unit" if unit.path.suffix == ".image" else f"remove {unit.pulls}"
         yield _finding(unit, line, why, fix)
-    yield from _check_order(unit, line, reference, matching[0].unit, others)
+    if not matching[0].is_stored:
+        yield from _check_order(unit, line, reference, matching[0].unit, others)
 
 
 def _check_order(

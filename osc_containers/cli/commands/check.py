@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 
-from osc_containers.checks import archives, files, layout, loading, programs, repair, services, space, units
+from osc_containers.checks import archives, files, layout, loading, programs, repair, services, space, store, units
 from osc_containers.checks.context import Context
 from osc_containers.checks.finding import Finding, Severity, as_objects, from_problem, sort
 from osc_containers.cli import arguments, terminal
@@ -30,6 +30,7 @@ _CHECKS = (
     programs.check,
     space.check,
     units.check,
+    store.check,
 )
 
 

@@ -17,7 +17,7 @@ def select(containers: Collection[Container], patterns: Sequence[str]) -> frozen
 
     :raises DescriptionError: a container that matches is not for podman; each one is listed.
     """
-    matches = {container: _matching(container, patterns) for container in containers}
+    matches = {container: matching(container, patterns) for container in containers}
     problems = [
         f"{each.file}:{each.line}: {each.reference} matches store={pattern[:160]!r}, but is for {each.backend}: only "
         f'{BACKEND} has such stores; use a pattern that does not match it, or backend="{BACKEND}"'
@@ -38,6 +38,7 @@ def select(containers: Collection[Container], patterns: Sequence[str]) -> frozen
     return frozenset(container for container, found in matches.items() if found)
 
 
-def _matching(container: Container, patterns: Sequence[str]) -> list[str]:
+def matching(container: Container, patterns: Sequence[str]) -> list[str]:
+    """Return the patterns that match the reference of a container."""
     names = {str(container.reference), container.reference.engine_name}
     return [pattern for pattern in patterns if any(fnmatchcase(name, pattern) for name in names)]
