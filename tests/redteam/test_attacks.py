@@ -569,7 +569,7 @@ def replaced(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
 
 
 BUNDLES: dict[str, Callable[[bytes], bytes]] = {
-    "line of the loader": replaced(b'rm -rf -- "$layout"', b'sh -c -- "$layout"'),
+    "line of the loader": replaced(b'rm -rf -- "$layout"', b'sh -ec -- "$layout"'),
     "line of a unit": replaced(b"RemainAfterExit=yes", b"ExecStopPost=/x.sh "),
     "file": added(cpio("root/etc/cron.d/evil", FILE, b"* * * * * root id\n")),
     "script of kiwi": added(cpio("config.sh", FILE | 0o755, b"id\n")),
