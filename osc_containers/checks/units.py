@@ -23,13 +23,17 @@ from osc_containers.oci.reference import Reference
 
 _SYSTEMD = ("etc/systemd/system", "usr/lib/systemd/system", "usr/local/lib/systemd/system", "lib/systemd/system")
 _QUADLETS = ("etc/containers/systemd", "usr/share/containers/systemd", "usr/local/share/containers/systemd")
-_SUFFIXES = (".container", ".kube", ".image", ".service", ".conf", ".yaml", ".yml")
+_QUADLET_SUFFIXES = (".container", ".kube", ".image", ".volume")
+_SUFFIXES = (*_QUADLET_SUFFIXES, ".service", ".conf", ".yaml", ".yml")
 _FILE_LIMIT = 2000
 """Files that are read in an overlay directory or archive."""
 _ARCHIVE_LIMIT = 256 << 20
 """Bytes of an archive that are read, unpacked."""
 _ALL = "kiwi_containers.service"
-_PULLS = re.compile(r"(?:^|[\s/])(?:podman|docker)\s+(?:image\s+)?pull\s|--pull[= ](?:always|newer)")
+_PULLS = re.compile(r"(?:^|[\s/])(?:podman|docker)\s+(?:image\s+)?pull\s|--pull[= ]always")
+_IGNORES_FAILURE = re.compile(r"[@:+!|]*-")
+_MOUNTED = re.compile(r"(?:^|,)type=image(?:,|$)")
+_SOURCE = re.compile(r"(?:^|,)(?:source|src)=([^,]+)")
 _YAML_IMAGE = re.compile(r"^[\s-]*image:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
 
@@ -64,7 +68,7 @@ class _Unit(NamedTuple):
     @property
     def service(self) -> str:
         """The name of the service, which podman makes of the name of a quadlet."""
-        suffix = {".image": "-image"}.get(self.path.suffix, "")
+        suffix = {".image": "-image", ".volume": "-volume"}.get(self.path.suffix, "")
         return self.path.name if self.path.suffix == ".service" else f"{self.path.stem}{suffix}.service"
 
     def values(self, *keys: str) -> frozenset[str]:
@@ -79,8 +83,10 @@ class _Unit(NamedTuple):
     def images(self) -> Iterator[tuple[str, int]]:
         """Yield what may be the name of an image, with its line."""
         for each in self.assignments:
-            if self.path.suffix in (".container", ".image") and each.key == "Image":
+            if self.path.suffix != ".service" and each.key == "Image":
                 yield each.value, each.line
+            elif each.key == "Mount" and _MOUNTED.search(each.value) and (match := _SOURCE.search(each.value)):
+                yield match[1], each.line
             elif each.key.startswith("Exec") and re.search(r"\b(podman|docker)\b", each.value):
                 yield from ((word.strip("\"'"), each.line) for word in each.value.split())
         line = next((each.line for each in self.assignments if each.key == "Yaml"), 0)
@@ -94,7 +100,8 @@ class _Unit(NamedTuple):
         for each in self.assignments:
             if self.path.suffix == ".container" and each.key == "Pull" and each.value == "always":
                 return "Pull=always"
-            if each.key.startswith("Exec") and (match := _PULLS.search(each.value)):
+            is_command = each.key.startswith("Exec") and not _IGNORES_FAILURE.match(each.value)
+            if (is_command or each.key == "PodmanArgs") and (match := _PULLS.search(each.value)):
                 return match[0].strip()
         return "imagePullPolicy: Always" if re.search(r"imagePullPolicy:\s*[\"']?Always", self.yaml) else ""
 
@@ -198,9 +205,12 @@ def _check_order(
         why = f"it may start before {reference} is loaded, and then stays failed at the first boot"
         yield _finding(unit, line, why, f"[Unit] After={load} Requires={load}")
         return
-    needs = unit.values("Requires", "BindsTo", "Requisite", "Wants")
-    if load not in needs and _ALL in unit.values("Requires", "BindsTo", "Requisite"):
+    needs = unit.values("Requires", "BindsTo", "Requisite")
+    if load not in needs and _ALL in needs:
         why = f"it does not start if any other container of the image cannot be loaded; require {load} alone"
+        yield _finding(unit, line, why, f"Requires={load}", severity=Severity.INFO)
+    elif needs.isdisjoint({load, *others}):
+        why = f"it starts even if {reference} could not be loaded, and then needs a registry"
         yield _finding(unit, line, why, f"Requires={load}", severity=Severity.INFO)
 
 
@@ -221,7 +231,7 @@ def _units(files: Iterator[tuple[str, PurePosixPath, str]]) -> Iterator[_Unit]:
     """Yield the units among files of one overlay, with what drop-ins add to them."""
     texts = {path: (location, text) for location, path, text in files}
     for path, (location, text) in texts.items():
-        is_quadlet = path.suffix in (".container", ".kube", ".image") and str(path).startswith(_QUADLETS)
+        is_quadlet = path.suffix in _QUADLET_SUFFIXES and str(path).startswith(_QUADLETS)
         is_service = path.suffix == ".service" and str(path.parent) in _SYSTEMD
         if not is_quadlet and not is_service:
             continue

@@ -17,6 +17,7 @@ NAME = "registry.example.com/team/app"
 LOAD = "kiwi_containers-podman-app_1.0.service"
 ORDERED = f"[Unit]\nAfter={LOAD}\nRequires={LOAD}\n"
 QUADLET = "root/etc/containers/systemd/app.container"
+AFTER_ALL = f"[Unit]\nAfter=a.service \\\n# comment\n  kiwi_containers.service\nBindsTo={LOAD}\n"
 SERVICE = "root/etc/systemd/system/app.service"
 OTHER_DIGEST = f"sha256:{'0' * 64}"
 
@@ -48,16 +49,21 @@ def service(command: str, unit: str = ORDERED) -> str:
     "files",
     [
         {QUADLET: container(f"{NAME}:1.0")},
-        {QUADLET: container(f"{NAME}:1.0", unit="[Unit]\nAfter=a.service \\\n# comment\n  kiwi_containers.service\n")},
+        {
+            QUADLET: container(
+                f"{NAME}:1.0", unit=f"[Unit]\nAfter=a.service \\\n# c\n  kiwi_containers.service\nBindsTo={LOAD}\n"
+            )
+        },
         {QUADLET: container(f"{NAME}:1.0", unit=""), f"{QUADLET}.d/order.conf": ORDERED},
         {SERVICE: service(f"/usr/bin/podman run --rm {NAME}:1.0")},
         {
-            SERVICE: service(f"podman run {NAME}:1.0", "[Unit]\nAfter=setup.service\n"),
+            SERVICE: service(f"podman run {NAME}:1.0", "[Unit]\nAfter=setup.service\nRequires=setup.service\n"),
             "root/etc/systemd/system/setup.service": service("true"),
         },
         {QUADLET: container("registry.example.com/other:1.0", unit="")},
         {QUADLET: container("app.image", unit="")},
         {SERVICE: service(f"echo {NAME}:1.0", "")},
+        {SERVICE: service(f"-podman pull {NAME}:1.0") + f"ExecStart=podman run --pull=newer {NAME}:1.0\n"},
         {"root/etc/app.container": container(f"{NAME}:1.0", unit="")},
         {"unused/etc/containers/systemd/app.container": container(f"{NAME}:1.0", unit="")},
         {QUADLET: "\x00\xff[[[\n=\n[Unit\nImage"},
@@ -75,6 +81,8 @@ def test_units_that_work_and_other_files_have_no_finding(
         (QUADLET, container(f"{NAME}:1.0", unit="")),
         (QUADLET, container(f"{NAME}:1.0", unit=f"[Unit]\nRequires={LOAD}\n")),
         ("root/usr/share/containers/systemd/deep/app.container", container(f"{NAME}:1.0", unit="")),
+        ("root/etc/containers/systemd/app.volume", f"[Volume]\nDriver=image\nImage={NAME}:1.0\n"),
+        (QUADLET, f"[Container]\nImage=other\nMount=type=image,source={NAME}:1.0,destination=/data\n"),
         (SERVICE, service(f"/usr/bin/podman run --rm {NAME}:1.0", "")),
         ("root/usr/lib/systemd/system/app@.service", service(f"-podman create --name=x {NAME}:1.0 %i", "")),
         (SERVICE, service(f'sh -c "exec podman run {NAME}:1.0"', "")),
@@ -104,6 +112,7 @@ def test_kube_unit_is_checked_by_its_yaml(tmp_path: Path, capsys: pytest.Capture
     ("path", "text", "cause"),
     [
         (QUADLET, container(f"{NAME}:1.0", "Pull=always"), "Pull=always"),
+        (QUADLET, container(f"{NAME}:1.0", "PodmanArgs=--log-level=info --pull=always"), "--pull=always"),
         (SERVICE, service(f"podman run --pull=always {NAME}:1.0"), "--pull=always"),
         (SERVICE, service(f"podman pull {NAME}:1.0"), "podman pull"),
         (QUADLET.replace(".container", ".image"), container(f"{NAME}:1.0"), "an .image unit"),
@@ -144,6 +153,13 @@ def test_requiring_all_containers_is_a_note(tmp_path: Path, capsys: pytest.Captu
     ((severity, _, why, fix),) = find(tmp_path, {QUADLET: container(f"{NAME}:1.0", unit=needs_all)}, capsys)
     assert (severity, fix) == ("info", f"Requires={LOAD}")
     assert why.startswith("it does not start if any other container of the image cannot be loaded")
+
+
+def test_ordering_without_a_requirement_is_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    only_after = f"[Unit]\nAfter={LOAD}\n"
+    ((severity, _, why, fix),) = find(tmp_path, {QUADLET: container(f"{NAME}:1.0", unit=only_after)}, capsys)
+    assert (severity, fix) == ("info", f"Requires={LOAD}")
+    assert why == f"it starts even if {NAME}:1.0 could not be loaded, and then needs a registry"
 
 
 def test_quadlet_of_users_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
