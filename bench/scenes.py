@@ -14,6 +14,10 @@ BASE = (90, 40, 20)
 """Layers that the images of the suite share, MB: one has most of it, as in most images there are."""
 OWN = 30
 """The layer that each has for itself, MB."""
+UPDATES = 20
+"""Updates of a package in a year."""
+_BASE_UPDATES = 6
+"""How many of them bring a new base."""
 ROUND_TRIP = 0.040
 RATE = 20 * MB
 CONNECTIONS = 20
@@ -43,6 +47,23 @@ def suite() -> Iterator[tuple[str, Image]]:
 def base_layers() -> list[images.Layer]:
     """Make what the images of the suite share."""
     return [images.random_layer(f"base{n}", size * MB) for n, size in enumerate(BASE)]
+
+
+def year() -> Iterator[list[tuple[str, Image]]]:
+    """Make the 6 images of a package as they are at first, and after each of `UPDATES` updates."""
+    base_version = 0
+    for number in range(UPDATES + 1):
+        base_version += number % 3 == 1 and base_version < _BASE_UPDATES
+        base = [images.random_layer(f"year{base_version}.{n}", size * MB // 10) for n, size in enumerate(BASE)]
+        yield [
+            (
+                f"year{n}",
+                images.image(
+                    *base, images.random_layer(f"fixed{n}", MB), images.random_layer(f"own{n}.{number}", 2 * MB)
+                ),
+            )
+            for n in range(6)
+        ]
 
 
 def single() -> Iterator[tuple[str, Image]]:

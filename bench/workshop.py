@@ -78,9 +78,9 @@ class Workshop:
             f"{containers}</containers></image>"
         )
 
-    def prefetch(self, package: Path, link: Link | None = None) -> Cost:
+    def prefetch(self, package: Path, link: Link | None = None, layout: str = "archives") -> Cost:
         """Run our program on a package."""
-        return self._observe([self._ours("prefetch", "-q", "--arch", "x86_64", package)], link)
+        return self._observe([self._ours("prefetch", "-q", "--arch", "x86_64", "--layout", layout, package)], link)
 
     def skopeo(self, host: str, names: Sequence[str], directory: Path, link: Link | None = None) -> Cost:
         """Run skopeo for each image, as kiwi does."""
@@ -122,6 +122,6 @@ def open_workshop(directory: Path, installed: Installed) -> Iterator[Workshop]:
 
 
 def sizes(directory: Path) -> Mapping[str, int]:
-    """Return the sizes of the archives in a directory, by name."""
-    found = (path for path in sorted(directory.iterdir()) if path.suffix in (".ociarchive", ".tar"))
+    """Return the sizes of the archives and blobs in a directory, by name."""
+    found = (path for path in sorted(directory.iterdir()) if path.suffix in (".ociarchive", ".blob", ".tar"))
     return {path.name: path.stat().st_size for path in found}

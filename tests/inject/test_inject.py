@@ -166,3 +166,61 @@ def test_a_tree_that_cannot_be_written_is_refused_before_layers_are_read(package
         path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(OSError, match=r"No such file or directory: '.*/nowhere'"):
         inject.inject_root(package, read(package), "x86_64", ["A"], tmp_path / "nowhere")
+
+
+def blob_package(directory: Path) -> Package:
+    """Return the same package with a file for each blob."""
+    directory.mkdir()
+    (directory / "a.kiwi").write_text(KIWI)
+    references = {f"registry.example.com/team/{name}:1.0": image for name, image in IMAGES.items()}
+    run_prefetch(FakeSource(references), directory, *want(*references), layout="blobs")
+    return Package(directory)
+
+
+def tree(directory: Path) -> dict[str, tuple[int, bytes]]:
+    """Return mode and content of everything below a directory."""
+    return {
+        str(path.relative_to(directory)): (
+            path.lstat().st_mode,
+            str(path.readlink()).encode() if path.is_symlink() else b"" if path.is_dir() else path.read_bytes(),
+        )
+        for path in directory.rglob("*")
+    }
+
+
+def test_both_layouts_of_the_sources_give_the_same_image(package: Package, tmp_path: Path) -> None:
+    blobs = blob_package(tmp_path / "blobs")
+    assert tree(inject_root(package, tmp_path / "one")) == tree(inject_root(blobs, tmp_path / "two"))
+    for each in (package, blobs):
+        inject.inject_sources(each, read(each), "x86_64")
+    for name in ("root", "A", "B"):
+        assert tree(package.directory / name) == tree(blobs.directory / name)
+
+
+def test_blobs_of_loads_are_links_to_the_sources(tmp_path: Path) -> None:
+    """A build root gets no copy of them: only the archive that is fetch_only is written."""
+    package = blob_package(tmp_path / "blobs")
+    sources = {path.stat().st_ino: path.stat().st_size for path in package.directory.glob("*.blob")}
+    inject.inject_sources(package, read(package), "x86_64")
+    found = {
+        inode: paths[0]
+        for inode, paths in inodes(*(package.directory / name for name in ("root", "A", "B"))).items()
+        if paths[0].parent.name == "sha256"
+    }
+    assert found
+    assert [path for inode, path in found.items() if inode not in sources] == []
+
+
+@pytest.mark.parametrize("kind", ["missing", "damaged"])
+def test_a_wrong_blob_gets_into_no_image(tmp_path: Path, kind: str) -> None:
+    package = blob_package(tmp_path / "blobs")
+    path = max(package.directory.glob("*.blob"), key=lambda path: path.stat().st_size)
+    if kind == "missing":
+        path.unlink()
+    else:
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(VerificationError, match=path.name):
+        inject.inject_sources(package, read(package), "x86_64")
+    assert not (package.directory / "root").exists()
