@@ -7,7 +7,6 @@ file gets its name only when all of them are verified; what is verified of a run
 """
 
 import errno
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
