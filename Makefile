@@ -15,7 +15,7 @@ SEED = 1
 EXAMPLES = 2000
 SIGNED = 120
 
-.PHONY: help setup check lint test pythons parity boot demo pictures bench bench-boot faults crash large fuzz redteam signatures install \
+.PHONY: help setup check lint test pythons engines parity boot demo pictures bench bench-boot faults crash large fuzz redteam signatures install \
 	uninstall clean
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make setup      install missing programs and create .venv; the targets that need them do this, too"
 	@echo "make pictures   redraw the terminal pictures in docs/ from a real run; run it as root"
 	@echo "make parity     compare with kiwi 10.3 and 11 on $(EXAMPLES) generated descriptions each, 20 minutes"
+	@echo "make engines    try what the engines of three Debian releases load, as root, 15 minutes"
 	@echo "make boot       build whole images offline with obs-build and boot them, 5 minutes"
 	@echo "make bench      compare speed and memory with skopeo, 10 minutes: PAIRS=$(PAIRS) CASES='suite single'"
 	@echo "make bench-boot compare the first boot with that of plain kiwi, as root, 5 minutes"
@@ -60,6 +61,10 @@ test:
 
 pythons:
 	@scripts/pythons
+
+engines:
+	@PYTHON="$(PYTHON)" scripts/setup check
+	@$(VENV) scripts/engines
 
 parity:
 	@PYTHON="$(PYTHON)" scripts/setup check

@@ -23,8 +23,17 @@ from osc_containers.lock import archive_names, lockfile
 from osc_containers.lock.lockfile import LockedImage, LockedReference
 from osc_containers.obs import service_file
 from osc_containers.obs.package import Package
+from osc_containers.oci import quirk
 from osc_containers.oci.image import Image
-from osc_containers.oci.manifest import Descriptor, Manifest, candidates, created_of, parse_document, platform_of
+from osc_containers.oci.manifest import (
+    Descriptor,
+    Manifest,
+    candidates,
+    created_of,
+    engine_choice,
+    parse_document,
+    platform_of,
+)
 from osc_containers.oci.reference import Reference
 from osc_containers.registry import challenge as auth
 from osc_containers.registry import retry
@@ -97,11 +106,14 @@ def parse_manifest(data: bytes) -> None:
     try:
         found = parse_document(raw, _text(kind), "registry.example/app:1")
         if not isinstance(found, Manifest):
+            engine_choice(found, images.AMD64)
             candidates(found, images.AMD64, "app")
             return
     except ValueError as error:
         _expect_printable(str(error))
         return
+    for each in quirk.find(found):
+        _expect_printable(each.detail)
     lay_out(
         Image(
             manifest=Descriptor(digest=found.digest, size=len(raw), media_type=found.media_type),
