@@ -84,7 +84,9 @@ HOSTILE_NAMES = (
 _ATTRIBUTES = ("source", "path", "name", "tag", "profiles", "arch", "backend")
 _GOOD = {"source": "registry.example", "path": "team", "name": "app", "tag": "1.0", "backend": "podman"}
 _PLAIN = re.compile(r"[A-Za-z0-9_@:./-]+")
-_IN_IMAGE = re.compile(r"/(?:var/tmp|var/lib/kiwi_containers|usr/lib|usr/libexec)(?:/[A-Za-z0-9_.@:-]+)+")
+_IN_IMAGE = re.compile(
+    r"/(?:var/tmp|var/lib/kiwi_containers|usr/lib|usr/libexec|usr/share/kiwi_containers)(?:/[A-Za-z0-9_.@:-]+)+"
+)
 
 
 def xml(attributes: dict[str, str]) -> bytes:

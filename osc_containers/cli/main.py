@@ -27,6 +27,7 @@ COMMANDS = {
     "verify": "verify offline that lock and images are complete, intact and match the description",
     "signatures": "show what the signature policies say of images, and why",
     "export": "write the archive of one image, for podman, docker or skopeo",
+    "sbom": "list the embedded containers as SPDX or CycloneDX",
     "inject": "put the containers into an unpacked root tree, as the build-time service does for kiwi",
 }
 """The commands and their summaries."""

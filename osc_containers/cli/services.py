@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from osc_containers.cli import arguments, modules, process, signature_check
+from osc_containers.cli.commands import sbom
 from osc_containers.cli.commands.inject import select_description
 from osc_containers.cli.commands.prefetch import prefetch_all
 from osc_containers.cli.commands.verify import verify_all
@@ -22,6 +23,8 @@ from osc_containers.oci import platform
 
 logger = logging.getLogger(__name__)
 
+_RESULTS = Path("/.build.packages/OTHER")
+"""Where obs-build collects results that are neither packages nor images."""
 _BUILD_ENVIRONMENT = Path("/.buildenv")
 """The script `build` of obs-build writes this file into every build root."""
 
@@ -74,6 +77,7 @@ def _inject(parameters: Sequence[str]) -> int:
     package, names = Package(Path()), arguments.drop_empty(options.description)
     patterns = arguments.drop_empty(options.store)
     service_file.check_store(package.service_entries, patterns)
+    formats = sbom.formats_of(options.sbom)
     if not _is_build_root():
         with package.share():
             count = verify_all(package, names, [], [])
@@ -89,7 +93,11 @@ def _inject(parameters: Sequence[str]) -> int:
     default = selection.default_architectures(configured, package.read_lock() or EMPTY) or [arch]
     profiles = configured.with_default_architectures(default).used_profiles(description, arch)
     _check_signatures(package, description, arch)
+    containers = [each for each in description.of_architecture(arch) if profiles is None or each.is_in(profiles)]
+    # The description says what the image is only as long as it is not edited.
+    documents = list(sbom.documents(package, description, arch, containers, formats)) if formats and containers else []
     injection.inject_sources(package, description, arch, profiles, patterns)
+    sbom.write(documents, _RESULTS if _RESULTS.is_dir() else Path("../OTHER"))
     return 0
 
 

@@ -164,7 +164,7 @@ def cyclonedx(inventory: Inventory) -> Mapping[str, object]:
                 "bom-ref": _ROOT,
                 "type": "operating-system",
                 "name": inventory.name,
-                "version": inventory.version,
+                **({"version": inventory.version} if inventory.version else {}),
             },
         },
         "components": components,

@@ -1,11 +1,14 @@
 """The files that an image gets for its containers, the path of each archive, and kiwi's overlay directories."""
 
+import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from osc_containers.errors import DescriptionError
+from osc_containers.evidence import sbom
 from osc_containers.inject import layout_directory, units
 from osc_containers.inject.image_file import ArchiveFile, ImageFile, TextFile
 from osc_containers.inject.units import ARCHIVES, Load
@@ -16,6 +19,7 @@ from osc_containers.oci.chain import Claim
 from osc_containers.oci.reference import Reference
 
 TMPFILES = "/usr/lib/tmpfiles.d/kiwi_containers.conf"
+DOCUMENTS = "/usr/share/kiwi_containers"
 
 ROOT = "root"
 """The overlay directory for every image (kiwi/system/setup.py, import_overlay_files)."""
@@ -166,6 +170,8 @@ def list_files(placements: Sequence[Placement]) -> tuple[ImageFile, ...]:
     files: list[ImageFile] = [*archives, *units.render(loads)]
     if archives:
         files.append(tmpfiles())
+    if placements:
+        files.append(_sbom(placements))
     streamed = {load.id for load in loads if load.has_stream}
     for load in loads:
         has_stream = load.id in streamed
@@ -184,3 +190,27 @@ def tmpfiles() -> TextFile:
         f"x {ARCHIVES}\n"
     )
     return TextFile(path=TMPFILES, text=text, mode=0o644)
+
+
+def _sbom(placements: Sequence[Placement]) -> TextFile:
+    """Return the list of the containers. What is in them is not in it: scanners would take that for the host's.
+
+    Overlay directories of profiles can end up in one image, so each has the name of its profile.
+    """
+    components = {(each.claim.reference, each.claim.arch): _component(each.claim) for each in placements}
+    text = sbom.render(sbom.inventory("containers", "", components.values()), "cyclonedx").decode()
+    common = frozenset.intersection(*(frozenset(each.container.profile_names) for each in placements))
+    name = "-".join(["containers", *sorted(common)])
+    if not re.fullmatch("[A-Za-z0-9_.-]{1,200}", name):
+        name = f"containers-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return TextFile(path=f"{DOCUMENTS}/{name}.cdx.json", text=text, mode=0o644)
+
+
+def _component(claim: Claim) -> sbom.Component:
+    return sbom.Component(
+        reference=claim.reference,
+        arch=claim.arch,
+        digest=claim.digest,
+        image=claim.image,
+        created=claim.created,
+    )

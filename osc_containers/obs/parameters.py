@@ -157,6 +157,15 @@ SERVICES: Mapping[str, Service] = {
                 default="none",
                 metavar="PATTERN",
             ),
+            Parameter(
+                name="sbom",
+                option="also write an SBOM of the containers: spdx or cyclonedx; may be repeated",
+                text="Write an SBOM that lists the containers in the image, their layers, digests, sources, licences "
+                "and signatures, as a result of the build: spdx (SPDX 2.3) or cyclonedx (CycloneDX 1.6). May be "
+                "repeated. Default: none.",
+                default="none",
+                metavar="FORMAT",
+            ),
         ),
     ),
 }

@@ -1,5 +1,6 @@
 """A complete package, built offline by obs-build with and without the inject service, and booted."""
 
+import re
 import shutil
 import stat
 import subprocess
@@ -17,7 +18,10 @@ pytestmark = pytest.mark.integration
 _MODES = {
     path: mode
     for path, mode in LISTED.items()
-    if "kiwi_containers" in path and "docker" not in path and not path.endswith(("/stream", "/frame"))
+    if "kiwi_containers" in path
+    and "docker" not in path
+    and "-extra" not in path
+    and not path.endswith(("/stream", "/frame"))
 }
 """The documented files for the profile that is built."""
 

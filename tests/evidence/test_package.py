@@ -10,10 +10,12 @@ import pytest
 
 from osc_containers.cli import signature_check
 from osc_containers.cli.main import main
+from osc_containers.evidence import sbom
 from osc_containers.lock import lockfile
 from osc_containers.oci.digest import Digest
 from tests.support import images, packages
 from tests.support.docker_registry import DockerRegistry
+from tests.support.sbom_validators import problems
 from tests.support.signing import ATOMIC, Gpg, attach, attachment, make_key, payload, public_pem, sign
 
 pytestmark = pytest.mark.integration
@@ -345,3 +347,26 @@ def test_a_build_root_without_programs_names_their_packages(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["inject", "--root", str(tmp_path / "root"), "--arch", "x86_64", str(setting.package)]) == 1
     assert "not installed, but needed to verify signatures; install " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format_", sbom.FORMATS)
+def test_the_sbom_lists_containers_and_signatures(
+    setting: Setting, tmp_path: Path, format_: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sbom", "--arch", "x86_64", "--format", format_, str(setting.package)]) == 0
+    text = capsys.readouterr().out
+    assert problems(text.encode(), format_) == []
+    assert f"signed as {setting.host}/signed/obs by sha256:" in text
+    assert '"name": "appliance' in text
+    (tmp_path / "out").mkdir()
+    assert main(["sbom", "--arch", "x86_64", "--output", str(tmp_path / "out"), str(setting.package)]) == 0
+    name = f"appliance.x86_64-1.0.0.containers.{sbom.FORMATS[format_]}.json"
+    assert (tmp_path / "out" / name).read_text() == text
+
+
+def test_the_image_lists_its_containers(setting: Setting, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    assert main(["inject", "--root", str(tmp_path / "root"), "--arch", "x86_64", str(setting.package)]) == 0
+    text = (tmp_path / "root/usr/share/kiwi_containers/containers.cdx.json").read_bytes()
+    assert problems(text, "cyclonedx") == []
+    assert {each["type"] for each in json.loads(text)["components"]} == {"container"}

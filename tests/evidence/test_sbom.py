@@ -6,11 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
-from packageurl import PackageURL
-from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
-from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from osc_containers.evidence import licenses, sbom
 from osc_containers.evidence.sbom import Component
@@ -19,6 +14,7 @@ from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
+from tests.support.sbom_validators import problems
 
 OCI = "org.opencontainers.image."
 SIGNATURE = RecordedSignature("sigstore", "r.test/ns/app", f"sha256:{'a' * 64}", b"{}", b"x")
@@ -32,29 +28,6 @@ def component(reference: str = "r.test:5000/ns/app:1", arch: str = "x86_64", **m
     image = Image(manifest=blob(reference + arch), config=blob("config"), layers=(blob("base"), blob(reference)))
     labels = {f"{OCI}{key}": value for key, value in more.pop("labels", {}).items()}
     return Component(Reference.parse(reference), arch, Digest.of(b"index"), image, labels=labels, **more)
-
-
-def _parse_spdx(document: Any) -> Any:
-    parser: Any = JsonLikeDictParser
-    return parser().parse(document)
-
-
-def problems(text: bytes, format_: str) -> list[str]:
-    """Return what the libraries of a format find wrong."""
-    document = json.loads(text)
-    if format_ == "spdx":
-        found = [each.validation_message for each in validate_full_spdx_document(_parse_spdx(document))]
-        purls = [
-            reference["referenceLocator"]
-            for package in document["packages"]
-            for reference in package.get("externalRefs", [])
-            if reference["referenceType"] == "purl"
-        ]
-    else:
-        error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text.decode())
-        found = [repr(error)] if error else []
-        purls = [each["purl"] for each in document["components"]]
-    return found + [purl for purl in purls if PackageURL.from_string(purl).to_string() != purl]
 
 
 LABELS: list[Mapping[str, str]] = [

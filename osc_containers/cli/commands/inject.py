@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from osc_containers.cli import arguments, signature_check
+from osc_containers.cli.commands import sbom
 from osc_containers.errors import DescriptionError
 from osc_containers.inject import inject
 from osc_containers.kiwi.description import Description
@@ -63,7 +64,10 @@ def _inject(package: Package, options: argparse.Namespace) -> None:
     configured = [pattern for each in entries for pattern in each.effective_values("store")]
     patterns = arguments.drop_empty(options.store) or configured
     service_file.check_store(package.service_entries, patterns)
+    formats = sbom.formats_of(options.sbom)
+    documents = list(sbom.documents(package, description, arch, containers, formats)) if formats and containers else []
     inject.inject_root(package, description, arch, profiles, options.root, patterns)
+    sbom.write(documents, Path())
 
 
 def select_description(request: Request, arch: str) -> Description:

@@ -87,6 +87,10 @@ LISTED = {
     "usr/libexec": "drwxr-xr-x",
     "usr/libexec/kiwi_containers": "drwxr-xr-x",
     "usr/libexec/kiwi_containers/load": "-rwxr-xr-x",
+    "usr/share/kiwi_containers": "drwxr-xr-x",
+    "usr/share/kiwi_containers/containers.cdx.json": "-rw-r--r--",
+    "usr/share/kiwi_containers/containers-main.cdx.json": "-rw-r--r--",
+    "usr/share/kiwi_containers/containers-extra.cdx.json": "-rw-r--r--",
     "var/lib/kiwi_containers": "drwxr-xr-x",
     "var/lib/kiwi_containers/layouts": "drwxr-xr-x",
     **{

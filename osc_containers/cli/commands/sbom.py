@@ -1,0 +1,101 @@
+"""`osc-containers sbom`, and the parameter `sbom` of the inject service."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from osc_containers.cli import arguments
+from osc_containers.errors import DescriptionError
+from osc_containers.evidence import sbom
+from osc_containers.fs import atomic
+from osc_containers.inject import inventory
+from osc_containers.kiwi import image_name
+from osc_containers.kiwi.containers import Container
+from osc_containers.kiwi.description import Description
+from osc_containers.obs import selection
+from osc_containers.obs.package import Package
+
+logger = logging.getLogger(__name__)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    arguments.describe(
+        parser,
+        "The SBOM lists the containers, their layers, digests, sources, licences and signatures, but not the packages "
+        "in them. Without --output it is printed, which needs one architecture and one format. The same lock gives the "
+        "same bytes.",
+        "  osc-containers sbom --arch x86_64 --format spdx\n"
+        "  osc-containers sbom --arch x86_64 --arch aarch64 --output /tmp/sboms",
+    )
+    arguments.add_package(parser)
+    arguments.add_parameters(
+        parser, ("description", "arch", "profile"), {"arch": "of OBS-ExclusiveArch, else all that are locked"}
+    )
+    parser.add_argument(
+        "--format",
+        action="append",
+        choices=tuple(sbom.FORMATS),
+        help="format, SPDX 2.3 or CycloneDX 1.6; may be repeated (default: both with --output, else cyclonedx)",
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write a file for each architecture and format")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print or write the SBOMs."""
+    package = Package(options.directory)
+    lock = package.require_lock()
+    names, profiles = arguments.drop_empty(options.description), arguments.drop_empty(options.profile)
+    request = selection.of_package(package, names, arguments.architectures(options.arch), profiles)
+    request = request.with_default_architectures(selection.default_architectures(selection.of_package(package), lock))
+    if len(request.descriptions) != 1:
+        found = ", ".join(each.path.name for each in request.descriptions) or "none"
+        raise DescriptionError(f"got the descriptions {found}, expected one; choose it by --description")
+    formats = options.format or (list(sbom.FORMATS) if options.output else ["cyclonedx"])
+    [part] = request.parts
+    files = [
+        file
+        for arch in part.architectures
+        for file in documents(package, part.description, arch, part.containers(arch), formats)
+    ]
+    if options.output:
+        write(files, options.output)
+    elif len(files) == 1:
+        sys.stdout.write(files[0][1].decode())
+    else:
+        raise DescriptionError(f"got {len(files)} SBOMs to print; choose one --arch and one --format, or use --output")
+    return 0
+
+
+def formats_of(values: Sequence[str]) -> tuple[str, ...]:
+    """Return the formats in the values of the parameter `sbom`.
+
+    :raises DescriptionError: one of them is unknown.
+    """
+    for value in arguments.drop_empty(values):
+        if value not in sbom.FORMATS:
+            raise DescriptionError(f"sbom: got {value[:80]!r}, expected {' or '.join(sbom.FORMATS)}")
+    return tuple(arguments.drop_empty(values))
+
+
+def write(files: Collection[tuple[str, bytes]], directory: Path) -> None:
+    """Write SBOMs to a directory."""
+    for name, text in files:
+        atomic.write_atomically(directory / name, text)
+        logger.info("%s: written", directory / name)
+
+
+def documents(
+    package: Package, description: Description, arch: str, containers: Collection[Container], formats: Sequence[str]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the text of the SBOM of an image in each format."""
+    images = {(container.reference, arch) for container in containers}
+    name, version = image_name.read(description)
+    components = inventory.components(package, package.require_lock(), images)
+    found = sbom.inventory(name, version, components, os.environ)
+    flavor = os.environ.get("BUILD_FLAVOR", "")
+    for format_ in dict.fromkeys(formats):
+        yield sbom.file_name(found, arch, format_, flavor), sbom.render(found, format_)
