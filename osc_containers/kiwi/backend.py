@@ -31,7 +31,7 @@ class Backend(NamedTuple):
 
 
 # What engines with the library of podman and skopeo refuse. Zstd in a Docker manifest is refused by podman 5.4, and no
-# longer by 5.8; other digests of layers are refused by skopeo alone, with which kiwi pulls.
+# longer by 5.8. Other digests of layers are refused by skopeo, with which kiwi pulls, and by docker's containerd store.
 _CONTAINERS_IMAGE = {
     Quirk.URLS: "",
     Quirk.DOCKER_CONFIG: "",
@@ -56,7 +56,7 @@ BACKENDS: Mapping[str, Backend] = {
             refuses={
                 Quirk.CONFIG_DIGEST: "",
                 Quirk.ENCRYPTED: "",
-                Quirk.LAYER_DIGEST: _CONTAINERD_STORE,
+                Quirk.LAYER_DIGEST: "",
                 Quirk.DOCKER_ZSTD: "with the containerd image store before release 28",
                 Quirk.UNKNOWN_LAYER: _CONTAINERD_STORE,
                 Quirk.HIDDEN_COMPRESSION: _CONTAINERD_STORE,

@@ -54,6 +54,9 @@ _PLATFORMS = {
     "riscv64": Platform("linux", "riscv64"),
 }
 
+_SYNONYMS = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "i586": "386", "i686": "386"}
+"""Names that some builders write into configurations, and what they mean (containerd, platforms/database.go)."""
+
 ARCHITECTURES = tuple(_PLATFORMS)
 
 _CANONICAL = {
@@ -133,6 +136,9 @@ def check_config(target: Platform, config: Platform, *, listed: Platform | None,
     """
     if rank(target, config) is not None:
         return ""
+    usual = config._replace(architecture=_SYNONYMS.get(config.architecture, config.architecture))
+    if rank(target, usual) is not None:
+        return f"its config is for {config}; taken for {target}"
     is_listed = listed is not None and rank(target, listed) is not None
     if may_fit(target, config):
         return "" if is_listed else f"its config names {config.gap}; taken for {target}, as engines do"

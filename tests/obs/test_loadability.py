@@ -33,7 +33,10 @@ PROBLEMS: dict[str, tuple[str, str]] = {
     "Docker manifest, OCI config and layers": (f"{PODMAN}layers[0] in a Docker manifest is", ""),
     "Docker manifest, zstd": (f"{PODMAN}layers[0] is application/vnd.docker", "docker cannot load it with the cont"),
     "sha512 for the config": (f"{PODMAN}the config has a sha512 digest", f"{DOCKER}the config has a sha512 digest"),
-    "sha512 for the layers": (f"{PODMAN}layers[0] has no sha256 digest, and 1 more", f"{CONTAINERD}layers[0] has no"),
+    "sha512 for the layers": (
+        f"{PODMAN}layers[0] has no sha256 digest, and 1 more",
+        f"{DOCKER}layers[0] has no sha256 digest",
+    ),
     "sha384 for all": (f"{PODMAN}the config has a sha384 digest", f"{DOCKER}the config has a sha384 digest"),
     "126 layers": ("", f"{CLASSIC}126 layers"),
     "250 layers": (

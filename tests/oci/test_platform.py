@@ -92,6 +92,8 @@ NOTHING = Platform("", "")
         (AMD64, NOTHING, NOTHING, "its config names no platform; taken for linux/amd64, as engines do"),
         (AMD64, Platform("", "amd64"), None, "its config names no operating system; taken for linux/amd64"),
         (AMD64, Platform("linux", ""), None, "its config names no architecture; taken for linux/amd64"),
+        (AMD64, Platform("linux", "x86_64"), None, "its config is for linux/x86_64; taken for linux/amd64"),
+        (ARM64, Platform("linux", "aarch64"), None, "its config is for linux/aarch64; taken for linux/arm64/v8"),
         (AMD64, ARM64, AMD64, "its config is for linux/arm64/v8, but its index lists it for linux/amd64; taken"),
         (AMD64, Platform("", "arm64"), AMD64, "its config is for arm64, but its index lists it for linux/amd64; taken"),
         (V6, V7, V5, "its config is for linux/arm/v7, but its index lists it for linux/arm/v5; taken"),
