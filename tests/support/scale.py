@@ -1,6 +1,6 @@
 """How commands grow with the number of containers: `python -m tests.support.scale [COUNT...]` (`make scale`).
 
-Processor time is compared and not the time of the clock, so that a busy machine does not matter much. A command fails if
+Processor time is compared and not the time of the clock, so that a busy machine matters little. A command fails if
 four times as many containers take much more than four times as long. The memory is that of the largest process.
 """
 
