@@ -33,6 +33,7 @@ def assemble(
     context: FetchContext,
     package_files: Sequence[Path],
     outdir: Path,
+    owner: str,
 ) -> Iterator[Mapping[Digest, FileSlice]]:
     """Write output files in `outdir`, and yield where the blobs are in them.
 
@@ -48,10 +49,9 @@ def assemble(
     _check_space(outputs, outdir)
     atomic.allow_open(len(outputs) + len(package_files))
     cache.note_if_unusable()
-    partial_file.remove_stale()
     with _naming(outdir), ExitStack() as new, ExitStack() as old:
         files = [
-            FileSlice(new.enter_context(partial_file.part(outdir / output.name, output.key, output.size)), 0)
+            FileSlice(new.enter_context(partial_file.part(outdir / output.name, output.key, output.size, owner)), 0)
             for output in outputs
         ]
         slices: dict[Digest, list[FileSlice]] = {}
@@ -86,16 +86,12 @@ def _naming(outdir: Path) -> Iterator[None]:
 
 def _check_space(outputs: Sequence[OutputFile], outdir: Path) -> None:
     """Fail before anything is downloaded if there is too little room."""
-    needed = sum(
-        max(0, output.size - partial_file.reusable_bytes(outdir / output.name, output.key)) for output in outputs
-    )
-    message = atomic.describe_shortage(outdir, needed)
-    if not message:
-        return
-    cache, stale = partial_file.stale_bytes(outdir / "any", {output.key for output in outputs}) or (None, 0)
-    if stale:
-        message += f"; interrupted runs left {stale} bytes in {cache}, remove it if you will not resume them"
-    raise OSError(errno.ENOSPC, message, str(outdir))
+    reusable = partial_file.reusable_bytes(outdir / "any")
+    needed = sum(max(0, output.size - reusable.get(output.key, 0)) for output in outputs)
+    if atomic.describe_shortage(outdir, needed):
+        partial_file.make_room(outdir / "any", {output.key for output in outputs}, needed)
+    if message := atomic.describe_shortage(outdir, needed):
+        raise OSError(errno.ENOSPC, message, str(outdir))
 
 
 def _blob_tasks(

@@ -7,10 +7,11 @@ anywhere: a partial file starts as one hole, so what is not a hole was written. 
 
 import errno
 import fcntl
+import hashlib
 import os
 import struct
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -21,6 +22,8 @@ from osc_containers.prefetch import cache
 _SUFFIX = ".part"
 _UNUSED_LIMIT = 14 * 24 * 3600
 """Seconds after which a file that no run used is removed from the cache."""
+_SIZE_LIMIT = 8 << 30
+"""Bytes that all partial files may have that the present run does not need."""
 _SECTOR = 512  # The unit of st_blocks (stat(2)).
 _FICLONE = 0x40049409  # From linux/fs.h; Python has no name for it.
 _UNRESVSP = 0x40305829  # FS_IOC_UNRESVSP of linux/falloc.h, with its `struct space_resv`.
@@ -32,14 +35,14 @@ Range: TypeAlias = tuple[int, int]
 
 
 @contextmanager
-def part(target: Path, key: str, size: int) -> Iterator[int]:
+def part(target: Path, key: str, size: int, owner: str = "") -> Iterator[int]:
     """Open a partial file of `size` bytes, which is renamed to `target`, with mode 0644, if the block succeeds.
 
-    `key` identifies the content: a file that an earlier run left for the same key is continued. If the block fails, a
-    file in the cache stays there, and one beside the target is removed.
+    `key` identifies the content: a file that an earlier run left for the same key is continued. `owner` stands for the
+    package (see `tidy`). If the block fails, a file in the cache stays there, and one beside the target is removed.
     """
     with ExitStack() as stack:
-        cached = _open_cached(target, key, size, stack)
+        cached = _open_cached(target, key, size, owner, stack)
         name, descriptor = cached or _open_beside(target, stack)
         is_cached = cached is not None
         try:
@@ -64,12 +67,12 @@ def part(target: Path, key: str, size: int) -> Iterator[int]:
             raise
 
 
-def _open_cached(target: Path, key: str, size: int, stack: ExitStack) -> tuple[str, int] | None:
+def _open_cached(target: Path, key: str, size: int, owner: str, stack: ExitStack) -> tuple[str, int] | None:
     """Open the file in the cache; None if another run uses it, or if anything is wrong there."""
     with suppress(OSError), ExitStack() as directories:
         directory = _open_cache_for(target)
         directories.callback(os.close, directory)
-        name = f"{key}{_SUFFIX}"
+        name = f"{key}{'.' if owner else ''}{owner}{_SUFFIX}"
         with ExitStack() as own:
             descriptor = cache.open_file(name, _OPEN, directory)
             own.callback(os.close, descriptor)
@@ -78,6 +81,21 @@ def _open_cached(target: Path, key: str, size: int, stack: ExitStack) -> tuple[s
                 stack.push(own.pop_all())
                 return name, descriptor
     return None
+
+
+def _adopt(name: str, owner: str, directory: int) -> None:
+    """Make the partial file of another package that of `owner`, if no run uses it."""
+    descriptor = cache.open_file(name, os.O_RDWR, directory)
+    try:
+        if _try_lock(descriptor, name, directory):
+            own = f"{_key_of(name)}.{owner}{_SUFFIX}"
+            os.rename(name, own, src_dir_fd=directory, dst_dir_fd=directory)
+    finally:
+        os.close(descriptor)
+
+
+def _key_of(name: str) -> str:
+    return name.partition(".")[0] if name.endswith(_SUFFIX) else ""
 
 
 @contextmanager
@@ -102,16 +120,23 @@ def _open_beside(target: Path, stack: ExitStack) -> tuple[str, int]:
     return name, descriptor
 
 
-def reusable_bytes(target: Path, key: str) -> int:
-    """Return how many bytes of the disk the partial file for `target` already has."""
-    return sum(size for name, size in _files_for(target) if name == f"{key}{_SUFFIX}")
+def reusable_bytes(target: Path) -> Mapping[str, int]:
+    """Return how many bytes of the disk the partial files that can be renamed to `target` have, by key."""
+    return {_key_of(name): size for name, size in _files_for(target)}
 
 
-def stale_bytes(target: Path, keys: Collection[str]) -> tuple[Path, int] | None:
-    """Return where partial files are on the file system of `target`, and how many bytes those of other keys have."""
-    names = {f"{key}{_SUFFIX}" for key in keys}
-    size = sum(size for name, size in _files_for(target) if name not in names)
-    return (cache.directory(), size) if size else None
+def make_room(target: Path, keys: Collection[str], needed: int) -> None:
+    """Remove partial files of other keys that no run uses, the oldest first, until `needed` bytes are free."""
+    with suppress(OSError):
+        directory = _open_cache_for(target)
+        try:
+            for entry in _by_age(directory):
+                if not atomic.describe_shortage(target.parent, needed):
+                    break
+                if _key_of(entry.name) not in keys:
+                    _remove_if_unused(entry.name, directory)
+        finally:
+            os.close(directory)
 
 
 def _files_for(target: Path) -> Iterator[tuple[str, int]]:
@@ -194,7 +219,45 @@ def _open_cache_for(target: Path) -> int:
     return directory
 
 
-def remove_stale() -> None:
+def owner_of(package: Path) -> str:
+    """Return what stands for a package in the names of its partial files."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(package))).hexdigest()[:16]
+
+
+def tidy(owner: str, keys: Collection[str]) -> None:
+    """Give partial files with one of `keys` to `owner`, and remove those that will hardly be used again.
+
+    These are files of `owner` with other keys, what no run used for two weeks, and the oldest ones if all together have
+    more than `_SIZE_LIMIT` bytes. Files that a run uses now are left alone. Old records of verified files go, too.
+    """
+    _remove_stale()
+    with suppress(OSError):
+        directory = cache.open_directory(create=False)
+        try:
+            size = 0
+            entries = _by_age(directory)
+            names = {entry.name for entry in entries}
+            for entry in reversed(entries):
+                key = _key_of(entry.name)
+                if key in keys:
+                    if f"{key}.{owner}{_SUFFIX}" not in names:
+                        with suppress(OSError):
+                            _adopt(entry.name, owner, directory)
+                    continue
+                size += entry.stat(follow_symlinks=False).st_blocks * _SECTOR
+                if entry.name == f"{key}.{owner}{_SUFFIX}" or size > _SIZE_LIMIT:
+                    _remove_if_unused(entry.name, directory)
+        finally:
+            os.close(directory)
+
+
+def _by_age(directory: int) -> list["os.DirEntry[str]"]:
+    """Return the partial files of a directory, the oldest first."""
+    entries = [entry for entry in os.scandir(directory) if entry.name.endswith(_SUFFIX)]
+    return sorted(entries, key=lambda entry: entry.stat(follow_symlinks=False).st_mtime)
+
+
+def _remove_stale() -> None:
     """Remove what no run used for two weeks: partial files, and the state of verified files."""
     for name in ("", cache.VERIFIED):
         with suppress(OSError):
@@ -212,15 +275,19 @@ def _remove_if_stale(entry: "os.DirEntry[str]", directory: int) -> None:
     is_ours = entry.name.endswith(_SUFFIX) or not entry.is_dir(follow_symlinks=False)
     if not is_ours or entry.stat(follow_symlinks=False).st_mtime >= time.time() - _UNUSED_LIMIT:
         return
-    descriptor = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    # A run may still use the file: the clock may have jumped since the run began.
+    _remove_if_unused(entry.name, directory)
+
+
+def _remove_if_unused(name: str, directory: int) -> None:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     try:
-        # A run may still use the file: the clock may have jumped since the run began.
         try:
-            is_unused = _try_lock(descriptor, entry.name, directory)
+            is_unused = _try_lock(descriptor, name, directory)
         except OSError:  # Without locks, no run has a partial file here.
             is_unused = True
         if is_unused:
-            os.unlink(entry.name, dir_fd=directory)
+            os.unlink(name, dir_fd=directory)
     finally:
         os.close(descriptor)
 

@@ -28,7 +28,7 @@ from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.quirk import MAGIC_SIZE
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch import assemble as assembly
-from osc_containers.prefetch import report, verified_files
+from osc_containers.prefetch import partial_file, report, verified_files
 from osc_containers.prefetch.loading import Loading
 from osc_containers.prefetch.pin import Checked, ResolvedReference, resolve, resolved_from_lock, trusted_entries
 from osc_containers.prefetch.plan import ImageJob, OutputFile, archive_files, blob_files, jobs_of, lock_of, plan
@@ -142,6 +142,8 @@ def _provide(
         paths = pool.map(partial(_find, package_files), files)
     present = {file.name: path for file, path in zip(files, paths, strict=True) if path}
     missing = [file for file in files if file.name not in present]
+    owner = partial_file.owner_of(package.directory)
+    partial_file.tidy(owner, {file.key for file in missing})
     places = {slot.digest: (present[file.name], slot) for file in files if file.name in present for slot in file.slots}
     slices: dict[Digest, FileSlice] = {}
 
@@ -171,7 +173,8 @@ def _provide(
     loading.check_manifests(jobs, manifest)
     with ExitStack() as stack:
         if missing:
-            slices.update(stack.enter_context(assembly.assemble(missing, jobs, context, package.image_paths(), outdir)))
+            old_files = package.image_paths()
+            slices.update(stack.enter_context(assembly.assemble(missing, jobs, context, old_files, outdir, owner)))
         assembly.check_chains(jobs, read)
         loading.check_layers(jobs, manifest, read_start)
         yield missing

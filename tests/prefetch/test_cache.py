@@ -63,7 +63,7 @@ def test_without_file_locks_there_are_no_parts_in_the_cache(tmp_path: Path, monk
     assert {path.stat().st_size for path in cache().iterdir()} == {0}
     for path in cache().iterdir():
         os.utime(path, STALE)
-    partial_file.remove_stale()
+    partial_file.tidy("owner", ())
     assert os.listdir(cache()) == []
 
 
@@ -132,7 +132,7 @@ def test_what_is_stale_and_cannot_be_removed_keeps_no_other() -> None:
         (cache() / name).touch()
         os.utime(cache() / name, STALE)
     (cache() / "new.part").touch()
-    partial_file.remove_stale()
+    partial_file.tidy("owner", ())
     assert sorted(str(path.relative_to(cache())) for path in cache().rglob("*")) == [
         "link.part",
         "new.part",
@@ -190,3 +190,41 @@ def test_a_cache_directory_that_others_can_change_is_not_used(
     assert verified_files.holds(file, wrong)
     expose(cache() / name)
     assert not verified_files.holds(file, wrong)
+
+
+def write_part(name: str, age: float = 0) -> None:
+    path = cache() / f"{name}.part"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.write_bytes(bytes(8192))
+    path.chmod(0o600)
+    os.utime(path, (time.time() - age,) * 2)
+
+
+def test_parts_that_the_package_no_longer_needs_are_removed() -> None:
+    """Those of other packages stay, or are continued if the package needs the same."""
+    for name in ("needed.other", "needed2.mine", "needed2.other", "moved.mine", "moved.other"):
+        write_part(name)
+    partial_file.tidy("mine", {"needed", "needed2"})
+    assert sorted(os.listdir(cache())) == [
+        "moved.other.part",
+        "needed.mine.part",
+        "needed2.mine.part",
+        "needed2.other.part",
+    ]
+
+
+def test_parts_are_bounded_in_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partial_file, "_SIZE_LIMIT", 3 * 8192)
+    for number in range(6):
+        write_part(f"key{number}.other", age=100 - number)
+    partial_file.tidy("mine", {"key0"})
+    assert sorted(os.listdir(cache())) == ["key0.mine.part", *(f"key{number}.other.part" for number in (3, 4, 5))]
+
+
+def test_parts_of_others_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, age in (("old", 30), ("needed", 20), ("new", 10)):
+        write_part(f"{name}.other", age)
+    shortages = iter(["short", "short", ""])
+    monkeypatch.setattr("osc_containers.fs.atomic.describe_shortage", lambda *_: next(shortages))
+    partial_file.make_room(tmp_path / "x.ociarchive", {"needed"}, 10_000)
+    assert sorted(os.listdir(cache())) == ["needed.other.part", "new.other.part"]

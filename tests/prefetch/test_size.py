@@ -160,6 +160,6 @@ def test_a_part_that_a_run_has_is_kept_whatever_the_clock_says(tmp_path: Path, m
         monkeypatch.setattr(time, "time", lambda: 4e9)
         cache = Path(os.environ["HOME"], ".cache/osc-containers")
         (cache / "abandoned.part").touch()
-        partial_file.remove_stale()
+        partial_file.tidy("owner", ())
         assert [path.name for path in cache.glob("*.part")] == ["held.part"]
     assert (tmp_path / "x.ociarchive").stat().st_size == 10
