@@ -15,7 +15,7 @@ SEED = 1
 EXAMPLES = 2000
 SIGNED = 120
 
-.PHONY: help setup check lint test pythons engines parity boot demo pictures bench bench-boot faults crash large fuzz redteam signatures install \
+.PHONY: help setup check lint test pythons engines parity boot obs demo pictures bench bench-boot faults crash large fuzz redteam signatures install \
 	uninstall clean
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make parity     compare with kiwi 10.3 and 11 on $(EXAMPLES) generated descriptions each, 20 minutes"
 	@echo "make engines    try what the engines of three Debian releases load, as root, 15 minutes"
 	@echo "make boot       build whole images offline with obs-build and boot them, 5 minutes"
+	@echo "make obs        run packages through a complete OBS back end on this machine, 3 minutes"
 	@echo "make bench      compare speed and memory with skopeo, 10 minutes: PAIRS=$(PAIRS) CASES='suite single'"
 	@echo "make bench-boot compare the first boot with that of plain kiwi, as root, 5 minutes"
 	@echo "make faults     inject every fault into every request of a prefetch: RUNS=$(RUNS)"
@@ -73,6 +74,10 @@ parity:
 boot:
 	@PYTHON="$(PYTHON)" scripts/setup test
 	scripts/own-mounts $(VENV) -m pytest tests/e2e/test_obs_build.py
+
+obs:
+	@PYTHON="$(PYTHON)" scripts/setup test
+	scripts/own-mounts $(VENV) -m pytest tests/e2e/obs
 
 demo:
 	@PYTHON="$(PYTHON)" scripts/setup demo
@@ -143,7 +148,7 @@ install:
 	install -m 644 plugin/containers.py "$(LIB)/osc-plugins"
 	$(PYTHON) -IB scripts/manpage >"$(MANUAL)/osc-containers.1"
 	chmod 644 "$(MANUAL)/osc-containers.1"
-	install -D -m 644 plugin/osc-containers.bash "$(COMPLETION)/osc-containers"
+	install -m 644 plugin/osc-containers.bash "$(COMPLETION)/osc-containers"
 	sed -i "1s|^#!.*|#!$(BLOCKING)$$($(PYTHON) -c 'import sys; print(sys.executable)') -I|" $(INSTALLED_SCRIPTS)
 	@[ -n "$(DESTDIR)" ] || $(PYTHON) -I scripts/say-missing lxml requests urllib3 platformdirs rich
 	@[ "$(PREFIX)" = /usr ] || echo "note: osc looks for services in /usr/lib/obs/service only, so" \

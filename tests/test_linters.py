@@ -13,6 +13,7 @@ SCRIPTS = [
     "scripts/osc-containers",
     "scripts/demo",
     "scripts/engines",
+    "scripts/obs",
     "scripts/pictures",
     "scripts/manpage",
     "scripts/service-files",

@@ -12,4 +12,4 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.mark.parametrize("test", ONLY_ON)
 def test_a_test_in_the_list_exists(test: str) -> None:
     path, _, name = test.partition("::")
-    assert f"def {name}(" in (ROOT / path).read_text()
+    assert list((ROOT / path).glob("test_*.py")) if path.endswith("/") else f"def {name}(" in (ROOT / path).read_text()

@@ -8,6 +8,7 @@ import os
 import site
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 _MAIN = "import sys; from osc.babysitter import main; sys.exit(main())"
@@ -38,24 +39,31 @@ def command(*arguments: str) -> list[str]:
     return [str(interpreter), "-c", _MAIN, *arguments]
 
 
+def with_installed(prefix: Path, *command: str) -> list[str]:
+    """Return a command line that runs a command with a tree created by `make install` merged into /usr."""
+    return ["unshare", "--mount", "sh", "-ec", _AS_INSTALLED, "sh", str(prefix), *command]
+
+
 def run(
     *arguments: str,
     prefix: Path | None = None,
     directory: Path | None = None,
     umask: int = 0o022,
+    wrap: Callable[..., list[str]] | None = None,
     environment: dict[str, str] | None = None,
     stderr: int = subprocess.PIPE,
 ) -> "subprocess.CompletedProcess[str]":
     """Run osc; with `stderr=subprocess.STDOUT`, both outputs are in the order of a terminal.
 
     `prefix` is a tree created by `make install`. osc sees it merged into /usr, the only place where it looks for
-    services. This needs root and a mount namespace; the real /usr is not changed.
+    services. This needs root and a mount namespace; the real /usr is not changed. `wrap` returns the command line that
+    runs a command elsewhere, for example in another network.
     """
     osc_command = command(*arguments)
     if prefix:
-        osc_command = ["unshare", "--mount", "sh", "-ec", _AS_INSTALLED, "sh", str(prefix), *osc_command]
+        osc_command = with_installed(prefix, *osc_command)
     return subprocess.run(
-        osc_command,
+        wrap(*osc_command) if wrap else osc_command,
         cwd=directory,
         env=os.environ | PACKAGES | (environment or {}),
         umask=umask,

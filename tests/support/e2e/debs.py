@@ -56,12 +56,17 @@ def run(*command: str | Path) -> None:
     subprocess.run(command, check=True)
 
 
-@pytest.fixture(scope="session")
-def debs() -> Path:
+def fetch() -> Path:
     """Return a repository with all packages for build roots and images, 110 MB."""
     packages = (*_IN_IMAGES, *_IN_BUILD_ROOTS, *_FOR_OURS)
     script = HERE / "fetch-debs"
     return once("debs", lambda directory: run(script, directory, *packages), script, HERE / "index-debs", *packages)
+
+
+@pytest.fixture(scope="session")
+def debs() -> Path:
+    """Return the repository that `fetch` made."""
+    return fetch()
 
 
 def kiwi_debs(versions: str) -> Path:

@@ -1,0 +1,100 @@
+"""Packages that share sources: branches and merges of `containers.lock`, and what a commit uploads and stores."""
+
+from pathlib import Path
+
+import pytest
+
+from osc_containers.lock import lockfile
+from tests.support import images
+from tests.support.e2e.obs import scene
+from tests.support.e2e.obs.backend import REGISTRY_HOST
+from tests.support.e2e.obs.project import Project
+
+pytestmark = pytest.mark.integration
+
+
+def only_container(package: Path, name: str) -> None:
+    """Let the description have a single container, `team/NAME:1.0`."""
+    path = package / "appliance.kiwi"
+    head, _, rest = path.read_text().partition("    <containers")
+    section = f'<containers source="{REGISTRY_HOST}" backend="podman"><container name="{name}" path="team" tag="1.0"/>'
+    path.write_text(f"{head}    {section}</containers>{rest.rpartition('</containers>')[2]}")
+
+
+def pinned(package: Path) -> str:
+    """Return the digest of the only container in the lock."""
+    ((_, _, locked),) = lockfile.loads((package / "containers.lock").read_text()).images()
+    return str(locked.image.manifest.digest)
+
+
+def test_link_and_branch_with_a_changed_container(project: Project) -> None:
+    backend, name = project.backend, "linked"
+    versions = {version: images.small(f"{name} {version}") for version in "123"}
+
+    def release(version: str) -> None:
+        scene.push(backend, {f"team/{name}:1.0": versions[version]})
+
+    def update(package: Path) -> None:
+        backend.osc("service", "disabledrun", directory=package)
+        assert backend.osc("containers", "verify", directory=package).returncode == 0
+
+    release("1")
+    origin = project.make_package(name)
+    only_container(origin, name)
+    project.init(origin)
+    target = f"{project.name}:branch"
+    backend.osc("branch", project.name, name, target)
+    (project.directory / "branch").mkdir()
+    branch = scene.check_out(backend, target, name, project.directory / "branch")
+    release("2")
+    update(branch)
+    scene.commit(backend, branch)
+    assert pinned(branch) == str(versions["2"].digest)
+    assert pinned(origin) == str(versions["1"].digest)
+    release("3")
+    update(origin)
+    scene.commit(backend, origin)
+    print(merged := backend.osc("pull", directory=branch, check=False).stdout)
+    conflicts = [line.split()[1] for line in merged.splitlines() if line.startswith("C ")]
+    assert "containers.lock" in conflicts
+    found = backend.osc("containers", "verify", directory=branch, check=False)
+    print(found.stdout)
+    assert found.returncode == 1
+    assert "containers.lock: has merge conflict markers; keep either side" in found.stdout
+    (branch / "containers.lock.mine").rename(branch / "containers.lock")
+    backend.osc("containers", "prefetch", directory=branch)
+    backend.osc("resolved", *conflicts, directory=branch)
+    scene.commit(backend, branch)
+    assert backend.osc("containers", "verify", directory=branch).returncode == 0
+    assert pinned(branch) == str(versions["3"].digest)
+
+
+def test_bytes_that_a_changed_layer_uploads_and_stores(project: Project) -> None:
+    """Two images share a layer of 4 MiB; a layer of 1 MiB of one of them changes."""
+    backend, mib = project.backend, 1 << 20
+    base = images.random_layer("shared", 4 * mib)
+    first = {
+        "team/one:1.0": images.image(base, images.random_layer("one", mib)),
+        "team/two:1.0": images.image(base, images.random_layer("two", mib)),
+    }
+    scene.push(backend, first)
+    package = project.make_package("layers")
+    only_container(package, "one")
+    path = package / "appliance.kiwi"
+    path.write_text(
+        path.read_text().replace("</containers>", '<container name="two" path="team" tag="1.0"/></containers>')
+    )
+    project.init(package)
+
+    def measure() -> tuple[int, int]:
+        return sum(backend.uploads(f"{project.name}/layers").values()), backend.stored("layers")
+
+    before = measure()
+    scene.push(backend, {"team/one:1.0": images.image(base, images.random_layer("one changed", mib))})
+    backend.osc("service", "disabledrun", directory=package)
+    scene.commit(backend, package)
+    uploaded, stored = (after - earlier for after, earlier in zip(measure(), before, strict=True))
+    print(f"archives: first {before[0]} uploaded, {before[1]} stored; then {uploaded} uploaded, {stored} stored")
+    assert 10 * mib <= before[0] < 10.1 * mib
+    assert 5 * mib <= uploaded < 5.1 * mib
+    assert 5 * mib <= stored < 5.1 * mib
