@@ -126,10 +126,13 @@ LIB = $(DESTDIR)$(PREFIX)/lib
 HOME_OF_LIBRARY = $(LIB)/osc-containers
 MANUAL = $(DESTDIR)$(PREFIX)/share/man/man1
 COMPLETION = $(DESTDIR)$(SYSCONFDIR)/bash_completion.d
+ZSH = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+FISH = $(DESTDIR)$(PREFIX)/share/fish/vendor_conf.d
 # SIGINT waits until the scripts can handle it: Python prints a traceback if it arrives while Python itself starts. Only
 # GNU's env can block it.
 BLOCKING = $$(env --block-signal=INT printf '/usr/bin/env -S --block-signal=INT ' 2>/dev/null)
-INSTALL_DIRECTORIES = "$(DESTDIR)$(PREFIX)/bin" "$(LIB)/obs/service" "$(LIB)/osc-plugins" "$(MANUAL)" "$(COMPLETION)"
+INSTALL_DIRECTORIES = "$(DESTDIR)$(PREFIX)/bin" "$(LIB)/obs/service" "$(LIB)/osc-plugins" "$(MANUAL)" "$(COMPLETION)" \
+	"$(ZSH)" "$(FISH)"
 INSTALLED_SCRIPTS = "$(DESTDIR)$(PREFIX)/bin/osc-containers" \
 	"$(LIB)/obs/service/kiwi_containers" "$(LIB)/obs/service/kiwi_containers_inject"
 
@@ -141,6 +144,7 @@ install:
 			"make install PREFIX=$$HOME/.local" >&2; exit 1; }; done
 	rm -rf "$(HOME_OF_LIBRARY)"
 	find osc_containers -type f -not -name '*.pyc' -exec install -D -m 644 '{}' "$(HOME_OF_LIBRARY)/{}" ';'
+	find "$(HOME_OF_LIBRARY)" -name '*.sh' -exec chmod 755 '{}' +
 	umask 022 && $(PYTHON) -I -m compileall -q --invalidation-mode checked-hash -s "$(DESTDIR)" -p / "$(HOME_OF_LIBRARY)"
 	install -m 755 scripts/osc-containers "$(DESTDIR)$(PREFIX)/bin"
 	install -m 755 service/kiwi_containers service/kiwi_containers_inject "$(LIB)/obs/service"
@@ -149,6 +153,8 @@ install:
 	$(PYTHON) -IB scripts/manpage >"$(MANUAL)/osc-containers.1"
 	chmod 644 "$(MANUAL)/osc-containers.1"
 	install -m 644 plugin/osc-containers.bash "$(COMPLETION)/osc-containers"
+	install -m 644 plugin/_osc-containers "$(ZSH)"
+	install -m 644 plugin/osc-containers.fish "$(FISH)"
 	sed -i "1s|^#!.*|#!$(BLOCKING)$$($(PYTHON) -c 'import sys; print(sys.executable)') -I|" $(INSTALLED_SCRIPTS)
 	@[ -n "$(DESTDIR)" ] || $(PYTHON) -I scripts/say-missing lxml requests urllib3 platformdirs rich
 	@[ "$(PREFIX)" = /usr ] || echo "note: osc looks for services in /usr/lib/obs/service only, so" \
@@ -159,7 +165,7 @@ uninstall:
 	rm -f $(INSTALLED_SCRIPTS) "$(LIB)/obs/service/kiwi_containers.service" \
 		"$(LIB)/obs/service/kiwi_containers_inject.service" "$(LIB)/osc-plugins/containers.py" \
 		"$(LIB)"/osc-plugins/__pycache__/containers.*.pyc "$(MANUAL)/osc-containers.1" \
-		"$(COMPLETION)/osc-containers"
+		"$(COMPLETION)/osc-containers" "$(ZSH)/_osc-containers" "$(FISH)/osc-containers.fish"
 	@for directory in osc-plugins/__pycache__ osc-plugins obs/service obs; do \
 		rmdir "$(LIB)/$$directory" 2>/dev/null || true; done
 

@@ -43,7 +43,8 @@ def test_installed_files_are_world_readable(tmp_path: Path) -> None:
     assert make_install(f"DESTDIR={tmp_path}", f"PYTHON={sys.executable}", umask=0o077).returncode == 0
     modes = {path.relative_to(tmp_path): path.stat().st_mode & 0o7777 for path in (tmp_path / "usr").rglob("*")}
     programs = {Path("usr/bin/osc-containers"), *(Path("usr/lib/obs/service", name) for name in _SERVICES)}
-    expected = {path: 0o755 if path in programs or (tmp_path / path).is_dir() else 0o644 for path in modes}
+    scripts = {*programs, *(path for path in modes if path.suffix == ".sh")}
+    expected = {path: 0o755 if path in scripts or (tmp_path / path).is_dir() else 0o644 for path in modes}
     assert modes == expected
     assert programs <= set(modes)
 
@@ -126,7 +127,11 @@ def test_setup_lists_missing_programs_without_apt(tmp_path: Path) -> None:
     assert done.returncode == 1
     lines = done.stderr.splitlines()
     assert lines[0].split(None, 3)[1:] == ["missing:", "docker-registry", "the registry that images are pulled from"]
-    assert lines[-1].endswith("install these first (Debian: sudo apt-get install docker-registry util-linux)")
+    assert [line.split() for line in lines[-3:]] == [
+        ["Debian", "sudo", "apt-get", "install", "docker-registry", "util-linux"],
+        ["openSUSE", "sudo", "zypper", "install", "distribution-registry", "util-linux"],
+        ["Fedora", "sudo", "dnf", "install", "docker-distribution", "util-linux"],
+    ]
 
 
 def test_setup_refuses_an_old_python() -> None:

@@ -1,4 +1,4 @@
-"""Bash completion for `osc-containers` and `osc containers`."""
+"""Completion for `osc-containers` and `osc containers` in bash, zsh and fish."""
 
 import os
 import subprocess
@@ -19,6 +19,31 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
+_ZSH = """
+compadd() { while [[ $1 != -- ]]; do shift; done; shift; print -l -- "$@" }
+fpath=($1)
+words=("${(@s: :)2}")
+CURRENT=$#words
+autoload -Uz _osc-containers
+_osc-containers
+"""
+"""Calls the function as zsh's line editor does, and prints what it adds."""
+
+
+def complete_in(shell: str, line: str) -> list[str]:
+    """Return the completions that zsh or fish offers at the end of a line, sorted."""
+    plugin = ROOT / "plugin"
+    commands = {
+        "zsh": ["zsh", "-f", "-c", _ZSH, "zsh", str(plugin), line],
+        "fish": ["fish", "--no-config", "-c", f"source {plugin}/osc-containers.fish; complete -C '{line}'"],
+    }
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    directory = ROOT / "example"
+    done = subprocess.run(commands[shell], capture_output=True, text=True, env=environment, cwd=directory)
+    assert (done.returncode, done.stderr) == (0, "")
+    return sorted(word.partition("\t")[0].strip() for word in done.stdout.splitlines() if word)
+
+
 def complete(line: str, directory: Path = ROOT / "example") -> list[str]:
     """Return the completions that bash offers at the end of a line."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
@@ -28,19 +53,38 @@ def complete(line: str, directory: Path = ROOT / "example") -> list[str]:
     return [word.strip() for word in done.stdout.splitlines() if word]
 
 
-@pytest.mark.parametrize("program", ["osc-containers", "osc containers", "osc -v -A https://api.x:8/y containers"])
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("li", ["list"]),
-        ("list --format ", ["table", "json"]),
-        ("check --arch s39", ["s390", "s390x"]),
-        ("prefetch --profile ", ["plain", "docker"]),
-        ("diff --format=ch", ["changes"]),
-    ],
-)
+_PROGRAMS = ["osc-containers", "osc containers", "osc -v -A https://api.x:8/y containers"]
+_LINES = [
+    ("li", ["list"]),
+    ("list --format ", ["table", "json"]),
+    ("check --arch s39", ["s390", "s390x"]),
+    ("prefetch --profile ", ["plain", "docker"]),
+    ("diff --format=ch", ["changes"]),
+]
+
+
+@pytest.mark.parametrize("program", _PROGRAMS)
+@pytest.mark.parametrize(("line", "expected"), _LINES)
 def test_program_completes_itself(program: str, line: str, expected: list[str]) -> None:
     assert complete(f"{program} {line}") == expected
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+@pytest.mark.parametrize("program", _PROGRAMS)
+def test_other_shells_complete_the_same(shell: str, program: str) -> None:
+    for line, expected in _LINES:
+        # bash replaces what follows "=", the others the whole word.
+        before = line.rpartition(" ")[2].rpartition("=")[0]
+        wanted = sorted(f"{before}={word}" if before else word for word in expected)
+        assert complete_in(shell, f"{program} {line}") == wanted, line
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_add_the_command_to_osc(shell: str) -> None:
+    assert complete_in(shell, "osc cont") == ["containers"]
+    assert "containers" not in complete_in(shell, "osc add cont")
 
 
 def test_completion_offers_all_commands() -> None:

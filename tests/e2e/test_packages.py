@@ -1,5 +1,6 @@
 """The Debian and RPM packages: their files, their dependencies, and that they work in a minimal root."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -16,13 +17,16 @@ _PROGRAMS = ("gpg2", "openssl", "squashfs", "zstd")
 """What the inject service runs, by the names of openSUSE's packages."""
 _FOR_THE_NETWORK = ("python3-platformdirs", "python3-requests", "python3-urllib3")
 
+_ABOUT = ("/usr/share/doc/", "/usr/share/lintian/")
 _SERVICES = "/usr/lib/obs/service"
 _FILES = {
     "osc-containers": [
         "/etc/bash_completion.d/osc-containers",
         "/usr/bin/osc-containers",
         "/usr/lib/osc-plugins/containers.py",
+        "/usr/share/fish/vendor_conf.d/osc-containers.fish",
         "/usr/share/man/man1/osc-containers.1.gz",
+        "/usr/share/zsh/site-functions/_osc-containers",
     ],
     "obs-service-kiwi_containers": [f"{_SERVICES}/kiwi_containers", f"{_SERVICES}/kiwi_containers.service"],
     "obs-service-kiwi_containers_inject": [
@@ -54,14 +58,17 @@ def package(docker_registry: DockerRegistry, tmp_path: Path) -> Path:
 def test_debian_packages_have_the_expected_files(our_debs: Path) -> None:
     built = {path.name.partition("_")[0]: path for path in our_debs.glob("*.deb")}
     wanted = {name.replace("_", "-"): files for name, files in _FILES.items()}
+    wanted["osc-containers"] = [
+        path.replace("site-functions", "vendor-completions") for path in wanted["osc-containers"]
+    ]
     assert sorted(built) == sorted([*wanted, "python3-osc-containers"])
     for name, files in wanted.items():
         listed = [line.split() for line in output("dpkg-deb", "--contents", built[name])]
         assert {owner for _, owner, *_ in listed} == {"root/root"}
         found = [fields[5].removeprefix(".") for fields in listed if fields[0].startswith("-")]
-        assert [path for path in found if not path.startswith("/usr/share/doc/")] == files
+        assert [path for path in found if not path.startswith(_ABOUT)] == files
         assert f"/usr/share/doc/{name}/changelog.Debian.gz" in found
-        assert output("dpkg-deb", "--field", built[name], "Depends")[0].startswith("python3 (>= 3.11), ")
+        assert "python3 (>= 3.11)" in output("dpkg-deb", "--field", built[name], "Depends")[0].split(", ")
 
 
 def test_debian_services_run_in_a_clean_root(clean_root: CleanRoot, package: Path) -> None:
@@ -83,6 +90,11 @@ def test_debian_command_and_plugin_install_together(clean_root: CleanRoot) -> No
     assert done.stdout.splitlines()[-2:] == [f"osc-containers {__version__}", "containers.py"]
 
 
+def test_lintian_has_nothing_to_say(our_debs: Path) -> None:
+    found = subprocess.run(["lintian", "--allow-root", *our_debs.glob("*.deb")], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, ""), found.stderr
+
+
 @pytest.fixture(scope="module")
 def rpms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the RPM packages of this checkout, by name."""
@@ -97,6 +109,21 @@ def test_rpm_packages_have_the_expected_files(rpms: dict[str, Path]) -> None:
         found = output("rpm", "--query", "--list", "--package", rpms[name])
         # openSUSE's rpmbuild compresses manual pages, Debian's does not.
         assert {path.removesuffix(".gz") for path in files} <= {path.removesuffix(".gz") for path in found}
+
+
+_OF_DEBIANS_RPMBUILD = (
+    "no-signature|no-packager-tag|invalid-license MIT|no-buildroot-tag|manpage-not-compressed|no-manual-page"
+)
+"""What rpmlint says of packages that were not built on openSUSE: nobody signs them, or compresses the manual page."""
+
+
+def test_rpmlint_has_nothing_to_say(rpms: dict[str, Path]) -> None:
+    spec = ROOT / "dist/osc-containers.spec"
+    command: list[str | Path] = ["rpmlint", "--rpmlintrc", ROOT / "dist/osc-containers-rpmlintrc", spec, *rpms.values()]
+    found = subprocess.run(command, capture_output=True, text=True)
+    lines = [line for line in found.stdout.splitlines() if re.search(": [EW]: ", line)]
+    assert [line for line in lines if not re.search(_OF_DEBIANS_RPMBUILD, line)] == []
+    assert lines, found.stderr
 
 
 def test_spec_file_uses_its_own_python_macro() -> None:
@@ -114,7 +141,7 @@ def test_rpm_packages_can_use_another_python(tmp_path: Path) -> None:
     (inject,) = tmp_path.glob("obs-service-kiwi_containers_inject-*.noarch.rpm")
     found = {line.split()[0] for line in output("rpm", "--query", "--requires", "--package", inject)}
     assert {need for need in found if not need.startswith("rpmlib(")} == {
-        f"/usr/bin/{program}",
+        "/usr/bin/env",
         f"{interpreter}-lxml",
         f"{interpreter}-osc-containers",
         *_PROGRAMS,

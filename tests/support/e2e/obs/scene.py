@@ -68,10 +68,10 @@ def set_up(backend: Backend) -> None:
     ours = backend.directory / "ours"
     run(ROOT / "dist/build-deb", ours)
     below = ""
-    configurations = {"debian": (HERE / "obs-build.conf").read_text()}
+    configuration = (HERE / "obs-build.conf").read_text()
     debian, kiwi = debs.fetch(), debs.kiwi_debs("10.3.*")
     for name, places in {"debian": [debian], "kiwi": [kiwi], "containers": [debian, ours]}.items():
-        make_project(backend, name, "main", path=below, configuration=configurations.get(name, ""))
+        make_project(backend, name, "main", path=below, configuration="" if name == "kiwi" else configuration)
         import_debs(backend, name, "main", *places)
         below = f"{name}/main"
     make_project(backend, "home:ann", "images", path=FULL, configuration=IMAGES)
