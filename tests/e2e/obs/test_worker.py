@@ -12,6 +12,7 @@ import pytest
 from osc_containers.lock import lockfile
 from tests.support.e2e.obs import backend as backends
 from tests.support.e2e.obs.backend import Backend
+from tests.support.e2e.obs.project import Project
 
 pytestmark = pytest.mark.integration
 
@@ -44,15 +45,15 @@ def blobs(root: Path) -> Iterator[tuple[str, bytes]]:
         yield f"sha256:{path.name}", path.read_bytes()
 
 
-def expect_what_is_locked(backend: Backend, flavor: str, image: Path, directory: Path) -> None:
-    """Compare the containers in an image with the lock."""
-    locked = lockfile.loads((backend.directory / "appliance/containers.lock").read_text())
+def expect_what_is_locked(package: Path, names: set[str], image: Path, directory: Path) -> None:
+    """Compare the containers in an image with those of these names in the lock."""
+    locked = lockfile.loads((package / "containers.lock").read_text())
     digests = {
         str(reference).partition("/")[2]: str(pin.image.manifest.digest) for reference, _, pin in locked.images()
     }
     with mounted(image, directory) as root:
         found = dict(blobs(root))
-    assert {name for name, digest in digests.items() if digest in found} == _CONTAINERS[flavor]
+    assert {name for name, digest in digests.items() if digest in found} == names
     assert all(digest == f"sha256:{hashlib.sha256(content).hexdigest()}" for digest, content in found.items())
 
 
@@ -68,24 +69,28 @@ def test_worker_builds_both_flavors(backend: Backend, tmp_path: Path) -> None:
         fetched = tmp_path / flavor
         backend.osc("getbinaries", "--quiet", "--destdir", str(fetched), "home:ann", name, "images", "x86_64")
         (image,) = fetched.glob("*.ext4")
-        expect_what_is_locked(backend, flavor, image, tmp_path / f"{flavor}.mounted")
+        package = backend.directory / "appliance"
+        expect_what_is_locked(package, _CONTAINERS[flavor], image, tmp_path / f"{flavor}.mounted")
         image.unlink()
 
 
-def test_osc_build_builds_the_same_locally(backend: Backend, tmp_path: Path) -> None:
+def test_osc_build_builds_locally(project: Project, tmp_path: Path) -> None:
+    """With inject=source, because OBS 2.9.4 leaves services of the build root out for osc build."""
+    package = project.make_package("local")
+    options = ["--mode", "disabled", "--inject", "source", "--arch", "x86_64"]
+    project.backend.osc("containers", "init", *options, directory=package)
+    got = tmp_path / "got"
     command = [
         "build",
         "--trust-all-projects",
         "--clean",
-        "--multibuild-package",
-        "plain",
         "--keep-pkgs",
-        str(tmp_path),
+        str(got),
+        "images",
+        "x86_64",
+        "appliance.kiwi",
     ]
-    printed = backend.osc(
-        *command, "images", "x86_64", "appliance.kiwi", directory=backend.directory / "appliance", in_memory=True
-    ).stdout
-    assert "kiwi_containers_inject" in printed
-    (image,) = tmp_path.glob("*.ext4")
-    expect_what_is_locked(backend, "plain", image, tmp_path / "mounted")
+    project.backend.osc(*command, directory=package, in_memory=True)
+    (image,) = got.glob("*.ext4")
+    expect_what_is_locked(package, {"team/app:1.0"}, image, tmp_path / "mounted")
     image.unlink()

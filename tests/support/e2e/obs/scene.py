@@ -62,8 +62,7 @@ MULTIBUILD = "<multibuild><flavor>plain</flavor><flavor>full</flavor></multibuil
 def set_up(backend: Backend) -> None:
     """Make the projects `debian`, `kiwi`, `containers` and `home:ann`, each of which builds on the former.
 
-    `containers` has our packages and Debian's: with `osc build`, OBS 2.9.4 looks for the inject service among the
-    packages for the image. The registry has the images of `make_images`.
+    `containers` has our packages and Debian's, which images are made of. The registry has the images of `make_images`.
     """
     ours = backend.directory / "ours"
     run(ROOT / "dist/build-deb", ours)
