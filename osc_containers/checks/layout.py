@@ -147,7 +147,7 @@ def _overlays(description: Description, context: Context) -> Iterator[Finding]:
                 yield from_problem(problem, "overlay")
         placements = overlay.place(usable, overlay.assign_paths(containers), arch, context.lock or EMPTY)
         for name, members in overlay.group_by_directory(placements).items():
-            for file in overlay.list_files(members):
+            for file in (*overlay.list_files(members), *overlay.list_documents(members)):
                 if os.path.lexists(f"{context.package.directory / name}{file.path}"):
                     yield Finding(
                         severity=Severity.WARNING,

@@ -41,7 +41,7 @@ def pack(placements: Sequence[Placement]) -> Bundle:
     blobs: dict[str, Descriptor] = {}
     for directory, members in sorted(overlay.group_by_directory(placements).items()):
         layouts = {each.archive: layout_of(each.claim) for each in members}
-        for file in overlay.list_files(members):
+        for file in (*overlay.list_files(members), *overlay.list_documents(members)):
             path = directory + file.path
             # Entries with the same `content` are hard links to one member.
             match file:

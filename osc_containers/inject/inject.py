@@ -293,7 +293,8 @@ def _write(trees: Sequence[tuple[Tree, Sequence[Placement]]], contents: _Content
     files: dict[Digest, list[tuple[Tree, BlobFile]]] = {}
     for tree, placements in trees:
         claims = {each.archive: each.claim for each in placements}
-        for file in overlay.list_files([each for each in placements if each in contents.placements]):
+        loaded = [each for each in placements if each in contents.placements]
+        for file in (*overlay.list_files(loaded), *overlay.list_documents(placements)):
             if isinstance(file, BlobFile):
                 files.setdefault(file.blob.digest, []).append((tree, file))
                 continue

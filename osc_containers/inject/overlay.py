@@ -170,8 +170,6 @@ def list_files(placements: Sequence[Placement]) -> tuple[ImageFile, ...]:
     files: list[ImageFile] = [*archives, *units.render(loads)]
     if archives:
         files.append(tmpfiles())
-    if placements:
-        files.append(_sbom(placements))
     streamed = {load.id for load in loads if load.has_stream}
     for load in loads:
         has_stream = load.id in streamed
@@ -192,18 +190,21 @@ def tmpfiles() -> TextFile:
     return TextFile(path=TMPFILES, text=text, mode=0o644)
 
 
-def _sbom(placements: Sequence[Placement]) -> TextFile:
-    """Return the list of the containers. What is in them is not in it: scanners would take that for the host's.
+def list_documents(placements: Sequence[Placement]) -> tuple[TextFile, ...]:
+    """Return the list of all containers of one overlay directory, however they get into the image.
 
-    Overlay directories of profiles can end up in one image, so each has the name of its profile.
+    What is in the containers is not in it: scanners would take that for the host's. Overlay directories of profiles can
+    end up in one image, so each has the name of its profile.
     """
+    if not placements:
+        return ()
     components = {(each.claim.reference, each.claim.arch): _component(each.claim) for each in placements}
     text = sbom.render(sbom.inventory("containers", "", components.values()), "cyclonedx").decode()
     common = frozenset.intersection(*(frozenset(each.container.profile_names) for each in placements))
     name = "-".join(["containers", *sorted(common)])
     if not re.fullmatch("[A-Za-z0-9_.-]{1,200}", name):
         name = f"containers-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return TextFile(path=f"{DOCUMENTS}/{name}.cdx.json", text=text, mode=0o644)
+    return (TextFile(path=f"{DOCUMENTS}/{name}.cdx.json", text=text, mode=0o644),)
 
 
 def _component(claim: Claim) -> sbom.Component:

@@ -1,6 +1,5 @@
 """A complete package, built offline by obs-build with and without the inject service, and booted."""
 
-import re
 import shutil
 import stat
 import subprocess
