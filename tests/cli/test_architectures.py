@@ -80,6 +80,16 @@ def test_a_profile_is_used_where_kiwi_takes_it(package: Path, capsys: pytest.Cap
     assert main(["list", str(package)]) == 0
 
 
+def test_a_misspelled_profile_is_a_warning(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (package / "containers.xml").write_text(CONTAINERS.replace('profiles="Pi"', 'profiles="P1,Pj"'))
+    assert main(["prefetch", str(package)]) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert warnings == [
+        "osc-containers: warning: containers.xml:3: not fetched, because no profile of its section is declared"
+    ]
+    assert len(archives(package)) == 4
+
+
 def test_a_bundle_has_what_the_profiles_of_its_description_allow(package: Path) -> None:
     (package / "appliance.kiwi").write_text(KIWI.replace(" aarch64", ""))
     assert main(["init", "--inject", "source", str(package)]) == 0

@@ -115,6 +115,7 @@ def prefetch_all(
     service_file.check_store(package.service_entries, bundled=bundled)
     if not bundled:
         _warn_of_visible(request)
+    _warn_of_undeclared(request)
     image_requests = selection.image_requests(request)
     if not image_requests:
         logger.warning("nothing to do: no <containers> for these architectures and profiles")
@@ -218,3 +219,13 @@ def _warn_of_visible(request: Request) -> None:
                 "run '%s'",
                 *(container.file, container.line, hints.own(description.path.parent, "split")),
             )
+
+
+def _warn_of_undeclared(request: Request) -> None:
+    """Warn of containers that are not fetched because no image can have them, which may be a misspelled profile."""
+    for description in request.descriptions:
+        declared = {profile.name for profile in description.profiles}
+        for container in description.containers:
+            if container.profiles and not description.is_fragment and declared.isdisjoint(container.profile_names):
+                where = f"{container.file}:{container.line}"
+                logger.warning("%s: not fetched, because no profile of its section is declared", where)
