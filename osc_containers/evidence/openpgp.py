@@ -35,7 +35,7 @@ def _keys(ring: bytes) -> bytes:
 def key_of(ring: bytes, fingerprint: str) -> bytes:
     """Return the one key in a keyring that has a fingerprint, with its user ids and signatures; else the whole ring."""
     starts = [start for tag, start, _ in _packets(ring) if tag == _PUBLIC_KEY]
-    for start, end in zip(starts, [*starts[1:], len(ring)], strict=True):
+    for start, end in zip(starts, [*starts[1:], len(ring)], strict=False):
         if _fingerprint(ring, start) == fingerprint:
             return ring[start:end]
     return ring

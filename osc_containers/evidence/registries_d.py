@@ -117,12 +117,15 @@ def parse(text: bytes) -> tuple[Settings | None, dict[str, Settings]]:
         loader = yaml.SafeLoader(text)
         root = loader.get_node() if loader.check_node() else None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ValueError(f"not valid YAML; {' '.join(str(error).split())[:200]}") from None
+        raise ValueError(f"not valid YAML; {ascii(' '.join(str(error).split()))[1:200]}") from None
     members = _mapping(root, "the file")
     default = members.get("default-docker")
     return (
         None if default is None or default.tag == _NULL else _settings(default, "default-docker"),
-        {scope: _settings(node, scope) for scope, node in _mapping(members.get("docker"), "docker").items()},
+        {
+            scope: _settings(node, ascii(scope[:300]))
+            for scope, node in _mapping(members.get("docker"), "docker").items()
+        },
     )
 
 

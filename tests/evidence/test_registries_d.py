@@ -36,7 +36,7 @@ def test_each_key_falls_back_to_wider_scopes(tmp_path: Path) -> None:
     [
         ({"a": "docker: 1"}, "docker: expected a mapping"),
         ({"a": "docker: {r.test: {use-sigstore-attachments: 'true'}}"}, "expected true or false"),
-        ({"a": "docker: {r.test: {lookaside: [x]}}"}, "r.test: lookaside: expected a string"),
+        ({"a": "docker: {r.test: {lookaside: [x]}}"}, "'r.test': lookaside: expected a string"),
         ({"a": "docker: {r.test: {}, r.test: {}}"}, "docker: got 'r.test' twice"),
         ({"a": "docker: {r.test: {}}", "b": "docker: {r.test: {}}"}, "b.yaml: 'r.test' is also in .*a.yaml"),
         ({"a": "default-docker: {}", "b": "default-docker: {}"}, "b.yaml: 'default-docker' is also in .*a.yaml"),

@@ -7,7 +7,7 @@ import functools
 import os
 import re
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from lxml import etree
@@ -15,7 +15,9 @@ from lxml import etree
 from osc_containers.archive import blobs
 from osc_containers.archive.layout import lay_out
 from osc_containers.archive.verify import check_images
-from osc_containers.errors import DescriptionError, LockError, RegistryError
+from osc_containers.errors import DescriptionError, LockError, PolicyError, RegistryError
+from osc_containers.evidence import openpgp, payload, policy, programs, public_key, registries_d, signature
+from osc_containers.evidence.identity import Identity, IdentityRule
 from osc_containers.formats import cpio, xml_editor, xml_reader, xml_tags
 from osc_containers.kiwi import description
 from osc_containers.kiwi.image_source import Source, interpret
@@ -145,6 +147,70 @@ def parse_lock(data: bytes) -> None:
         _expect_printable(*error.problems)
         return
     assert lockfile.loads(lockfile.dumps(found)) == found
+
+
+def parse_policy(data: bytes) -> None:
+    """Read a signature policy, and ask it for the scope of an image."""
+    try:
+        found = policy.parse(data, "policy.json")
+    except PolicyError as error:
+        _expect_printable(*error.problems)
+        return
+    for requirement in found.all_requirements():
+        requirement.identity.check()
+        requirement.identity.accepts(Identity.of(_REFERENCE), "registry.example/team/app:1.0")
+    assert found.requirements("docker", Identity.of(_REFERENCE).scopes())[1]
+
+
+def parse_signature_stores(data: bytes) -> None:
+    """Read a file of registries.d."""
+    try:
+        default, scopes = registries_d.parse(data)
+    except ValueError as error:
+        _expect_printable(str(error))
+        return
+    stores = registries_d.SignatureStores(scopes=scopes, default=default or registries_d.Settings())
+    assert stores.lookaside(scopes)
+
+
+def parse_payload(data: bytes) -> None:
+    """Read the payload of a signature, and a signature in a file."""
+    for format_ in (payload.SIMPLE, payload.SIGSTORE):
+        try:
+            claim = payload.parse(data, format_)
+        except ValueError as error:
+            _expect_printable(str(error))
+            continue
+        IdentityRule("matchRepository").accepts(Identity.of(_REFERENCE), claim.identity)
+    with suppress(ValueError):
+        signature.of_file(data)
+
+
+def parse_gpg_status(data: bytes) -> None:
+    """Read what gpgv says. Only one good signature by a primary key counts."""
+    for status in (0, 1):
+        try:
+            opened = programs.read_status(b"", data, status)
+        except ValueError as error:
+            _expect_printable(str(error))
+            continue
+        assert opened.fingerprint.isalnum()
+        assert data.count(b"[GNUPG:] ") >= 3
+        assert status == 0 or opened.expired
+
+
+def parse_keys(data: bytes) -> None:
+    """Read a public key in PEM, and an OpenPGP keyring."""
+    ring = openpgp.keyring(data)
+    assert openpgp.keyring(ring) == ring
+    assert openpgp.key_of(ring, "0" * 40) == ring
+    try:
+        key = public_key.parse_pem(data)
+    except ValueError as error:
+        _expect_printable(str(error))
+        return
+    assert public_key.parse_der(key.der) == key == public_key.parse_pem(key.pem)
+    key.fits(data)
 
 
 def read_tar(data: bytes) -> None:
@@ -340,15 +406,20 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "cpio": read_cpio,
     "description": parse_description,
     "docker-archive": read_docker_archive,
+    "gpg-status": parse_gpg_status,
+    "keys": parse_keys,
     "lock": parse_lock,
     "logins": parse_logins,
     "manifest": parse_manifest,
     "oci-archive": read_oci_archive,
     "origin": parse_origin,
+    "payload": parse_payload,
+    "policy": parse_policy,
     "reference": parse_reference,
     "registries": parse_registries,
     "retry-after": parse_retry_after,
     "services": parse_services,
+    "signature-stores": parse_signature_stores,
     "tar": read_tar,
     "token": parse_token,
     "verify": verify_archive,
