@@ -121,6 +121,8 @@ def _untracked(context: Context) -> Iterator[Finding]:
         return
     try:
         place = hints.place_of(package.directory)
+        if place is Place.PROJECT:  # another finding
+            return
         # osc does not add files in directories; that is another finding.
         names = [name for name in package.own_files(context.lock) if place is not Place.PACKAGE or "/" not in name]
         untracked = working_copy.untracked(package.directory, names)

@@ -13,7 +13,8 @@ from osc_containers.formats.xml_editor import XmlText
 from osc_containers.fs import atomic, ranges
 from osc_containers.kiwi import description as descriptions
 from osc_containers.kiwi import split
-from osc_containers.obs import service_file, working_copy
+from osc_containers.obs import hints, service_file, working_copy
+from osc_containers.obs.hints import Place
 from osc_containers.obs.parameters import PREFETCH
 from osc_containers.obs.working_copy import System
 
@@ -73,8 +74,13 @@ def add_files(context: Context) -> tuple[str, ...]:
     system = working_copy.system_of(package.directory)
     names = [name for name in package.own_files(context.lock) if system is not System.OSC or "/" not in name]
     missing = working_copy.untracked(package.directory, names)
-    if missing:
-        working_copy.add(package.directory, missing)
+    if not missing or hints.place_of(package.directory) is Place.PROJECT:
+        return ()
+    working_copy.add(package.directory, missing)
+    # osc ends with success even if it could not add a file.
+    failed = working_copy.untracked(package.directory, missing)
+    if failed:
+        raise Error(f"{', '.join(failed)}: cannot be added; try it by hand: {hints.add(package.directory, failed)}")
     return tuple(missing)
 
 

@@ -142,6 +142,7 @@ def test_git_keeps_a_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert findings(tmp_path, capsys) == []
 
 
+@pytest.mark.integration
 def test_an_include_is_read_from_an_obscpio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     in_osc(nested(tmp_path), "a.kiwi", "_service", "containers.lock", NAME)
     packed(tmp_path)
@@ -327,6 +328,9 @@ def test_a_project_is_no_package(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / ".osc/_package").unlink()
     errors = [each for each in findings(tmp_path, capsys) if each["severity"] == "error"]
     assert [(each["check"], each["fix"].split(",")[0]) for each in errors] == [("place", "osc mkpac NAME")]
+    write(tmp_path, {}, APP)
+    assert [each["check"] for each in findings(tmp_path, capsys, "--fix")] == ["place"]
+    assert not (tmp_path / ".osc/_to_be_added").exists()
 
 
 @pytest.mark.parametrize("command", ["check", "outdated", "verify", "prefetch", "list", "init"])
