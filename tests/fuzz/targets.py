@@ -4,10 +4,12 @@ Beyond that each says what holds of whatever gets through.
 """
 
 import functools
+import io
 import os
 import re
+import tarfile
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from lxml import etree
@@ -15,10 +17,15 @@ from lxml import etree
 from osc_containers.archive import blobs
 from osc_containers.archive.layout import lay_out
 from osc_containers.archive.verify import check_images
-from osc_containers.errors import DescriptionError, LockError, PolicyError, RegistryError
+from osc_containers.errors import DescriptionError, Error, LockError, PolicyError, RegistryError
 from osc_containers.evidence import openpgp, payload, policy, programs, public_key, registries_d, signature
 from osc_containers.evidence.identity import Identity, IdentityRule
-from osc_containers.formats import cpio, xml_editor, xml_reader, xml_tags
+from osc_containers.formats import cpio, layer_tar, xml_editor, xml_reader, xml_tags
+from osc_containers.inject.store import build, config_types, squashfs
+from osc_containers.inject.store.inflate import inflate
+from osc_containers.inject.store.layer_tree import LayerTree
+from osc_containers.inject.store.squashfs import Entry
+from osc_containers.inject.store.tar_split import TarSplit
 from osc_containers.kiwi import description
 from osc_containers.kiwi.image_source import Source, interpret
 from osc_containers.lock import archive_names, lockfile
@@ -26,6 +33,7 @@ from osc_containers.lock.lockfile import LockedImage, LockedReference
 from osc_containers.obs import service_file
 from osc_containers.obs.package import Package
 from osc_containers.oci import quirk
+from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import (
     Descriptor,
@@ -43,7 +51,8 @@ from osc_containers.registry.config import auth_json, registries_conf
 from osc_containers.sources.blob_store import Tar
 from osc_containers.sources.docker_archive import DockerArchive
 from osc_containers.sources.oci_layout import OciLayout
-from tests.support import images
+from tests.support import images, store
+from tests.support.slices import slice_of
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 _REFERENCE = Reference.parse("registry.example/team/app:1.0")
@@ -400,14 +409,75 @@ def parse_retry_after(data: bytes) -> None:
     assert seconds is None or seconds >= 0
 
 
+def read_layer(data: bytes) -> None:
+    """Read a layer for a store: what gets through has safe paths, and can be restored and written again."""
+    entries: list[Entry] = []
+    packed = io.BytesIO()
+    tree = LayerTree()
+    contents = {}
+    with slice_of(data) as layer:
+        try:
+            with closing(TarSplit(layer, packed)) as split:
+                for member in layer_tar.members(layer, len(data)):
+                    tree.add(member)
+                    split.add(member)
+                    contents[member.offset] = data[member.offset : member.offset + member.size]
+                split.finish(len(data))
+            entries = list(build.entries_of(tree, b"diff", layer))
+        except ValueError as error:
+            _expect_printable(str(error))
+            return
+        written = b"".join(squashfs.tar_of(entries))
+    restored = b""
+    positions = iter(contents)
+    for kind, value, *_ in store.split_entries(packed.getvalue()):
+        assert isinstance(value, bytes)
+        restored += value if kind == "segment" else contents[next(positions)]
+    assert restored == data
+    paths = [entry.path for entry in entries]
+    assert len(set(paths)) == len(paths)
+    assert paths[0] == b"diff"
+    assert all(path.startswith(b"diff/") and not {b"", b".", b".."} & set(path.split(b"/")) for path in paths[1:])
+    with tarfile.open(fileobj=io.BytesIO(written), encoding="utf-8", errors="surrogateescape") as tar:
+        assert [os.fsencode(member.name) for member in tar] == paths
+
+
+def inflate_layer(data: bytes) -> None:
+    """Unpack a layer for a store; the first line says what it should unpack to."""
+    expected, _, blob = data.partition(b"\n")
+    descriptor = Descriptor(digest=Digest.of(blob), size=len(blob), media_type="")
+    with slice_of(blob) as source, slice_of(b"") as target:
+        try:
+            result = inflate(source, descriptor, Digest.of(expected), target)
+        except ValueError as error:
+            _expect_printable(str(error))
+            return
+        except Error as error:
+            if not error.problems[0].startswith("zstd: "):  # the program says what is wrong
+                raise
+            return
+        assert target.read(0, result.size) == expected
+
+
+def check_config_types(data: bytes) -> None:
+    """Check the types in a configuration for a store."""
+    try:
+        config_types.check(data)
+    except ValueError as error:
+        _expect_printable(str(error))
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "challenges": parse_challenges,
     "config": parse_config,
+    "config-types": check_config_types,
     "cpio": read_cpio,
     "description": parse_description,
     "docker-archive": read_docker_archive,
     "gpg-status": parse_gpg_status,
     "keys": parse_keys,
+    "inflate": inflate_layer,
+    "layer": read_layer,
     "lock": parse_lock,
     "logins": parse_logins,
     "manifest": parse_manifest,

@@ -247,9 +247,17 @@ def _diff(base: str, layer: _Layer, stack: ExitStack) -> Iterator[Entry]:
     tree = LayerTree()
     for member in layer_tar.members(content, layer.record.size):
         tree.add(member)
+    yield from entries_of(tree, base.encode(), content)
+
+
+def entries_of(tree: LayerTree, base: bytes, content: FileSlice) -> Iterator[Entry]:
+    """Yield the files of a layer with paths below `base`; hard links come after the file that has their content.
+
+    :raises ValueError: as `LayerTree.entries`.
+    """
     first: dict[int, bytes] = {}
     for path, node in tree.entries():
-        full_path = base.encode() + (b"/" + path if path else b"")
+        full_path = base + (b"/" + path if path else b"")
         original = first.setdefault(id(node), full_path)
         if original != full_path:
             yield Entry(path=full_path, kind=HARD_LINK, mode=0, target=original)

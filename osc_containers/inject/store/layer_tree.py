@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from osc_containers.formats.layer_tar import CHARACTER, DIRECTORY, FILE, GLOBAL, HARD_LINK, SYMLINK, Member, printable
 
 MEMORY_LIMIT = 128 << 20
-"""Bytes that the entries of a layer may need in memory, as estimated by `_charge`; over 200,000 ordinary files."""
+"""Bytes that the entries of a layer may need in memory, as estimated by `_charge`; about 300,000 ordinary files."""
 
 STEP_LIMIT = 1 << 26
 """Components of paths that are resolved for one layer, among them those of symbolic links."""
 
-_ENTRY_SIZE = 550
+_ENTRY_SIZE = 400
 _ROOT_MODE = 0o555
 """podman gives this mode to the root of every layer, and ignores what the layer says about it."""
 _LINK_LIMIT = 40

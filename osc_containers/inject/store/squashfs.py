@@ -94,7 +94,7 @@ def write(target: Path, entries: Iterable[Entry], latest: int, environ: Mapping[
     # No option of mksquashfs 4.5 changes the time of the root in this mode. This variable is the time of the image, and
     # the latest time of all files. So it changes that of the root, and no other.
     settings = {"SOURCE_DATE_EPOCH": str(latest)}
-    for _ in program.transform(PROGRAM, *options, source=_tar(entries, count), environ=environ, settings=settings):
+    for _ in program.transform(PROGRAM, *options, source=tar_of(entries, count), environ=environ, settings=settings):
         pass  # with -quiet, it has nothing to say
     with target.open("rb") as image:
         magic, inodes = struct.unpack("<4sI", image.read(8))
@@ -115,11 +115,12 @@ class _Count:
             raise Error(f"store: got more than {_ID_COUNT_LIMIT} owners and groups, which squashfs cannot store")
 
 
-def _tar(entries: Iterable[Entry], count: _Count) -> Iterator[bytes]:
-    """Yield the tar archive of all entries. Small parts are yielded together, as each one costs two system calls."""
+def tar_of(entries: Iterable[Entry], count: "_Count | None" = None) -> Iterator[bytes]:
+    """Yield the tar archive of all entries, and count them. Small parts are yielded together, to save system calls."""
     buffer = bytearray()
     for entry in entries:
-        count.add(entry)
+        if count:
+            count.add(entry)
         buffer += _header(entry)
         content = entry.content.chunks(0, entry.size) if isinstance(entry.content, FileSlice) else (entry.content,)
         for chunk in content:

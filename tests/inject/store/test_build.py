@@ -1,8 +1,12 @@
 """Stores as a whole: reproducible, and complete or an error that names the layer."""
 
 import hashlib
+import itertools
 import json
+import subprocess
+import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -232,3 +236,46 @@ def test_failures_of_mksquashfs_are_reported(tmp_path: Path, install: Install, s
 )
 def test_dates_are_those_that_go_reads(created: str, expected: str) -> None:
     assert records.timestamp(created) == expected
+
+
+MEASURED = """
+import resource, sys, zlib
+from pathlib import Path
+from osc_containers.inject.store import build
+from osc_containers.oci.digest import Digest
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import MANIFEST, parse_document
+from osc_containers.fs.ranges import FileSlice
+directory = Path(sys.argv[1])
+manifest = parse_document((directory / "manifest").read_bytes(), MANIFEST, "manifest")
+files = {Digest.of(path.read_bytes()): path.open("rb") for path in directory.iterdir() if path.name != "layer"}
+files[manifest.layers[0].digest] = (directory / "layer").open("rb")
+workspace = directory / "workspace"
+workspace.mkdir()
+image = build.StoreImage(name="registry.example.com/app:1.0", image=Image.from_documents(manifest))
+build.build([image], lambda blob: FileSlice(files[blob.digest].fileno(), 0), directory / "store", workspace)
+print(sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+"""
+
+
+@needs_mksquashfs
+def test_memory_does_not_grow_with_the_image(tmp_path: Path) -> None:
+    size = 200 << 20
+    parts = itertools.chain([layer_tars.header(b"zeros", size=size)], itertools.repeat(bytes(1 << 20), size >> 20))
+    diff_id, digest, packer = hashlib.sha256(), hashlib.sha256(), zlib.compressobj(1, wbits=31)
+    with (tmp_path / "layer").open("wb") as file:
+        for part in itertools.chain(parts, [bytes(1024), None]):
+            if part:
+                diff_id.update(part)
+            packed = packer.compress(part) if part else packer.flush()
+            digest.update(packed)
+            file.write(packed)
+    layer = images.Layer(content=b"", compression="gzip", diff_id=Digest("sha256", diff_id.hexdigest()))
+    image = images.image(layer)
+    manifest = json.loads(image.raw)
+    size = (tmp_path / "layer").stat().st_size
+    manifest["layers"][0] |= {"digest": f"sha256:{digest.hexdigest()}", "size": size}
+    (tmp_path / "manifest").write_text(json.dumps(manifest))
+    (tmp_path / "config").write_bytes(image.blobs[0])
+    done = subprocess.run([sys.executable, "-c", MEASURED, tmp_path], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 256 << 10, "KiB of the process and of mksquashfs"

@@ -1,5 +1,6 @@
 """Trees of layers: whiteouts, links and directories as podman has them, and what is refused."""
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -193,6 +194,47 @@ def test_number_and_length_of_names_are_bounded(monkeypatch: pytest.MonkeyPatch)
         tree(hostile("/".join("a" * 250 for _ in range(10)), xattrs={f"user.{n}": b"x" * 30_000 for n in range(4)}))
     with pytest.raises(ValueError, match="too many files or too long names"):
         tree(many(2, "x/" * 200))
+
+
+def labelled(layer: Writer) -> None:
+    for number in range(300):
+        layer.add(f"f{number}", xattrs={"user.note": b"x" * 300, "user.other": b"y"})
+
+
+def deep(layer: Writer) -> None:
+    for number in range(60):
+        layer.add(f"{number}/" * 50 + "f")
+
+
+SHAPES: dict[str, Fill] = {
+    "short names": many(1000, "d/"),
+    "long names": many(400, "n" * 200),
+    "deep paths": deep,
+    "attributes": labelled,
+}
+
+
+@pytest.mark.parametrize("fill", SHAPES.values(), ids=SHAPES)
+def test_memory_is_not_more_than_is_accounted_for(fill: Fill, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the limit for names and files is one for memory."""
+    writer = Writer()
+    fill(writer)
+    content = writer.done()
+    accounted = 0
+
+    def charge(self: LayerTree, size: int) -> None:
+        nonlocal accounted
+        accounted += size
+
+    monkeypatch.setattr(LayerTree, "_charge", charge)
+    tracemalloc.start()
+    try:
+        result = tree_of(content)
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert result.root.children
+    assert used < 1.2 * accounted
 
 
 def test_work_for_paths_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
