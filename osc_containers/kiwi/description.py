@@ -37,7 +37,7 @@ _INCLUDED = re.compile(r"(?:this://)?(?!/)([A-Za-z0-9._+=,~@/-]+)")
 
 _LEVELS, _DIRECTORIES = 2, 200
 """Directories above and below a directory without a description that are looked at for one."""
-_GENERATED = re.compile(r"_service:([^:/]+):")
+_GENERATED = re.compile(r"_service:([^:/]+):(?:[^:/]+:)*")
 """osc and the source server give this prefix to the files of a service, and obs-build removes it."""
 
 
@@ -175,7 +175,8 @@ def maker_of(name: str) -> str:
 
 
 def _is_description(name: str) -> bool:
-    return name == "config.xml" or (name.endswith(".kiwi") and not name.startswith("."))
+    plain = _GENERATED.sub("", name, count=1)
+    return plain == "config.xml" or (plain.endswith(".kiwi") and not plain.startswith("."))
 
 
 def read(path: Path) -> Description:

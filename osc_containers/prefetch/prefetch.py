@@ -15,7 +15,7 @@ from typing import TypeAlias, TypeVar
 from osc_containers.archive.blobs import in_files, read_document
 from osc_containers.errors import DescriptionError, Error, LockError
 from osc_containers.formats import cpio
-from osc_containers.fs import atomic, ranges
+from osc_containers.fs import atomic, lfs_pointer, ranges
 from osc_containers.fs.ranges import FileSlice
 from osc_containers.fs.rooted_tree import Tree
 from osc_containers.fs.source_file import open_source
@@ -270,6 +270,8 @@ def _check_names(outdir: Path, names: Iterable[str]) -> None:
         for name in sorted(names)
         if _is_taken(outdir / name)
     ]
+    pointers = [name for name in sorted(names) if lfs_pointer.is_pointer_file(outdir / name)]
+    problems += [f"{outdir / name}: {lfs_pointer.problem(outdir)}" for name in pointers]
     if problems:
         raise Error(*problems)
 

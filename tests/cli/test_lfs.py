@@ -62,6 +62,17 @@ def test_a_pointer_is_named_and_kept(
     assert states(package) == before
 
 
+def test_a_pointer_in_another_directory_is_kept(
+    package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / NAME).write_text(POINTER)
+    (package / NAME).unlink()
+    assert main(["prefetch", "--outdir", str(tmp_path / "other"), str(package)]) == 1
+    assert f"{NAME}: is a git-lfs pointer" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in (tmp_path / "other").iterdir()} == {NAME: POINTER}
+
+
 @pytest.mark.parametrize("command", ["check", "prefetch"])
 def test_in_a_clone_git_lfs_gets_the_files(package: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     subprocess.run(["git", "init", "--quiet", package.parent], check=True)

@@ -523,6 +523,13 @@ def test_a_copy_made_by_a_service_is_ignored(tmp_path: Path, own: str, expected:
     assert [path.name for path in description.find(tmp_path)] == (expected or sorted(names))
 
 
+@pytest.mark.parametrize("name", ["_service:obs_scm:config.xml", "_service:obs_scm:a.kiwi", "_service:x:y:a.kiwi"])
+def test_a_description_made_by_a_service_is_found(tmp_path: Path, name: str) -> None:
+    for each in (name, "_service:obs_scm:containers.xml", "_service:obs_scm:.a.kiwi"):
+        write(tmp_path, each)
+    assert [path.name for path in description.find(tmp_path)] == [name]
+
+
 def test_a_package_without_a_description_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DescriptionError) as caught:
         description.find(tmp_path)
