@@ -516,9 +516,13 @@ def test_a_slow_reader_causes_no_timeout(registry: FaultRegistry, hasty_source: 
 
 def test_a_response_that_is_no_manifest_is_retried(registry: FaultRegistry, source: ImageSource) -> None:
     reference = Reference.parse(registry.push(IMAGE, "team/app:1.0"))
-    registry.script = faults.on(faults.web_page, lambda _: True, times=2)
+
+    def nonsense(exchange: Exchange) -> None:
+        exchange.send(Answer(status=200, headers={"Content-Length": "7"}, body=b"try it "))
+
+    registry.script = faults.on(nonsense, lambda _: True, times=2)
     assert source.manifest(reference).raw == IMAGE.raw
-    registry.script = faults.on(faults.web_page, lambda _: True)
+    registry.script = faults.on(nonsense, lambda _: True)
     with pytest.raises(RegistryError, match=rf"manifest from {registry.host}: not valid JSON; .*tried 3 times"):
         source.manifest(Reference.parse(f"{registry.host}/team/other:1.0"))
 
