@@ -118,6 +118,13 @@ class Repository(NamedTuple):
             listed |= set(self._run("ls-files", "-z", "--cached", arguments=arguments).split(b"\0"))
         return [name for name in names if os.fsencode(prefix + name) not in listed]
 
+    def excludes(self, directory: Path, names: Sequence[str]) -> bool:
+        """Tell whether git is configured to ignore one of the files `names`, so that adding it needs --force."""
+        paths = [str((directory / name).relative_to(self.top)) for name in names]
+        listing = ("ls-files", "-z", "--others", "--ignored", "--exclude-standard")
+        batches = (paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH))
+        return any(self._run(*listing, arguments=batch) for batch in batches)
+
     def add(self, directory: Path, names: Sequence[str]) -> None:
         """Add files to the index, also those that a `.gitignore` excludes: the build needs them.
 

@@ -83,7 +83,11 @@ def add(directory: Path, names: Collection[str]) -> str:
         # The shell replaces the pattern with names, which may begin with a dash if others put such files there.
         pattern = f"./*{suffix}" if any(directory.glob(f"-*{suffix}")) else f"*{suffix}"
         words += map(_word, group) if len(group) < 2 else [pattern]
-    return " ".join(["osc add" if place is Place.PACKAGE else "git add", *words])
+    if place is Place.PACKAGE:
+        command = "osc add"
+    else:
+        command = "git add --force" if working_copy.excludes(directory, list(names)) else "git add"
+    return " ".join([command, *words])
 
 
 def lfs(directory: Path, names: Collection[str]) -> str:

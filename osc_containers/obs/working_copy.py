@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
@@ -63,6 +64,16 @@ def untracked(directory: Path, names: Collection[str]) -> list[str]:
         repository = git.open_repository(top, program.outside(directory, os.environ))
         return repository.untracked(directory.resolve(), list(names))
     return osc.untracked(directory, names) if system is System.OSC else []
+
+
+def excludes(directory: Path, names: Sequence[str]) -> bool:
+    """Tell whether git would refuse to add one of the files without --force; False if it cannot tell."""
+    system, top = system_of(directory), git.find_top(directory)
+    if system is System.GIT and top:
+        with suppress(Error):
+            repository = git.open_repository(top, program.outside(directory, os.environ))
+            return repository.excludes(directory.resolve(), names)
+    return False
 
 
 def add(directory: Path, names: Sequence[str]) -> None:

@@ -91,6 +91,15 @@ def test_files_that_git_lacks_are_found(tmp_path: Path, capsys: pytest.CaptureFi
     assert findings(tmp_path, capsys) == []
 
 
+def test_files_that_git_ignores_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, {".gitignore": "*.ociarchive\n"}, APP)
+    commit(tmp_path, "_service", "a.kiwi", "containers.lock", "containers.xml")
+    (found,) = findings(tmp_path, capsys)
+    assert found["fix"] == f"git add --force {NAME}"
+    subprocess.run(["bash", "-c", found["fix"]], check=True, cwd=tmp_path)
+    assert findings(tmp_path, capsys) == []
+
+
 def test_files_that_osc_lacks_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     in_osc(write(tmp_path, {}, APP), "a.kiwi", "_service", "containers.xml")
     (found,) = findings(tmp_path, capsys)
