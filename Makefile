@@ -81,7 +81,7 @@ obs:
 
 demo:
 	@PYTHON="$(PYTHON)" scripts/setup demo
-	@$(VENV) scripts/demo
+	@scripts/own-mounts $(VENV) scripts/demo
 
 pictures:
 	@PYTHON="$(PYTHON)" scripts/setup demo

@@ -1,33 +1,13 @@
 """The root file system and the machines of the boot tests."""
 
-import fcntl
-import hashlib
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.support.e2e.machine import HERE, Machine, make_machine
-
-CACHE = HERE.parents[2] / "build" / "e2e"
-
-
-def make_root(suite: str) -> Path:
-    """Return a small Debian root, which is kept in build/ until `make-root` changes."""
-    recipe = HERE / "make-root"
-    root = CACHE / f"{suite}-{hashlib.sha256(recipe.read_bytes()).hexdigest()[:12]}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not root.exists():
-            making = root.with_suffix(".making")
-            subprocess.run(["rm", "-rf", making], check=True)
-            subprocess.run([recipe, making, suite], check=True)
-            making.rename(root)
-    return root
+from tests.support.e2e.machine import Machine, make_machine, make_root
 
 
 @pytest.fixture

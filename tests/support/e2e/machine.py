@@ -6,6 +6,7 @@ off. To boot a machine by hand, use `make-root`, `mount` and `boot`.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from osc_containers.fs.rooted_tree import Tree
 from osc_containers.inject.image_file import Symlink, TextFile
 
 HERE = Path(__file__).resolve().parent
+CACHE = HERE.parents[2] / "build" / "e2e"
 
 _REPORT = r"""#!/bin/sh
 podman images --all --no-trunc --digests --format '{{.Repository}}:{{.Tag}} {{.Digest}} {{.ID}}' > /out/images
@@ -164,6 +166,21 @@ def _read_report(out: Path) -> Report:
         active=frozenset(name for pair in shown for name in pair if "active" in pair and name != "active"),
         journal=tuple((int(entry["PRIORITY"]), entry["MESSAGE"]) for entry in entries),
     )
+
+
+def make_root(suite: str) -> Path:
+    """Return a small Debian root, which is kept in build/ until `make-root` changes."""
+    recipe = HERE / "make-root"
+    root = CACHE / f"{suite}-{hashlib.sha256(recipe.read_bytes()).hexdigest()[:12]}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.exists():
+            making = root.with_suffix(".making")
+            subprocess.run(["rm", "-rf", making], check=True)
+            subprocess.run([recipe, making, suite], check=True)
+            making.rename(root)
+    return root
 
 
 @contextmanager
