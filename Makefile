@@ -15,8 +15,8 @@ SEED = 1
 EXAMPLES = 2000
 SIGNED = 120
 
-.PHONY: help setup check lint test pythons engines parity boot obs demo pictures bench bench-boot faults crash large fuzz redteam signatures install \
-	uninstall clean
+.PHONY: help setup check lint test pythons engines parity boot obs demo pictures bench bench-boot faults crash large fuzz \
+	redteam signatures scale soak install uninstall clean
 
 help:
 	@echo "make demo       try it: both services on a copy of example/, with a registry on this machine"
@@ -38,6 +38,8 @@ help:
 	@echo "make fuzz       fuzz every parser, SECONDS=$(SECONDS) each"
 	@echo "make redteam    attack packages, registries, images and trees, and print which attacks succeed, 2 minutes"
 	@echo "make signatures compare judgements of signatures with skopeo and podman of Debian 13, $(SIGNED) random ones; as root"
+	@echo "make scale      measure how each command grows from 1 to 4,000 containers, 10 minutes"
+	@echo "make soak       run and kill prefetches in parallel while tags move, 15 minutes; SECONDS=900"
 	@echo "make install    DESTDIR= PREFIX=$(PREFIX) PYTHON=$(PYTHON)"
 	@echo "make uninstall  remove what make install installed; use the same DESTDIR and PREFIX"
 	@echo "make clean      remove .venv, caches and build results"
@@ -119,6 +121,15 @@ redteam:
 signatures:
 	@PYTHON="$(PYTHON)" scripts/setup test
 	RUNS=$(SIGNED) SEED="$(SEED)" scripts/own-mounts $(VENV) -m pytest -q tests/evidence/test_oracle.py
+
+scale:
+	@PYTHON="$(PYTHON)" scripts/setup check
+	@$(VENV) -m tests.support.scale
+
+soak: SECONDS = 900
+soak:
+	@PYTHON="$(PYTHON)" scripts/setup check
+	@scripts/own-mounts $(VENV) -m tests.support.soak --seed "$(SEED)" $(SECONDS)
 
 # The library gets a directory of its own instead of one Python version's site-packages. The scripts find it relative to
 # their own location, also in DESTDIR and with any Python, and nothing else gets onto their import path.
