@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from osc_containers.cli import table
 from osc_containers.formats import human
-from osc_containers.lock.diff import Change, ImageChange, Version
+from osc_containers.lock.diff import Change, ImageChange, SignerChange, Version
 
 _WIDTH = 67
 """The line length of a `.changes` file, in characters, as in osc's template (osc/core.py, `vc`)."""
@@ -24,6 +24,18 @@ def as_text(changes: Sequence[Change]) -> str:
         texts += [str(change.reference), *rows[: len(change.images)]]
         rows = rows[len(change.images) :]
     return "\n".join(texts)
+
+
+def signers_as_text(changes: Iterable[SignerChange]) -> str:
+    """Return a line for each image that is signed by other keys."""
+    return "\n".join(f"{each.reference} ({each.arch}): {_signers(each)}" for each in changes)
+
+
+def _signers(change: SignerChange) -> str:
+    new, old = (" and ".join(keys) for keys in (change.new, change.old))
+    if not new:
+        return f"no longer signed; before by {old}"
+    return f"signed by {new}" + (f"; before by {old}" if old else "")
 
 
 def _row(image: ImageChange) -> tuple[str, ...]:

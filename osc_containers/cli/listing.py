@@ -8,8 +8,9 @@ from osc_containers.cli import table
 from osc_containers.formats import human
 from osc_containers.inject import overlay
 from osc_containers.kiwi.containers import Container
-from osc_containers.lock import archive_names
+from osc_containers.lock import archive_names, signature
 from osc_containers.lock.lockfile import Lock
+from osc_containers.lock.signature import RecordedSignature
 from osc_containers.obs.selection import Request
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor
@@ -17,11 +18,12 @@ from osc_containers.oci.reference import Reference
 
 
 class Archive(NamedTuple):
-    """An archive of `size` bytes in the package, and the digest of the manifest in it."""
+    """An archive of `size` bytes in the package, the digest of the manifest in it, and the signatures of the image."""
 
     name: str
     size: int
     manifest: Digest
+    signatures: tuple[RecordedSignature, ...] = ()
 
 
 class Row(NamedTuple):
@@ -48,6 +50,7 @@ def list_containers(request: Request, lock: Lock) -> tuple[Row, ...]:
                         name=names[claim.reference, claim.arch],
                         size=layout_of(claim).size,
                         manifest=claim.image.manifest.digest,
+                        signatures=lock.references[claim.reference].images[claim.arch].signatures,
                     )
     return tuple(result.values())
 
@@ -115,6 +118,7 @@ def as_objects(rows: Iterable[Row]) -> list[dict[str, object]]:
                     "digest": str(archive.manifest),
                     "archive": archive.name,
                     "size": archive.size,
+                    "signatures": [{"identity": each.identity, "key": each.key} for each in archive.signatures],
                 }
                 for arch, archive in sorted(row.archives.items())
             },
@@ -124,12 +128,20 @@ def as_objects(rows: Iterable[Row]) -> list[dict[str, object]]:
 
 
 def as_table(rows: Iterable[Row]) -> str:
-    """Return the rows as a table; PINNED and SIZE are those of the images in the lock, or `-`."""
-    heads = ("REFERENCE", "BACKEND", "ARCH", "PROFILES", "FETCH ONLY", "PINNED", "SIZE")
-    lines = []
+    """Return the rows as a table; PINNED and SIZE are those of the images in the lock, or `-`.
+
+    SIGNED BY is there if some image has signatures.
+    """
+    rows = tuple(rows)
+    has_signatures = any(archive.signatures for row in rows for archive in row.archives.values())
+    signed = ("SIGNED BY",) if has_signatures else ()
+    heads = ("REFERENCE", "BACKEND", "ARCH", "PROFILES", "FETCH ONLY", "PINNED", "SIZE", *signed)
+    lines: list[tuple[str, ...]] = []
     for row in rows:
         container = row.container
         digests = ",".join(dict.fromkeys(archive.manifest.short for archive in row.archives.values()))
+        signatures = (each for archive in row.archives.values() for each in archive.signatures)
+        keys = ",".join(dict.fromkeys(signature.short_key(each.key) for each in signatures))
         size = human.size(sum(archive.size for archive in row.archives.values())) if row.archives else "-"
         lines.append(
             (
@@ -140,6 +152,7 @@ def as_table(rows: Iterable[Row]) -> str:
                 "yes" if container.fetch_only else "no",
                 digests or "-",
                 size,
+                *((keys or "-",) if has_signatures else ()),
             )
         )
     return "\n".join(table.render(heads, lines, right=("SIZE",), wrapped=("REFERENCE", "ARCH", "PROFILES", "PINNED")))

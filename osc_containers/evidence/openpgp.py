@@ -9,7 +9,8 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Iterator
 
-_PUBLIC_KEY = 6
+_PUBLIC_KEY, _SIGNATURE = 6, 2
+_SELF_SIGNATURES = (b"\x10", b"\x11", b"\x12", b"\x13", b"\x1f")
 _ARMOR = re.compile(
     rb"-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n(.*?)-----END PGP PUBLIC KEY BLOCK-----", re.DOTALL
 )
@@ -39,6 +40,38 @@ def key_of(ring: bytes, fingerprint: str) -> bytes:
         if _fingerprint(ring, start) == fingerprint:
             return ring[start:end]
     return ring
+
+
+def expiry(ring: bytes) -> int | None:
+    """Return when the first key in a keyring expires, in seconds since 1970; None if it does not.
+
+    The last self-signature that says so counts (RFC 4880, section 5.2.3.6). It is not verified: this is for a warning.
+    """
+    created = expires = None
+    for tag, start, _ in _packets(ring):
+        _, at, length = _header(ring, start) or (0, start, 0)
+        body = ring[at : at + length]
+        if tag == _PUBLIC_KEY and len(body) > 5:
+            if created is not None:
+                break
+            created = int.from_bytes(body[1:5], "big")
+        elif tag == _SIGNATURE and body[:1] == b"\4" and body[1:2] in _SELF_SIGNATURES:
+            expires = _key_lifetime(body[6 : 6 + int.from_bytes(body[4:6], "big")])
+    return created + expires if created is not None and expires else None
+
+
+def _key_lifetime(subpackets: bytes) -> int | None:
+    at = 0
+    while at < len(subpackets):
+        octet = subpackets[at]
+        size = 1 if octet < 192 else 2 if octet < 255 else 5
+        length = int.from_bytes(subpackets[at + (size == 5) : at + size], "big")
+        length = length - (192 << 8) + 192 if size == 2 else length
+        at += size
+        if subpackets[at : at + 1] == b"\x09" and length == 5:
+            return int.from_bytes(subpackets[at + 1 : at + 5], "big")
+        at += max(length, 1)
+    return None
 
 
 def _unarmored(body: bytes) -> bytes:

@@ -1,9 +1,9 @@
 """Verifies signatures with openssl and gpgv. There is no cryptography of our own."""
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,14 +97,13 @@ def read_status(payload: bytes, messages: bytes, exit_status: int) -> Opened:
     if words.count("NEWSIG") != 1 or good != 1 or bad or len(valid) != 1 or (exit_status and not expired):
         reason = next((_REASONS[word] for word in ("NO_PUBKEY", *bad) if word in words and word in _REASONS), "")
         raise ValueError(reason or "not an OpenPGP message with one good signature")
-    fingerprint, primary = (valid[0][1], valid[0][-1]) if len(valid[0]) > 2 else (b"", b"")
-    with suppress(UnicodeDecodeError):
-        text = fingerprint.decode("ascii")
-        if text and fingerprint != primary:
-            raise ValueError(f"signed by the subkey {text}; podman before version 5.7 accepts primary keys only")
-        if text.isalnum():
-            return Opened(payload=payload, fingerprint=text, expired=_EXPIRED.get(expired, ""))
-    raise ValueError("not an OpenPGP message with one good signature")
+    match = re.fullmatch(rb"VALIDSIG ([0-9A-F]{40,64})(?: .*)? ([0-9A-F]{40,64})", b" ".join(valid[0]))
+    if match is None:
+        raise ValueError("not an OpenPGP message with one good signature")
+    fingerprint, primary = (text.decode() for text in match.groups())
+    if fingerprint != primary:
+        raise ValueError(f"signed by the subkey {fingerprint}; podman before version 5.7 accepts primary keys only")
+    return Opened(payload=payload, fingerprint=fingerprint, expired=_EXPIRED.get(expired, ""))
 
 
 _EXPIRED = {"EXPKEYSIG": "the key has expired", "EXPSIG": "the signature has expired"}

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
+from osc_containers.lock.lockfile import Lock, LockedImage
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import Descriptor
@@ -122,6 +123,30 @@ def _compare_images(
         missing = [blob for blob in after.image.blobs if blob.digest not in available] if after else []
         available.update(blob.digest for blob in missing)
         yield ImageChange(arch=arch, old=before, new=after, fetch_size=sum(blob.size for blob in missing))
+
+
+class SignerChange(NamedTuple):
+    """An image that is signed by other keys than before; a change of the image itself does not matter here."""
+
+    reference: Reference
+    arch: str
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+
+
+def compare_signers(old: Lock, new: Lock) -> tuple[SignerChange, ...]:
+    """Return the images of both locks whose signatures are by other keys, sorted; those of new images, too."""
+    changes = []
+    for reference, arch, locked in new.images():
+        before = old.image_for(reference, arch)
+        keys = _keys(locked)
+        if keys != (old_keys := _keys(before) if before else ()):
+            changes.append(SignerChange(reference, arch, old_keys, keys))
+    return tuple(changes)
+
+
+def _keys(locked: LockedImage) -> tuple[str, ...]:
+    return tuple(sorted({each.key for each in locked.signatures}))
 
 
 def as_objects(changes: Iterable[Change]) -> list[dict[str, object]]:

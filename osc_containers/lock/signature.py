@@ -31,6 +31,11 @@ class RecordedSignature(NamedTuple):
     signature: bytes
 
 
+def short_key(key: str) -> str:
+    """Return the beginning of the id of a key, for display."""
+    return key.removeprefix("sha256:")[:12]
+
+
 def dump(signature: RecordedSignature) -> dict[str, object]:
     """Return the JSON of a signature."""
     payload = {} if signature.type == "simple" else {"payload": _payload_text(signature.payload)}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -370,3 +371,54 @@ def test_the_image_lists_its_containers(setting: Setting, tmp_path: Path) -> Non
     text = (tmp_path / "root/usr/share/kiwi_containers/containers.cdx.json").read_bytes()
     assert problems(text, "cyclonedx") == []
     assert {each["type"] for each in json.loads(text)["components"]} == {"container"}
+
+
+def test_list_shows_the_keys(setting: Setting, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--arch", "x86_64", str(setting.package)]) == 0
+    shown = capsys.readouterr().out
+    assert "SIGNED BY" in shown
+    for key in lock_of(setting.package)["keys"]:
+        assert key.removeprefix("sha256:")[:12] in shown
+
+
+def test_diff_shows_other_keys(setting: Setting, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = lock_of(setting.package)
+    del document["keys"]
+    for entry in document["containers"].values():
+        entry["architectures"]["x86_64"].pop("signatures", None)
+    (tmp_path / "old").write_text(json.dumps(document))
+    assert main(["diff", "--directory", str(setting.package), str(tmp_path / "old")]) == 1
+    shown = capsys.readouterr().out
+    assert f"{setting.host}/signed/obs:1 (x86_64): signed by sha256:" in shown
+    assert f"{setting.host}/signed/gpg:1 (x86_64): signed by " in shown
+    shutil.copy(setting.package / lockfile.FILE_NAME, tmp_path / "new")
+    (setting.package / lockfile.FILE_NAME).write_text(json.dumps(document))
+    assert main(["diff", "--directory", str(setting.package), str(tmp_path / "new")]) == 1
+    assert "no longer signed; before by " in capsys.readouterr().out
+
+
+def test_check_finds_what_is_not_signed(setting: Setting, capsys: pytest.CaptureFixture[str]) -> None:
+    add_parameters(setting.package, signatures="ignore")
+    document = lock_of(setting.package)
+    del document["keys"]
+    for entry in document["containers"].values():
+        entry["architectures"]["x86_64"].pop("signatures", None)
+    (setting.package / lockfile.FILE_NAME).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    main(["check", "--arch", "x86_64", "--format", "json", str(setting.package)])
+    found = [each["why"] for each in json.loads(capsys.readouterr().out) if each["check"] == "signatures"]
+    assert [why for why in found if why.startswith("a policy asks for signatures of")]
+    assert [why for why in found if why.startswith("signatures=ignore")]
+
+
+def test_check_finds_keys_that_expire(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Gpg(tmp_path / "gpg") as gpg:
+        gpg.make_key("brief", expires="30d")
+        key = gpg.public("brief")
+    document = lock_of(setting.package)
+    name = next(name for name in document["keys"] if not name.startswith("sha256:"))
+    document["keys"][name] = b64encode(key).decode()
+    (setting.package / lockfile.FILE_NAME).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    main(["check", "--arch", "x86_64", str(setting.package)])
+    assert f"the key {name} expires on 20" in " ".join(capsys.readouterr().out.split())

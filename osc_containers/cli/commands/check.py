@@ -6,7 +6,19 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 
-from osc_containers.checks import archives, files, layout, loading, programs, repair, services, space, store, units
+from osc_containers.checks import (
+    archives,
+    files,
+    layout,
+    loading,
+    programs,
+    repair,
+    services,
+    signatures,
+    space,
+    store,
+    units,
+)
 from osc_containers.checks.context import Context
 from osc_containers.checks.finding import Finding, Severity, as_objects, from_problem, sort
 from osc_containers.cli import arguments, terminal
@@ -28,6 +40,7 @@ _CHECKS = (
     archives.check,
     loading.check,
     programs.check,
+    signatures.check,
     space.check,
     units.check,
     store.check,

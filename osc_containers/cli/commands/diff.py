@@ -42,13 +42,16 @@ def run(options: argparse.Namespace) -> int:
     package.warn_of_writer()
     old, new = _read_old(options.directory, options.old), package.require_lock()
     changes = diff.compare(old.references, new.references)
+    signers = diff.compare_signers(old, new)
     if options.format == "json":
         print(json.dumps(diff.as_objects(changes), indent=2))
     elif changes and options.format == "changes":
         print(changelog.as_changes(changes))
     elif changes:
         print(terminal.paint_head(changelog.as_text(changes)))
-    return 1 if changes else 0
+    if signers and options.format == "text":
+        print(changelog.signers_as_text(signers))
+    return 1 if changes or signers else 0
 
 
 def _read_old(directory: Path, name: str | None) -> Lock:
