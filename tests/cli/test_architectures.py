@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from osc_containers.cli import services
 from osc_containers.cli.main import main
 from tests.support import images
 
@@ -113,6 +114,29 @@ def test_every_name_of_an_architecture_selects_the_same(
     capsys.readouterr()
     assert main(["verify", "--arch", asked, str(package)]) != 0
     assert "localhost_both_1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arch", "overlays"),
+    [
+        ("x86_64:i686:i586", {"root"}),
+        ("amd64", {"root"}),
+        ("aarch64", {"root", "Pi", "PiDesktop"}),
+        ("arm64", {"root", "Pi", "PiDesktop"}),
+    ],
+)
+def test_a_build_gets_its_containers_by_any_name(
+    package: Path, monkeypatch: pytest.MonkeyPatch, arch: str, overlays: set[str]
+) -> None:
+    """As obs-build names the architecture of a build; a build for aarch64 also gets those of the profile Pi."""
+    assert main(["prefetch", str(package)]) == 0
+    (package / "buildenv").touch()
+    monkeypatch.setattr("osc_containers.cli.services._BUILD_ENVIRONMENT", package / "buildenv")
+    monkeypatch.setenv("BUILD_ARCH", arch)
+    monkeypatch.chdir(package)
+    assert services.inject(["--outdir", "."]) == 0
+    assert "<containers" not in (package / "containers.xml").read_text()
+    assert {name for name in ("root", "Pi", "PiDesktop") if (package / name).exists()} == overlays
 
 
 @pytest.mark.parametrize("command", ["verify", "outdated"])
