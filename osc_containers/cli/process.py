@@ -6,6 +6,7 @@ signal after SIGINT, SIGTERM or SIGHUP. Commands that look for something end wit
 fail. The last line of a failed run is the message, because a build server shows only that line.
 """
 
+import errno
 import io
 import logging
 import os
@@ -99,8 +100,10 @@ def _report_exception(error: BaseException, failure: int) -> None:
             report(error)
         case BrokenPipeError():
             pass  # The reader of a pipe has closed it, as head(1) does. That deserves no message.
+        case OSError(errno=errno.EMFILE | errno.ENFILE):
+            logger.error("too many open files; raise the limit (ulimit -n, ulimit -Hn)")
         case OSError():
-            logger.error("%s: %s", error.filename or "system", error.strerror or error)
+            logger.error("%s: %s", _location(error.filename) or "system", error.strerror or error)
         case ImportError():
             logger.error("%s; install what the README of osc-containers lists, for %s", error, sys.executable)
         case MemoryError():
@@ -111,6 +114,12 @@ def _report_exception(error: BaseException, failure: int) -> None:
         case _:
             # Python's own status for this is 1, which is something else for commands with a status for failures.
             sys.excepthook(type(error), error, error.__traceback__)
+
+
+def _location(name: object) -> str:
+    """Return the name of a file for a message: "." alone would say little."""
+    text = str(name or "")
+    return os.path.abspath(text) if text == os.curdir else text
 
 
 def report(error: Error) -> None:

@@ -12,7 +12,9 @@ from osc_containers.errors import Error
 from osc_containers.fs import ranges
 
 _OTHER_FILES = 256
-"""Descriptors that a process needs for everything else, mostly network connections."""
+"""Descriptors that a process may need for everything else, mostly network connections."""
+_FEW_FILES = 64
+"""Descriptors that it needs at least."""
 
 _SUFFIX = ".osc-containers"
 # Temporary names are random, so whatever exists under one was put there by somebody else and must not be opened.
@@ -147,8 +149,9 @@ def allow_open(count: int) -> None:
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Failing here is better than running out of descriptors in the middle of a download.
-    if hard != resource.RLIM_INFINITY and hard < count:
-        raise Error(f"limit on open files: got {hard}, expected more than {count}; raise it (ulimit -Hn)")
+    least = count + _FEW_FILES
+    if hard != resource.RLIM_INFINITY and hard < least:
+        raise Error(f"limit on open files: got {hard}, expected at least {least}; raise it (ulimit -Hn)")
     needed = count + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
         limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)

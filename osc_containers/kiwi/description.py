@@ -184,6 +184,11 @@ def read(path: Path) -> Description:
 
     :raises DescriptionError: a file is invalid; there is one message for each problem.
     """
+    name = os.fsencode(path.name)
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        raise DescriptionError(f"{str(name)[2:-1]}: the file name is not UTF-8; rename the file") from None
     if not path.name.isprintable():
         raise DescriptionError(f"{path.name!r}: expected a file name without control characters")
     try:

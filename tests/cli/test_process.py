@@ -1,5 +1,6 @@
 """How a run ends: its exit status, and how its messages are marked."""
 
+import errno
 import io
 import logging
 import os
@@ -91,6 +92,37 @@ def test_package_in_use_is_named(
 
 def _raise(error: BaseException) -> int:
     raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(errno.EMFILE, "Too many open files", "."),
+            "too many open files; raise the limit (ulimit -n, ulimit -Hn)",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "."), "DIRECTORY: Read-only file system"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "a.ociarchive"), "a.ociarchive: Disk quota exceeded"),
+        (OSError(errno.EIO, "Input/output error"), "system: Input/output error"),
+    ],
+)
+def test_error_of_the_system_names_a_file_or_a_limit(
+    error: OSError, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert process.run("p", lambda: _raise(error)) == 1
+    assert capsys.readouterr().err == f"p: error: {message.replace('DIRECTORY', str(tmp_path))}\n"
+
+
+@pytest.mark.parametrize("command", ["list", "check", "verify", "prefetch"])
+def test_file_name_that_is_not_utf_8_is_the_reason(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / os.fsdecode(b"\xff.kiwi")).write_text('<image schemaversion="8.0" name="a"/>')
+    assert main([command, str(tmp_path)]) != 0
+    output = capsys.readouterr()
+    text = (output.out + output.err).replace("\\xff.kiwi: error:", "\\xff.kiwi:")
+    assert "\\xff.kiwi: the file name is not UTF-8; rename the file" in text
 
 
 def test_bug_ends_with_the_status_of_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
