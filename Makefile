@@ -57,10 +57,11 @@ lint:
 	@PYTHON="$(PYTHON)" scripts/setup check
 	$(VENV) -m pytest --quiet tests/test_linters.py
 
+# Two more than cores: systems that boot and packages that are built spend much of their time waiting.
 test:
 	@PYTHON="$(PYTHON)" scripts/setup test
 	@$(VENV) scripts/audit
-	scripts/own-mounts $(VENV) -m pytest --numprocesses auto --dist worksteal
+	scripts/own-mounts $(VENV) -m pytest --numprocesses $$(( $$(nproc) + 2 )) --dist worksteal
 
 pythons:
 	@scripts/pythons
