@@ -94,6 +94,7 @@ def test_list_prints_json(package: Path, capsys: pytest.CaptureFixture[str]) -> 
                 "digest": "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
                 "archive": "registry.example.com_team_app_1.0.x86_64.ociarchive",
                 "size": 10485760,
+                "signatures": [],
             }
         },
     }

@@ -93,6 +93,21 @@ def test_blobs_are_stored_once_and_containers_are_removed(build: BuildRoot, pack
     assert {name.partition("/")[0] for name in set(after) - set(before)} == {"root", "big", "small"}
 
 
+def test_the_sbom_is_a_result_of_the_build(build: BuildRoot, package: Path) -> None:
+    service = (package / "_service").read_text()
+    parameters = "".join(f'<param name="sbom">{name}</param>' for name in ("spdx", "cyclonedx"))
+    line = '<service name="kiwi_containers_inject" mode="buildtime"/>'
+    assert line in service
+    (package / "_service").write_text(service.replace(line, f"{line[:-2]}>{parameters}</service>"))
+    done = build.run_services()
+    assert done.returncode == 0, done.stderr
+    names = sorted(Path(path).name for path in done.stdout.split())
+    assert names == [f"appliance.x86_64-1.0.0.containers.{each}.json" for each in ("cdx", "spdx")]
+    assert all("/OTHER/" in path for path in done.stdout.split())
+    documents = list(package.glob("*/usr/share/kiwi_containers/*.cdx.json"))
+    assert {path.name for path in documents} >= {"containers.cdx.json", "containers-big.cdx.json"}
+
+
 def test_each_overlay_has_the_units_of_its_containers(build: BuildRoot, package: Path) -> None:
     run(build)
     podman = "kiwi_containers-podman-{}_1.0.service".format

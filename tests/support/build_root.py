@@ -30,6 +30,7 @@ mkdir "$4/upper" "$4/work" "$4/root"
 mount -t overlay -o "lowerdir=$1,upperdir=$4/upper,workdir=$4/work" overlay "$4/root"
 mount -t overlay -o "lowerdir=$2:$1/usr" overlay "$4/root/usr"
 mount --bind "$3" "$4/root/usr/src/packages/SOURCES"
+mkdir -p "$4/root/.build.packages/OTHER"
 echo BUILD_INCARNATION=0 >"$4/root/.buildenv"
 cd "$4/root/usr/src/packages/SOURCES"
 "$BUILD_DIR/runservices" --buildroot "$4/root" || status=$?

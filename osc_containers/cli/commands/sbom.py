@@ -82,7 +82,9 @@ def formats_of(values: Sequence[str]) -> tuple[str, ...]:
 
 
 def write(files: Collection[tuple[str, bytes]], directory: Path) -> None:
-    """Write SBOMs to a directory."""
+    """Write SBOMs to a directory, which is created if it does not exist."""
+    if files:
+        directory.mkdir(parents=True, exist_ok=True)
     for name, text in files:
         atomic.write_atomically(directory / name, text)
         logger.info("%s: written", directory / name)
