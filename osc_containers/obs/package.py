@@ -139,6 +139,8 @@ class Package:
         """
         files = {path for name in self.description_names for path in self.description(name).files}
         names = {str(path.relative_to(self.directory)) for path in files}
+        if not all(path.is_file() for path in files):  # A build unpacks the others.
+            names |= {path.name for path in self.cpio_archives()}
         names |= {service_file.FILE_NAME, lockfile.FILE_NAME, cpio.FILE_NAME}
         if lock:
             blobs = {blob.digest for _, _, locked in lock.images() for blob in locked.image.blobs}

@@ -155,6 +155,8 @@ def test_git_keeps_a_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_an_include_is_read_from_an_obscpio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     in_osc(nested(tmp_path), "a.kiwi", "_service", "containers.lock", NAME)
     packed(tmp_path)
+    assert [each["fix"] for each in findings(tmp_path, capsys)] == ["osc add components.obscpio"]
+    (tmp_path / ".osc/_to_be_added").write_text("components.obscpio\n")
     assert findings(tmp_path, capsys) == []
     assert main(["list", str(tmp_path)]) == 0
     assert "registry.example.com/team/app:1.0" in capsys.readouterr().out
