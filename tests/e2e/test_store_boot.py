@@ -1,17 +1,13 @@
 """Images with a read-only store, booted with real systemd and podman: their containers are there without a load."""
 
-import os
-import shutil
-import stat
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from osc_containers.inject import units
 from osc_containers.inject.image_file import Symlink, TextFile
-from osc_containers.inject.store import stores
 from osc_containers.inject.store.image_files import STORAGE_CONF
 from osc_containers.inject.store.stores import StoredContainer
 from osc_containers.oci.digest import Digest
@@ -29,15 +25,6 @@ UNIT = "kiwi_containers-podman-app_1.0.service"
 """The unit that would load a container, and now is a name of the one that checks the store."""
 CHECK_OF_PROFILE = "kiwi_containers-store_Server"
 OTHER = "registry.example.com/team/other:1.0"
-
-
-def devices() -> list[str]:
-    """Return options that give loop devices to a machine, which systemd-nspawn does not; other tests use some."""
-    paths = [Path(f"/dev/loop{number}") for number in range(32)]
-    for number, path in enumerate(paths):
-        if not path.exists():
-            os.mknod(path, stat.S_IFBLK | 0o600, os.makedev(7, number))
-    return [f"--bind={path}" for path in ("/dev/loop-control", *paths)]
 
 
 OPTIONS = (
@@ -64,23 +51,17 @@ def shell(root: Path) -> images.Layer:
     return images.layer_of(layer.done())
 
 
-def install(machine: Machine, contents: Mapping[str, Mapping[str, images.Image]], directory: Path) -> None:
-    """Install stores by overlay directory, as inject does."""
-    every = [image for group in contents.values() for image in group.values()]
-    with store.Blobs(*every, path=directory / "blobs") as blobs:
+def with_stores(machine: Machine, directory: Path) -> Machine:
+    """Install two stores in a machine: that of every image, and that of a profile."""
+    app_image, other_image = app(machine.root), other(machine.root)
+    contents = {"root": (NAME, images.index(app_image)), "Server": (OTHER, other_image)}
+    with store.Blobs.of_images([image for _, image in contents.values()], directory / "blobs") as blobs:
         groups = {
-            name: [
-                StoredContainer(Reference.parse(reference), store.described(image), UNIT)
-                for reference, image in group.items()
-            ]
-            for name, group in contents.items()
+            key: [StoredContainer(Reference.parse(name), store.described(image), UNIT)]
+            for key, (name, image) in contents.items()
         }
-        workspace = directory / "workspace"
-        workspace.mkdir()
-        built = stores.build_all(groups, blobs.open, workspace)
-    for each in built.values():
-        machine.install(*each.files, *units.render_service())
-        shutil.copy(each.squashfs, f"{machine.root}{each.store.squashfs}")
+        store.install(machine, groups, blobs)
+    return machine
 
 
 def consumer(script: str) -> tuple[TextFile | Symlink, ...]:
@@ -99,11 +80,8 @@ def consumer(script: str) -> tuple[TextFile | Symlink, ...]:
 
 @pytest.fixture
 def machine(make: MakeMachine, tmp_path: Path) -> Machine:
-    """Return a machine with two stores: that of every image, and that of a profile."""
-    machine = make()
-    contents = {"root": {NAME: images.index(app(machine.root))}, "Server": {OTHER: other(machine.root)}}
-    install(machine, contents, tmp_path)
-    return machine
+    """Return a machine with stores."""
+    return with_stores(make(), tmp_path)
 
 
 def app(root: Path) -> images.Image:
@@ -139,7 +117,9 @@ ls /var/lib/containers/storage/overlay | wc -l
 """
 
 
-def test_a_store_is_there_at_every_boot(machine: Machine) -> None:
+@pytest.mark.parametrize("suite", ["bookworm", "trixie"], ids=["podman 4", "podman 5"])
+def test_a_store_is_there_at_every_boot(make: MakeMachine, tmp_path: Path, suite: str) -> None:
+    machine = with_stores(make(suite=suite), tmp_path)
     image, new = app(machine.root), newer(machine.root)
     index = images.index(image)
     images.write_layout(new, machine.var / "newer", NAME)
@@ -156,7 +136,7 @@ def test_a_store_is_there_at_every_boot(machine: Machine) -> None:
         "other": OTHER,
     }
     machine.install(*consumer(USES.format(**values)))
-    report = machine.boot(*devices(), *PODMAN)
+    report = machine.boot(*store.devices(), *PODMAN)
     new_identity = Digest.of(new.blobs[0])
     assert (machine.out / "script").read_text().splitlines() == [
         *["app"] * 4,
@@ -173,7 +153,7 @@ def test_a_store_is_there_at_every_boot(machine: Machine) -> None:
     assert report.units == dict.fromkeys(["kiwi_containers", "kiwi_containers-store", CHECK_OF_PROFILE], "active")
 
     machine.install(*consumer(f"podman run --rm --pull=never {OPTIONS} {NAME} cat /etc/newer"))
-    report = machine.boot(*devices(), *PODMAN)
+    report = machine.boot(*store.devices(), *PODMAN)
     shown = {line for line in report.images if "localhost/" not in line and "<none>" not in line}
     assert (machine.out / "script").read_text() == "newer\n"
     assert shown == {
@@ -195,6 +175,6 @@ def test_podman_works_where_a_store_cannot_be_mounted(machine: Machine) -> None:
 def test_a_store_that_storage_conf_does_not_list_is_reported(machine: Machine) -> None:
     path = Path(f"{machine.root}{STORAGE_CONF}")
     path.write_text(path.read_text().partition("[storage.options]")[0])
-    report = machine.boot(*devices())
+    report = machine.boot(*store.devices())
     assert report.lines(f"podman does not have {NAME}; additionalimagestores in /etc/containers/storage.conf must list")
     assert report.units["kiwi_containers"] == "failed"

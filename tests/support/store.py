@@ -5,20 +5,24 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from osc_containers.fs import ranges
 from osc_containers.fs.ranges import FileSlice
-from osc_containers.inject.store import build
+from osc_containers.inject import units
+from osc_containers.inject.store import build, stores
 from osc_containers.inject.store.build import StoreImage, Summary
+from osc_containers.inject.store.stores import StoredContainer
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import Descriptor, Index, Manifest, parse_document
 from tests.support import images
+from tests.support.e2e.machine import Machine
 
 
 def described(image: images.Image) -> Image:
@@ -37,16 +41,20 @@ def described(image: images.Image) -> Image:
 class Blobs:
     """The blobs of images in one file, at positions that are not those of a whole file."""
 
-    def __init__(self, *contents: images.Image, path: Path) -> None:
+    def __init__(self, contents: Iterable[bytes], path: Path) -> None:
         self.positions: dict[Digest, int] = {}
         self._file = path.open("w+b")
         self._file.write(b"in front")
-        for image in contents:
-            for part in image.manifests():
-                for content in (part.raw, *part.blobs):
-                    self.positions[Digest.of(content)] = self._file.tell()
-                    self._file.write(content + b"behind")
+        for content in contents:
+            self.positions[Digest.of(content)] = self._file.tell()
+            self._file.write(content + b"behind")
         self._file.flush()
+
+    @classmethod
+    def of_images(cls, contents: Iterable[images.Image], path: Path) -> "Blobs":
+        """Return the blobs of generated images."""
+        parts = [part for image in contents for part in image.manifests()]
+        return cls((content for part in parts for content in (part.raw, *part.blobs)), path)
 
     def __enter__(self) -> "Blobs":
         return self
@@ -72,10 +80,27 @@ def make(
     workspace.mkdir(exist_ok=True)
     target = workspace / "store.squashfs"
     wanted = [StoreImage(name=name, image=described(image)) for name, image in contents.items()]
-    with Blobs(*contents.values(), path=directory / "blobs") as blobs:
+    with Blobs.of_images(contents.values(), directory / "blobs") as blobs:
         if damaged:
             blobs.damage(damaged)
         return target, build.build(wanted, blobs.open, target, workspace, **options)
+
+
+def install(machine: Machine, groups: Mapping[str, Sequence[StoredContainer]], blobs: Blobs) -> None:
+    """Install the stores of overlay directories in a machine, as inject does."""
+    with stores.workspace({"TMPDIR": str(machine.directory)}) as workspace:
+        for each in stores.build_all(groups, blobs.open, workspace).values():
+            machine.install(*each.files, *units.render_service())
+            shutil.copy(each.squashfs, f"{machine.root}{each.store.squashfs}")
+
+
+def devices() -> list[str]:
+    """Return options that give loop devices to a machine, which systemd-nspawn does not; other tests use some."""
+    paths = [Path(f"/dev/loop{number}") for number in range(32)]
+    for number, path in enumerate(paths):
+        if not path.exists():
+            os.mknod(path, stat.S_IFBLK | 0o600, os.makedev(7, number))
+    return [f"--bind={path}" for path in ("/dev/loop-control", *paths)]
 
 
 @contextmanager

@@ -193,7 +193,7 @@ def test_number_and_length_of_names_are_bounded(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ValueError, match="too many files or too long names"):
         tree(hostile("/".join("a" * 250 for _ in range(10)), xattrs={f"user.{n}": b"x" * 30_000 for n in range(4)}))
     with pytest.raises(ValueError, match="too many files or too long names"):
-        tree(many(2, "x/" * 200))
+        tree(many(2, "x/" * 260))
 
 
 def labelled(layer: Writer) -> None:

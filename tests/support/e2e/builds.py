@@ -42,17 +42,24 @@ class Built:
 class Build(Protocol):
     """The function that the fixture `build` returns."""
 
-    def __call__(self, *command: str, kiwi: str, configuration: str = "", more: Sequence[Path] = ()) -> Built:
-        """Prepare the package with one of our commands, and build it with this kiwi; `more` are additional packages."""
+    def __call__(
+        self, *command: str, kiwi: str, configuration: str = "", more: Sequence[Path] = (), store: str = ""
+    ) -> Built:
+        """Prepare the package with one of our commands, and build it with this kiwi; `more` are additional packages.
+
+        Containers that match `store` go into a read-only store.
+        """
 
 
 @pytest.fixture
 def build(installed: Path, docker_registry: DockerRegistry, debs: Path, tmp_path: Path) -> Iterator[Build]:
     """Return a function that builds an image as OBS does: in a chroot, offline."""
 
-    def make(*command: str, kiwi: str, configuration: str = "", more: Sequence[Path] = ()) -> Built:
+    def make(*command: str, kiwi: str, configuration: str = "", more: Sequence[Path] = (), store: str = "") -> Built:
         package = appliance.make(tmp_path / "package", docker_registry, debs, repository=_REPOSITORY)
         run_ours(installed, package, *command)
+        if store:
+            _add_store(package.directory / "_service", store)
         return _build(tmp_path, package, configuration, debs, kiwi_debs(kiwi), *more)
 
     yield make
@@ -62,6 +69,15 @@ def build(installed: Path, docker_registry: DockerRegistry, debs: Path, tmp_path
 def run_ours(installed: Path, package: Appliance, command: str, *arguments: str) -> None:
     """Run one of our commands on a package."""
     subprocess.run([installed / "bin/osc-containers", command, *arguments], cwd=package.directory, check=True)
+
+
+def _add_store(path: Path, pattern: str) -> None:
+    """Add the parameter to the inject service, which has none so far."""
+    before = path.read_text()
+    entry = '<service name="kiwi_containers_inject" mode="buildtime"'
+    after = before.replace(f"{entry}/>", f'{entry}><param name="store">{pattern}</param></service>')
+    assert after != before, before
+    path.write_text(after)
 
 
 def _build(work: Path, package: Appliance, configuration: str, *repositories: Path) -> Built:
