@@ -9,7 +9,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import struct
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,8 +25,6 @@ _SIZE_LIMIT = 8 << 30
 """Bytes that all partial files may have that the present run does not need."""
 _SECTOR = 512  # The unit of st_blocks (stat(2)).
 _FICLONE = 0x40049409  # From linux/fs.h; Python has no name for it.
-_UNRESVSP = 0x40305829  # FS_IOC_UNRESVSP of linux/falloc.h, with its `struct space_resv`.
-_SPACE = struct.Struct("=hh4xqq24x")
 _OPEN = os.O_RDWR | os.O_CREAT
 
 Range: TypeAlias = tuple[int, int]
@@ -59,10 +56,8 @@ def part(target: Path, key: str, size: int, owner: str = "") -> Iterator[int]:
                     with atomic.new_file(target) as copy:
                         ranges.copy_range(descriptor, 0, copy, 0, size)
         except BaseException:
-            with suppress(OSError):
-                if is_cached:
-                    _release(descriptor, size)
-                else:
+            if not is_cached:
+                with suppress(OSError):
                     os.unlink(name)
             raise
 
@@ -156,40 +151,6 @@ def _set_size(descriptor: int, size: int) -> None:
     if os.fstat(descriptor).st_size not in (0, size):
         os.ftruncate(descriptor, 0)
     os.ftruncate(descriptor, size)
-    _reserve(descriptor, size)
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    """Allocate the blocks of a new file at once, if the file system can do that and the file remains a hole.
-
-    Allocating them for each page that is written takes a tenth of all processor time. A file that shares the blocks of
-    another (ioctl_ficlone(2)) needs none.
-    """
-    block = os.fstat(descriptor).st_blksize
-    if size <= block or not _is_hole(descriptor, size) or supports_reflink(descriptor):
-        return
-    # If the file system cannot do that, glibc writes to each block instead (posix_fallocate(3)).
-    with suppress(OSError):
-        os.posix_fallocate(descriptor, 0, block)
-        if _is_hole(descriptor, block):
-            os.posix_fallocate(descriptor, block, size - block)
-            return
-    # There may be too little space. The code that writes reports that better.
-    os.ftruncate(descriptor, 0)
-    os.ftruncate(descriptor, size)
-
-
-def _release(descriptor: int, size: int) -> None:
-    """Free the blocks that were allocated for bytes that were not written; they remain a hole."""
-    reached = 0
-    for first, end in (*_extents(descriptor, 0, size), (size, size)):
-        if reached < first:
-            fcntl.ioctl(descriptor, _UNRESVSP, _SPACE.pack(0, os.SEEK_SET, reached, first - reached))
-        reached = end
-
-
-def _is_hole(descriptor: int, size: int) -> bool:
-    return not any(_extents(descriptor, 0, size))
 
 
 def supports_reflink(descriptor: int) -> bool:

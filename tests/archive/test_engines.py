@@ -6,6 +6,8 @@ The package is prefetched by the installed service. Digests are those of the reg
 import json
 import os
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,3 +258,19 @@ def test_podman_mounts_a_loaded_image(podman: Sequence[str], package: Path, dock
         mount_point = Path(output(*podman, "image", "mount", name).strip())
         assert sorted(os.listdir(mount_point / "srv"))[0] == f"{form}0"
         output(*podman, "image", "unmount", name)
+
+
+def test_an_export_of_blobs_is_the_archive(installed: Path, package: Path, tmp_path: Path) -> None:
+    """So engines load it, too; nothing is downloaded for the other layout."""
+    blobs, program = tmp_path / "package", installed / "bin/osc-containers"
+    shutil.copytree(package, blobs)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": "/dev/null"}
+    for command in (["prefetch", "--locked", "--layout", "blobs"], ["verify"]):
+        subprocess.run([program, *command, "--arch", "x86_64"], cwd=blobs, env=environment, check=True)
+    assert not list(blobs.glob("*.ociarchive"))
+    names = Package(package).require_lock().archive_names()
+    mine = {reference: name for (reference, arch), name in names.items() if arch == "x86_64"}
+    for reference, name in mine.items():
+        command = ["export", str(reference), str(tmp_path / "x"), "--force", "--arch", "x86_64"]
+        subprocess.run([program, *command], cwd=blobs, env=environment, check=True, stdout=subprocess.DEVNULL)
+        assert (tmp_path / "x").read_bytes() == (package / name).read_bytes()

@@ -18,7 +18,6 @@ from osc_containers.errors import RegistryError
 from osc_containers.fs import ranges
 from osc_containers.obs import service_file
 from osc_containers.obs.package import Package
-from osc_containers.prefetch import partial_file
 from osc_containers.sources.blob_store import StoredFile
 from tests.support import images
 from tests.support.fake_source import FakeSource
@@ -230,18 +229,6 @@ except OSError as error:
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "[Errno 30] Read-only file system: 'package'\n"), done.stderr
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize(("kind", "is_reserved"), [("ext4", True), ("ext2", False), ("btrfs", False)])
-def test_the_place_for_an_archive_is_found_at_once_and_stays_a_hole(
-    kind: str, is_reserved: bool, tmp_path: Path
-) -> None:
-    """ext2 cannot do that, and on btrfs it would keep blocks from being shared."""
-    size = 8 << 20
-    with mounted(kind, tmp_path) as directory, partial_file.part(directory / "archive", "key", size) as descriptor:
-        assert (os.fstat(descriptor).st_blocks * 512 >= size) is is_reserved
-        assert partial_file.written_ranges(descriptor, 0, size) == []
 
 
 @pytest.mark.integration

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from osc_containers.errors import Error, RegistryError
-from osc_containers.inject import inject, overlay
+from osc_containers.inject import inject
+from osc_containers.inject.layout_directory import LAYOUTS
 from osc_containers.kiwi import description
 from osc_containers.lock import lockfile
 from osc_containers.obs.package import Package
@@ -49,7 +50,7 @@ def test_a_thousand_containers_go_all_the_way(tmp_path: Path) -> None:
     (package / "a.kiwi").write_text(f'<image schemaversion="8.0" name="x">\n{section}\n</image>\n')
     found = description.read(package / "a.kiwi")
     inject.inject_root(Package(package), found, "x86_64", (), root)
-    assert len(list((root / overlay.assign_paths(found.containers)[found.containers[0]][1:]).parent.iterdir())) == 1000
+    assert len(list((root / LAYOUTS[1:]).iterdir())) == 1000
     assert len(list((root / "usr/lib/systemd/system").glob("kiwi_containers-*.service"))) == 1000
     assert (package / lockfile.FILE_NAME).stat().st_size < lockfile.LIMIT // 20
 
