@@ -17,7 +17,7 @@ from osc_containers.oci.digest import Digest
 from tests.support import images, packages
 from tests.support.docker_registry import DockerRegistry
 from tests.support.sbom_validators import problems
-from tests.support.signing import ATOMIC, Gpg, attach, attachment, make_key, payload, public_pem, sign
+from tests.support.signing import ATOMIC, Attachment, Gpg, attach, attachment, make_key, payload, public_pem, sign
 
 pytestmark = pytest.mark.integration
 
@@ -422,3 +422,48 @@ def test_check_finds_keys_that_expire(
     (setting.package / lockfile.FILE_NAME).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
     main(["check", "--arch", "x86_64", str(setting.package)])
     assert f"the key {name} expires on 20" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_bundle_of_cosign_3_is_recognised(
+    setting: Setting, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = images.small("bundle")
+    setting.registry.push(image, "none/bundle:1")
+    bundle = Attachment(b"{}", "application/vnd.dev.sigstore.bundle.v0.3+json", {})
+    attach(setting.registry, "none/bundle", image.digest, [bundle], suffix="")
+    package = setting.write_package(tmp_path / "bundle", "none/bundle")
+    assert main(["prefetch", str(package)]) == 1
+    assert "sign with 'cosign sign --new-bundle-format=false'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        (
+            "fulcio",
+            {"fulcio": {"caData": "eA==", "oidcIssuer": "x", "subjectEmail": "y"}, "rekorPublicKeyData": "eA=="},
+        ),
+        ("pki", {"pki": {"caRootsData": "eA==", "subjectEmail": "y"}}),
+        ("rekor", {"keyData": "eA==", "rekorPublicKeyData": "eA=="}),
+    ],
+)
+def test_what_is_not_supported_is_refused_in_words(
+    setting: Setting, kind: str, more: Mapping[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    setting.write_policy(setting.package, {setting.host: [{"type": "sigstoreSigned", **more}]})
+    assert main(["prefetch", str(setting.package), "--policy", "policy.json"]) == 1
+    error = capsys.readouterr().err
+    assert "policy.json asks for " in error
+    assert kind in error
+    assert "which is not supported; use a key" in error
+
+
+def test_a_policy_for_files_applies_to_layouts(
+    setting: Setting, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = packages.write(tmp_path / "layout", packages.section("oci:.", 'name="app" tag="1"'))
+    images.write_layout(images.small("layout"), package / "app", "1")
+    document = {"default": ACCEPT, "transports": {"oci": {str(package / "app"): [{"type": "reject"}]}}}
+    (package / "policy.json").write_text(json.dumps(document))
+    assert main(["prefetch", "--arch", "x86_64", str(package), "--policy", "policy.json"]) == 1
+    assert f"policy.json rejects it (scope oci {package / 'app'})" in capsys.readouterr().err
