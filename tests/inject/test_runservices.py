@@ -108,6 +108,18 @@ def test_the_sbom_is_a_result_of_the_build(build: BuildRoot, package: Path) -> N
     assert {path.name for path in documents} >= {"containers.cdx.json", "containers-big.cdx.json"}
 
 
+def test_a_policy_in_the_build_root_can_fail_the_build(build: BuildRoot, package: Path, tmp_path: Path) -> None:
+    prefix = shutil.copytree(build.prefix, tmp_path / "prefix", symlinks=True)
+    policy = prefix / "share/osc-containers/policy.json"
+    policy.parent.mkdir(parents=True, exist_ok=True)
+    policy.write_text(json.dumps({"default": [{"type": "reject"}]}))
+    before = snapshot(package)
+    done = BuildRoot(prefix=prefix, sources=package, scratch=build.scratch).run_services()
+    assert done.returncode == 1
+    assert "build/app:1.0 (x86_64): /usr/share/osc-containers/policy.json rejects it (scope default)" in done.stderr
+    assert snapshot(package) == before
+
+
 def test_each_overlay_has_the_units_of_its_containers(build: BuildRoot, package: Path) -> None:
     run(build)
     podman = "kiwi_containers-podman-{}_1.0.service".format
