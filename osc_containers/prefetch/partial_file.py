@@ -1,8 +1,9 @@
 """Partial archives: files that survive an interrupted run, and show by themselves what they hold.
 
 They are in the user's cache if that is on the file system of the target, so that a complete one can be renamed instead
-of copied. Otherwise they are beside the target and are removed at the end of the run. Their state is not recorded
-anywhere: a partial file starts as one hole, so what is not a hole was written. All of it is verified before use.
+of copied. Otherwise they have no name, or one beside the target, and are gone at the end of the run. Their state is
+not recorded anywhere: a partial file starts as one hole, so what is not a hole was written. All of it is verified
+before use.
 """
 
 import errno
@@ -23,6 +24,7 @@ _UNUSED_LIMIT = 14 * 24 * 3600
 """Seconds after which a file that no run used is removed from the cache."""
 _SIZE_LIMIT = 8 << 30
 """Bytes that all partial files may have that the present run does not need."""
+_DESCRIPTORS = "/proc/self/fd"
 _SECTOR = 512  # The unit of st_blocks (stat(2)).
 _FICLONE = 0x40049409  # From linux/fs.h; Python has no name for it.
 _OPEN = os.O_RDWR | os.O_CREAT
@@ -48,7 +50,9 @@ def part(target: Path, key: str, size: int, owner: str = "") -> Iterator[int]:
                     _set_size(descriptor, size)
             yield descriptor
             with atomic.naming(target), _cache_directory(is_cached) as directory:
-                if _is_at(name, descriptor, directory):
+                if not name:
+                    _give_name(descriptor, target)
+                elif _is_at(name, descriptor, directory):
                     atomic.set_mode(descriptor, 0o644)
                     os.rename(name, target, src_dir_fd=directory)
                 else:
@@ -56,7 +60,7 @@ def part(target: Path, key: str, size: int, owner: str = "") -> Iterator[int]:
                     with atomic.new_file(target) as copy:
                         ranges.copy_range(descriptor, 0, copy, 0, size)
         except BaseException:
-            if not is_cached:
+            if not is_cached and name:
                 with suppress(OSError):
                     os.unlink(name)
             raise
@@ -108,11 +112,34 @@ def _cache_directory(is_cached: bool) -> Iterator[int | None]:
 
 
 def _open_beside(target: Path, stack: ExitStack) -> tuple[str, int]:
-    name = atomic.temporary_name(target)
-    with atomic.naming(target):
-        descriptor = os.open(name, _OPEN | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    """Open a new file on the file system of `target`.
+
+    It has no name until it is complete, so that nobody adds it to git while it grows, and nothing is left of a run that
+    is killed. Where the file system cannot do that, it has a temporary name beside `target`.
+    """
+    name = ""
+    try:
+        if not os.path.exists(_DESCRIPTORS):
+            raise FileNotFoundError(_DESCRIPTORS)
+        descriptor = os.open(target.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        name = atomic.temporary_name(target)
+        with atomic.naming(target):
+            descriptor = os.open(name, _OPEN | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     stack.callback(os.close, descriptor)
     return name, descriptor
+
+
+def _give_name(descriptor: int, target: Path) -> None:
+    """Let a file without a name replace `target`."""
+    atomic.set_mode(descriptor, 0o644)
+    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with atomic.replacement(target.name, directory) as temporary:
+            # Python follows the link only if a directory is given (linkat(2)).
+            os.link(f"{_DESCRIPTORS}/{descriptor}", temporary, dst_dir_fd=directory, follow_symlinks=True)
+    finally:
+        os.close(directory)
 
 
 def reusable_bytes(target: Path) -> Mapping[str, int]:

@@ -228,3 +228,27 @@ def test_parts_of_others_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("osc_containers.fs.atomic.describe_shortage", lambda *_: next(shortages))
     partial_file.make_room(tmp_path / "x.ociarchive", {"needed"}, 10_000)
     assert sorted(os.listdir(cache())) == ["needed.other.part", "new.other.part"]
+
+
+@pytest.mark.parametrize("is_supported", [True, False])
+def test_without_a_cache_nothing_is_seen_of_a_growing_file(
+    is_supported: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where files without a name are not supported, the name is one that osc leaves alone, and a run removes."""
+    monkeypatch.setenv("HOME", str(tmp_path / "nonexistent"))
+    if not is_supported:
+        monkeypatch.setattr(partial_file, "_DESCRIPTORS", "/nonexistent")
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "x.ociarchive").write_bytes(b"old")
+    with partial_file.part(package / "x.ociarchive", KEY, 10) as descriptor:
+        os.pwrite(descriptor, b"0123456789", 0)
+        assert len(os.listdir(package)) == (1 if is_supported else 2)
+        assert (package / "x.ociarchive").read_bytes() == b"old"
+    assert os.listdir(package) == ["x.ociarchive"]
+    assert (package / "x.ociarchive").read_bytes() == b"0123456789"
+    assert (package / "x.ociarchive").stat().st_mode & 0o7777 == 0o644
+    with pytest.raises(ZeroDivisionError), partial_file.part(package / "x.ociarchive", KEY, 20):
+        raise ZeroDivisionError
+    assert os.listdir(package) == ["x.ociarchive"]
+    assert (package / "x.ociarchive").read_bytes() == b"0123456789"
