@@ -44,7 +44,7 @@ class Quirk(Enum):
 
 
 _REMEDIES = {
-    Quirk.URLS: "push the image again without them: docker and podman do not push URLs",
+    Quirk.URLS: "push a copy of the image without them",
     Quirk.MANY_LAYERS: "build the image with fewer layers (--squash)",
     Quirk.TOO_MANY_TO_MOUNT: "build the image with fewer layers (--squash)",
     Quirk.ENCRYPTED: "decrypt the image and push it again: `skopeo copy --decryption-key`",
@@ -66,27 +66,31 @@ def find(manifest: Manifest) -> tuple[Found, ...]:
 def _find(manifest: Manifest) -> Iterator[tuple[Quirk, str]]:
     is_docker = manifest.media_type == DOCKER_MANIFEST
     if manifest.media_type == MANIFEST and manifest.config.media_type == DOCKER_CONFIG:
-        yield Quirk.DOCKER_CONFIG, f"an OCI manifest with a config of type {DOCKER_CONFIG}"
+        yield Quirk.DOCKER_CONFIG, f"an OCI manifest with a config of type {DOCKER_CONFIG}, a mix that it refuses"
     if manifest.config.digest.algorithm != "sha256":
-        yield Quirk.CONFIG_DIGEST, f"the config has a {manifest.config.digest.algorithm} digest"
+        yield Quirk.CONFIG_DIGEST, f"the config has a {manifest.config.digest.algorithm} digest, and sha256 is expected"
     kinds: tuple[tuple[Quirk, Callable[[Descriptor], bool], str], ...] = (
-        (Quirk.URLS, lambda layer: bool(layer.urls), "has 'urls'"),
+        (Quirk.URLS, lambda layer: bool(layer.urls), "has 'urls', and is downloaded from there at the first boot"),
         (Quirk.LAYER_DIGEST, lambda layer: layer.digest.algorithm != "sha256", "has no sha256 digest"),
-        (Quirk.OCI_LAYERS, lambda layer: is_docker and layer.media_type.startswith(_OCI), "in a Docker manifest is {}"),
+        (
+            Quirk.OCI_LAYERS,
+            lambda layer: is_docker and layer.media_type.startswith(_OCI),
+            "in a Docker manifest is {}, a mix that it refuses",
+        ),
         (Quirk.DOCKER_ZSTD, lambda layer: is_docker and layer.media_type.endswith("tar.zstd"), "is {}"),
-        (Quirk.ENCRYPTED, lambda layer: layer.media_type.endswith("+encrypted"), "is {}"),
-        (Quirk.UNKNOWN_LAYER, _is_unknown, "is {}"),
+        (Quirk.ENCRYPTED, lambda layer: layer.media_type.endswith("+encrypted"), "is {}, which needs a key"),
+        (Quirk.UNKNOWN_LAYER, _is_unknown, "is {}, which it does not know"),
     )
     for quirk, matches, what in kinds:
         numbers = [number for number, layer in enumerate(manifest.layers) if matches(layer)]
         if numbers:
-            more = f", and {len(numbers) - 1} more" if len(numbers) > 1 else ""
+            more = f" ({len(numbers) - 1} more likewise)" if len(numbers) > 1 else ""
             kind = manifest.layers[numbers[0]].media_type[:120]
             yield quirk, f"layers[{numbers[0]}] {what.format(kind)}{more}"
     if len(manifest.layers) > LAYER_LIMIT:
-        yield Quirk.MANY_LAYERS, f"{len(manifest.layers)} layers"
+        yield Quirk.MANY_LAYERS, f"{len(manifest.layers)} layers, at most {LAYER_LIMIT} are possible"
     if len(manifest.layers) > MOUNT_LIMIT:
-        yield Quirk.TOO_MANY_TO_MOUNT, f"{len(manifest.layers)} layers"
+        yield Quirk.TOO_MANY_TO_MOUNT, f"{len(manifest.layers)} layers, at most {MOUNT_LIMIT} can be mounted"
 
 
 def _is_unknown(layer: Descriptor) -> bool:

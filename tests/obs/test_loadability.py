@@ -34,7 +34,7 @@ PROBLEMS: dict[str, tuple[str, str]] = {
     "Docker manifest, zstd": (f"{PODMAN}layers[0] is application/vnd.docker", "docker cannot load it with the cont"),
     "sha512 for the config": (f"{PODMAN}the config has a sha512 digest", f"{DOCKER}the config has a sha512 digest"),
     "sha512 for the layers": (
-        f"{PODMAN}layers[0] has no sha256 digest, and 1 more",
+        f"{PODMAN}layers[0] has no sha256 digest (1 more likewise)",
         f"{DOCKER}layers[0] has no sha256 digest",
     ),
     "sha384 for all": (f"{PODMAN}the config has a sha384 digest", f"{DOCKER}the config has a sha384 digest"),
@@ -107,7 +107,7 @@ def test_an_image_that_one_engine_loads_is_not_hopeless(uses: list[Use], expecte
 def test_the_ways_out_are_named() -> None:
     (judgement,) = judge(APP, "x86_64", [use("podman")], find(CASES["layer with URLs"]("urls")))
     assert judgement.fix == (
-        "push the image again without them: docker and podman do not push URLs, use backend='docker', or set "
+        "push a copy of the image without them, use backend='docker', or set "
         "fetch_only='true' and load it in your own way"
     )
 
