@@ -19,7 +19,7 @@ SIGNED = 120
 	redteam signatures scale soak install uninstall clean
 
 help:
-	@echo "make demo       try it: both services on a copy of example/, with a registry on this machine"
+	@echo "make demo       try it: both services on a copy of example/, and a boot of what they make"
 	@echo "make test       linters, types and all tests; run it as root"
 	@echo "make check      linters, types and the fast tests, in under a minute"
 	@echo "make pythons    the fast tests under the Pythons of Debian 12, 13 and sid; run it as root"

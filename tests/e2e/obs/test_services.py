@@ -7,7 +7,7 @@ from lxml import etree
 
 from osc_containers.lock import lockfile
 from osc_containers.obs import service_file
-from tests.support.e2e.debs import ROOT
+from osc_containers.obs.parameters import PREFETCH, SERVICES
 from tests.support.e2e.obs import scene
 from tests.support.e2e.obs.project import Project
 
@@ -35,21 +35,17 @@ def listed(project: Project, name: str) -> dict[str, str]:
 
 def test_server_run_writes_lock_and_archives(project: Project) -> None:
     package = project.make_package("server")
-    values = {
-        "arch": "x86_64",
-        "locked": "no",
-        "inject": "buildtime",
-        "description": "appliance.kiwi",
-        "profile": "full",
-    }
+    parameters = SERVICES[PREFETCH].parameters.values()
+    values = {each.name: each.choices[0] for each in parameters if each.choices}
+    values |= {"arch": "x86_64", "description": "appliance.kiwi", "profile": "full"}
     write_service(package, **values)
     scene.commit(project.backend, package)
     made = {name.removeprefix(_RESULT) for name in listed(project, "server") if name.startswith(_RESULT)}
     text = project.backend.osc("cat", project.name, "server", f"{_RESULT}containers.lock", "--expand").stdout
     archives = lockfile.loads(text).archive_names().values()
     assert made == {"containers.lock", *archives}
-    described = etree.parse(str(ROOT / "service/kiwi_containers.service")).getroot().iterchildren("parameter")
-    assert {str(parameter.get("name")) for parameter in described} == set(values), "all are accepted"
+    unused = {each.name for each in parameters} - values.keys()
+    assert unused == {"policy"}, "all others are accepted"
 
 
 def test_last_line_explains_why_a_prefetch_failed(project: Project) -> None:
@@ -78,7 +74,8 @@ def test_old_server_runs_what_is_manual_and_check_says_so(project: Project) -> N
     (package / "containers.xml").write_text(text.replace("127.0.0.1:5000", "127.0.0.1:1"))
     scene.commit(project.backend, package)
     found = project.backend.osc("containers", "check", directory=package, check=False).stdout
-    assert "servers before OBS 2.10 do not know the mode 'manual'" in found
+    assert "do not know the mode 'manual', and would run" in found
+    assert '<service name="kiwi_containers" mode="disabled"/>' in found
 
 
 def test_server_runs_nothing_that_is_disabled(project: Project) -> None:

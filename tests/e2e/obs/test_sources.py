@@ -12,6 +12,8 @@ from tests.support.e2e.obs.project import Project
 
 pytestmark = pytest.mark.integration
 
+_MIB = 1 << 20
+
 
 def only_container(package: Path, name: str) -> None:
     """Let the description have a single container, `team/NAME:1.0`."""
@@ -69,32 +71,32 @@ def test_link_and_branch_with_a_changed_container(project: Project) -> None:
     assert pinned(branch) == str(versions["3"].digest)
 
 
-def test_bytes_that_a_changed_layer_uploads_and_stores(project: Project) -> None:
-    """Two images share a layer of 4 MiB; a layer of 1 MiB of one of them changes."""
-    backend, mib = project.backend, 1 << 20
-    base = images.random_layer("shared", 4 * mib)
-    first = {
-        "team/one:1.0": images.image(base, images.random_layer("one", mib)),
-        "team/two:1.0": images.image(base, images.random_layer("two", mib)),
-    }
-    scene.push(backend, first)
-    package = project.make_package("layers")
-    only_container(package, "one")
-    path = package / "appliance.kiwi"
-    path.write_text(
-        path.read_text().replace("</containers>", '<container name="two" path="team" tag="1.0"/></containers>')
-    )
-    project.init(package)
+@pytest.mark.parametrize(("layout", "first", "changed"), [("archives", 10, 5), ("blobs", 6, 1)])
+def test_bytes_that_a_changed_layer_uploads(project: Project, layout: str, first: int, changed: int) -> None:
+    """Two images share a layer of 4 MiB; a layer of 1 MiB of one of them changes. The numbers are in MiB."""
+    backend, base = project.backend, images.random_layer("shared", 4 * _MIB)
+
+    def push(name: str, seed: str) -> None:
+        scene.push(backend, {f"team/{name}:1.0": images.image(base, images.random_layer(seed, _MIB))})
 
     def measure() -> tuple[int, int]:
-        return sum(backend.uploads(f"{project.name}/layers").values()), backend.stored("layers")
+        return sum(backend.uploads(f"{project.name}/{layout}").values()), backend.stored(layout)
 
+    push("one", "one")
+    push("two", "two")
+    package = project.make_package(layout)
+    only_container(package, "one")
+    path = package / "appliance.kiwi"
+    two = '<container name="two" path="team" tag="1.0"/>'
+    path.write_text(path.read_text().replace("</containers>", f"{two}</containers>"))
+    project.init(package, "--layout", layout)
     before = measure()
-    scene.push(backend, {"team/one:1.0": images.image(base, images.random_layer("one changed", mib))})
+    push("one", f"one for {layout}")
     backend.osc("service", "disabledrun", directory=package)
     scene.commit(backend, package)
-    uploaded, stored = (after - earlier for after, earlier in zip(measure(), before, strict=True))
-    print(f"archives: first {before[0]} uploaded, {before[1]} stored; then {uploaded} uploaded, {stored} stored")
-    assert 10 * mib <= before[0] < 10.1 * mib
-    assert 5 * mib <= uploaded < 5.1 * mib
-    assert 5 * mib <= stored < 5.1 * mib
+    after = measure()
+    print(f"{layout}: first {before[0]} uploaded, {before[1]} stored; then {after[0]} and {after[1]}")
+    for size in before:
+        assert first * _MIB <= size < (first + 0.1) * _MIB
+    for size, earlier in zip(after, before, strict=True):
+        assert changed * _MIB <= size - earlier < (changed + 0.1) * _MIB
