@@ -86,7 +86,7 @@ def run(name: str, handler: Callable[[], int], *, failure: int = 1) -> int:
         _leave_signals()
         # After a signal, any exception can be a consequence of it.
         if isinstance(error, KeyboardInterrupt) or _signals:
-            _end_interrupted()
+            _end_interrupted(str(error) if isinstance(error, KeyboardInterrupt) else "")
         _report_exception(error, failure)
     else:
         return status
@@ -199,8 +199,8 @@ def _leave_signals() -> None:
         sys.unraisablehook = _hooks.pop()
 
 
-def _end_interrupted() -> NoReturn:
-    logger.critical("interrupted")
+def _end_interrupted(note: str = "") -> NoReturn:
+    logger.critical("interrupted%s", f"; {note}" if note else "")
     exit_fast(128 + (_signals[0] if _signals else signal.SIGINT))
 
 

@@ -212,6 +212,21 @@ def owner_of(package: Path) -> str:
     return hashlib.sha256(os.fsencode(os.path.realpath(package))).hexdigest()[:16]
 
 
+def has_content(owner: str) -> bool:
+    """Tell whether an interrupted run of `owner` left something that the next one can continue."""
+    with suppress(OSError):
+        directory = cache.open_directory(create=False)
+        try:
+            return any(
+                entry.stat(follow_symlinks=False).st_blocks
+                for entry in _by_age(directory)
+                if entry.name.endswith(f".{owner}{_SUFFIX}")
+            )
+        finally:
+            os.close(directory)
+    return False
+
+
 def tidy(owner: str, keys: Collection[str]) -> None:
     """Give partial files with one of `keys` to `owner`, and remove those that will hardly be used again.
 

@@ -148,7 +148,7 @@ def test_nothing_of_the_bars_remains_after_an_interrupt(registry: FaultRegistry,
     container = '<container name="app" path="team" tag="1"/>'
     (tmp_path / "containers.xml").write_text(CONTAINERS.format(host=registry.host, containers=container))
     *_, lines = on_terminal(80, tmp_path, "prefetch", "--arch", "x86_64", interrupt_after=b"MB", status=130)
-    assert lines == ["osc-containers: interrupted"]
+    assert lines == ["osc-containers: interrupted; the next run resumes the downloads"]
 
 
 @pytest.mark.parametrize("columns", [30, 40, 60])

@@ -107,7 +107,7 @@ def prefetch_all(
         raise DescriptionError(service_file.BUNDLE_HAS_NO_LAYOUT)
     # A build root has no network libraries.
     tls_context = modules.load_network()
-    from osc_containers.prefetch import prefetch
+    from osc_containers.prefetch import partial_file, prefetch
     from osc_containers.prefetch.plan import archive_files, blob_files, bundle_file
     from osc_containers.registry.retry import Policy
     from osc_containers.sources import transports
@@ -139,17 +139,22 @@ def prefetch_all(
             progress=watcher or NullProgress(),
             describe_access=sources.describe_access,
         )
-        prefetch.prefetch(
-            package,
-            image_requests,
-            context,
-            outdir=outdir,
-            locked=locked,
-            files_of=files_of,
-            is_bundle=is_bundle,
-            all_requests=_all_requests(package, request),
-            check=_signature_check(package, signatures, context),
-        )
+        try:
+            prefetch.prefetch(
+                package,
+                image_requests,
+                context,
+                outdir=outdir,
+                locked=locked,
+                files_of=files_of,
+                is_bundle=is_bundle,
+                all_requests=_all_requests(package, request),
+                check=_signature_check(package, signatures, context),
+            )
+        except KeyboardInterrupt:
+            if partial_file.has_content(partial_file.owner_of(package.directory)):
+                raise KeyboardInterrupt("the next run resumes the downloads") from None
+            raise
 
 
 def _signature_check(
