@@ -84,9 +84,13 @@ process() { # PID
 lock() {
     own_directory "$runtime" || give_up "$problem"
     until ln -s "$(process $$)" "$runtime/$engine.lock" 2> /dev/null; do
-        holder=$(readlink "$runtime/$engine.lock") && [ "$holder" != "$(process "${holder%-*}")" ] &&
+        holder=$(readlink "$runtime/$engine.lock") || continue
+        if [ "$holder" = "$(process "${holder%-*}")" ]; then
+            # The holder may also release the lock without ending, to try again later.
+            timeout 1 tail --pid="${holder%-*}" -s 0.05 -f /dev/null
+        else
             rm -f "$runtime/$engine.lock"
-        sleep 0.5
+        fi
     done
     locked=yes
 }
@@ -239,10 +243,13 @@ check_blobs() { # DIGEST...
 # index.json names. The others verify less, or keep the name of an image that they could not load.
 check_layout() {
     [ -d "$layout" ] || unusable "$layout is missing: put it back, or get the image with: $engine pull $name"
-    for path in "$layout" "$layout/blobs" "$layout/blobs/"* "$layout/"* "$layout/blobs/"*/*; do
+    # One call for all files, because each call takes as long as reading a document.
+    while read -r path status; do
         case $path in "$layout" | "$layout/blobs" | "$layout/blobs/sha"???) type=directory ;; *) type=regular ;; esac
-        is_own "$type" "$path" || unusable "$problem"
-    done
+        case $status in "$owner/"*[0145][0145]"/$type"*) ;; *) is_own "$type" "$path" || unusable "$problem" ;; esac
+    done << EOF
+$(stat -c '%n %u/%a/%F' -- "$layout" "$layout/"* "$layout/blobs/"* "$layout/blobs/"*/* 2> /dev/null)
+EOF
     check_blobs "$top" "$manifest" "$config"
     [ "$engine" = podman ] && return
     sum=$(cat "$layout/stream" "$layout/frame" | sha256sum)
@@ -305,9 +312,11 @@ mib() { # BYTES
 choose_copy_place() {
     before=$(cat "$state/$engine-"* 2> /dev/null)
     new=0
-    for blob in "$layout/blobs/"*/*; do
-        case $before in *"${blob##*/}"*) ;; *) new=$((new + $(stat -c %s -- "$blob"))) ;; esac
-    done
+    while read -r bytes blob; do
+        case $before in *"${blob##*/}"*) ;; *) new=$((new + bytes)) ;; esac
+    done << EOF
+$(stat -c '%s %n' -- "$layout/blobs/"*/*)
+EOF
     case $engine in
         podman) copies=$new ;;
         docker)
