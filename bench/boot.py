@@ -24,9 +24,8 @@ from osc_containers.inject import units
 from osc_containers.inject.image_file import Symlink, TextFile
 from osc_containers.inject.store.stores import StoredContainer
 from osc_containers.inject.units import ARCHIVES, UNITS
-from tests.e2e.conftest import make_root
 from tests.support import images, store
-from tests.support.e2e.machine import Machine, make_machine
+from tests.support.e2e.machine import Machine, make_machine, make_root
 from tests.support.e2e.packed import Packed, pack
 from tests.support.kiwi_peer import environment
 
