@@ -4,8 +4,9 @@ The forms are archives (`layout`), files that each are one blob, and a cpio arch
 have several of them, for example after a merge. Unless a function says otherwise, the content is not verified.
 """
 
+import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -159,26 +160,32 @@ def in_files(
         digest = archive_names.digest_of_blob(path.name)
         if digest and wanted is not None and digest not in wanted:
             continue
-        file = stack.enter_context(path.open("rb"))
-        if digest:
-            slices.setdefault(digest, FileSlice(file.fileno(), 0))
-            continue
+        # There may be thousands of files. A file object for each would take 8 KiB.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        stack.callback(os.close, descriptor)
+        for found, offset in [(digest, 0)] if digest else _in_archive(path, descriptor):
+            slices.setdefault(found, FileSlice(descriptor, offset))
+    return slices
+
+
+def _in_archive(path: Path, descriptor: int) -> Iterator[tuple[Digest, int]]:
+    """Yield digest and offset of each blob in an archive, or in a cpio archive of blobs and archives."""
+    with open(descriptor, "rb", closefd=False) as file:
         starts = [0]
         if path.name.endswith(cpio.FILE_NAME):
             members = list(cpio.members(file))
             starts = [member.offset for member in members]
             for member in members:
-                if member_digest := _digest_of_path("/".join(member.path.split("/")[-3:])):
-                    slices.setdefault(member_digest, FileSlice(file.fileno(), member.offset))
+                if digest := _digest_of_path("/".join(member.path.split("/")[-3:])):
+                    yield digest, member.offset
         for start in starts:
             file.seek(start)
             # Other members of a cpio archive are no tar archives, and a damaged archive is used up to the damage.
             with suppress(ValueError):
                 for entry in tar.members(file):
-                    entry_digest = _digest_of_path(entry.name) if entry.isreg() else None
-                    if entry_digest:
-                        slices.setdefault(entry_digest, FileSlice(file.fileno(), entry.offset_data))
-    return slices
+                    digest = _digest_of_path(entry.name) if entry.isreg() else None
+                    if digest:
+                        yield digest, entry.offset_data
 
 
 def _digest_of_path(path: str) -> Digest | None:
