@@ -52,7 +52,9 @@ def check(
             try:
                 expired = _check_signature(signature, keys[signature.key], digest, verifier)
             except (ValueError, KeyError) as error:
-                problems.append(f"{where}: signature by {signature.key}: {error}; run the prefetch again")
+                problems.append(
+                    f"{where}: signature by {signature.key}: {error}; remove the lock and run the prefetch again"
+                )
                 continue
             if expired:
                 logger.warning("%s: signature by %s: %s", where, signature.key, expired)

@@ -21,6 +21,7 @@ def gpg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpg]:
         yield gpg
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["rsa2048", "p256", "p384", "ed25519"])
 def test_openssl_verifies_what_others_signed(kind: str) -> None:
     key, text = make_key(kind), b"text"
@@ -32,6 +33,7 @@ def test_openssl_verifies_what_others_signed(kind: str) -> None:
     assert not programs.Verifier().is_signed(public_key.parse_pem(public_pem(make_key(kind))), text, value)
 
 
+@pytest.mark.integration
 def test_gpgv_opens_messages(gpg: Gpg) -> None:
     ring = openpgp.keyring(gpg.public("other", armor=True)) + openpgp.keyring(gpg.public("good"))
     opened = programs.Verifier().open(ring, gpg.sign(["good"], b"text"))
@@ -39,12 +41,14 @@ def test_gpgv_opens_messages(gpg: Gpg) -> None:
     assert openpgp.key_of(ring, opened.fingerprint) == gpg.public("good")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("message", [b"", b"text", b"\xa3\x01", b"\x88" * 100])
 def test_gpgv_refuses_what_is_no_message(gpg: Gpg, message: bytes) -> None:
     with pytest.raises(ValueError, match="not an OpenPGP message"):
         programs.Verifier().open(gpg.public("good"), message)
 
 
+@pytest.mark.integration
 def test_gpgv_refuses_another_key(gpg: Gpg) -> None:
     with pytest.raises(ValueError, match="signed with a different key"):
         programs.Verifier().open(gpg.public("other"), gpg.sign(["good"], b"text"))
