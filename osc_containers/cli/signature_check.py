@@ -33,7 +33,8 @@ def list_problems(
     :raises Error: a policy is not valid, or a program that verifies signatures is missing.
     """
     parameters = service_file.signature_parameters(package.prefetches)
-    has_anchor = anchor is not None and anchor.exists()
+    # A link to nothing is a broken policy, and not the absence of one.
+    has_anchor = anchor is not None and os.path.lexists(anchor)
     is_required = parameters.mode == "required"
     is_signed = any(locked.signatures for _, _, locked in lock.images())
     if not (is_signed or has_anchor or is_required or parameters.policies):

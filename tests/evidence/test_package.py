@@ -338,6 +338,10 @@ def test_the_policy_of_the_project_can_fail_the_build(
     anchor.write_text("{}")
     assert main(inject) == 1
     assert "signatures: " in capsys.readouterr().err
+    anchor.unlink()
+    anchor.symlink_to("nowhere")
+    assert main(inject) == 1
+    assert "signatures: " in capsys.readouterr().err
     assert not list(root.iterdir())
 
 
