@@ -12,6 +12,7 @@ import pytest
 from osc_containers.cli import signature_check
 from osc_containers.cli.main import main
 from osc_containers.evidence import sbom
+from osc_containers.evidence.programs import Verifier
 from osc_containers.lock import lockfile
 from osc_containers.oci.digest import Digest
 from tests.support import images, packages
@@ -471,3 +472,24 @@ def test_a_policy_for_files_applies_to_layouts(
     (package / "policy.json").write_text(json.dumps(document))
     assert main(["prefetch", "--arch", "x86_64", str(package), "--policy", "policy.json"]) == 1
     assert f"policy.json rejects it (scope oci {package / 'app'})" in capsys.readouterr().err
+
+
+def test_a_key_that_expired_since_is_a_warning(
+    setting: Setting, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = lock_of(setting.package)
+    name = f"{setting.host}/free/app:1"
+    image = document["containers"][name]["architectures"]["x86_64"]
+    text = payload(image["manifest"]["digest"], name, type_=ATOMIC, optional={})
+    with Gpg(tmp_path / "gpg") as gpg:
+        gpg.make_key("old", expires="2021-01-01", at="20200101T000000")
+        message = gpg.sign(["old"], text, "--faked-system-time", "20200601T000000!")
+        key = gpg.public("old")
+    opened = Verifier().open(key, message)
+    assert (opened.payload, opened.expired) == (text, "the key has expired")
+    signature = {"type": "simple", "identity": name, "key": opened.fingerprint}
+    image["signatures"] = [{**signature, "signature": b64encode(message).decode()}]
+    document["keys"][opened.fingerprint] = b64encode(key).decode()
+    (setting.package / lockfile.FILE_NAME).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    assert main(["verify", str(setting.package)]) == 0
+    assert f"signature by {opened.fingerprint}: the key has expired" in " ".join(capsys.readouterr().err.split())
