@@ -3,10 +3,12 @@
 import shutil
 import stat
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from tests.support import store
 from tests.support.e2e.appliance import BLOB, LISTED, OWN_FILE
 from tests.support.e2e.builds import Build, Built
 from tests.support.e2e.debs import HERE
@@ -29,51 +31,66 @@ _LIMIT = 600
 """The time limit of a boot in qemu, in seconds; on an idle machine it takes one minute."""
 
 
+_UNITS = "usr/lib/systemd/system"
+_WITH_STORE = {
+    **{path: mode for path, mode in _MODES.items() if "side_1.0" not in path},
+    f"{_UNITS}/kiwi_containers-podman-side_1.0.service": "lrwxrwxrwx",
+    f"{_UNITS}/kiwi_containers-store.service": "-rw-r--r--",
+    f"{_UNITS}/kiwi_containers.service.wants/kiwi_containers-store.service": "lrwxrwxrwx",
+    "usr/lib/kiwi_containers": "drwxr-xr-x",
+    "usr/lib/kiwi_containers/store.images": "-rw-r--r--",
+    "usr/lib/kiwi_containers/store.squashfs": "-rw-r--r--",
+    "usr/lib/kiwi_containers/store.squashfs.sha256": "-rw-r--r--",
+    "usr/libexec/kiwi_containers/check-store": "-rwxr-xr-x",
+}
+"""The same if one of the containers is in a store."""
+
+
 def test_build_with_the_inject_service(build: Build, our_debs: Path, tmp_path: Path) -> None:
     support = "Support: obs-service-kiwi-containers-inject\n"
-    built = build("init", kiwi="11.*", configuration=support, more=[our_debs])
+    built = build("init", kiwi="11.*", configuration=support, more=[our_debs], store="*/side:*")
     assert "removed <containers>" in built.log
     assert "kiwi_containers.obscpio" not in built.log
-    expect_what_readme_lists(built, tmp_path)
-    expect_two_boots(built, tmp_path)
+    expect_what_readme_lists(built, tmp_path, _WITH_STORE)
+    expect_two_boots(built, tmp_path, "/usr/lib/containers/storage: podman has its images: 1")
 
 
 def test_build_with_a_bundle_and_no_service(build: Build, tmp_path: Path) -> None:
     built = build("init", "--inject", "source", "--arch", "x86_64", kiwi="10.3.*")
     assert "kiwi_containers_inject" not in built.log
-    expect_what_readme_lists(built, tmp_path)
+    expect_what_readme_lists(built, tmp_path, _MODES)
     expect_two_boots(built, tmp_path)
     expect_a_container_runs_in_its_own_kernel(built, tmp_path)
 
 
-def expect_what_readme_lists(built: Built, directory: Path) -> None:
+def expect_what_readme_lists(built: Built, directory: Path, listed: Mapping[str, str]) -> None:
     """Compare the image with the documented files, and check that the packager's own files are there."""
     with built.mounted(directory / "listed") as root:
         ours = {path: path.lstat() for path in root.rglob("*") if "kiwi_containers" in str(path.relative_to(root))}
         modes = {str(path.relative_to(root)): stat.filemode(status.st_mode) for path, status in ours.items()}
-        assert {path: mode for path, mode in modes.items() if not BLOB.fullmatch(path)} == _MODES
+        assert {path: mode for path, mode in modes.items() if not BLOB.fullmatch(path)} == listed
         links: dict[str, list[int]] = {}
         for path in filter(lambda each: BLOB.fullmatch(str(each.relative_to(root))), ours):
             links.setdefault(path.name, []).append(path.stat().st_nlink)
         # app and side, both for every image, share the file of a layer; tools has its own, because it is for a profile.
-        assert [1, 2, 2] in map(sorted, links.values())
+        assert ([1, 2, 2] if listed is _MODES else [1, 1]) in map(sorted, links.values())
         assert {(status.st_uid, status.st_gid) for status in ours.values()} == {(0, 0)}
         assert stat.filemode((root / "var/tmp").stat().st_mode) == "drwxrwxrwt"
         assert (root / OWN_FILE).read_text() == "own\n"
         assert not list(root.glob("usr/lib/obs")), "our service is in the build root, not in the image"
 
 
-def expect_two_boots(built: Built, directory: Path) -> None:
-    """Boot the image in a container: the first boot loads everything, the second one nothing."""
+def expect_two_boots(built: Built, directory: Path, *messages: str) -> None:
+    """Boot the image in a container: the first boot loads everything, the second one nothing, and only prints this."""
     with built.mounted(directory / "booted") as root, make_machine(root, directory / "machine") as machine:
-        first = machine.boot()
+        first = machine.boot(*store.devices())
         wanted = built.package.in_podman("app:", "side:", "tools:")
         assert {line.rpartition(" ")[0] + " " for line in first.images} == wanted
         left = {path.name for path in (machine.var / "tmp/kiwi_containers").iterdir()}
         assert left == {"data_1.0"}
-        second = machine.boot()
+        second = machine.boot(*store.devices())
         assert second.images == first.images
-        assert second.journal == ()
+        assert [line for _, line in second.journal] == list(messages)
 
 
 def expect_a_container_runs_in_its_own_kernel(built: Built, directory: Path) -> None:
