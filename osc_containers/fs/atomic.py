@@ -127,6 +127,19 @@ def require_writable(directory: Path) -> None:
         raise OSError(errno.EACCES, "no files can be created there", str(directory))
 
 
+def require_symlinks(directory: Path) -> None:
+    """Check that symbolic links can be created in a directory: exfat and vfat have none.
+
+    :raises OSError: they cannot.
+    """
+    name = temporary_name(directory / "link")
+    try:
+        os.symlink("nowhere", name)
+    except OSError as error:
+        raise OSError(error.errno, "no symbolic links can be created there", str(directory)) from None
+    os.unlink(name)
+
+
 def describe_shortage(directory: Path, needed: int) -> str:
     """Return a message if the file system of `directory` has less than `needed` bytes free, else an empty string.
 

@@ -128,6 +128,7 @@ def inject_root(
         shortage = atomic.describe_shortage(tree.root, contents.copied_bytes)
         if shortage:
             raise OSError(errno.ENOSPC, shortage, str(tree.root))
+        atomic.require_symlinks(tree.root)
         contents.verify()
         stored = contents.stored_by({ROOT: contents.placements})
         configured = {ROOT} if stored and stores.is_configured(tree.root) else set()

@@ -24,6 +24,7 @@ _UNUSED_LIMIT = 14 * 24 * 3600
 """Seconds after which a file that no run used is removed from the cache."""
 _SIZE_LIMIT = 8 << 30
 """Bytes that all partial files may have that the present run does not need."""
+_NO_TRUNCATE = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}
 _DESCRIPTORS = "/proc/self/fd"
 _SECTOR = 512  # The unit of st_blocks (stat(2)).
 _FICLONE = 0x40049409  # From linux/fs.h; Python has no name for it.
@@ -177,7 +178,13 @@ def _set_size(descriptor: int, size: int) -> None:
     # A new file is not truncated to nothing first: ext4 would then write all of it when it is closed (auto_da_alloc).
     if os.fstat(descriptor).st_size not in (0, size):
         os.ftruncate(descriptor, 0)
-    os.ftruncate(descriptor, size)
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError as error:
+        # Some FUSE file systems (fusefat) cannot extend a file like this, but by writing beyond its end.
+        if error.errno not in _NO_TRUNCATE or not size:
+            raise
+        os.pwrite(descriptor, b"\0", size - 1)
 
 
 def supports_reflink(descriptor: int) -> bool:

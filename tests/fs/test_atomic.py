@@ -139,3 +139,15 @@ def test_a_full_file_system_leaves_the_old_file(tmp_path: Path) -> None:
         assert (tmp_path / "x").read_bytes() == CONTENT
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_directory_without_symlinks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    atomic.require_symlinks(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(target: str, name: str) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    with pytest.raises(OSError, match=f"no symbolic links can be created there: '{tmp_path}'"):
+        atomic.require_symlinks(tmp_path)

@@ -18,7 +18,7 @@ from osc_containers.prefetch import partial_file, verified_files
 from osc_containers.prefetch.plan import OutputFile, Slot
 from tests.support import images
 from tests.support.fake_source import FakeSource
-from tests.support.prefetch_run import APP, WEB, run_prefetch, want
+from tests.support.prefetch_run import APP, WEB, hashes, run_prefetch, want
 
 SOURCE = FakeSource({APP: images.image(images.random_layer("app", 100_000)), WEB: images.small("web")})
 KEY = "0" * 64
@@ -252,3 +252,22 @@ def test_without_a_cache_nothing_is_seen_of_a_growing_file(
         raise ZeroDivisionError
     assert os.listdir(package) == ["x.ociarchive"]
     assert (package / "x.ociarchive").read_bytes() == b"0123456789"
+
+
+def test_file_system_that_cannot_extend_files_gets_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some FUSE file systems, such as fusefat, answer EPERM."""
+
+    def refuse(descriptor: int, size: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setenv("HOME", str(tmp_path / "nonexistent"))
+    monkeypatch.setattr(partial_file, "_DESCRIPTORS", "/nonexistent")
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    source = FakeSource({APP: images.small("app"), WEB: images.small("web")})
+    run_prefetch(source, tmp_path, *want(APP, WEB))
+    monkeypatch.undo()
+    before = hashes(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    run_prefetch(source, other, *want(APP, WEB))
+    assert hashes(other) == before
