@@ -1498,7 +1498,9 @@ WEAPONS = (
     ),
 )
 GOOD = {"source": "", "path": "team", "name": "app", "tag": "1", "profiles": "", "arch": "x86_64"}
-HARMLESS = re.compile(r"/(?:var/tmp|usr/lib|usr/libexec|etc)(?:/[A-Za-z0-9_.@:-]+)+")
+HARMLESS = re.compile(
+    r"/(?:var/tmp|var/lib/kiwi_containers|usr/lib|usr/libexec|usr/share/kiwi_containers|etc)(?:/[A-Za-z0-9_.@:-]+)+"
+)
 
 
 @pytest.mark.parametrize("attribute", [*GOOD, "backend"])
@@ -1610,9 +1612,6 @@ def lock_texts(lock: dict[str, Any]) -> dict[str, bytes]:
         architectures = {"architectures": {"x86_64": image | changes}}
         return json.dumps(lock | {"containers": {reference: entry | architectures}}).encode()
 
-    def with_name(name: str) -> bytes:
-        return with_image(archive=image["archive"] | {"name": name})
-
     good = json.dumps(lock).encode()
     return {
         "nothing": b"",
@@ -1621,9 +1620,9 @@ def lock_texts(lock: dict[str, Any]) -> dict[str, bytes]:
         "other types": json.dumps(lock | {"containers": [reference]}).encode(),
         "no architectures": json.dumps(lock | {"containers": {reference: entry | {"architectures": {}}}}).encode(),
         "other version": json.dumps(lock | {"version": "9\x1b[2J"}).encode(),
-        "keys twice": good.replace(b'"version": ', b'"version": "1.0", "version": '),
+        "keys twice": good.replace(b'"version": ', b'"version": 1, "version": '),
         "reference twice": good.replace(b'"containers": {', b'"containers": {"' + reference.encode() + b'": {}, '),
-        "deep": b'{"version": "1.0", "containers": ' + b'{"a":' * 100_000,
+        "deep": b'{"version": 1, "containers": ' + b'{"a":' * 100_000,
         "huge number": with_image(config=image["config"] | {"size": 10**4000}),
         "not a number": good.replace(b'"size": ', b'"size": NaN, "x": '),
         "negative size": with_image(layers=[image["layers"][0] | {"size": -1}]),
@@ -1632,17 +1631,9 @@ def lock_texts(lock: dict[str, Any]) -> dict[str, bytes]:
         "digest with a path": with_image(config=image["config"] | {"digest": "sha256:../../../etc/passwd"}),
         "swapped digests": with_image(config=image["layers"][0], layers=[image["config"]]),
         "fewer layers": with_image(layers=image["layers"][:1]),
+        "two sizes": with_image(layers=[image["layers"][0], image["layers"][0] | {"size": 7}]),
         "other manifest": with_image(manifest=image["manifest"] | {"digest": f"sha256:{5:064x}"}),
         "other type": with_image(manifest=image["manifest"] | {"mediaType": "\x1b[2J"}),
-        "path as a name": with_name("../outside/precious.ociarchive"),
-        "absolute name": with_name("/etc/passwd.ociarchive"),
-        "name of the description": with_name("appliance.kiwi"),
-        "name of the lock": with_name("containers.lock"),
-        "option as a name": with_name("-rf.ociarchive"),
-        "hidden name": with_name(".git.ociarchive"),
-        "line as a name": with_name("a\nb.ociarchive"),
-        "NUL in a name": with_name("a\0b.ociarchive"),
-        "name of 300 letters": with_name("a" * 300 + ".ociarchive"),
         "date of a terminal": with_image(created="\x1b[2J"),
         "lone surrogate": good.replace(b'"created": "', b'"created": "\\ud800'),
         "UTF-16": good.decode().encode("utf-16"),
@@ -1653,13 +1644,7 @@ def lock_texts(lock: dict[str, Any]) -> dict[str, bytes]:
 
 
 LOCKS = tuple(
-    lock_texts(
-        {
-            "containers": {
-                "x": {"architectures": {"x86_64": {"archive": {}, "config": {}, "manifest": {}, "layers": [{}]}}}
-            }
-        }
-    )
+    lock_texts({"containers": {"x": {"architectures": {"x86_64": {"config": {}, "manifest": {}, "layers": [{}]}}}}})
 )
 
 
@@ -1702,7 +1687,7 @@ def test_prefetch_removes_what_a_lock_names(victim: Victim, package: Path, name:
     lock = read_lock(package)
     ((reference, entry),) = lock["containers"].items()
     other = json.loads(json.dumps(entry))
-    other["architectures"]["x86_64"]["archive"]["name"] = name
+    other["architectures"]["x86_64"]["archive"] = {"name": name}
     lock["containers"][reference.replace("team", "gone")] = other
     write_lock(package, lock)
     victim.run("prefetch")
