@@ -27,6 +27,6 @@ class Project:
 
     def results(self, name: str, *states: str) -> str:
         """Wait until a package is in one of these states, and return the state with the server's reason."""
-        (state,) = backends.wait_for(self.backend, self.name, name, states, limit=60).values()
+        (state,) = backends.wait_for(self.backend, self.name, name, states, limit=300).values()
         print(f"{name}: {state}")
         return state
