@@ -121,3 +121,15 @@ def test_a_pattern_for_archives_gives_no_options(tmp_path: Path) -> None:
     (tmp_path / "-rf.ociarchive").touch()
     assert hints.commit(tmp_path, names)[0] == "osc add ./*.ociarchive"
     assert hints.commit(tmp_path, ["-rf.ociarchive"])[0] == "osc add ./-rf.ociarchive"
+
+
+def test_git_lfs_is_told_of_large_files(tmp_path: Path) -> None:
+    names = ["_service", "a.ociarchive", "sha256-1.blob", "sha256-2.blob"]
+    assert hints.lfs(tmp_path, names) == ""
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    start = "if the repository keeps large files in git-lfs, first run: git lfs track "
+    assert hints.lfs(tmp_path, names) == f"{start}'*.ociarchive' '*.blob'"
+    assert hints.lfs(tmp_path, names[:1]) == ""
+    (tmp_path / ".gitattributes").write_text("*.blob filter=lfs diff=lfs merge=lfs -text\n")
+    assert hints.lfs(tmp_path, names) == f"{start}'*.ociarchive'"
+    assert hints.lfs(tmp_path, names[2:]) == ""

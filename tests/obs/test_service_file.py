@@ -103,3 +103,36 @@ def test_an_invalid_service_file_is_refused(xml: bytes, message: str) -> None:
     with pytest.raises(DescriptionError) as caught:
         service_file.add_our_services(xml)
     assert caught.value.problems[0].startswith(message)
+
+
+def entry(line: int, **parameters: str) -> Entry:
+    return Entry(name="kiwi_containers", mode="manual", parameters=tuple(parameters.items()), line=line)
+
+
+@pytest.mark.parametrize(
+    ("entries", "layout"),
+    [
+        ([], "archives"),
+        ([entry(2)], "archives"),
+        ([entry(2, layout="blobs")], "blobs"),
+        ([entry(2, layout="0"), entry(3, layout="archives")], "archives"),
+        ([entry(2, layout="blobs"), entry(3, layout="blobs")], "blobs"),
+    ],
+)
+def test_a_package_has_one_layout(entries: list[Entry], layout: str) -> None:
+    assert service_file.layout(entries) == layout
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([entry(2, layout="blobs"), entry(3)], "_service:2: kiwi_containers has layout=blobs, but not in its other"),
+        (
+            [entry(2, layout="blobs", inject="source")],
+            "_service:2: kiwi_containers: layout=blobs needs inject=buildtime",
+        ),
+    ],
+)
+def test_layouts_that_contradict_are_refused(entries: list[Entry], message: str) -> None:
+    with pytest.raises(DescriptionError, match=message):
+        service_file.layout(entries)

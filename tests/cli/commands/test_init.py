@@ -594,3 +594,27 @@ def test_everything_that_is_not_committed_is_named(
     )
     assert main(["init", "--arch", "x86_64", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith("Now commit:\n")
+
+
+@pytest.mark.integration
+def test_init_sets_the_layout_up(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "--layout", "blobs", str(package)]) == 0
+    assert '<param name="layout">blobs</param>' in (package / "_service").read_text()
+    assert list(package.glob("*.blob"))
+    assert not list(package.glob("*.ociarchive"))
+    assert main(["verify", str(package)]) == 0
+    before = contents(package)
+    assert main(["prefetch", str(package)]) == 0
+    assert contents(package) == before
+    capsys.readouterr()
+    assert main(["init", "--layout", "archives", str(package)]) == 1
+    assert "kiwi_containers has the layout blobs, got archives; change it there" in capsys.readouterr().err
+    assert contents(package) == before
+
+
+def test_a_bundle_has_no_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.kiwi").write_text(f"<image>{CONTAINERS}</image>")
+    for command in ("init", "prefetch"):
+        assert main([command, "--layout", "blobs", "--inject", "source", "--arch", "x86_64", str(tmp_path)]) == 1
+        assert "layout=blobs needs inject=buildtime" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.kiwi"]
