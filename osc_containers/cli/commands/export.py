@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.describe(
         parser,
         "The archive is made of the files of the package, verified, and can be loaded with podman, docker or skopeo: "
-        "podman load -i FILE, docker load -i FILE, skopeo copy oci-archive:FILE ….",
+        "podman load -i FILE, docker load -i FILE, skopeo copy oci-archive:FILE TARGET.",
         "  osc-containers export registry.opensuse.org/opensuse/tumbleweed:latest /tmp/tumbleweed.tar\n"
         "  podman load -i /tmp/tumbleweed.tar",
     )
