@@ -25,7 +25,7 @@ from osc_containers.fs.ranges import FileSlice
 from osc_containers.fs.rooted_tree import Part, Tree
 from osc_containers.fs.source_file import open_source
 from osc_containers.inject import overlay, units
-from osc_containers.inject.image_file import ArchiveFile, BlobFile, Symlink
+from osc_containers.inject.image_file import ArchiveFile, BlobFile, Symlink, TextFile
 from osc_containers.inject.overlay import ROOT, Placement
 from osc_containers.inject.store import stores
 from osc_containers.inject.store.build import OpenBlob
@@ -40,6 +40,8 @@ from osc_containers.oci.manifest import Descriptor
 
 logger = logging.getLogger(__name__)
 
+_BLOCK = 4096
+"""Bytes of a block of the usual file systems: each file takes whole blocks."""
 _TAR_TIMEOUT = 3600.0  # seconds
 
 
@@ -198,12 +200,17 @@ class _Contents(NamedTuple):
 
     @property
     def copied_bytes(self) -> int:
-        """The number of bytes that a tree without links to the package needs."""
+        """The number of bytes that a tree without links to the package needs, in whole blocks."""
         placements = self.others.placements
         archives = {each.path: layout_of(each.claim).size for each in placements if each.container.fetch_only}
-        loads = [each for each in placements if not each.container.fetch_only]
-        blobs = {blob.digest: blob.size for each in loads for blob in each.claim.image.blobs}
-        return sum(archives.values()) + sum(blobs.values())
+        sizes = list(archives.values())
+        blobs: dict[Digest, int] = {}
+        for file in overlay.list_files(placements):
+            if isinstance(file, BlobFile):
+                blobs[file.blob.digest] = file.blob.size
+            elif isinstance(file, TextFile):
+                sizes.append(len(file.text))
+        return sum(-(-size // _BLOCK) * _BLOCK for size in (*sizes, *blobs.values()))
 
 
 def _open(
