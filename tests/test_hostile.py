@@ -379,6 +379,9 @@ def test_file_modes_do_not_depend_on_the_umask(tmp_path: Path, mask: int) -> Non
 def test_partial_files_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A partial archive is not readable by other users, and its name cannot be guessed."""
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    with partial_file.part(tmp_path / "x.ociarchive", "key", 10):
+        assert not list(tmp_path.iterdir()), "it has no name at all"
+    monkeypatch.setattr(partial_file, "_DESCRIPTORS", "/nowhere")
     names = set()
     for _ in range(20):
         with partial_file.part(tmp_path / "x.ociarchive", "key", 10):
