@@ -154,8 +154,8 @@ def test_inject_writes_units_that_systemd_accepts(installed: Path, package: Path
     assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
     links = {path.readlink(): path.resolve() for path in tmp_path.rglob("*.wants/*")}
     assert all(target.is_file() and target.is_relative_to(tmp_path) for target in links.values())
-    archives = tmp_path / "var/tmp/kiwi_containers"
-    assert sorted(path.name for path in archives.iterdir()) == ["app_1.0", "tool_latest"]
+    assert [path.name for path in (tmp_path / "var/tmp/kiwi_containers").iterdir()] == ["tool_latest"]
+    assert [path.name for path in (tmp_path / "var/lib/kiwi_containers/layouts").iterdir()] == ["app_1.0"]
     before = snapshot(tmp_path)
     assert (
         run(installed, "inject", f"--root={tmp_path}", "--arch=x86_64", "--profile=big", package=package).returncode

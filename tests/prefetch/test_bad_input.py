@@ -202,7 +202,10 @@ _CASES: list[tuple[Callable[[Case], None], str]] = [
     (_locked_with_a_lock_of_something_else, r"containers\.xml:5: HOST/bad/app:1\.0 for x86_64 is not in the lock; .*"),
     (_broken_lock, r"containers\.lock: not valid JSON; .*remove the lock and run the prefetch again"),
     (_lock_in_conflict, r"containers\.lock: has merge conflict markers; .*"),
-    (_lock_of_the_future, r"containers\.lock: got version 2, expected 1, which .*; another release wrote it: update .*"),
+    (
+        _lock_of_the_future,
+        r"containers\.lock: got version 2, expected 1, .*; another release wrote it: update .*",
+    ),
 ]
 
 

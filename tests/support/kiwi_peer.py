@@ -61,7 +61,8 @@ def environment(line: str) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (directory / "complete").exists():
             subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
-            subprocess.run([directory / "bin/python", "-m", "pip", "-q", "install", LINES[line]], check=True)
+            # Isolated, because pip does not install what it finds in PYTHONPATH, which tests of old libraries set.
+            subprocess.run([directory / "bin/python", "-I", "-m", "pip", "-q", "install", LINES[line]], check=True)
             (directory / "complete").touch()
     return str(directory / "bin/python")
 
