@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from osc_containers import __version__
+from osc_containers.inject.layout_directory import LAYOUTS
+from osc_containers.oci.digest import Digest
 from tests.support import images
 from tests.support.docker_registry import DockerRegistry
 from tests.support.e2e.debs import ROOT, CleanRoot, install, run
@@ -36,6 +38,7 @@ _FILES = {
 }
 _PREFETCH = f"cd /package; {_SERVICES}/kiwi_containers --outdir /package --arch x86_64"
 _INJECT = f"touch /.buildenv; cd /package; BUILD_ARCH=x86_64 {_SERVICES}/kiwi_containers_inject --outdir /tmp"
+_APP = images.small("app")
 
 
 def output(*command: str | Path) -> list[str]:
@@ -45,7 +48,7 @@ def output(*command: str | Path) -> list[str]:
 @pytest.fixture
 def package(docker_registry: DockerRegistry, tmp_path: Path) -> Path:
     """Return a package with a container that is not prefetched yet."""
-    docker_registry.push(images.small("app"), "packages/app:1.0")
+    docker_registry.push(_APP, "packages/app:1.0")
     package = tmp_path / "package"
     package.mkdir()
     (package / "appliance.kiwi").write_text(
@@ -53,6 +56,18 @@ def package(docker_registry: DockerRegistry, tmp_path: Path) -> Path:
         '<container name="app" path="packages" tag="1.0"/></containers></image>\n'
     )
     return package
+
+
+def injected_blobs(package: Path) -> dict[str, bytes]:
+    """Return the blobs in the layout directory that is in the image, by the hexadecimal digits of their digests."""
+    layout = package / "root" / LAYOUTS.removeprefix("/") / "app_1.0"
+    assert sorted(path.name for path in layout.iterdir()) == ["blobs", "index.json", "oci-layout"]
+    return {path.name: path.read_bytes() for path in (layout / "blobs/sha256").iterdir()}
+
+
+def blobs_of(image: images.Image) -> dict[str, bytes]:
+    """Return the manifest, the configuration and the layers of an image in the same way."""
+    return {Digest.of(content).hex: content for content in (image.raw, *image.blobs)}
 
 
 def test_debian_packages_have_the_expected_files(our_debs: Path) -> None:
@@ -78,7 +93,7 @@ def test_debian_services_run_in_a_clean_root(clean_root: CleanRoot, package: Pat
     assert (package / "containers.lock").exists()
     injected = clean_root(install("obs-service-kiwi-containers-inject") + _INJECT, shared)
     assert injected.returncode == 0, injected.stderr
-    assert (package / "root/var/tmp/kiwi_containers/app_1.0").exists()
+    assert injected_blobs(package) == blobs_of(_APP)
     brought = {name for name in injected.stdout.split() if name.startswith("python3")}
     versioned = {name for name in brought if name.startswith("python3.")}
     assert brought - versioned == {"python3", "python3-minimal", "python3-lxml", "python3-osc-containers"}
@@ -171,4 +186,4 @@ def test_rpm_services_run_in_a_clean_root(
     lines = [install("python3-lxml", *_FOR_THE_NETWORK), "cp -a /rpms/usr /", _PREFETCH, _INJECT]
     done = clean_root("\n".join(lines), {"/package": package, "/rpms": files})
     assert done.returncode == 0, done.stderr
-    assert (package / "root/var/tmp/kiwi_containers/app_1.0").exists()
+    assert injected_blobs(package) == blobs_of(_APP)
