@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,17 +30,33 @@ _FOREIGN = (
     "BUILD_ARCH",
 )
 
+FAST = "not integration"
+"""What `make check` selects."""
 
 # No test is timed: a busy machine is no bug. The same examples every time: a failure can be had again.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("fast", hypothesis.settings.get_profile("steady"), max_examples=25)
 hypothesis.settings.load_profile("steady")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the fast suite try fewer examples, before modules with tests are imported."""
+    if config.option.markexpr == FAST:
+        hypothesis.settings.load_profile("fast")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what only another release of Debian can run."""
+    """Skip what only another release of Debian can run, and give the fast suite one row in so many."""
+    rows: Counter[str] = Counter()
     for item in items:
         if reason := releases.reason_to_skip(item.nodeid):
             item.add_marker(pytest.mark.skip(reason=reason))
+        if sampled := item.get_closest_marker("sampled"):
+            name = item.nodeid.partition("[")[0]
+            if rows[name] % sampled.kwargs["every"]:
+                item.add_marker(pytest.mark.integration)
+            rows[name] += 1
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ def make(target: str, *variables: str, umask: int = 0o022) -> "subprocess.Comple
     return subprocess.run(command, cwd=ROOT, env=environment, umask=umask, capture_output=True, text=True)
 
 
+@pytest.mark.integration
 def test_staged_tree_runs_in_place(tmp_path: Path) -> None:
     stage = tmp_path / "a stage"
     assert make_install(f"DESTDIR={stage}", "PREFIX=/opt/x", f"PYTHON={sys.executable}").returncode == 0
@@ -61,6 +62,7 @@ def test_old_python_is_reported(program: str) -> None:
     assert (done.returncode, done.stderr) == (1, message)
 
 
+@pytest.mark.integration
 def test_install_removes_files_of_an_older_version(tmp_path: Path) -> None:
     stale = tmp_path / "usr/lib/osc-containers/osc_containers/stale.py"
     stale.parent.mkdir(parents=True)
@@ -81,6 +83,7 @@ def test_uninstall_removes_exactly_what_install_added(tmp_path: Path) -> None:
     assert {path for path in tmp_path.rglob("*") if not path.is_dir()} == existing
 
 
+@pytest.mark.integration
 def test_uninstall_removes_empty_directories(tmp_path: Path) -> None:
     variables = f"DESTDIR={tmp_path}", f"PYTHON={sys.executable}"
     assert make("install", *variables).returncode == 0
@@ -88,6 +91,7 @@ def test_uninstall_removes_empty_directories(tmp_path: Path) -> None:
     assert list((tmp_path / "usr/lib").iterdir()) == []
 
 
+@pytest.mark.integration
 def test_missing_python_modules_are_reported(tmp_path: Path) -> None:
     """There is no warning with DESTDIR: the dependencies come with the installation of the package."""
     venv = tmp_path / "venv"
@@ -112,6 +116,7 @@ def test_install_says_what_to_do_if_it_cannot_write() -> None:
     assert (done.returncode, done.stdout) == (2, "")
 
 
+@pytest.mark.integration
 def test_install_elsewhere_says_that_osc_finds_no_services(tmp_path: Path) -> None:
     done = make_install(f"DESTDIR={tmp_path}", "PREFIX=/opt/x", f"PYTHON={sys.executable}")
     assert (done.returncode, done.stderr) == (0, "")

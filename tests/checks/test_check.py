@@ -596,6 +596,7 @@ def test_containers_in_bundle_and_description_are_found(
     ] == expected
 
 
+@pytest.mark.integration
 def test_description_with_many_packages_is_accepted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     many = "".join(f'<package name="p{number}"/>\n' for number in range(20_001))
     write(tmp_path, {"a.kiwi": KIWI.replace("<package ", f"{many}<package ", 1)}, APP)
@@ -606,6 +607,7 @@ def test_description_with_many_packages_is_accepted(tmp_path: Path, capsys: pyte
     assert "a.kiwi:20009: containers.xml also has 'packages';" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_too_many_elements_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     many = "<x/>" * 100_000
     write(tmp_path, {"a.kiwi": KIWI.replace("<package ", f"{many}<package ", 1)}, APP)

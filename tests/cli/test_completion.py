@@ -63,6 +63,7 @@ _LINES = [
 ]
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("program", _PROGRAMS)
 @pytest.mark.parametrize(("line", "expected"), _LINES)
 def test_program_completes_itself(program: str, line: str, expected: list[str]) -> None:

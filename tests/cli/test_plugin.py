@@ -56,6 +56,7 @@ def test_osc_help_lists_the_plugin() -> None:
     assert "Prefetch, pin and verify the containers" in done.stdout
 
 
+@pytest.mark.sampled(every=6)
 @pytest.mark.usefixtures("plugged")
 @pytest.mark.parametrize(
     "arguments",
@@ -74,11 +75,13 @@ def test_program_gets_the_arguments_unchanged(arguments: list[str]) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (7, expected, "")
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("plugged")
 def test_killed_program_is_a_failure() -> None:
     assert osc("containers", "die").returncode == -9
 
 
+@pytest.mark.integration
 def test_interrupted_program_has_time_to_clean_up(plugged: Path) -> None:
     """A terminal interrupts osc and the program together; osc must not end the program early."""
     (plugged / ".local/bin/osc-containers").write_text(_TIDY)
@@ -99,6 +102,7 @@ def test_interrupted_program_has_time_to_clean_up(plugged: Path) -> None:
     assert process.returncode == 130
 
 
+@pytest.mark.integration
 def test_missing_program_is_reported(plugged: Path) -> None:
     (plugged / ".local/bin/osc-containers").unlink()
     done = osc("containers", "list")
@@ -107,6 +111,7 @@ def test_missing_program_is_reported(plugged: Path) -> None:
     assert osc("whois", "--help").returncode == 0
 
 
+@pytest.mark.integration
 def test_second_copy_of_the_plugin_is_ignored(plugged: Path) -> None:
     (plugged / ".osc-plugins").mkdir()
     (plugged / ".osc-plugins/containers.py").write_bytes(PLUGIN.read_bytes())

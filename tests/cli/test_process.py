@@ -75,6 +75,7 @@ def test_exit_status_tells_findings_from_failures(
     assert main([*command.split(), *directory]) == status
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("command", "status"),
     [("verify", 3), ("check", 3), ("inject --root=. --arch=x86_64", 1), ("list", 0), ("diff x", 3), ("outdated", 3)],

@@ -84,6 +84,7 @@ def on_terminal(
     return frames
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("columns", [24, 40, 80, 120])
 def test_only_messages_remain_after_progress_bars(tmp_path: Path, columns: int) -> None:
     image_by_name = {f"application-{n}": images.image(images.random_layer(f"{n}", 1_000_000)) for n in range(COUNT)}
@@ -117,6 +118,7 @@ class SlowTerminal(io.StringIO):
         return super().write(text)
 
 
+@pytest.mark.integration
 def test_messages_of_several_threads_stay_above_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     output = SlowTerminal()
     monkeypatch.setattr(sys, "stderr", output)

@@ -44,6 +44,7 @@ console()
 """
 
 
+@pytest.mark.integration
 def test_nothing_is_imported_after_signals_are_handled(registry: FaultRegistry, tmp_path: Path) -> None:
     """An exception in the middle of an import may become another one, or get lost."""
     registry.push(images.small("app"), "team/app:latest")

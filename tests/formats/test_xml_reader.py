@@ -280,6 +280,7 @@ print(time.process_time(), re.search(r"VmHWM:\\s*([0-9]+)", Path("/proc/self/sta
 """
 
 
+@pytest.mark.sampled(every=6)
 @pytest.mark.parametrize("name", BOMBS)
 def test_time_and_memory_are_bounded(name: str, tmp_path: Path) -> None:
     """In a process of its own, so that libxml2's memory counts, too."""

@@ -165,6 +165,7 @@ def make_file(path: Path) -> None:
     path.write_text("old")
 
 
+@pytest.mark.sampled(every=3)
 @writers
 @pytest.mark.parametrize(
     ("make", "path", "number"),
@@ -193,6 +194,7 @@ def test_an_obstacle_is_named_and_nothing_is_left(
     assert os.listdir(tree.root) == before
 
 
+@pytest.mark.sampled(every=3)
 @writers
 @pytest.mark.parametrize(
     "make",

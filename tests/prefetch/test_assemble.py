@@ -117,6 +117,7 @@ class _Counted:
         return count
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("connections", [1, 4, 16])
 def test_a_source_that_cannot_give_parts_sends_the_whole_once(connections: int, tmp_path: Path) -> None:
     source = WholeSource({APP: BIG})
@@ -182,8 +183,9 @@ def test_a_run_that_broke_off_is_gone_on_with(connections: int, tmp_path: Path) 
     assert hashes(tmp_path) == contents_of_clean_run(tmp_path)
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("count", [2, 20])
-@pytest.mark.parametrize("is_shared", [False, True])
+@pytest.mark.parametrize("is_shared", [True, False])
 def test_a_layer_of_several_images_comes_once_and_gets_into_all(
     count: int, is_shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def failure(package: Path) -> OSError | None:
     return None
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO], ids=errno.errorcode.get)
 @pytest.mark.parametrize("has_cache", [True, False], ids=["parts in the cache", "parts beside"])
 def test_a_failure_at_any_write_leaves_the_package_as_it_was(

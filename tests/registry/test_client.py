@@ -257,6 +257,7 @@ def attempt(name: str) -> list[bytes] | str:
             return str(error)
 
 
+@pytest.mark.sampled(every=6)
 @pytest.mark.parametrize("name", faults.FAULTS)
 def test_a_fault_at_any_request_is_survived_or_reported(registry: FaultRegistry, name: str) -> None:
     reference = registry.push(IMAGE, "team/app:1.0")
@@ -319,6 +320,7 @@ def test_an_artifact_that_is_not_an_image_is_reported(registry: FaultRegistry, s
     )
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize(
     "after", ["1", email.utils.formatdate(time.time() + 1.9, usegmt=True)], ids=["seconds", "date"]
 )
@@ -495,6 +497,7 @@ def test_the_urls_of_a_foreign_layer_are_retried(
     assert read(source, reference, blob) == BIG
 
 
+@pytest.mark.integration
 def test_a_trickle_times_out(registry: FaultRegistry, hasty_source: ImageSource) -> None:
     reference, blob = put(registry, BIG)
     registry.script = faults.on(faults.trickle, lambda _: True)
@@ -504,6 +507,7 @@ def test_a_trickle_times_out(registry: FaultRegistry, hasty_source: ImageSource)
     assert time.monotonic() - began < ENDLESS
 
 
+@pytest.mark.integration
 def test_a_slow_reader_causes_no_timeout(registry: FaultRegistry, hasty_source: ImageSource) -> None:
     reference, blob = put(registry, BIG)
     buffer = memoryview(bytearray(1_000_000))
@@ -576,6 +580,7 @@ def test_credentials_are_not_forwarded_to_a_blob_store(
     assert any("authorization" in request.headers for request in registry.requests)
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize("part", [0, 1_500_000], ids=["before the body", "in the body"])
 def test_registry_that_restarts_is_waited_for(registry: FaultRegistry, part: int) -> None:
     """It is down for longer than the attempts of a registry that has never answered take."""
@@ -595,6 +600,7 @@ def test_registry_that_restarts_is_waited_for(registry: FaultRegistry, part: int
         assert read(source, reference, blob) == BIG
 
 
+@pytest.mark.integration
 def test_registry_that_stays_away_is_given_up(registry: FaultRegistry) -> None:
     def vanish(exchange: Exchange) -> None:
         exchange.registry.refuse(30)

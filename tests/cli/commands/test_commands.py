@@ -70,6 +70,7 @@ def test_missing_module_is_reported_without_a_traceback(tmp_path: Path) -> None:
 CONSOLE = [sys.executable, "-c", "from osc_containers.cli.main import console; console()"]
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("command", ["list", "check", "prefetch"])
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_accepted(tmp_path: Path, command: str, closed: str) -> None:
