@@ -58,10 +58,11 @@ def check_images(blobs: PackageBlobs, images: Iterable[tuple[Reference, str]]) -
     ]
     checks += _blob_checks(blobs, claims)
     missing = [problem for claim in others for problem in _find_missing(blobs, claim)]
-    # An interrupt ends only the wait for these threads. The program then exits without joining them, so it does not
-    # take as long as reading the rest of a large archive.
+    # An interrupt ends only the wait for these threads, which is at the end of the block. The program then exits without
+    # joining them, so it does not take as long as reading the rest of a large archive.
     with ThreadPoolExecutor(_WORKERS) as pool:
-        damage = [problem for problem in pool.map(_Check.problem, checks) if problem]
+        problems = pool.map(_Check.problem, checks)
+    damage = [problem for problem in problems if problem]
     chains = [_Check(str(claim.reference), partial(_check_chain, blobs, claim)).problem() for claim in others]
     return (*missing, *damage, *filter(None, chains if not damage else ()))
 

@@ -333,7 +333,7 @@ def test_interrupt_does_not_wait_for_a_large_archive(installed: Path, large_pack
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, output = process.communicate()
+        _, output = process.communicate(timeout=15)  # A run that does not end by itself is killed after 20 seconds.
     assert (process.returncode, output) == (130, "osc-containers: interrupted\n")
     duration = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
     began = time.process_time()
