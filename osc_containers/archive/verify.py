@@ -58,8 +58,8 @@ def check_images(blobs: PackageBlobs, images: Iterable[tuple[Reference, str]]) -
     ]
     checks += _blob_checks(blobs, claims)
     missing = [problem for claim in others for problem in _find_missing(blobs, claim)]
-    # An interrupt ends only the wait for these threads, which is at the end of the block. The program then exits without
-    # joining them, so it does not take as long as reading the rest of a large archive.
+    # An interrupt ends only the wait for these threads, at the end of the block. The program then exits without joining
+    # them, so it does not take as long as reading the rest of a large archive.
     with ThreadPoolExecutor(_WORKERS) as pool:
         problems = pool.map(_Check.problem, checks)
     damage = [problem for problem in problems if problem]
