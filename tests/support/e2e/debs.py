@@ -30,6 +30,7 @@ _FOR_OURS = (
     "python3-rich",
     "squashfs-tools",
     "zstd",
+    *("openssl", "gpgv"),
 )
 
 CleanRoot = Callable[..., "subprocess.CompletedProcess[str]"]
