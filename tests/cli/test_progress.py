@@ -144,7 +144,8 @@ def test_messages_of_several_threads_stay_above_the_bars(monkeypatch: pytest.Mon
 
 def test_nothing_of_the_bars_remains_after_an_interrupt(registry: FaultRegistry, tmp_path: Path) -> None:
     """The terminal shows ^C where the cursor is: at the end of the last bar."""
-    registry.push(images.image(images.random_layer("app", 3_000_000)), "team/app:1")
+    # So large that the download never ends before the interrupt, however busy the machine is.
+    registry.push(images.image(images.random_layer("app", 30_000_000)), "team/app:1")
     registry.script = slowly
     (tmp_path / "kiosk.kiwi").write_text(DESCRIPTION)
     container = '<container name="app" path="team" tag="1"/>'
