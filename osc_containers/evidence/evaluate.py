@@ -226,14 +226,15 @@ def _open_simple(requirement: Requirement, keys: tuple[bytes, ...]) -> _Judge:
         if not isinstance(signature.value, bytes):
             raise _Refused("not an OpenPGP message")
         try:
-            opened = verifier.open(ring, signature.value)
+            message = openpgp.uncompressed(signature.value, payload.LIMIT)
+            opened = verifier.open(ring, message)
         except ValueError as error:
             if str(error) == "signed with a different key":
                 raise _Refused(f"{error} than {_names(requirement)}") from None
             raise
         claim = payload.parse(opened.payload, SIMPLE)
         recorded = RecordedSignature(
-            type=SIMPLE, identity=claim.identity, key=opened.fingerprint, payload=b"", signature=signature.value
+            type=SIMPLE, identity=claim.identity, key=opened.fingerprint, payload=b"", signature=message
         )
         key = openpgp.key_of(ring, opened.fingerprint)
         return claim, Evidence(signature=recorded, key=key, expired=opened.expired)

@@ -96,6 +96,8 @@ def _check_signature(signature: RecordedSignature, key: bytes, digest: Digest, v
         ring = openpgp.keyring(key)
         if ring != key or not ring:
             raise ValueError("the key is not an OpenPGP key")
+        if openpgp.uncompressed(signature.signature, payload.LIMIT) != signature.signature:
+            raise ValueError("the OpenPGP message is compressed, but the lock has messages without compression")
         opened = verifier.open(ring, signature.signature)
         if opened.fingerprint != signature.key:
             raise ValueError(f"it was made by {opened.fingerprint}")

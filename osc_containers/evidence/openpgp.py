@@ -1,15 +1,20 @@
-"""OpenPGP keyrings: armor removed, and split into keys by their fingerprints. Nothing is computed with them.
+"""OpenPGP keyrings and messages, as far as packets go: armor, compression, fingerprints. Nothing is verified here.
 
-gpgv reads binary keyrings only. Sources: RFC 4880, sections 4.2 (packets), 6.2 (armor) and 12.2 (fingerprints).
+gpgv reads binary keyrings only. Sources: RFC 4880, sections 4.2 (packets), 5.6 (compressed data), 6.2 (armor) and 12.2
+(fingerprints).
 """
 
+import bz2
 import hashlib
 import re
+import zlib
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Iterator
 
-_PUBLIC_KEY, _SIGNATURE = 6, 2
+_PUBLIC_KEY, _SIGNATURE, _COMPRESSED = 6, 2, 8
+_OPEN_LENGTH = 3
+"""The type of length in an old-format header of a packet that ends with the message."""
 _SELF_SIGNATURES = (b"\x10", b"\x11", b"\x12", b"\x13", b"\x1f")
 _ARMOR = re.compile(
     rb"-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n(.*?)-----END PGP PUBLIC KEY BLOCK-----", re.DOTALL
@@ -31,6 +36,41 @@ def _keys(ring: bytes) -> bytes:
             continue
         start, end = start if end else at, after
     return ring[start:end] if end else b""
+
+
+def uncompressed(message: bytes, limit: int) -> bytes:
+    """Return a message without compression around it.
+
+    gpgv ignores damage at the end of compressed data, so the same signature would have many forms.
+
+    :raises ValueError: it cannot be decompressed, or has more than `limit` bytes.
+    """
+    if not message:
+        return message
+    if message[0] == 0x80 | _COMPRESSED << 2 | _OPEN_LENGTH:
+        body = message[1:]
+    else:
+        tag, at, length = _header(message, 0) or (0, 0, 0)
+        if tag != _COMPRESSED:
+            return message
+        body = message[at : at + length]
+    try:
+        content = _decompress(body[:1], body[1:], limit)
+    except (OSError, zlib.error, EOFError) as error:
+        raise ValueError(f"the compressed OpenPGP message is damaged: {error}") from None
+    if len(content) > limit:
+        raise ValueError(f"the OpenPGP message has more than {limit} bytes")
+    return content
+
+
+def _decompress(algorithm: bytes, data: bytes, limit: int) -> bytes:
+    if algorithm == b"\0":
+        return data
+    if algorithm in (b"\1", b"\2"):
+        return zlib.decompressobj(-zlib.MAX_WBITS if algorithm == b"\1" else zlib.MAX_WBITS).decompress(data, limit + 1)
+    if algorithm == b"\3":
+        return bz2.BZ2Decompressor().decompress(data, limit + 1)
+    raise ValueError(f"the OpenPGP message is compressed by the unknown algorithm {algorithm.hex() or 'of no byte'}")
 
 
 def key_of(ring: bytes, fingerprint: str) -> bytes:

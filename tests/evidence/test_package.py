@@ -11,7 +11,7 @@ import pytest
 
 from osc_containers.cli import signature_check
 from osc_containers.cli.main import main
-from osc_containers.evidence import sbom
+from osc_containers.evidence import openpgp, sbom
 from osc_containers.evidence.programs import Verifier
 from osc_containers.lock import lockfile
 from osc_containers.oci.digest import Digest
@@ -483,7 +483,7 @@ def test_a_key_that_expired_since_is_a_warning(
     text = payload(image["manifest"]["digest"], name, type_=ATOMIC, optional={})
     with Gpg(tmp_path / "gpg") as gpg:
         gpg.make_key("old", expires="2021-01-01", at="20200101T000000")
-        message = gpg.sign(["old"], text, "--faked-system-time", "20200601T000000!")
+        message = openpgp.uncompressed(gpg.sign(["old"], text, "--faked-system-time", "20200601T000000!"), 1 << 20)
         key = gpg.public("old")
     opened = Verifier().open(key, message)
     assert (opened.payload, opened.expired) == (text, "the key has expired")
