@@ -108,9 +108,9 @@ def _changed(case: Case, workshop: Workshop, pairs: int, say: _Say) -> Samples:
             written.append(_count_new(before, directory))
     workshop.verify(directory)
     samples.archive_bytes = next(iter(sizes(directory).values()))
-    samples.seen["bytes besides the layer"] = max(besides)
+    samples.seen["bytes in addition to the layer"] = max(besides)
     samples.seen["files written"] = max(written)
-    samples.seen["uploaded besides the layer"] = _uploads(before, directory) - len(layer.content)
+    samples.seen["uploaded in addition to the layer"] = _uploads(before, directory) - len(layer.content)
     return samples
 
 
@@ -198,7 +198,7 @@ _PEAK = Target(
 _WRITTEN = Target(what="bytes written / archive byte", value=_written, limit=1.02)
 _NO_BLOBS = Target(what="bytes of blobs", value=lambda samples: samples.middle(OURS, "blob_bytes"), limit=0)
 
-_UPLOADED = _seen("uploaded besides the layer", 64 << 10)
+_UPLOADED = _seen("uploaded in addition to the layer", 64 << 10)
 
 CASES: Mapping[str, Case] = {
     "suite": Case(
@@ -278,7 +278,7 @@ CASES: Mapping[str, Case] = {
         images=scenes.suite,
         link=scenes.counted,
         run=_changed,
-        targets=(_seen("bytes besides the layer", 64 << 10), _seen("files written", 1), _WRITTEN, _PEAK),
+        targets=(_seen("bytes in addition to the layer", 64 << 10), _seen("files written", 1), _WRITTEN, _PEAK),
     ),
     "changed-blobs": Case(
         title="the same, as blobs",
@@ -286,7 +286,7 @@ CASES: Mapping[str, Case] = {
         link=scenes.counted,
         run=_changed,
         layout="blobs",
-        targets=(_seen("bytes besides the layer", 64 << 10), _seen("files written", 3), _UPLOADED, _PEAK),
+        targets=(_seen("bytes in addition to the layer", 64 << 10), _seen("files written", 3), _UPLOADED, _PEAK),
     ),
     "year": Case(
         title="20 updates of 6 images of 18 MB, 6 of them with a new base: what OBS gets and keeps",
