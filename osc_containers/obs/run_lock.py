@@ -35,6 +35,9 @@ class _Holder(NamedTuple):
     is_reader: bool
 
 
+_UNKNOWN = _Holder(name="another process", is_reader=False)
+
+
 @contextmanager
 def hold(directory: Path) -> Iterator[bool]:
     """Keep other runs of this user out of a package; yield whether runs of other users are excluded too.
@@ -69,7 +72,8 @@ def hold(directory: Path) -> Iterator[bool]:
                 raise
         else:
             if not is_alone:
-                logger.warning("%s: %s has a lock on this directory, which is ignored", directory, _holder(status).name)
+                name = (_holder(status) or _UNKNOWN).name
+                logger.warning("%s: %s has a lock on this directory, which is ignored", directory, name)
         yield is_alone
 
 
@@ -120,7 +124,10 @@ def _lock_file(package: os.stat_result, operation: int, stack: ExitStack, *, cre
                 raise OSError(errno.EPERM, "it is not a file that only this user can open; remove it", name)
             try:
                 if not _flock(descriptor, operation):
-                    return _holder(status)
+                    holder = _holder(status)
+                    # A holder that is not listed has just ended, or is in another PID namespace.
+                    if holder or not _flock(descriptor, operation):
+                        return holder or _UNKNOWN
             except OSError:
                 _remove(name, directory)
                 raise
@@ -169,7 +176,7 @@ def _flock(descriptor: int, operation: int) -> bool:
     return True
 
 
-def _holder(status: os.stat_result) -> _Holder:
+def _holder(status: os.stat_result) -> _Holder | None:
     """Return who has the lock on a file: /proc/locks has `1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF`."""
     try:
         lines = Path("/proc/locks").read_text("ascii").splitlines()
@@ -179,4 +186,4 @@ def _holder(status: os.stat_result) -> _Holder:
         if "FLOCK" in fields and any(field.endswith(f":{status.st_ino}") for field in fields):
             kind, process = fields[fields.index("FLOCK") + 2 :][:2]
             return _Holder(name=f"process {process}", is_reader=kind == "READ")
-    return _Holder(name="another process", is_reader=False)
+    return None

@@ -17,7 +17,7 @@ from osc_containers.errors import Error, LockError
 from osc_containers.formats import xml_reader
 from osc_containers.fs import atomic
 from osc_containers.lock import lockfile
-from osc_containers.obs import selection
+from osc_containers.obs import run_lock, selection
 from osc_containers.obs.package import Package
 from osc_containers.prefetch import cache
 from tests.support.descriptors import all_closed
@@ -198,6 +198,14 @@ def test_run_waits_for_readers(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         writer.result(timeout=10)
     assert caplog.messages == [f"{tmp_path}: waiting for process {os.getpid()}, which is reading it"]
     assert os.listdir(Path.home() / ".local/state/osc-containers/locks") == []
+
+
+def test_run_that_ends_while_it_is_looked_up_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as first:
+        first.enter_context(Package(tmp_path).hold())
+        monkeypatch.setattr(run_lock, "_holder", lambda status: first.close())
+        with Package(tmp_path).hold():
+            pass
 
 
 def enter_and_leave(package: Package) -> None:

@@ -36,7 +36,7 @@ PROGRAM = (
 """As `make install` lets it start."""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 READERS = ("verify", "check", "list", "outdated", "inject --arch=x86_64 --root=ROOT")
-IN_USE = ("is changing it, as prefetch and init do", "in use by process")
+IN_USE = ("is changing it, as prefetch and init do", "in use by ")
 DOWN = "connection refused; nothing listens there; tried 3 times"
 """A run that begins while the registry is down does not wait for it."""
 EXPECTED = ("no space left", "No space left on device", "containers.lock: missing", DOWN, *IN_USE)
