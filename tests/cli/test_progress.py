@@ -55,7 +55,8 @@ def on_terminal(
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *arguments],
+        # A shell makes its background jobs ignore SIGINT, and the tests may run in one.
+        ["env", "--default-signal=INT", sys.executable, "-c", PROGRAM, *arguments],
         cwd=directory,
         env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "xterm-256color"},
         stdin=theirs,
