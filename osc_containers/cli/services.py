@@ -4,7 +4,7 @@ import argparse
 import html
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from osc_containers.cli import arguments, modules, process, signature_check
@@ -14,9 +14,11 @@ from osc_containers.cli.commands.prefetch import prefetch_all
 from osc_containers.cli.commands.verify import verify_all
 from osc_containers.formats import human
 from osc_containers.inject import inject as injection
+from osc_containers.kiwi import image_type
+from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
 from osc_containers.lock.lockfile import EMPTY
-from osc_containers.obs import selection, service_file
+from osc_containers.obs import build_root, selection, service_file
 from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import INJECT, NO_VALUE, PREFETCH, SERVICES
 from osc_containers.oci import platform
@@ -25,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 _RESULTS = Path("/.build.packages/OTHER")
 """Where obs-build collects results that are neither packages nor images."""
-_BUILD_ENVIRONMENT = Path("/.buildenv")
-"""The script `build` of obs-build writes this file into every build root."""
 
 
 def prefetch(parameters: Sequence[str]) -> int:
@@ -78,7 +78,7 @@ def _inject(parameters: Sequence[str]) -> int:
     patterns = arguments.drop_empty(options.store)
     service_file.check_store(package.service_entries, patterns)
     formats = sbom.formats_of(options.sbom)
-    if not _is_build_root():
+    if not build_root.is_here():
         with package.share():
             count = verify_all(package, names, [], [])
         logger.info("not in a build root: %s verified, nothing changed", human.count(count, "image"))
@@ -93,9 +93,13 @@ def _inject(parameters: Sequence[str]) -> int:
     default = selection.default_architectures(configured, package.read_lock() or EMPTY) or [arch]
     profiles = configured.with_default_architectures(default).used_profiles(description, arch)
     _check_signatures(package, description, arch)
-    containers = [each for each in description.of_architecture(arch) if profiles is None or each.is_in(profiles)]
     # The description says what the image is only as long as it is not edited.
-    documents = list(sbom.documents(package, description, arch, containers, formats)) if formats and containers else []
+    images = _images(description, arch, profiles) if formats else ()
+    documents = [
+        document
+        for suffix, containers in images
+        for document in sbom.documents(package, description, arch, containers, formats, suffix)
+    ]
     injection.inject_sources(package, description, arch, profiles, patterns)
     sbom.write(documents, _RESULTS if _RESULTS.is_dir() else Path("../OTHER"))
     return 0
@@ -109,13 +113,26 @@ def _check_signatures(package: Package, description: Description, arch: str) -> 
         signature_check.require(package, lock, images, {each.reference: each.origin for each in containers})
 
 
-def _is_build_root() -> bool:
-    """Tell whether this is obs-build's chroot or virtual machine, where the sources are a disposable copy.
+def _images(
+    description: Description, arch: str, profiles: Collection[str] | None
+) -> Iterator[tuple[str, tuple[Container, ...]]]:
+    """Yield the containers of each image that is built here, and what distinguishes its name from the others.
 
-    The environment alone proves nothing, as anybody can set BUILD_ARCH in a shell. kiwi checks for the same file
-    (`Defaults.is_buildservice_worker`).
+    Without OBS-Profiles, that is one image without a profile. `profiles` are those that are prefetched; None means all.
     """
-    return bool(os.environ.get("BUILD_ARCH")) and _BUILD_ENVIRONMENT.exists()
+    flavor = build_root.flavor()
+    named = description.obs_profiles is not None
+    builds = image_type.builds(description, arch, flavor) if named else [()]
+    for names in builds:
+        containers = [each for each in description.select(arch, names) if profiles is None or each.is_in(profiles)]
+        if containers:
+            yield "-".join(filter(None, dict.fromkeys((flavor, *names)))), tuple(containers)
+    if not named and len(description.select(arch)) < len(description.of_architecture(arch)):
+        logger.warning(
+            "%s: the SBOM has the containers of an image without a profile; if the project configuration chooses one "
+            "(kiwiprofile), name it in the description instead: <!-- OBS-Profiles: PROFILE -->",
+            description.path.name,
+        )
 
 
 def _parser(name: str) -> argparse.ArgumentParser:

@@ -105,9 +105,9 @@ def render(inventory: Inventory, format_: str) -> bytes:
     return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
 
 
-def file_name(inventory: Inventory, arch: str, format_: str, flavor: str = "") -> str:
-    """Return the name of the file: OBS publishes those of all packages in one directory."""
-    stem = f"{inventory.name}.{arch}-{inventory.version}{f'-{flavor}' if flavor else ''}"
+def file_name(inventory: Inventory, arch: str, format_: str, suffix: str = "") -> str:
+    """Return the name of the file: OBS publishes those of all packages and flavors in one directory."""
+    stem = f"{inventory.name}.{arch}-{inventory.version}{f'-{suffix}' if suffix else ''}"
     return f"{re.sub(r'[^A-Za-z0-9._+-]', '_', stem)[:200].lstrip('.')}.containers.{FORMATS[format_]}.json"
 
 

@@ -105,12 +105,12 @@ def read(description: Description) -> ImageSettings:
     return ImageSettings(packages=tuple(packages), types=tuple(types))
 
 
-def builds(description: Description, arch: str) -> tuple[tuple[str, ...], ...]:
+def builds(description: Description, arch: str, flavor: str = "") -> tuple[tuple[str, ...], ...]:
     """Return the profiles of each image that is built from a description for an architecture.
 
-    OBS builds one image for each profile in `OBS-Profiles`, where `@BUILD_FLAVOR@` stands for the flavors in
-    `_multibuild`. Without that comment, the images are not known; these are one without profiles, and one for each
-    profile that has containers.
+    OBS builds one image for each profile in `OBS-Profiles`, where `@BUILD_FLAVOR@` stands for the flavor that is built;
+    without `flavor`, that may be any in `_multibuild`. Without that comment, the images are not known; these are one
+    without profiles, and one for each profile that has containers.
     """
     # A profile that is limited to other architectures is not built here, even if a comment names it.
     usable = description.usable_profiles(arch)
@@ -119,7 +119,7 @@ def builds(description: Description, arch: str) -> tuple[tuple[str, ...], ...]:
         return ((), *((name,) for name in used if name in usable))
     names: list[str] = []
     for name in description.obs_profiles:
-        names += flavors(description.path.parent) if name == _FLAVOR else [name]
+        names += [name] if name != _FLAVOR else [flavor] if flavor else flavors(description.path.parent)
     return tuple((name,) for name in dict.fromkeys(names) if name in usable)
 
 

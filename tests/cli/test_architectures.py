@@ -131,7 +131,7 @@ def test_a_build_gets_its_containers_by_any_name(
     """As obs-build names the architecture of a build; a build for aarch64 also gets those of the profile Pi."""
     assert main(["prefetch", str(package)]) == 0
     (package / "buildenv").touch()
-    monkeypatch.setattr("osc_containers.cli.services._BUILD_ENVIRONMENT", package / "buildenv")
+    monkeypatch.setattr("osc_containers.obs.build_root._ENVIRONMENT", package / "buildenv")
     monkeypatch.setenv("BUILD_ARCH", arch)
     monkeypatch.chdir(package)
     assert services.inject(["--outdir", "."]) == 0

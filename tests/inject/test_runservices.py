@@ -93,17 +93,42 @@ def test_blobs_are_stored_once_and_containers_are_removed(build: BuildRoot, pack
     assert {name.partition("/")[0] for name in set(after) - set(before)} == {"root", "big", "small"}
 
 
-def test_the_sbom_is_a_result_of_the_build(build: BuildRoot, package: Path) -> None:
+_ALL = {"app", "data", "both", "list"}
+
+
+@pytest.mark.parametrize(
+    ("comment", "flavor", "expected"),
+    [
+        ("", "", {"": {"app", "data"}}),
+        ("OBS-Profiles: small", "", {"-small": {"app", "data", "both"}}),
+        ("OBS-Profiles: @BUILD_FLAVOR@", "", {"-small": {"app", "data", "both"}, "-big": _ALL}),
+        ("OBS-Profiles: @BUILD_FLAVOR@", "appliance:big", {"-big": _ALL}),
+        ("OBS-Profiles: small big", "appliance:x", {"-x-small": {"app", "data", "both"}, "-x-big": _ALL}),
+    ],
+)
+def test_every_image_has_its_own_sbom(
+    build: BuildRoot, package: Path, comment: str, flavor: str, expected: dict[str, set[str]]
+) -> None:
     service = (package / "_service").read_text()
     parameters = "".join(f'<param name="sbom">{name}</param>' for name in ("spdx", "cyclonedx"))
     line = '<service name="kiwi_containers_inject" mode="buildtime"/>'
     assert line in service
     (package / "_service").write_text(service.replace(line, f"{line[:-2]}>{parameters}</service>"))
-    done = build.run_services()
+    description = (package / "appliance.kiwi").read_text()
+    if comment:
+        description = description.replace("<image ", f"<!-- {comment} -->\n<image ", 1)
+    (package / "appliance.kiwi").write_text(description)
+    (package / "_multibuild").write_text("<multibuild><flavor>small</flavor><flavor>big</flavor></multibuild>")
+    done = build.run_services(package=flavor)
     assert done.returncode == 0, done.stderr
-    names = sorted(Path(path).name for path in done.stdout.split())
-    assert names == [f"appliance.x86_64-1.0.0.containers.{each}.json" for each in ("cdx", "spdx")]
-    assert all("/OTHER/" in path for path in done.stdout.split())
+    assert ("if the project configuration chooses one (kiwiprofile)" in done.stderr) == (not comment)
+    assert len(done.stdout.splitlines()) == len(list(build.results.iterdir())), done.stdout
+    written = {path.name: set(re.findall(r'/build/([a-z]+)"', path.read_text())) for path in build.results.iterdir()}
+    assert written == {
+        f"appliance.x86_64-1.0.0{suffix}.containers.{each}.json": names
+        for suffix, names in expected.items()
+        for each in ("cdx", "spdx")
+    }
     documents = list(package.glob("*/usr/share/kiwi_containers/*.cdx.json"))
     assert {path.name for path in documents} >= {"containers.cdx.json", "containers-big.cdx.json"}
 

@@ -23,7 +23,8 @@ _MAKE = [
     "--include=python3,python3-lxml,coreutils,dash,gzip,tar",
     "bookworm",
 ]
-# $1: the root, $2: installed tree, $3: SOURCES, $4: scratch directory; then the command. /usr is read-only.
+# $1: the root, $2: installed tree, $3: SOURCES, $4: scratch directory, $5: PACKAGE:FLAVOR, $6: results.
+# /usr is read-only.
 _ENTER = """
 mount -t tmpfs scratch "$4"
 mkdir "$4/upper" "$4/work" "$4/root"
@@ -32,9 +33,12 @@ mount -t overlay -o "lowerdir=$2:$1/usr" overlay "$4/root/usr"
 mount --bind "$3" "$4/root/usr/src/packages/SOURCES"
 mkdir -p "$4/root/.build.packages/OTHER"
 echo BUILD_INCARNATION=0 >"$4/root/.buildenv"
+[ -z "$5" ] || echo "BUILD_DISTURL='obs://build.example.org/home:ann/images/0123456789abcdef0123456789abcdef-$5'" \
+    >>"$4/root/.buildenv"
 cd "$4/root/usr/src/packages/SOURCES"
 "$BUILD_DIR/runservices" --buildroot "$4/root" || status=$?
 find "$4/upper" -type f ! -name .buildenv
+cp -R "$4/root/.build.packages/OTHER/." "$6"
 exit $status
 """
 
@@ -47,10 +51,19 @@ class BuildRoot:
     sources: Path
     scratch: Path
 
-    def run_services(self, arch: str = "x86_64") -> Done:
-        """Run the buildtime services as obs-build does; standard output lists new files outside the sources."""
+    @property
+    def results(self) -> Path:
+        """The directory that gets the results of the build that are neither packages nor images."""
+        return self.scratch.with_name("results")
+
+    def run_services(self, arch: str = "x86_64", package: str = "") -> Done:
+        """Run the buildtime services as obs-build does; standard output lists new files outside the sources.
+
+        `package` is the name of the package with its flavor, as a worker of OBS tells obs-build.
+        """
         paths = [str(path) for path in (_make(), self.prefix, self.sources, self.scratch)]
-        self.scratch.mkdir(exist_ok=True)
+        for directory in (self.scratch, self.results):
+            directory.mkdir(exist_ok=True)
         environment = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "LC_ALL": "POSIX",
@@ -58,7 +71,7 @@ class BuildRoot:
             "BUILD_DIR": OBS_BUILD,
         }
         return subprocess.run(
-            ["unshare", "--mount", "--net", "sh", "-ec", _ENTER, "sh", *paths],
+            ["unshare", "--mount", "--net", "sh", "-ec", _ENTER, "sh", *paths, package, self.results],
             env=environment | ({"BUILD_ARCH": arch} if arch else {}),
             capture_output=True,
             text=True,

@@ -65,7 +65,8 @@ def _inject(package: Package, options: argparse.Namespace) -> None:
     patterns = arguments.drop_empty(options.store) or configured
     service_file.check_store(package.service_entries, patterns)
     formats = sbom.formats_of(options.sbom)
-    documents = list(sbom.documents(package, description, arch, containers, formats)) if formats and containers else []
+    suffix = "-".join(profiles)
+    documents = list(sbom.documents(package, description, arch, containers, formats, suffix)) if containers else []
     inject.inject_root(package, description, arch, profiles, options.root, patterns)
     sbom.write(documents, Path())
 

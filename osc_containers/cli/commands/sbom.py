@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     files = [
         file
         for arch in part.architectures
-        for file in documents(package, part.description, arch, part.containers(arch), formats)
+        for file in documents(package, part.description, arch, part.containers(arch), formats, "-".join(part.profiles))
     ]
     if options.output:
         write(files, options.output)
@@ -91,13 +91,20 @@ def write(files: Collection[tuple[str, bytes]], directory: Path) -> None:
 
 
 def documents(
-    package: Package, description: Description, arch: str, containers: Collection[Container], formats: Sequence[str]
+    package: Package,
+    description: Description,
+    arch: str,
+    containers: Collection[Container],
+    formats: Sequence[str],
+    suffix: str = "",
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and the text of the SBOM of an image in each format."""
+    """Yield the name and the text of the SBOM of an image in each format.
+
+    `suffix` is what distinguishes the image from others of the description: flavor and profiles.
+    """
     images = {(container.reference, arch) for container in containers}
     name, version = image_name.read(description)
     components = inventory.components(package, package.require_lock(), images)
     found = sbom.inventory(name, version, components, os.environ)
-    flavor = os.environ.get("BUILD_FLAVOR", "")
     for format_ in dict.fromkeys(formats):
-        yield sbom.file_name(found, arch, format_, flavor), sbom.render(found, format_)
+        yield sbom.file_name(found, arch, format_, suffix), sbom.render(found, format_)
