@@ -2,13 +2,13 @@
 
 import argparse
 import textwrap
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from osc_containers.errors import Error
 from osc_containers.obs import selection, service_file
 from osc_containers.obs.package import Package
-from osc_containers.obs.parameters import PREFETCH, SERVICES
+from osc_containers.obs.parameters import PREFETCH, SERVICES, Parameter
 from osc_containers.oci import platform
 from osc_containers.sources import local
 
@@ -89,9 +89,23 @@ def add_parameters(
             parser.add_argument(option, action=argparse.BooleanOptionalAction, help=text)
         elif parameter.choices:
             parser.add_argument(option, choices=parameter.choices, help=text)
+        elif parameter.numbers:
+            parser.add_argument(option, type=number_of(parameter), metavar=parameter.metavar, help=text)
         else:
             action = parser.add_argument(option, action="append", default=[], metavar=parameter.metavar, help=text)
             action.completer = _COMPLETERS.get(parameter.name)  # type: ignore[attr-defined]  # for argcomplete
+
+
+def number_of(parameter: Parameter) -> Callable[[str], int]:
+    """Return the type of an option for a parameter with `numbers`."""
+
+    def convert(text: str) -> int:
+        try:
+            return parameter.number(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
 
 
 def _architectures(**_: object) -> tuple[str, ...]:

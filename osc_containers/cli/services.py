@@ -4,7 +4,7 @@ import argparse
 import html
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from osc_containers.cli import arguments, modules, process, signature_check
@@ -20,7 +20,7 @@ from osc_containers.kiwi.description import Description
 from osc_containers.lock.lockfile import EMPTY
 from osc_containers.obs import build_root, selection, service_file
 from osc_containers.obs.package import Package
-from osc_containers.obs.parameters import INJECT, NO_VALUE, PREFETCH, SERVICES
+from osc_containers.obs.parameters import INJECT, NO_VALUE, PREFETCH, SERVICES, Parameter
 from osc_containers.oci import platform
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ def _prefetch(parameters: Sequence[str]) -> int:
         ),
         bundled=options.inject == "source",
         layout=options.layout if options.layout == "blobs" else "archives",
+        connections=options.connections,
     )
     return 0
 
@@ -146,6 +147,13 @@ def _parser(name: str) -> argparse.ArgumentParser:
             parser.add_argument(
                 f"--{parameter.name}", type=str.strip, choices=allowed, metavar="|".join(parameter.choices)
             )
+        elif parameter.numbers:
+            parser.add_argument(f"--{parameter.name}", type=_number_of(parameter), metavar=parameter.metavar)
         else:
             parser.add_argument(f"--{parameter.name}", action="append", default=[])
     return parser
+
+
+def _number_of(parameter: Parameter) -> Callable[[str], int | None]:
+    convert = arguments.number_of(parameter)
+    return lambda text: None if text.strip() in NO_VALUE else convert(text.strip())

@@ -20,7 +20,7 @@ class Parameter(NamedTuple):
 
     `option` is the help of the option; it continues with the default in parentheses. `text` is the help in the
     `.service` file, in whole sentences. A parameter with `choices` is given once, and the first choice is its default;
-    one without may be repeated.
+    one with `numbers` is given once, too, and is one of them. Others may be repeated.
     """
 
     name: str
@@ -28,7 +28,18 @@ class Parameter(NamedTuple):
     text: str
     default: str = ""
     choices: tuple[str, ...] = ()
+    numbers: range = range(0)
     metavar: str = ""
+
+    def number(self, value: str) -> int:
+        """Return a value of a parameter with `numbers`.
+
+        :raises ValueError: it is none of them.
+        """
+        # Digits of other scripts are decimal, too; a longer text would take long to convert.
+        if value.isascii() and value.isdecimal() and len(value) < 10 and int(value) in self.numbers:
+            return int(value)
+        raise ValueError(f"got {value[:40]!r}, expected a number from {self.numbers[0]} to {self.numbers[-1]}")
 
 
 class Service(NamedTuple):
@@ -128,6 +139,15 @@ SERVICES: Mapping[str, Service] = {
                 "include.",
                 choices=("buildtime", "source"),
             ),
+            Parameter(
+                name="connections",
+                option="number of parallel downloads, from 1 to 64",
+                text="Number of parallel downloads, from 1 to 64; fewer for a registry that limits them. Default: one "
+                "for each core, at most 4; 20 for a registry with a latency of 10 ms or more.",
+                default="one for each core, at most 4; 20 for a registry with a latency of 10 ms or more",
+                numbers=range(1, 65),
+                metavar="N",
+            ),
         ),
     ),
     INJECT: Service(
@@ -183,7 +203,7 @@ def service_xml(service: Service) -> str:
         lines.append(f"    <description>{html.escape(parameter.text, quote=False)}</description>")
         if parameter.choices:
             lines += [f"    <allowedvalue>{choice}</allowedvalue>" for choice in parameter.choices]
-        else:
+        elif not parameter.numbers:
             lines.append("    <allowmultiple/>")
         lines.append("  </parameter>")
     return "\n".join([*lines, "</service>", ""])

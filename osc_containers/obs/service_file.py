@@ -63,6 +63,11 @@ class Entry(NamedTuple):
                 yield f"{self.name}: got the parameter {name[:80]!r}, expected one of {', '.join(parameters)}"
             elif (choices := parameters[name].choices) and value not in (*choices, *NO_VALUE):
                 yield f"{self.name}: {name}: got {value[:80]!r}, expected one of {', '.join(choices)}"
+            elif parameters[name].numbers and value not in NO_VALUE:
+                try:
+                    parameters[name].number(value)
+                except ValueError as error:
+                    yield f"{self.name}: {name}: {error}"
         for arch in self.effective_values("arch"):
             try:
                 platform.of_architecture(arch)
@@ -138,6 +143,23 @@ def layout(prefetches: Sequence[Entry]) -> str:
     if blobs and is_bundled(blobs):
         raise DescriptionError(f"{FILE_NAME}:{blobs[0].line}: {PREFETCH}: {BUNDLE_HAS_NO_LAYOUT}")
     return "blobs" if blobs else "archives"
+
+
+def connections(prefetches: Iterable[Entry]) -> int | None:
+    """Return the number of parallel downloads: the lowest of all entries, since a limit has a reason; None without one.
+
+    :raises DescriptionError: one is no such number.
+    """
+    parameter = SERVICES[PREFETCH].parameters["connections"]
+    numbers = []
+    for entry in prefetches:
+        for value in entry.effective_values(parameter.name)[-1:]:
+            try:
+                numbers.append(parameter.number(value))
+            except ValueError as error:
+                where = f"{FILE_NAME}:{entry.line}: {PREFETCH}"
+                raise DescriptionError(f"{where}: {parameter.name}: {error}") from None
+    return min(numbers, default=None)
 
 
 def check_store(entries: Collection[Entry], patterns: Collection[str] = (), *, bundled: bool | None = None) -> None:

@@ -203,6 +203,7 @@ CASES: dict[str, tuple[dict[str, str | None], Mapping[str, int]]] = {
 <param name="description">gone.kiwi</param>
 <param name="locked">true</param>
 <param name="inject">0</param>
+<param name="connections">65</param>
 <param name="foo">bar</param>
 </service>
 <service name="kiwi_containers_inject" mode="buildtime"><param name="arch">x86_64</param></service>

@@ -124,6 +124,24 @@ def test_a_package_has_one_layout(entries: list[Entry], layout: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "expected"),
+    [([], None), (["", "0"], None), (["64"], 64), (["8", "2", ""], 2)],
+)
+def test_lowest_number_of_connections_counts(values: list[str], expected: int | None) -> None:
+    assert service_file.connections(entry(2, connections=each) for each in values) == expected
+
+
+@pytest.mark.parametrize("value", ["65", "-1", "+1", "1.0", "²", "many", "9" * 5000])
+def test_other_numbers_of_connections_are_refused(value: str) -> None:
+    wrong = entry(2, connections=value)
+    message = f"kiwi_containers: connections: got {value[:40]!r}, expected a number from 1 to 64"
+    assert list(wrong.problems()) == [message]
+    with pytest.raises(DescriptionError) as caught:
+        service_file.connections([wrong])
+    assert caught.value.problems == (f"_service:2: {message}",)
+
+
+@pytest.mark.parametrize(
     ("entries", "message"),
     [
         ([entry(2, layout="blobs"), entry(3)], "_service:2: kiwi_containers has layout=blobs, but not in its other"),

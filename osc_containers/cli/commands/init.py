@@ -276,6 +276,7 @@ def _prefetch_if_needed(package: Package, *, may_fetch: bool, allow_local: bool)
             locked=locked,
             bundled=bundled,
             layout=service_file.layout(entries),
+            connections=service_file.connections(entries),
             allow_local=allow_local,
         )
     else:

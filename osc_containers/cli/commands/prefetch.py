@@ -14,6 +14,7 @@ from osc_containers.errors import DescriptionError
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import hints, selection, service_file
 from osc_containers.obs.package import Package
+from osc_containers.obs.parameters import PREFETCH, SERVICES
 from osc_containers.obs.selection import ImageRequest, Request
 from osc_containers.obs.service_file import SignatureParameters
 from osc_containers.sources import local
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MAX_CONNECTIONS = 64
+_MAX_CONNECTIONS = SERVICES[PREFETCH].parameters["connections"].numbers[-1]
 _BY_POLICY = SignatureParameters(mode="policy", policies=(), is_user_choice=False)
 
 
@@ -44,19 +45,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add_parameters(parser)
     arguments.add_local_sources(parser)
     parser.add_argument("--outdir", type=Path, metavar="DIR", help="where to write files (default: the package)")
-    parser.add_argument(
-        "--connections",
-        type=_connections,
-        metavar="N",
-        help=f"number of parallel downloads, from 1 to {_MAX_CONNECTIONS} (default: one for each core, at most 4; 20 "
-        "for a registry with a latency of 10 ms or more)",
-    )
-
-
-def _connections(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= _MAX_CONNECTIONS:
-        raise argparse.ArgumentTypeError(f"got {text[:40]!r}, expected a number from 1 to {_MAX_CONNECTIONS}")
-    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
             signatures=parameters,
             layout=options.layout or service_file.layout(package.prefetches),
             bundled=options.inject == "source" if options.inject else service_file.is_bundled(entries),
-            connections=options.connections,
+            connections=options.connections or service_file.connections(entries),
             watcher=watcher,
             allow_local=options.allow_local,
         )

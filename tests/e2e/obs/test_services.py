@@ -36,7 +36,7 @@ def listed(project: Project, name: str) -> dict[str, str]:
 def test_server_run_writes_lock_and_archives(project: Project) -> None:
     package = project.make_package("server")
     parameters = SERVICES[PREFETCH].parameters.values()
-    values = {each.name: each.choices[0] for each in parameters if each.choices}
+    values = {each.name: each.choices[0] for each in parameters if each.choices} | {"connections": "2"}
     values |= {"arch": "x86_64", "description": "appliance.kiwi", "profile": "full"}
     write_service(package, **values)
     scene.commit(project.backend, package)
