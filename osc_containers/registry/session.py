@@ -157,6 +157,8 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self, context: ssl.SSLContext, count: int, pools: dict[str, type]) -> None:
         self._settings: dict[str, Any] = {"num_pools": count, "maxsize": count, "ssl_context": context}
+        # Debian's urllib3 1 has defaults of its own for these, which override the context.
+        self._settings |= {"cert_reqs": context.verify_mode, "ca_certs": None}
         self._pools = pools
         self._managers: dict[str, PoolManager] = {}
         self._lock = threading.Lock()
