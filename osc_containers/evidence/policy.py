@@ -7,7 +7,6 @@ because a typing error in a policy must not allow more than was meant.
 import os
 import posixpath
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -95,7 +94,7 @@ def load(path: Path, directory: Path = Path("/")) -> Policy:
     :raises PolicyError: it cannot be read, or is not valid.
     """
     try:
-        text = _read(path)
+        text = plain_file.read_linked(path, LIMIT)
     except (OSError, ValueError) as error:
         raise PolicyError(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from None
     return parse(text, str(path), directory)
@@ -389,20 +388,8 @@ def read_keys(policy: Policy, requirement: Requirement) -> tuple[bytes, ...]:
     for name in requirement.keys.paths:
         path = policy.directory / name
         try:
-            result.append(_read(path))
+            result.append(plain_file.read_linked(path, LIMIT))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise Error(f"{requirement.where}: key {str(path)!r}: {reason}") from None
     return (*result, *requirement.keys.data)
-
-
-def _read(path: Path) -> bytes:
-    """Read a regular file, possibly through a link. A package may name any file: opening a pipe must not block."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("got a special file, expected a regular file")
-        content = file.read(LIMIT + 1)
-    if len(content) > LIMIT:
-        raise ValueError(f"got more than {LIMIT} bytes")
-    return content

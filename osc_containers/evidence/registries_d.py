@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from osc_containers.errors import PolicyError
+from osc_containers.fs import plain_file
 
 if TYPE_CHECKING:
     from typing import Any
@@ -78,8 +79,10 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> SignatureStores
     for name in names:
         file = path / name
         try:
-            content = _read(file)
+            content = plain_file.read_linked(file, _LIMIT)
             file_default, file_scopes = parse(content)
+        except OSError as error:
+            raise PolicyError(f"{file}: {error.strerror}") from None
         except ValueError as error:
             raise PolicyError(f"{file}: {error}; see containers-registries.d(5)") from None
         clashes = set(scopes) & set(file_scopes)
@@ -90,17 +93,6 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> SignatureStores
         owners |= dict.fromkeys((*file_scopes, *(("default-docker",) if file_default is not None else ())), file)
         scopes |= file_scopes
     return SignatureStores(scopes=scopes, default=default or Settings(), default_lookaside=fallback)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LIMIT + 1)
-    except OSError as error:
-        raise PolicyError(f"{path}: {error.strerror}") from None
-    if len(content) > _LIMIT:
-        raise ValueError(f"got more than {_LIMIT} bytes")
-    return content
 
 
 def parse(text: bytes) -> tuple[Settings | None, dict[str, Settings]]:

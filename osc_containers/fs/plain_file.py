@@ -1,4 +1,4 @@
-"""Reads of files that somebody else may have made: regular files only, no links, at most a given size."""
+"""Reads of files that somebody else may have made or named: regular files only, at most a given size."""
 
 import errno
 import os
@@ -48,4 +48,21 @@ def read(directory: Path, name: str, limit: int) -> bytes | None:
             os.close(descriptor)
     if len(content) > limit:
         raise Error(f"{path}: got more than {limit} bytes, expected at most that many")
+    return content
+
+
+def read_linked(path: Path, limit: int) -> bytes:
+    """Return the content of a file that a configuration names, possibly through links.
+
+    :raises ValueError: it is something other than a regular file, or has more than `limit` bytes, or no file can have
+        this name.
+    :raises OSError: it cannot be read.
+    """
+    descriptor = os.open(path, _FILE & ~os.O_NOFOLLOW)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("got a directory or a special file, expected a regular file")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"got more than {limit} bytes")
     return content

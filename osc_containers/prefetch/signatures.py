@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from osc_containers.errors import RegistryError, VerificationError
+from osc_containers.errors import PolicyError, RegistryError, VerificationError
 from osc_containers.evidence import evaluate, payload, policy, programs, registries_d, signature
 from osc_containers.evidence.evaluate import Evidence, Image, Verdict, Verifier
 from osc_containers.evidence.identity import Identity
@@ -20,12 +20,13 @@ from osc_containers.evidence.policy import Policy
 from osc_containers.evidence.registries_d import SignatureStores
 from osc_containers.evidence.signature import Signature
 from osc_containers.formats import strict_json
-from osc_containers.fs import program
+from osc_containers.fs import plain_file, program
 from osc_containers.lock.signature import RecordedSignature
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import MANIFEST, MANIFEST_LIMIT
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch.pin import Checked, ResolvedReference
+from osc_containers.registry import url_policy
 from osc_containers.sources.registry import RegistryImages, Repository
 
 logger = logging.getLogger(__name__)
@@ -85,37 +86,49 @@ class SignatureFinder:
         return Found(tuple(signatures), tuple(hints))
 
     def _from_lookaside(self, base: str, physical: Identity, digest: Digest) -> list[Signature]:
-        parts = urlsplit(base)
+        parts = _split(base)
         path = f"{unquote(parts.path)}/{physical.name.partition('/')[2]}@{digest.algorithm}={digest.hex}"
         signatures: list[Signature] = []
         while True:
             file = f"{path}/signature-{len(signatures) + 1}"
             url = parts._replace(path=quote(file, safe="/@=:")).geturl()
-            content = self._read(parts.scheme, file, url)
+            content = _read(file) if parts.scheme == "file" else self._images.read_file(url, payload.LIMIT)
             if content is None:
                 return signatures
             if len(signatures) == _COUNT_LIMIT:
-                raise RegistryError(f"{base}: got more than {_COUNT_LIMIT} signatures of one image")
+                raise RegistryError(f"{url_policy.redact(base)}: got more than {_COUNT_LIMIT} signatures of one image")
             try:
                 signatures.append(signature.of_file(content))
             except ValueError as error:
-                raise RegistryError(f"{url}: {error}") from None
+                # A query may be a secret.
+                where = file if parts.scheme == "file" else f"{url_policy.redact(url)}{url_policy.path(url)}"
+                raise RegistryError(f"{where}: {error}") from None
 
-    def _read(self, scheme: str, path: str, url: str) -> bytes | None:
-        if scheme == "file":
-            try:
-                with Path(path).open("rb") as file:
-                    content = file.read(payload.LIMIT + 1)
-            except FileNotFoundError:
-                return None
-            except OSError as error:
-                raise RegistryError(f"{path}: {error.strerror}") from None
-            if len(content) > payload.LIMIT:
-                raise RegistryError(f"{path}: got more than {payload.LIMIT} bytes, expected a signature")
-            return content
-        if scheme in ("http", "https"):
-            return self._images.read_file(url, payload.LIMIT)
-        raise RegistryError(f"{url!r}: expected file:, http: or https: for a store of signatures in registries.d")
+
+def _split(base: str) -> SplitResult:
+    """Return the parts of the URL of a store of signatures."""
+    try:
+        parts = urlsplit(base)
+        problem = "" if parts.scheme in ("file", "http", "https") else "expected file:, http: or https:"
+        if parts.scheme in ("http", "https"):
+            url_policy.origin(base)  # raises ValueError if host or port are malformed
+            if "@" in parts.netloc:
+                problem = "got a user name, but stores with a login are not supported"
+    except ValueError as error:
+        problem = str(error)
+    if problem:
+        raise PolicyError(f"registries.d: lookaside {url_policy.redact(base)!r}: {problem}")
+    return parts
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        return plain_file.read_linked(Path(path), payload.LIMIT)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RegistryError(f"{path!r}: {reason}, expected a signature") from None
 
 
 def _attachments(repository: Repository, digest: Digest) -> list[Signature]:
