@@ -149,8 +149,9 @@ def verified_manifest(file: StoredFile, digest: Digest, media_type: str) -> Mani
 def open_blob(file: StoredFile, blob: Descriptor, start: int, stop: int | None) -> AbstractContextManager[Stream]:
     """Open a part of a blob.
 
-    :raises RegistryError: it has another size than its descriptor says.
+    :raises RegistryError: it has another size than its descriptor says, or is a pointer of git-lfs.
     """
     if file.size != blob.size:
-        raise RegistryError(f"{file.path}: blob {blob.digest}: got {file.size} bytes, expected {blob.size}")
+        with file.open():  # A pointer is refused here, with what to do.
+            raise RegistryError(f"{file.path}: blob {blob.digest}: got {file.size} bytes, expected {blob.size}")
     return file.open(start, stop)

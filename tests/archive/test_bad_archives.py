@@ -1,5 +1,7 @@
-"""The installed inject service and the commands verify and inject refuse invalid archives and locks."""
+"""The installed inject service and the commands verify and inject refuse invalid archives, blobs and locks."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -31,6 +33,18 @@ def prefetched(installed: Path, docker_registry: DockerRegistry, tmp_path_factor
         environment={"HOME": str(package.parent)},
     )
     assert done.returncode == 0, done.stderr
+    return package
+
+
+@pytest.fixture(scope="module")
+def prefetched_blobs(installed: Path, prefetched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same package with a file for each blob."""
+    package = tmp_path_factory.mktemp("blobs") / "p"
+    shutil.copytree(prefetched, package)
+    service = installed / "lib/obs/service/kiwi_containers"
+    done = service_program.run(service, package, "--arch=x86_64,aarch64", "--layout=blobs", "--locked=yes")
+    assert done.returncode == 0, done.stderr
+    assert not list(package.glob("*.ociarchive"))
     return package
 
 
@@ -98,6 +112,14 @@ def _lock_of_another_digest(package: Path) -> None:
     path.write_text(re.sub(layer, r"\g<1>00000000", path.read_text()))
 
 
+def _two_sizes(package: Path) -> None:
+    path = package / "containers.lock"
+    document = json.loads(path.read_text())
+    one, two = (entry["architectures"]["x86_64"]["layers"] for entry in document["containers"].values())
+    two.append(one[0] | {"size": one[0]["size"] + 1})
+    path.write_text(json.dumps(document))
+
+
 def _another_container(package: Path) -> None:
     path = package / "containers.xml"
     path.write_text(path.read_text().replace('name="one"', 'name="three"'))
@@ -110,6 +132,10 @@ def _another_tag(package: Path) -> None:
 
 _ONE = r"\S+_archives_one_1\.0\.x86_64\.ociarchive"
 _AGAIN = "; run the prefetch again and commit the result"
+_TWO_SIZES = (
+    r"containers\.lock: sha256:\w+ has \d+ bytes in \S+/one:1\.0 \(\w+\), but \d+ in \S+/two:1\.0 \(x86_64\); "
+    "remove the lock and run the prefetch again"
+)
 _CASES: list[tuple[Callable[[Path], None], str]] = [
     (_truncated, rf"{_ONE}: got \d+ bytes, expected \d+; .*{_AGAIN}"),
     (_empty, rf"{_ONE}: got 0 bytes, expected \d+; .*{_AGAIN}"),
@@ -125,12 +151,77 @@ _CASES: list[tuple[Callable[[Path], None], str]] = [
         r"containers\.lock: missing; run 'osc-containers prefetch', and commit the result",
     ),
     (_broken_lock, r"containers\.lock: not valid JSON; .*"),
+    (_two_sizes, _TWO_SIZES),
     (_lock_of_another_digest, rf"\S+\.ociarchive: member blobs/sha256/0{{8}}\w+ at byte \d+: .*{_AGAIN}"),
     (
         _another_container,
         rf"containers\.xml:5: \S+/archives/three:1\.0 for (x86_64|aarch64) is not in the lock{_AGAIN}",
     ),
     (_another_tag, rf"containers\.xml:6: \S+/archives/two:1\.1 for (x86_64|aarch64) is not in the lock{_AGAIN}"),
+]
+
+
+def blob(package: Path, name: str = "one") -> Path:
+    """Return the file of the layer that only this image has."""
+    entries = json.loads((package / "containers.lock").read_text())["containers"]
+    (entry,) = (entry for reference, entry in entries.items() if reference.endswith(f"/{name}:1.0"))
+    return package / f"{entry['architectures']['x86_64']['layers'][-1]['digest'].replace(':', '-')}.blob"
+
+
+def _cut_blob(package: Path) -> None:
+    os.truncate(blob(package), 100)
+
+
+def _longer_blob(package: Path) -> None:
+    with blob(package).open("ab") as file:
+        file.write(b"x")
+
+
+def _wrong_byte_in_blob(package: Path) -> None:
+    content = bytearray(blob(package).read_bytes())
+    content[len(content) // 2] ^= 1
+    blob(package).write_bytes(content)
+
+
+def _swapped_blobs(package: Path) -> None:
+    one, two = blob(package), blob(package, "two")
+    one.rename(package / "aside")
+    two.rename(one)
+    (package / "aside").rename(two)
+
+
+def _missing_blob(package: Path) -> None:
+    blob(package).unlink()
+
+
+def _blob_of_another_name(package: Path) -> None:
+    blob(package).rename(package / f"sha256-{'0' * 64}.blob")
+
+
+def _directory_of_blob(package: Path) -> None:
+    path = blob(package)
+    path.unlink()
+    path.mkdir()
+
+
+def _pointer(package: Path) -> None:
+    path = blob(package)
+    digest, size = path.stem.replace("-", ":"), path.stat().st_size
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid {digest}\nsize {size}\n")
+
+
+_BLOB = r"sha256-\w{64}\.blob"
+_MISSING_BLOB = rf"{_BLOB}: missing, but locked for \S+/archives/one:1\.0 \(x86_64\){_AGAIN}"
+_BLOB_CASES: list[tuple[Callable[[Path], None], str]] = [
+    (_cut_blob, rf"{_BLOB}: got 100 bytes, expected \d+; .*{_AGAIN}"),
+    (_longer_blob, rf"{_BLOB}: got \d+ bytes, expected \d+; .*{_AGAIN}"),
+    (_wrong_byte_in_blob, rf"{_BLOB}: got sha256:\w+, expected sha256:\w+; it is damaged{_AGAIN}"),
+    (_swapped_blobs, rf"{_BLOB}: got (sha256:\w+|\d+ bytes), expected .*{_AGAIN}"),
+    (_missing_blob, _MISSING_BLOB),
+    (_blob_of_another_name, _MISSING_BLOB),
+    (_directory_of_blob, _MISSING_BLOB),
+    (_pointer, rf"{_BLOB}: is a git-lfs pointer, expected the file itself; .*"),
+    (_two_sizes, _TWO_SIZES),
 ]
 
 Check = Callable[[Path], service_program.Done]
@@ -166,6 +257,27 @@ def test_the_last_line_has_the_problem_and_nothing_changes(
     installed: Path, package: Path, tmp_path: Path, program: str, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(package)
+    expect_refusal(installed, package, tmp_path, program, message)
+
+
+@pytest.mark.parametrize("program", _PROGRAMS)
+@pytest.mark.parametrize(("damage", "message"), _BLOB_CASES, ids=lambda value: getattr(value, "__name__", ""))
+def test_the_last_line_has_the_problem_of_a_blob(
+    installed: Path,
+    prefetched_blobs: Path,
+    tmp_path: Path,
+    program: str,
+    damage: Callable[[Path], None],
+    message: str,
+) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(prefetched_blobs, package)
+    damage(package)
+    expect_refusal(installed, package, tmp_path, program, message)
+
+
+def expect_refusal(installed: Path, package: Path, tmp_path: Path, program: str, message: str) -> None:
+    """Run a program on a package; it must end with this message, and change nothing."""
     (tmp_path / "root").mkdir()
     before = snapshot(tmp_path)
     done = _PROGRAMS[program](installed, package, tmp_path / "root")

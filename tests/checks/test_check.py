@@ -23,6 +23,7 @@ from osc_containers.oci.digest import Digest
 from tests.support import images
 from tests.support.docker_registry import DockerRegistry
 from tests.support.locks import make_lock, named_blob
+from tests.support.prefetch_run import LAYOUTS
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).with_name("check.golden")
@@ -87,15 +88,16 @@ def test_clean_package_has_no_findings(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_example_has_no_findings(
-    docker_registry: DockerRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    docker_registry: DockerRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: str
 ) -> None:
     shutil.copytree(ROOT / "example", tmp_path, dirs_exist_ok=True)
     containers = tmp_path / "containers.xml"
     containers.write_text(containers.read_text().replace("registry.opensuse.org", docker_registry.host))
     for name in ("opensuse/tumbleweed:latest", "opensuse/busybox:latest", "opensuse/leap:15.6"):
         docker_registry.push(images.multi_platform(name.partition(":")[0].replace("/", "-")), name)
-    assert main(["prefetch", str(tmp_path)]) == 0
+    assert main(["prefetch", "--layout", layout, str(tmp_path)]) == 0
     capsys.readouterr()
     assert check(tmp_path, capsys, "--strict") == (0, "no problems found\n")
 

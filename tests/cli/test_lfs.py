@@ -10,6 +10,8 @@ import pytest
 from osc_containers.cli.main import main
 from osc_containers.formats import cpio
 from osc_containers.fs import lfs_pointer
+from osc_containers.lock import archive_names
+from osc_containers.oci.digest import Digest
 from tests.support import images
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 623104\n"
@@ -22,16 +24,31 @@ SERVICE = (
     '<services><service name="kiwi_containers" mode="manual"><param name="arch">x86_64</param></service>'
     '<service name="kiwi_containers_inject" mode="buildtime"/></services>'
 )
-NAME = "localhost_app_1.x86_64.ociarchive"
+NAMES = {
+    "archives": "localhost_app_1.x86_64.ociarchive",
+    "blobs": archive_names.blob(Digest.of(images.small("app").blobs[-1])),
+}
+"""A file of the package in each layout: the archive, or the last layer."""
+
+
+@pytest.fixture(params=NAMES)
+def layout(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-def package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+def name(layout: str) -> str:
+    return NAMES[layout]
+
+
+@pytest.fixture
+def package(tmp_path: Path, layout: str, capsys: pytest.CaptureFixture[str]) -> Path:
     """Give a complete package whose image comes from a layout in it."""
     directory = tmp_path / "package"
     (directory / "images").mkdir(parents=True)
     images.write_layout(images.small("app"), directory / "images/app", "1")
-    for name, text in {"a.kiwi": KIWI, "containers.xml": CONTAINERS, "_service": SERVICE}.items():
+    service = SERVICE.replace("<param", f'<param name="layout">{layout}</param><param')
+    for name, text in {"a.kiwi": KIWI, "containers.xml": CONTAINERS, "_service": service}.items():
         (directory / name).write_text(text)
     assert main(["prefetch", str(directory)]) == 0
     capsys.readouterr()
@@ -46,10 +63,11 @@ COMMANDS = ["verify", "check", "prefetch", "prefetch --locked", "init", "inject 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("name", [NAME, "containers.lock", "a.kiwi", "containers.xml", "_service"])
+@pytest.mark.parametrize("other", ["", "containers.lock", "a.kiwi", "containers.xml", "_service"])
 def test_a_pointer_is_named_and_kept(
-    package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, command: str
+    package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, other: str, command: str
 ) -> None:
+    name = other or name
     (package / name).write_text(POINTER)
     before = states(package)
     (tmp_path / "root").mkdir()
@@ -63,37 +81,41 @@ def test_a_pointer_is_named_and_kept(
 
 
 def test_a_pointer_in_another_directory_is_kept(
-    package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / NAME).write_text(POINTER)
-    (package / NAME).unlink()
+    (tmp_path / "other" / name).write_text(POINTER)
+    (package / name).unlink()
     assert main(["prefetch", "--outdir", str(tmp_path / "other"), str(package)]) == 1
-    assert f"{NAME}: is a git-lfs pointer" in capsys.readouterr().err
-    assert {path.name: path.read_text() for path in (tmp_path / "other").iterdir()} == {NAME: POINTER}
+    assert f"{name}: is a git-lfs pointer" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in (tmp_path / "other").iterdir()} == {name: POINTER}
 
 
 @pytest.mark.parametrize("command", ["check", "prefetch"])
-def test_in_a_clone_git_lfs_gets_the_files(package: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+def test_in_a_clone_git_lfs_gets_the_files(
+    package: Path, capsys: pytest.CaptureFixture[str], name: str, command: str
+) -> None:
     subprocess.run(["git", "init", "--quiet", package.parent], check=True)
-    (package / NAME).write_text(POINTER)
+    (package / name).write_text(POINTER)
     assert main([command, str(package)]) == 1
     assert "git lfs pull" in "".join(capsys.readouterr())
 
 
-def test_a_bundle_may_be_a_pointer(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bundle_may_be_a_pointer(package: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     (package / "_service").unlink()
-    (package / NAME).unlink()
+    (package / name).unlink()
     (package / cpio.FILE_NAME).write_text(POINTER)
     assert main(["prefetch", "--arch", "x86_64", str(package)]) == 1
     assert f"{cpio.FILE_NAME}: is a git-lfs pointer" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["index.json", "oci-layout", "blobs"])
-def test_an_image_of_the_package_may_be_a_pointer(package: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
-    (package / NAME).unlink()
-    layout = package / "images/app"
-    for path in layout.glob("blobs/sha256/*") if name == "blobs" else [layout / "index.json"]:
+@pytest.mark.parametrize("part", ["index.json", "oci-layout", "blobs"])
+def test_an_image_of_the_package_may_be_a_pointer(
+    package: Path, capsys: pytest.CaptureFixture[str], name: str, part: str
+) -> None:
+    (package / name).unlink()
+    directory = package / "images/app"
+    for path in directory.glob("blobs/sha256/*") if part == "blobs" else [directory / "index.json"]:
         path.write_text(POINTER)
     assert main(["prefetch", str(package)]) == 1
     assert "is a git-lfs pointer" in capsys.readouterr().err

@@ -10,12 +10,13 @@ import pytest
 
 from osc_containers.archive import verify
 from osc_containers.archive.blobs import PackageBlobs
+from osc_containers.cli.main import main
 from osc_containers.errors import LockError, RegistryError, VerificationError
 from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
 from tests.support import images
 from tests.support.fake_source import FakeSource
-from tests.support.prefetch_run import APP, WEB, hashes, identities, run_prefetch, want
+from tests.support.prefetch_run import APP, WEB, hashes, run_prefetch, want
 from tests.support.recording_source import BIG, LAYER, RecordingSource
 
 LAYOUTS = ("archives", "blobs")
@@ -87,16 +88,6 @@ def test_switching_a_part_keeps_what_was_not_requested(tmp_path: Path, layout: s
     run_prefetch(again, package, *want(APP), asked=everything, layout=layout, locked=locked)
     assert again.asked["blob"] == again.asked["manifest"] == 0
     assert hashes(package) == hashes(clean)
-
-
-def test_an_unchanged_run_writes_nothing(tmp_path: Path) -> None:
-    app = source()
-    run_prefetch(app, tmp_path, *want(APP, WEB), layout="blobs")
-    before = identities(tmp_path)
-    app.asked.clear()
-    run_prefetch(app, tmp_path, *want(APP, WEB), layout="blobs")
-    assert app.asked == {"resolve": 2}
-    assert identities(tmp_path) == before
 
 
 def test_an_update_writes_only_new_blobs_and_removes_old_ones(tmp_path: Path) -> None:
@@ -223,6 +214,28 @@ def test_a_merge_of_both_layouts_is_sound_and_the_next_run_tidies_it(tmp_path: P
     run_prefetch(app, package, *want(APP, WEB), layout=layout)
     assert app.asked == {"resolve": 2}
     assert hashes(package) == before
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_images_in_different_layouts_are_one_package(tmp_path: Path, layout: str) -> None:
+    """A merge took the archive of one image from one side, and the blobs of the other image from the other side."""
+    app = source()
+    for each in LAYOUTS:
+        (tmp_path / each).mkdir()
+        run_prefetch(app, tmp_path / each, *want(APP, WEB), layout=each)
+    expected = hashes(tmp_path / layout)
+    package = tmp_path / "archives"
+    next(package.glob("*web*")).unlink()
+    digests = {app.tags[WEB].digest, *map(Digest.of, app.tags[WEB].blobs)}
+    for digest in digests:
+        (tmp_path / "blobs" / f"sha256-{digest.hex}.blob").rename(package / f"sha256-{digest.hex}.blob")
+    assert problems(package) == ()
+    for name in (APP, WEB):
+        assert main(["export", name, str(tmp_path / "x"), str(package), "--force"]) == 0
+    app.asked.clear()
+    run_prefetch(app, package, *want(APP, WEB), layout=layout)
+    assert app.asked == {"resolve": 2}
+    assert hashes(package) == expected
 
 
 def test_a_damaged_archive_beside_sound_blobs_is_reported(tmp_path: Path) -> None:

@@ -20,7 +20,18 @@ from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import DOCKER_MANIFEST, INDEX
 from tests.support import images
 from tests.support.fake_source import FakeSource
-from tests.support.prefetch_run import APP, WEB, hashes, identities, run_prefetch, want
+from tests.support.prefetch_run import APP, LAYOUTS, WEB, hashes, identities, run_prefetch, want
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> str:
+    """Return the layout of the sources, for tests in which it makes no difference."""
+    return str(request.param)
+
+
+def image_files(directory: Path) -> list[Path]:
+    """Return the files that hold images, in either layout."""
+    return sorted(path for path in directory.iterdir() if path.suffix in (".ociarchive", ".blob"))
 
 
 def test_the_first_run_writes_lock_and_archives(tmp_path: Path) -> None:
@@ -48,12 +59,12 @@ def test_a_blob_that_archives_share_is_fetched_once(tmp_path: Path) -> None:
     assert source.asked[str(shared[0])] == 1
 
 
-def test_a_second_run_asks_one_question_a_reference_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_second_run_asks_one_question_a_reference_and_writes_nothing(tmp_path: Path, layout: str) -> None:
     source = FakeSource({APP: images.multi_platform("app"), WEB: images.small("web")})
-    run_prefetch(source, tmp_path, *want(APP, WEB))
+    run_prefetch(source, tmp_path, *want(APP, WEB), layout=layout)
     before = identities(tmp_path)
     source.asked.clear()
-    run_prefetch(source, tmp_path, *want(APP, WEB))
+    run_prefetch(source, tmp_path, *want(APP, WEB), layout=layout)
     assert source.asked == {"resolve": 2}
     assert identities(tmp_path) == before
 
@@ -85,13 +96,13 @@ def test_results_of_an_earlier_run_are_linked_from_osc_s_old_directory(tmp_path:
     assert (outdir / "registry.example.com_team_app_1.0.x86_64.ociarchive").stat().st_nlink == 2
 
 
-def test_a_moved_tag_brings_only_the_layers_that_are_new(tmp_path: Path) -> None:
+def test_a_moved_tag_brings_only_the_layers_that_are_new(tmp_path: Path, layout: str) -> None:
     base = images.random_layer("base", 50_000)
     source = FakeSource({APP: images.image(base, images.random_layer("one", 1000))})
-    run_prefetch(source, tmp_path, *want(APP))
+    run_prefetch(source, tmp_path, *want(APP), layout=layout)
     source.tags[APP] = images.image(base, images.random_layer("two", 1000))
     source.asked.clear()
-    run_prefetch(source, tmp_path, *want(APP))
+    run_prefetch(source, tmp_path, *want(APP), layout=layout)
     assert source.asked["blob"] == 2  # the configuration and the new layer
 
 
@@ -108,69 +119,73 @@ def test_a_moved_tag_brings_only_the_layers_that_are_new(tmp_path: Path) -> None
     ],
 )
 def test_a_lock_that_says_other_than_its_archive_is_mended(
-    tmp_path: Path, key: str, change: Callable[[Any], object]
+    tmp_path: Path, layout: str, key: str, change: Callable[[Any], object]
 ) -> None:
     """As a merge of two locks may come out; the archive that it names may be there, or not."""
     source = FakeSource({APP: images.image(images.random_layer("one", 5000), images.random_layer("two", 5000))})
-    run_prefetch(source, tmp_path, *want(APP))
+    run_prefetch(source, tmp_path, *want(APP), layout=layout)
     before = hashes(tmp_path)
     document = json.loads((tmp_path / "containers.lock").read_text())
     [image] = document["containers"][APP]["architectures"].values()
     image[key] = change(image[key])
     wrong = json.dumps(document)
-    for missing in ("", ".ociarchive"):
+    for is_missing in (False, True):
         (tmp_path / "containers.lock").write_text(wrong)
-        for path in tmp_path.glob(f"*{missing}") if missing else ():
+        for path in image_files(tmp_path) if is_missing else ():
             path.unlink()
-        run_prefetch(source, tmp_path, *want(APP))
+        run_prefetch(source, tmp_path, *want(APP), layout=layout)
         assert hashes(tmp_path) == before
     (tmp_path / "containers.lock").write_text(wrong)
-    with pytest.raises((LockError, VerificationError)):
-        run_prefetch(source, tmp_path, *want(APP), locked=True)
+    locked = hashes(tmp_path)
+    with pytest.raises((LockError, VerificationError, RegistryError)):
+        run_prefetch(source, tmp_path, *want(APP), locked=True, layout=layout)
+    assert hashes(tmp_path) == locked
 
 
-def test_a_lock_of_two_images_with_the_archive_of_one_is_mended(tmp_path: Path) -> None:
+def test_a_lock_of_two_images_with_the_archive_of_one_is_mended(tmp_path: Path, layout: str) -> None:
     """As a merge may leave it, together with the archive of the other side."""
     ours, theirs = (tmp_path / name for name in ("ours", "theirs"))
     for directory, name in ((ours, "one"), (theirs, "two")):
         directory.mkdir()
-        run_prefetch(FakeSource({APP: images.small(name)}), directory, *want(APP))
+        run_prefetch(FakeSource({APP: images.small(name)}), directory, *want(APP), layout=layout)
     before = hashes(ours)
     documents = [json.loads((directory / "containers.lock").read_text()) for directory in (ours, theirs)]
     [image], [other] = (document["containers"][APP]["architectures"].values() for document in documents)
     image |= {name: other[name] for name in ("config", "layers")}
     (ours / "containers.lock").write_text(json.dumps(documents[0]))
-    (archive,) = theirs.glob("*.ociarchive")
-    shutil.copy(archive, ours)
+    for path in image_files(theirs):
+        shutil.copy(path, ours)
     source = FakeSource({APP: images.small("one")})
     with pytest.raises(LockError, match="run the prefetch without 'locked'"):
-        run_prefetch(source, ours, *want(APP), locked=True)
-    run_prefetch(source, ours, *want(APP))
+        run_prefetch(source, ours, *want(APP), locked=True, layout=layout)
+    run_prefetch(source, ours, *want(APP), layout=layout)
     assert hashes(ours) == before
 
 
-def test_a_lock_with_the_digest_of_another_image_than_it_has_is_mended(tmp_path: Path) -> None:
+def test_a_lock_with_the_digest_of_another_image_than_it_has_is_mended(tmp_path: Path, layout: str) -> None:
     """As a merge may leave it, of which somebody took either side in each place."""
     source = FakeSource({APP: images.small("one")})
-    run_prefetch(source, tmp_path, *want(APP))
+    run_prefetch(source, tmp_path, *want(APP), layout=layout)
     source.tags[APP] = images.small("two")
     document = json.loads((tmp_path / "containers.lock").read_text())
     document["containers"][APP]["digest"] = str(source.tags[APP].digest)
     (tmp_path / "containers.lock").write_text(json.dumps(document))
-    run_prefetch(source, tmp_path, *want(APP))
+    run_prefetch(source, tmp_path, *want(APP), layout=layout)
     [image] = json.loads((tmp_path / "containers.lock").read_text())["containers"][APP]["architectures"].values()
     assert image["manifest"]["digest"] == str(source.tags[APP].digest)
 
 
 @pytest.mark.parametrize("media_type", [INDEX, DOCKER_MANIFEST, "text/plain"])
-def test_a_lock_with_another_media_type_than_its_image_has_is_mended(tmp_path: Path, media_type: str) -> None:
+def test_a_lock_with_another_media_type_than_its_image_has_is_mended(
+    tmp_path: Path, layout: str, media_type: str
+) -> None:
     source = FakeSource({APP: images.small("one")})
-    run_prefetch(source, tmp_path, *want(APP))
+    run_prefetch(source, tmp_path, *want(APP), layout=layout)
     before = hashes(tmp_path)
     document = json.loads((tmp_path / "containers.lock").read_text())
     document["containers"][APP]["mediaType"] = media_type
     (tmp_path / "containers.lock").write_text(json.dumps(document))
-    run_prefetch(source, tmp_path, *want(APP))
+    run_prefetch(source, tmp_path, *want(APP), layout=layout)
     assert hashes(tmp_path) == before
 
 
@@ -219,13 +234,13 @@ def test_a_part_of_what_is_asked_for_leaves_the_rest_as_it_is(tmp_path: Path) ->
     ]
 
 
-def test_a_tag_moves_for_every_architecture_that_is_asked_for(tmp_path: Path) -> None:
+def test_a_tag_moves_for_every_architecture_that_is_asked_for(tmp_path: Path, layout: str) -> None:
     source = FakeSource({APP: images.multi_platform("app")})
-    run_prefetch(source, tmp_path, *want(APP, architectures=BOTH))
+    run_prefetch(source, tmp_path, *want(APP, architectures=BOTH), layout=layout)
     source.tags[APP] = images.multi_platform("moved")
-    run_prefetch(source, tmp_path, *want(APP), asked=want(APP, architectures=BOTH))
+    run_prefetch(source, tmp_path, *want(APP), asked=want(APP, architectures=BOTH), layout=layout)
     before = hashes(tmp_path)
-    run_prefetch(source, tmp_path, *want(APP, architectures=BOTH))
+    run_prefetch(source, tmp_path, *want(APP, architectures=BOTH), layout=layout)
     assert hashes(tmp_path) == before
 
 
@@ -241,29 +256,30 @@ def test_a_locked_part_fetches_no_more_than_that(tmp_path: Path) -> None:
     assert hashes(tmp_path) == {name: content for name, content in before.items() if name != gone}
 
 
-def test_a_locked_run_fetches_what_is_pinned_and_asks_for_no_tag(tmp_path: Path) -> None:
+def test_a_locked_run_fetches_what_is_pinned_and_asks_for_no_tag(tmp_path: Path, layout: str) -> None:
     source = FakeSource({APP: images.small("app")})
-    run_prefetch(source, tmp_path, *want(APP))
+    run_prefetch(source, tmp_path, *want(APP), layout=layout)
     before = hashes(tmp_path)
-    (tmp_path / "registry.example.com_team_app_1.0.x86_64.ociarchive").unlink()
+    for path in image_files(tmp_path):
+        path.unlink()
     source.tags["registry.example.com/team/app:old"] = source.tags[APP]
     source.tags[APP] = images.small("newer")
     source.asked.clear()
-    run_prefetch(source, tmp_path, *want(APP), locked=True)
+    run_prefetch(source, tmp_path, *want(APP), locked=True, layout=layout)
     assert hashes(tmp_path) == before
     assert source.asked["resolve"] == 0
 
 
-def test_a_locked_run_keeps_the_lock_byte_for_byte(tmp_path: Path) -> None:
+def test_a_locked_run_keeps_the_lock_byte_for_byte(tmp_path: Path, layout: str) -> None:
     source = FakeSource({APP: images.small("app")})
-    run_prefetch(source, tmp_path, *want(APP))
+    run_prefetch(source, tmp_path, *want(APP), layout=layout)
     path = tmp_path / "containers.lock"
     path.write_text(path.read_text().replace('"version": 1', '"more": 7,\n  "version":1'))
     before = hashes(tmp_path)
-    run_prefetch(source, tmp_path, *want(APP), locked=True)
+    run_prefetch(source, tmp_path, *want(APP), locked=True, layout=layout)
     assert hashes(tmp_path) == before
     path.rename(tmp_path / "_service:kiwi_containers:containers.lock")
-    run_prefetch(source, tmp_path, *want(APP), locked=True)
+    run_prefetch(source, tmp_path, *want(APP), locked=True, layout=layout)
     assert hashes(tmp_path)["containers.lock"] == before["containers.lock"]
 
 
@@ -278,12 +294,12 @@ def test_a_locked_run_keeps_the_lock_byte_for_byte(tmp_path: Path) -> None:
     ],
 )
 def test_a_locked_run_fails_where_the_lock_does_not_cover(
-    wanted: Sequence[ImageRequest], message: str, tmp_path: Path
+    wanted: Sequence[ImageRequest], message: str, tmp_path: Path, layout: str
 ) -> None:
-    run_prefetch(FakeSource({APP: images.small("app")}), tmp_path, *want(APP))
+    run_prefetch(FakeSource({APP: images.small("app")}), tmp_path, *want(APP), layout=layout)
     before = hashes(tmp_path)
     with pytest.raises(LockError) as caught:
-        run_prefetch(FakeSource({}), tmp_path, *wanted, locked=True)
+        run_prefetch(FakeSource({}), tmp_path, *wanted, locked=True, layout=layout)
     assert str(caught.value).startswith(message)
     assert hashes(tmp_path) == before
 
@@ -324,22 +340,22 @@ def test_nested_indexes_are_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [None, 50_000])
-def test_a_wrong_byte_or_a_short_blob_leaves_nothing(cut: int | None, tmp_path: Path) -> None:
+def test_a_wrong_byte_or_a_short_blob_leaves_nothing(cut: int | None, tmp_path: Path, layout: str) -> None:
     image = images.image(images.random_layer("one", 100_000))
     layer = image.blobs[1]
     served = layer[:cut] if cut else bytes([layer[0] ^ 1]) + layer[1:]
     with pytest.raises((VerificationError, RegistryError), match=f"blob {Digest.of(layer)}: got"):
-        run_prefetch(FakeSource({APP: image}, damaged={Digest.of(layer): served}), tmp_path, *want(APP))
+        run_prefetch(FakeSource({APP: image}, damaged={Digest.of(layer): served}), tmp_path, *want(APP), layout=layout)
     assert hashes(tmp_path) == {}
 
 
-def test_manifests_that_give_one_blob_two_sizes_are_refused(tmp_path: Path) -> None:
+def test_manifests_that_give_one_blob_two_sizes_are_refused(tmp_path: Path, layout: str) -> None:
     honest = images.image(images.random_layer("one", 10_000))
     size = len(honest.blobs[1])
     lying = replace(honest, raw=honest.raw.replace(f'"size": {size}'.encode(), f'"size": {size + 512}'.encode()))
     assert lying.raw != honest.raw
     with pytest.raises(VerificationError, match=rf"its manifest says {size + 512} bytes, that of .* says {size}"):
-        run_prefetch(FakeSource({APP: honest, WEB: lying}), tmp_path, *want(APP, WEB))
+        run_prefetch(FakeSource({APP: honest, WEB: lying}), tmp_path, *want(APP, WEB), layout=layout)
     assert hashes(tmp_path) == {}
 
 
@@ -434,23 +450,23 @@ def test_another_image_under_the_true_digest_fails_if_locked(tmp_path: Path) -> 
     assert hashes(package) == before
 
 
-def test_a_locked_download_of_another_image_is_refused(tmp_path: Path) -> None:
+def test_a_locked_download_of_another_image_is_refused(tmp_path: Path, layout: str) -> None:
     """Without the archive, a locked run downloads what the lock names; the index shows that it is another image."""
     (package := tmp_path / "package").mkdir()
     app, evil = images.multi_platform("app"), images.multi_platform("evil")
     source = FakeSource({APP: app})
-    run_prefetch(source, package, *want(APP))
+    run_prefetch(source, package, *want(APP), layout=layout)
     path = package / "containers.lock"
     lock = json.loads(path.read_text())
     entry = lock["containers"][APP]["architectures"]["x86_64"]
-    run_prefetch(FakeSource({APP: evil}), package, *want(APP))
+    run_prefetch(FakeSource({APP: evil}), package, *want(APP), layout=layout)
     forged = json.loads(path.read_text())["containers"][APP]["architectures"]["x86_64"]
     lock["containers"][APP]["architectures"]["x86_64"] = {**forged, "indexes": entry["indexes"]}
     path.write_text(json.dumps(lock, indent=2, sort_keys=True) + "\n")
-    (archive,) = package.glob("*.ociarchive")
-    archive.unlink()
+    for path in image_files(package):
+        path.unlink()
     before = hashes(package)
     both = FakeSource({APP: app, WEB: evil})
     with pytest.raises(LockError, match=r"index: for linux/amd64 it has sha256:\S+, but the lock says sha256:"):
-        run_prefetch(both, package, *want(APP), locked=True)
+        run_prefetch(both, package, *want(APP), locked=True, layout=layout)
     assert hashes(package) == before

@@ -59,7 +59,7 @@ class FakeSource:
     ) -> Iterator[Stream]:
         self.asked["blob"] += 1
         self.asked[str(blob.digest)] += 1
-        content = self.damaged.get(blob.digest) or self._blob(blob.digest)
+        content = self.damaged.get(blob.digest) or self._blob(reference, blob.digest)
         if len(content) != blob.size:
             raise RegistryError(f"{reference}: blob {blob.digest}: got {len(content)} bytes, expected {blob.size}")
         yield _Stream(content[start:stop])
@@ -74,5 +74,8 @@ class FakeSource:
         for image in self.tags.values():
             yield from image.manifests()
 
-    def _blob(self, digest: Digest) -> bytes:
-        return next(blob for image in self._images() for blob in image.blobs if Digest.of(blob) == digest)
+    def _blob(self, reference: Reference, digest: Digest) -> bytes:
+        for blob in (blob for image in self._images() for blob in image.blobs):
+            if Digest.of(blob) == digest:
+                return blob
+        raise RegistryError(f"{reference}: blob {digest}: not found")
