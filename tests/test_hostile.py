@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osc_containers.checks.finding import Finding, Severity
-from osc_containers.cli import terminal
-from osc_containers.cli.findings import as_text
 from osc_containers.cli.main import main
+from osc_containers.cli.output import terminal
+from osc_containers.cli.output.findings import as_text
 from osc_containers.errors import DescriptionError, Error, RegistryError, VerificationError
 from osc_containers.fs import atomic
 from osc_containers.inject import overlay

@@ -26,7 +26,7 @@ FOREIGN = {
     "lxml": {"formats.xml_reader"},
     "platformdirs": {"obs.run_lock", "prefetch.cache"},
     "yaml": {"evidence.registries_d"},
-    "rich": {"cli.progress"},
+    "rich": {"cli.output.progress"},
     "argcomplete": {"cli.main"},
     "compression": {"inject.store.inflate"},
 }

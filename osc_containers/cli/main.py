@@ -14,7 +14,8 @@ from importlib import import_module
 from typing import NoReturn
 
 from osc_containers import __version__
-from osc_containers.cli import installation, modules, process, terminal
+from osc_containers.cli import installation, modules, process
+from osc_containers.cli.output import terminal
 
 COMMANDS = {
     "list": "list the containers that kiwi would put into the image",

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from osc_containers.cli import terminal
+from osc_containers.cli.output import terminal
 from osc_containers.errors import Error
 
 logger = logging.getLogger(__name__)

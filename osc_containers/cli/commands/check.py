@@ -21,8 +21,9 @@ from osc_containers.checks import (
 )
 from osc_containers.checks.context import Context
 from osc_containers.checks.finding import Finding, Severity, as_objects, from_problem, sort
-from osc_containers.cli import arguments, terminal
-from osc_containers.cli.findings import as_text
+from osc_containers.cli import arguments
+from osc_containers.cli.output import terminal
+from osc_containers.cli.output.findings import as_text
 from osc_containers.errors import DescriptionError, Error
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import hints, selection, working_copy

@@ -4,7 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from osc_containers.cli import arguments, changelog, terminal
+from osc_containers.cli import arguments
+from osc_containers.cli.output import changelog, terminal
 from osc_containers.errors import LockError
 from osc_containers.fs import lfs_pointer
 from osc_containers.lock import diff, lockfile

@@ -10,8 +10,9 @@ from osc_containers.archive import verify
 from osc_containers.archive.blobs import PackageBlobs
 from osc_containers.checks import layout, services
 from osc_containers.checks.context import Context
-from osc_containers.cli import arguments, installation, terminal
+from osc_containers.cli import arguments, installation
 from osc_containers.cli.commands.prefetch import prefetch_all
+from osc_containers.cli.output import terminal
 from osc_containers.errors import DescriptionError, Error
 from osc_containers.fs import atomic
 from osc_containers.kiwi import split

@@ -4,7 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from osc_containers.cli import arguments, listing, terminal
+from osc_containers.cli import arguments
+from osc_containers.cli.output import listing, terminal
 from osc_containers.lock.lockfile import EMPTY
 from osc_containers.obs import selection
 from osc_containers.obs.package import Package

@@ -3,7 +3,8 @@
 import argparse
 import json
 
-from osc_containers.cli import arguments, changelog, modules, terminal
+from osc_containers.cli import arguments, modules
+from osc_containers.cli.output import changelog, terminal
 from osc_containers.formats import human
 from osc_containers.lock import diff
 from osc_containers.obs import selection

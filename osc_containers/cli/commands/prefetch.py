@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osc_containers.cli import arguments, modules, progress
+from osc_containers.cli import arguments, modules
+from osc_containers.cli.output import progress
 from osc_containers.errors import DescriptionError
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import hints, selection, service_file

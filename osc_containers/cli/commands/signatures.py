@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osc_containers.cli import arguments, modules, terminal
+from osc_containers.cli import arguments, modules
+from osc_containers.cli.output import terminal
 from osc_containers.errors import RegistryError
 from osc_containers.obs import selection, service_file
 from osc_containers.obs.package import Package

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from osc_containers.cli import commands, main, progress
+from osc_containers.cli import commands, main
+from osc_containers.cli.output import progress
 
 ROOT = Path(__file__).resolve().parents[3]
 MODULES = {path.stem for path in Path(commands.__file__).parent.glob("*.py")} - {"__init__"}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from osc_containers.cli import changelog
 from osc_containers.cli.main import main
+from osc_containers.cli.output import changelog
 from osc_containers.lock import diff, lockfile
 from tests.support import osc_program
 from tests.support.locks import LONG_NAME, NEW_LOCK, OLD_LOCK, named_blob

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyte
 import pytest
 
-from osc_containers.cli import progress
+from osc_containers.cli.output import progress
 from tests.support import images
 from tests.support.fault_registry import Exchange, Fault, FaultRegistry, Request, serve
 

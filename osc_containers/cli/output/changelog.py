@@ -4,7 +4,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from osc_containers.cli import table
+from osc_containers.cli.output import table
 from osc_containers.formats import human
 from osc_containers.lock.diff import Change, ImageChange, SignerChange, Version
 

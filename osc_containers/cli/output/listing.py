@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from osc_containers.archive.layout import layout_of
-from osc_containers.cli import table
+from osc_containers.cli.output import table
 from osc_containers.formats import human
 from osc_containers.inject import overlay
 from osc_containers.kiwi.containers import Container

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 
 from osc_containers.checks.finding import Finding, Severity
-from osc_containers.cli import table, terminal
+from osc_containers.cli.output import table, terminal
 
 _STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 

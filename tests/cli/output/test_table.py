@@ -2,7 +2,7 @@
 
 import pytest
 
-from osc_containers.cli import table
+from osc_containers.cli.output import table
 
 
 def test_columns_fit_their_widest_cell() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from osc_containers.cli import table, terminal
 from osc_containers.cli.main import main
+from osc_containers.cli.output import table, terminal
 from osc_containers.lock import lockfile
 from tests.support.locks import NEW_LOCK, make_lock, named_blob
 

@@ -1,0 +1,1 @@
+"""What people see: tables, findings, lists of changes, and progress bars at a terminal."""
