@@ -17,6 +17,7 @@ from osc_containers import __version__
 from osc_containers.errors import RegistryError
 from osc_containers.registry import errors, retry, url_policy
 from osc_containers.registry.challenge import Login, TokenRequest
+from osc_containers.registry.config import certs_d
 from osc_containers.registry.config import proxy as proxy_settings
 from osc_containers.registry.errors import Failure, Route
 from osc_containers.registry.response import Response
@@ -60,6 +61,7 @@ class Registry:
         self._home = _API_HOSTS.get(host, host)
         self._certificates = str(certificates)
         self._policy = policy
+        self._context = context
         self._cancelled = threading.Event()
         self._tokens = Tokens(host, self._home, login, self._fetch_token)
         self._transport = Transport(context, policy.connections)
@@ -300,6 +302,7 @@ class Registry:
         # A server of plain HTTP may keep a TLS handshake waiting, and then plain HTTP must still get its turn.
         if len(self._bases) > 1:
             connect_timeout = min(connect_timeout, _UNDECIDED_TIMEOUT)
+        is_partial = certs_d.is_partial(self._context)
         started = time.monotonic()
         try:
             raw = (self._transport if is_home else self._untrusted_transport).send(
@@ -312,6 +315,9 @@ class Registry:
                 route=route,
             )
         except Failure as failure:
+            if failure.is_untrusted and is_partial:
+                certs_d.complete(self._context)
+                return self._send(method, url, headers, form, label)
             # A name or address that has never worked is wrong more often than it is down.
             failure.is_outage = failure.is_outage and route.url in self._answered
             failure.is_final = failure.is_final and not failure.is_outage

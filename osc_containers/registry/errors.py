@@ -35,7 +35,8 @@ class Failure(Exception):
 
     `wait` is the number of seconds that the server asks to wait; `max_attempts` limits the attempts for failures that
     rarely go away. A final failure is not retried at all. `raises` is the class of the error for the caller.
-    In an outage, nothing reaches the server; if it has answered before, it is waited for.
+    In an outage, nothing reaches the server; if it has answered before, it is waited for. `is_untrusted` says that the
+    certificate of a server was not accepted.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Failure(Exception):
         is_plain_http: bool = False,
         raises: type[RegistryError] = RegistryError,
         is_outage: bool = False,
+        is_untrusted: bool = False,
     ) -> None:
         super().__init__(problem)
         self.is_final = is_final
@@ -58,6 +60,7 @@ class Failure(Exception):
         self.is_plain_http = is_plain_http
         self.raises = raises
         self.is_outage = is_outage
+        self.is_untrusted = is_untrusted
 
 
 class Route(NamedTuple):
@@ -147,7 +150,8 @@ def _certificate(error: BaseException, route: Route) -> Failure:
         hint = "use a name that the certificate is valid for"
     else:
         hint = f"put the certificate of its authority into {route.certificates}/ca.crt"
-    return Failure(f"{route.url}: the certificate is not accepted: {_reason(error)}; {hint}", is_final=True)
+    problem = f"{route.url}: the certificate is not accepted: {_reason(error)}; {hint}"
+    return Failure(problem, is_final=True, is_untrusted=True)
 
 
 def _reason(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Authorities that podman accepts are accepted, under every Python.
+"""Authorities that podman accepts are accepted, under every Python, wherever the system has them.
 
 Since 3.13, Python refuses authorities by default that do not follow RFC 5280 in every detail, as those of companies.
 `tests/support/authorities` has such authorities, a server certificate of each, and the key of all servers. They were
@@ -6,10 +6,12 @@ made with `openssl x509 -req`, and are valid until 2126.
 """
 
 import ssl
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from osc_containers.errors import RegistryError
 from osc_containers.oci.reference import Reference
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.transports import Sources
@@ -47,3 +49,42 @@ def test_an_authority_that_podman_accepts_is_accepted(
         with Sources(Path(), policy=Policy(attempts=1)) as sources:
             reference = Reference.parse(f"{host}/team/app:1.0")
             assert sources.open("docker://").manifest(reference).digest == IMAGE.digest
+
+
+def system_with(monkeypatch: pytest.MonkeyPatch, bundle: Path, directory: Path) -> list[object]:
+    """Let the system's authorities be a file and a directory; return the list of reads of the file."""
+    reads: list[object] = []
+    paths = ssl.get_default_verify_paths()._replace(capath=str(directory))
+
+    def load(context: ssl.SSLContext, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> None:
+        reads.append(context)
+        context.load_verify_locations(bundle)
+
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", load)
+    return reads
+
+
+@pytest.mark.parametrize("place", ["directory", "file", "nowhere"])
+def test_authorities_are_looked_up_by_hash_before_all_are_read(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read all takes as long as all other preparations, and a certificate has only one or two."""
+    own, other = (AUTHORITIES / f"{name}.crt" for name in ("version-1", "not-critical"))
+    hashed = tmp_path / "certs"
+    hashed.mkdir()
+    for authority in (own,) if place == "directory" else (other,):
+        (hashed / authority.name).write_bytes(authority.read_bytes())
+    subprocess.run(["openssl", "rehash", hashed], check=True)
+    reads = system_with(monkeypatch, own if place == "file" else other, hashed)
+    with fault_registry.serve(server_context("version-1")) as registry:
+        registry.push(IMAGE, "team/app:1.0")
+        with Sources(Path(), policy=Policy(attempts=1)) as sources:
+            source, reference = sources.open("docker://"), Reference.parse(f"{registry.host}/team/app:1.0")
+            if place == "nowhere":
+                with pytest.raises(RegistryError, match="the certificate is not accepted"):
+                    source.manifest(reference)
+            else:
+                assert source.manifest(reference).digest == IMAGE.digest
+    assert len(reads) == (0 if place == "directory" else 1)

@@ -5,7 +5,10 @@ skipped, as in containers/image: it often belongs to another user, and if it mat
 """
 
 import os
+import re
 import ssl
+import threading
+import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +16,10 @@ from pathlib import Path
 from osc_containers.errors import RegistryError
 
 _SYSTEM = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+_HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+_partial: "weakref.WeakSet[ssl.SSLContext]" = weakref.WeakSet()
+"""Contexts that have only the directory of the system's authorities, and not the file with all of them."""
+_lock = threading.Lock()
 
 
 def directory_of(host: str, environ: Mapping[str, str] = os.environ) -> Path | None:
@@ -36,7 +43,7 @@ def _is_directory(path: Path) -> bool:
 def system_context() -> ssl.SSLContext:
     """Return the TLS settings for a registry without configuration.
 
-    This takes about 30 ms, to read the system's authorities; other threads can run meanwhile.
+    If the system's authorities are only in a file, it takes about 30 ms to read them; other threads can run meanwhile.
     """
     return context_for(None)
 
@@ -44,10 +51,15 @@ def system_context() -> ssl.SSLContext:
 def context_for(directory: Path | None, *, insecure: bool = False) -> ssl.SSLContext:
     """Return the TLS settings for a registry, with the authorities of the system and of `directory`.
 
+    The settings may be partial (see `is_partial`).
+
     :raises RegistryError: the directory has a certificate without its key, a key without its certificate, or a file
         that is neither.
     """
-    context = ssl.create_default_context()
+    hashed = _hashed_directory()
+    context = ssl.create_default_context(capath=hashed)
+    if hashed:
+        _partial.add(context)
     # As in podman, an authority that was installed by hand is trusted even if it is not a root.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -62,6 +74,36 @@ def context_for(directory: Path | None, *, insecure: bool = False) -> ssl.SSLCon
         except OSError as error:
             raise RegistryError(f"{path}: {error.strerror}") from None
     return context
+
+
+def _hashed_directory() -> str | None:
+    """Return the system's directory of authorities if OpenSSL can look one up there by the hash of its name.
+
+    It does so during a handshake, and reads one or two authorities instead of all.
+    """
+    directory = ssl.get_default_verify_paths().capath
+    if directory is None or "SSL_CERT_FILE" in os.environ:
+        return None
+    with suppress(OSError), os.scandir(directory) as entries:
+        if any(_HASHED.fullmatch(entry.name) for entry in entries):
+            return directory
+    return None
+
+
+def is_partial(context: ssl.SSLContext) -> bool:
+    """Return whether the file with all authorities of the system was not read yet; it may have more than its directory.
+
+    After a certificate was not accepted, `complete` the settings, and try again.
+    """
+    return context in _partial
+
+
+def complete(context: ssl.SSLContext) -> None:
+    """Read the file with all authorities of the system, unless that is done."""
+    with _lock:
+        if context in _partial:
+            context.load_default_certs()
+            _partial.discard(context)
 
 
 def _files(directory: Path) -> Iterable[Path]:

@@ -67,6 +67,8 @@ def manager(proxy: str, **settings: Any) -> PoolManager:
         # urllib3 1 does not compare the proxy's name with the certificate.
         needs_context = proxy.lower().startswith("https:") and hasattr(urllib3, "BaseHTTPResponse")
         context = certs_d.system_context() if needs_context else None
+        if context:
+            certs_d.complete(context)
         return ProxyManager(proxy, proxy_headers=headers, proxy_ssl_context=context, **settings)
     except (HTTPError, ValueError) as error:
         problem = f"not the URL of an HTTP proxy, {type(error).__name__}; correct https_proxy (or http_proxy)"
