@@ -139,6 +139,15 @@ def test_setup_lists_missing_programs_without_apt(tmp_path: Path) -> None:
     ]
 
 
+def test_setup_finds_the_registry_of_other_distributions(tmp_path: Path) -> None:
+    for name in ("bash", "dirname", "env", "git"):
+        (tmp_path / name).symlink_to(f"/usr/bin/{name}")
+    (tmp_path / "registry").symlink_to("/usr/bin/true")
+    environment = {"PATH": str(tmp_path), "PYTHON": sys.executable}
+    done = subprocess.run([ROOT / "scripts/setup", "demo"], env=environment, capture_output=True, text=True)
+    assert [line.split()[2] for line in done.stderr.splitlines() if "missing:" in line] == ["util-linux"]
+
+
 def test_setup_refuses_an_old_python() -> None:
     environment = CLEAN | {"PYTHON": "false"}
     done = subprocess.run([ROOT / "scripts/setup", "check"], env=environment, capture_output=True, text=True)

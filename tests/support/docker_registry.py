@@ -1,10 +1,11 @@
-"""Debian's docker-registry (CNCF distribution) on a free loopback port, and a way to push images into it unchanged.
+"""The registry of CNCF distribution on a free loopback port, and a way to push images into it unchanged.
 
-Host programs: docker-registry; openssl for TLS; htpasswd for users.
+Host programs: docker-registry (of Debian); openssl for TLS; htpasswd for users.
 """
 
 import http.client
 import json
+import shutil
 import ssl
 import subprocess
 import time
@@ -137,13 +138,18 @@ def serve(
     configuration.write_text(_configuration(directory, tls, users or {}, mirror_of))
     log = directory / "log"
     with log.open("wb") as output:
-        process = subprocess.Popen(["docker-registry", "serve", configuration], stdout=output, stderr=output)
+        process = subprocess.Popen([program(), "serve", configuration], stdout=output, stderr=output)
     try:
         port = _wait_for_port(log, process)
         yield DockerRegistry(host=f"127.0.0.1:{port}", directory=directory, authority=authority, users=users or {})
     finally:
         process.kill()  # there is nothing to save, and an orderly stop waits for idle connections
         process.wait()
+
+
+def program() -> str:
+    """Return the program of the registry, which is called `registry` in openSUSE and Fedora."""
+    return "docker-registry" if shutil.which("docker-registry") else "registry"
 
 
 def _configuration(directory: Path, tls: bool, users: Mapping[str, str], mirror_of: str) -> str:
