@@ -15,7 +15,7 @@ from tests.support.e2e.debs import ROOT, CleanRoot, install, run
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("packages")]
 
-_PROGRAMS = ("gpg2", "openssl", "squashfs", "zstd")
+_PROGRAMS = ("bzip2", "gpg2", "gzip", "openssl", "squashfs", "tar", "xz", "zstd")
 """What the inject service runs, by the names of openSUSE's packages."""
 _FOR_THE_NETWORK = ("python3-platformdirs", "python3-requests", "python3-urllib3")
 
