@@ -1,6 +1,6 @@
 """What the checks work on: a package with everything that could be read of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from osc_containers.formats import cpio
@@ -11,7 +11,8 @@ from osc_containers.kiwi.description import Description
 from osc_containers.kiwi.image_type import ImageType, Packages
 from osc_containers.lock import lockfile
 from osc_containers.lock.lockfile import Lock
-from osc_containers.obs import hints, service_file
+from osc_containers.obs import engines, hints, service_file
+from osc_containers.obs.engines import Choice
 from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import INJECT, PREFETCH
 from osc_containers.obs.selection import Request
@@ -107,6 +108,20 @@ class Context(NamedTuple):
             for container in description.containers
             if selection.matching(container, patterns)
         )
+
+    def engine_choices(self, description: Description) -> tuple[Choice, ...]:
+        """Return the choices of `engine` for containers of a description."""
+        return () if self.is_bundled else service_file.engine_choices(self.entries, description.path.name)
+
+    @property
+    def targets(self) -> Mapping[Container, tuple[str, ...]]:
+        """The engines that get each container, none for an archive that is only fetched."""
+        return {
+            container: engines.targets(container, choices)
+            for description in self.descriptions
+            for choices in [self.engine_choices(description)]
+            for container in description.containers
+        }
 
     @property
     def descriptions(self) -> tuple[Description, ...]:

@@ -8,6 +8,7 @@ from osc_containers.archive.blobs import PackageBlobs
 from osc_containers.checks.context import Context
 from osc_containers.checks.finding import Finding, Severity
 from osc_containers.errors import DescriptionError
+from osc_containers.obs import service_file
 from osc_containers.obs.loadability import Judgement, judge
 from osc_containers.obs.selection import image_requests
 from osc_containers.oci import quirk
@@ -23,6 +24,7 @@ def check(context: Context) -> Iterator[Finding]:
         requests = image_requests(context.request)
     except DescriptionError:  # reported by the check of the layout
         return
+    choices = service_file.engine_choices(context.entries)
     with ExitStack() as stack:
         blobs = PackageBlobs(context.package, context.lock, stack)
         for request in requests:
@@ -35,7 +37,7 @@ def check(context: Context) -> Iterator[Finding]:
                 found = quirk.find(manifest)
                 read_start = partial(blobs.read_start, claim, size=quirk.MAGIC_SIZE)
                 found += quirk.find_hidden_compression(manifest, read_start)
-                for judgement in judge(request.reference, arch, request.uses, found):
+                for judgement in judge(request.reference, arch, request.uses, found, choices):
                     yield _finding(judgement)
 
 

@@ -1,15 +1,15 @@
 """Checks that an image has the programs that load its containers, and that they can load them."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from osc_containers.checks.context import Context, Image
 from osc_containers.checks.finding import Finding, Severity
-from osc_containers.kiwi.backend import BACKENDS
+from osc_containers.kiwi.backend import ENGINES, engine_of
 from osc_containers.kiwi.containers import Container
 
 _PACKAGES = {
-    **{backend.name: backend.packages for backend in BACKENDS.values()},
+    **{engine.name: engine.packages for engine in ENGINES.values()},
     "coreutils": ("coreutils", "coreutils-single", "coreutils-systemd"),
 }
 """The packages that contain a program, by the names that distributions give them."""
@@ -21,8 +21,9 @@ def check(context: Context) -> Iterator[Finding]:
     """Check each image that is built; a program that several images lack is one finding."""
     lacking: dict[tuple[Container, str, bool], list[Image]] = defaultdict(list)
     zstd_containers: dict[Container, None] = {}
+    targets = context.targets
     for image in context.images():
-        for container, program in _needs(image.containers):
+        for container, program in _needs(image.containers, targets):
             if not _has(image, program):
                 lacking[container, program, _has_patterns(image)].append(image)
             yield from _removals(image, program)
@@ -30,7 +31,7 @@ def check(context: Context) -> Iterator[Finding]:
         for container in image.containers:
             locked_image = context.lock and context.lock.image_for(container.reference, image.arch)
             uses_zstd = locked_image and any(each.media_type.endswith("zstd") for each in locked_image.image.layers)
-            if uses_zstd and container.backend == "docker" and not container.fetch_only:
+            if uses_zstd and "docker" in targets[container]:
                 zstd_containers[container] = None
     for (container, program, has_patterns), images in lacking.items():
         yield _finding(container, program, images, has_patterns=has_patterns)
@@ -39,14 +40,20 @@ def check(context: Context) -> Iterator[Finding]:
         yield Finding(severity=Severity.INFO, check="package", file=container.file, line=container.line, why=why)
 
 
-def _needs(containers: Sequence[Container]) -> Iterator[tuple[Container, str]]:
-    """Yield each program that the loader needs, with the first container that needs it."""
-    loads = [container for container in containers if not container.fetch_only]
-    # In reverse order, the first container of each backend overwrites the others.
-    first_users = {container.backend: container for container in reversed(loads)}
-    yield from ((container, backend) for backend, container in sorted(first_users.items()))
-    if loads:
-        yield loads[0], "coreutils"
+def _needs(
+    containers: Sequence[Container], targets: Mapping[Container, Sequence[str]]
+) -> Iterator[tuple[Container, str]]:
+    """Yield each program that an image needs for its containers, with the first container that needs it."""
+    first_users: dict[str, Container] = {}
+    for container in containers:
+        for engine in map(engine_of, targets[container]):
+            for name in filter(None, (engine.name, engine.loaded_by)):
+                first_users.setdefault(name, container)
+            if not engine.archives:
+                first_users.setdefault("coreutils", container)
+    yield from ((container, name) for name, container in sorted(first_users.items()) if name != "coreutils")
+    if "coreutils" in first_users:
+        yield first_users["coreutils"], "coreutils"
 
 
 def _has(image: Image, program: str) -> bool:

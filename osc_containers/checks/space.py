@@ -7,14 +7,14 @@ engine knows how large.
 """
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from osc_containers.archive.layout import layout_of
 from osc_containers.checks.context import Context, Image
 from osc_containers.checks.finding import Finding, Severity
 from osc_containers.inject.layout_directory import LAYOUTS
-from osc_containers.kiwi.backend import BACKENDS
+from osc_containers.kiwi.backend import engine_of
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.image_type import MEBIBYTE, ImageType, Limit
 from osc_containers.lock.lockfile import Lock
@@ -46,15 +46,17 @@ def check(context: Context) -> Iterator[Finding]:
     if context.lock is None:
         return
     worst: dict[tuple[str, int], tuple[Need, ImageType, Image]] = {}
+    targets = context.targets
     for image in context.images():
-        need = _need(image, context.lock, context.stored_containers)
+        need = _need(image, context.lock, context.stored_containers, targets)
         # Several images have the same type, one for each set of profiles. The largest need decides.
         for kind in image.types:
             previous = worst.get((kind.file, kind.line))
             if kind.image in _LIMITED and (previous is None or sum(need) > sum(previous[0])):
                 worst[kind.file, kind.line] = need, kind, image
     for need, kind, image in worst.values():
-        directories = (LAYOUTS, *(path for each in image.containers for path in BACKENDS[each.backend].stores))
+        used = (engine_of(target) for each in image.containers for target in targets[each] or (each.backend,))
+        directories = (LAYOUTS, *(path for engine in used for path in (*engine.stores, engine.archives) if path))
         mounts = [each for each in kind.mounts if any(f"{path}/".startswith(f"{each}/") for path in directories)]
         if mounts and need.images:
             # How containers are divided among file systems depends on the engine. The packager can do that sum.
@@ -64,17 +66,24 @@ def check(context: Context) -> Iterator[Finding]:
             yield from _compare(kind.file, kind.root, need, image)
 
 
-def _need(image: Image, lock: Lock, in_store: Collection[Container]) -> Need:
+def _need(
+    image: Image, lock: Lock, in_store: Collection[Container], targets: Mapping[Container, Sequence[str]]
+) -> Need:
     claims = [
         (container, claim)
         for container in image.containers
         if (claim := lock.claim_for(container.reference, image.arch))
     ]
-    archives = {claim.reference: layout_of(claim).size for container, claim in claims if container.fetch_only}
+    archives = {claim.reference: layout_of(claim).size for each, claim in claims if _has_archive(targets[each])}
     # A store is about as large as the compressed layers, and nothing is loaded from it.
-    files = [(each, claim.image.blobs) for each, claim in claims if not each.fetch_only or each in in_store]
-    loads = [(each, claim.image.blobs) for each, claim in claims if not each.fetch_only and each not in in_store]
-    sizes = [(container.backend, sum(blob.size for blob in blobs)) for container, blobs in loads]
+    files = [(each, claim.image.blobs) for each, claim in claims if each in in_store or _has_layout(targets[each])]
+    loads = [
+        (engine_of(target).loaded_by or target, claim.image.blobs)
+        for each, claim in claims
+        if each not in in_store
+        for target in targets[each]
+    ]
+    sizes = [(target, sum(blob.size for blob in blobs)) for target, blobs in loads]
     # Files are linked within an overlay directory, and engines share layers within their stores.
     layers = {
         (name, blob.digest): blob.size
@@ -82,13 +91,21 @@ def _need(image: Image, lock: Lock, in_store: Collection[Container]) -> Need:
         for name in (set(container.profile_names) & set(image.profile_names) or {""})
         for blob in blobs
     }
-    stored = {(container.backend, blob.digest): blob.size for container, blobs in loads for blob in blobs}
+    stored = {(target, blob.digest): blob.size for target, blobs in loads for blob in blobs}
     return Need(
         layers=sum(archives.values()) + sum(layers.values()),
         images=sum(stored.values()),
         largest=max((size for _, size in sizes), default=0),
-        copies=max((3 * size if backend == "container-snap" else size for backend, size in sizes), default=0),
+        copies=max((3 * size if target == "container-snap" else size for target, size in sizes), default=0),
     )
+
+
+def _has_archive(targets: Sequence[str]) -> bool:
+    return not targets or any(engine_of(target).archives for target in targets)
+
+
+def _has_layout(targets: Sequence[str]) -> bool:
+    return any(not engine_of(target).archives for target in targets)
 
 
 def _compare(file: str, limit: Limit, need: Need, image: Image) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from osc_containers.inject import overlay
 from osc_containers.inject.store import selection, stores
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
+from osc_containers.obs import service_file
 from osc_containers.obs.parameters import INJECT
 from osc_containers.obs.service_file import FILE_NAME, Entry
 from osc_containers.oci.image import Image
@@ -35,7 +36,7 @@ def check(context: Context) -> Iterator[Finding]:
         if not patterns:
             continue
         if context.is_bundled:
-            why = "a bundle has no store, so that all containers would be loaded"
+            why = f"{service_file.BUNDLE_LACKS['store']}, so that all containers would be loaded"
             fix = f"remove 'store', or inject=source of {entry.name.removesuffix('_inject')}"
             yield _finding(FILE_NAME, why, fix, line=entry.line)
             continue
@@ -43,7 +44,7 @@ def check(context: Context) -> Iterator[Finding]:
         for description in context.descriptions:
             if entry.reads(description.path.name):
                 stored += _containers(context, description, patterns)
-        yield from _patterns(entry, stored, patterns)
+        yield from _patterns(context, entry, stored, patterns)
         if stored:
             yield from _configuration(context, stored)
             yield from _modules(context)
@@ -60,10 +61,12 @@ def _containers(context: Context, description: Description, patterns: list[str])
     ]
 
 
-def _patterns(entry: Entry, stored: list[tuple[Container, str]], patterns: list[str]) -> Iterator[Finding]:
+def _patterns(
+    context: Context, entry: Entry, stored: list[tuple[Container, str]], patterns: list[str]
+) -> Iterator[Finding]:
     """Find patterns that match nothing, and containers that match and are not for podman."""
     try:
-        selection.select([container for container, _ in stored], patterns)
+        selection.select([container for container, _ in stored], patterns, context.targets)
     except DescriptionError as error:
         yield from (from_problem(problem, "store") for problem in dict.fromkeys(error.problems))
     for pattern in dict.fromkeys(patterns):

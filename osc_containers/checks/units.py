@@ -18,6 +18,8 @@ from osc_containers.formats import unit_file
 from osc_containers.formats.unit_file import Assignment
 from osc_containers.inject import overlay, units
 from osc_containers.inject.store import selection
+from osc_containers.kiwi.backend import BACKENDS, NAMESPACE, OTHER_ENGINES, engine_of
+from osc_containers.kiwi.containers import Container
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
 
@@ -30,7 +32,13 @@ _FILE_LIMIT = 2000
 _ARCHIVE_LIMIT = 256 << 20
 """Bytes of an archive that are read, unpacked."""
 _ALL = "kiwi_containers.service"
-_PULLS = re.compile(r"(?:^|[\s/])(?:podman|docker)\s+(?:image\s+)?pull\s|--pull[= ]always")
+_PULLS = re.compile(
+    r"(?:^|[\s/])(?:podman|docker)\s+(?:image\s+)?pull\s"
+    r"|(?:^|[\s/])(?:ctr|nerdctl)\s(?:[^;&|]*\s)?pull\s"
+    r"|--pull[= ]always"
+)
+_CLIENTS = re.compile(r"\b(podman|docker|ctr|nerdctl)\b")
+_NAMESPACE = re.compile(r"\s(?:-n|--namespace)[= ]\s*[\"']?([\w.-]+)")
 _IGNORES_FAILURE = re.compile(r"[@:+!|]*-")
 _MOUNTED = re.compile(r"(?:^|,)type=image(?:,|$)")
 _SOURCE = re.compile(r"(?:^|,)(?:source|src)=([^,]+)")
@@ -38,10 +46,10 @@ _YAML_IMAGE = re.compile(r"^[\s-]*image:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
 
 class _Image(NamedTuple):
-    """An image that the description puts into an image; `unit` is empty if nothing loads it (`fetch_only`)."""
+    """An image that the description puts into an image; `unit` loads it into `target`, and is empty if none does."""
 
     reference: Reference
-    backend: str
+    target: str
     unit: str
     digests: tuple[Digest, ...]
     """The digests by which an engine finds it: of the index, if there is one, and of the manifests."""
@@ -87,10 +95,22 @@ class _Unit(NamedTuple):
                 yield each.value, each.line
             elif each.key == "Mount" and _MOUNTED.search(each.value) and (match := _SOURCE.search(each.value)):
                 yield match[1], each.line
-            elif each.key.startswith("Exec") and re.search(r"\b(podman|docker)\b", each.value):
+            elif each.key.startswith("Exec") and _CLIENTS.search(each.value):
                 yield from ((word.strip("\"'"), each.line) for word in each.value.split())
         line = next((each.line for each in self.assignments if each.key == "Yaml"), 0)
         yield from ((match[1], line) for match in _YAML_IMAGE.finditer(self.yaml))
+
+    @property
+    def target(self) -> str:
+        """The engine that runs the unit's containers, as in `obs.engines`."""
+        if self.path.suffix != ".service":
+            return "podman"
+        commands = [each.value for each in self.assignments if each.key.startswith("Exec")]
+        clients = {client for command in commands for client in _CLIENTS.findall(command)}
+        if not clients.isdisjoint({"ctr", "nerdctl"}):
+            namespace = next((match[1] for match in map(_NAMESPACE.search, commands) if match), "default")
+            return "containerd" if namespace == NAMESPACE else f"containerd:{namespace}"
+        return "docker" if "docker" in clients else "podman"
 
     @property
     def pulls(self) -> str:
@@ -127,6 +147,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _images(context: Context) -> tuple[_Image, ...]:
     images: dict[tuple[Reference, str, str], _Image] = {}
+    targets = context.targets
     for description in context.descriptions:
         for arch in context.request.architectures_of(description):
             containers = description.of_architecture(arch)
@@ -136,16 +157,27 @@ def _images(context: Context) -> tuple[_Image, ...]:
                 digests: tuple[Digest, ...] = ()
                 if locked:
                     digests = (top(locked.image, arch).digest, locked.image.manifest.digest)
-                unit = units.unit_name(container.backend, units.load_id(paths[container]))
                 is_stored = bool(selection.matching(container, context.store_patterns(description)))
-                if container.fetch_only and not is_stored:
-                    unit = ""
-                image = _Image(container.reference, container.backend, unit, digests, is_stored)
-                key = (image.reference, image.backend, image.unit)
-                if key in images:
-                    image = image._replace(digests=(*images[key].digests, *digests))
-                images[key] = image
+                for target, unit in _loads(container, units.load_id(paths[container]), targets, is_stored=is_stored):
+                    image = _Image(container.reference, target, unit, digests, is_stored)
+                    key = (image.reference, image.target, image.unit)
+                    if key in images:
+                        image = image._replace(digests=(*images[key].digests, *digests))
+                    images[key] = image
     return tuple(images.values())
+
+
+def _loads(
+    container: Container, load_id: str, targets: Mapping[Container, Sequence[str]], *, is_stored: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield each engine that has a container after the boot, with the unit after which it does, if there is one."""
+    if is_stored:
+        yield selection.BACKEND, units.unit_name(selection.BACKEND, load_id)
+        return
+    for target in targets[container] or (container.backend,):
+        engine = engine_of(target)
+        name = engine.loaded_by or target
+        yield name, "" if engine.archives or not targets[container] else units.unit_name(name, load_id)
 
 
 def _check(unit: _Unit, images: Sequence[_Image], others: Mapping[str, _Unit]) -> Iterator[Finding]:
@@ -169,17 +201,16 @@ def _check(unit: _Unit, images: Sequence[_Image], others: Mapping[str, _Unit]) -
 def _check_image(
     unit: _Unit, line: int, reference: Reference, candidates: Sequence[_Image], others: Mapping[str, _Unit]
 ) -> Iterator[Finding]:
-    backend = "docker" if unit.path.suffix == ".service" and _uses_docker(unit) else "podman"
-    loaded = [each for each in candidates if each.unit and each.backend == backend]
+    target = unit.target
+    loaded = [each for each in candidates if each.unit and each.target == target]
     if not loaded:
-        why = f"{reference} is in the image, but {backend} does not load it"
-        yield _finding(unit, line, why, f'backend="{backend}" and no fetch_only for this container')
+        yield _not_loaded(unit, line, reference, candidates)
         return
     known = [digest for each in loaded for digest in each.digests]
     if reference.digest:
         matching = [each for each in loaded if reference.digest in each.digests]
         if not matching and known:
-            why = f"{backend} will not find {reference}: the image that is loaded has another digest"
+            why = f"{target} will not find {reference}: the image that is loaded has another digest"
             yield _finding(unit, line, why, f"{reference.name}@{known[0]}")
         if not matching:
             return
@@ -196,6 +227,19 @@ def _check_image(
         yield _finding(unit, line, why, fix)
     if not matching[0].is_stored:
         yield from _check_order(unit, line, reference, matching[0].unit, others)
+
+
+def _not_loaded(unit: _Unit, line: int, reference: Reference, candidates: Sequence[_Image]) -> Finding:
+    engine, _, namespace = unit.target.partition(":")
+    others = ", ".join(sorted({each.target for each in candidates if each.target not in BACKENDS}))
+    why = f"{reference} is in the image, but {engine} does not load it"
+    if namespace and any(engine_of(each.target).name == engine for each in candidates):
+        why += f" into the namespace {namespace}"
+    why += f": it is for {others}" if others else ""
+    fix = f'backend="{engine}" and no fetch_only for this container'
+    if engine in OTHER_ENGINES:
+        fix = f'fetch_only="true" for this container, and <param name="engine">{unit.target}={reference}</param>'
+    return _finding(unit, line, why, fix)
 
 
 def _check_order(
@@ -221,10 +265,6 @@ def _is_ordered(unit: _Unit, loads: Collection[str], others: Mapping[str, _Unit]
     return not after.isdisjoint(loads) or any(
         _is_ordered(others[name], loads, others, visited) for name in after - visited if name in others
     )
-
-
-def _uses_docker(unit: _Unit) -> bool:
-    return any(each.key.startswith("Exec") and re.search(r"\bdocker\b", each.value) for each in unit.assignments)
 
 
 def _units(files: Iterator[tuple[str, PurePosixPath, str]]) -> Iterator[_Unit]:

@@ -18,7 +18,7 @@ from osc_containers.kiwi import image_type
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
 from osc_containers.lock.lockfile import EMPTY
-from osc_containers.obs import build_root, selection, service_file
+from osc_containers.obs import build_root, engines, selection, service_file
 from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import INJECT, NO_VALUE, PREFETCH, SERVICES, Parameter
 from osc_containers.oci import platform
@@ -76,8 +76,9 @@ def _inject(parameters: Sequence[str]) -> int:
     modules.load_offline()
     process.handle_signals()
     package, names = Package(Path()), arguments.drop_empty(options.description)
-    patterns = arguments.drop_empty(options.store)
-    service_file.check_store(package.service_entries, patterns)
+    patterns, values = arguments.drop_empty(options.store), arguments.drop_empty(options.engine)
+    service_file.check_no_bundle(package.service_entries, {"store": patterns, "engine": values})
+    choices = engines.parse(values)
     formats = sbom.formats_of(options.sbom)
     if not build_root.is_here():
         with package.share():
@@ -87,7 +88,8 @@ def _inject(parameters: Sequence[str]) -> int:
     # The architecture may be a colon-separated list of compatible ones, the best first (obs-build, BUILD_ARCH).
     arch = platform.canonical(os.environ["BUILD_ARCH"].partition(":")[0])
     # obs-build's parser of _service does not resolve character references (Build/SimpleXML.pm).
-    names, patterns = (list(map(html.unescape, values)) for values in (names, patterns))
+    names, patterns, values = (list(map(html.unescape, each)) for each in (names, patterns, values))
+    choices = engines.parse(values)
     description = select_description(selection.read(package, names, [arch], []), arch)
     configured = selection.of_entries(package, package.prefetches, [description.path.name])
     # Without arch in _service, the prefetch was for the packager's machine. Only the lock tells which that was.
@@ -101,7 +103,7 @@ def _inject(parameters: Sequence[str]) -> int:
         for suffix, containers in images
         for document in sbom.documents(package, description, arch, containers, formats, suffix)
     ]
-    injection.inject_sources(package, description, arch, profiles, patterns)
+    injection.inject_sources(package, description, arch, profiles, patterns, choices)
     sbom.write(documents, _RESULTS if _RESULTS.is_dir() else Path("../OTHER"))
     return 0
 

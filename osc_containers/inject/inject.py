@@ -29,11 +29,13 @@ from osc_containers.inject.image_file import ArchiveFile, BlobFile, Symlink, Tex
 from osc_containers.inject.overlay import ROOT, Placement
 from osc_containers.inject.store import stores
 from osc_containers.inject.store.build import OpenBlob
-from osc_containers.inject.store.selection import select
+from osc_containers.inject.store.selection import BACKEND, select
 from osc_containers.inject.store.stores import BuiltStore, StoredContainer
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description, remove_containers
 from osc_containers.lock.lockfile import EMPTY
+from osc_containers.obs import engines
+from osc_containers.obs.engines import Choice
 from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor
@@ -51,12 +53,13 @@ def inject_sources(
     arch: str,
     profiles: Collection[str] | None = None,
     store: Sequence[str] = (),
+    choices: Sequence[Choice] = (),
 ) -> None:
     """Write the containers of a description to overlay directories of `package`, and edit the description.
 
     `profiles` are those that are prefetched; None means all. Containers of other profiles stay in the description, so
     that kiwi fails to pull them instead of silently building an image without them. `store` has patterns for the
-    references of containers that go into a read-only store.
+    references of containers that go into a read-only store, and `choices` are the values of `engine`.
 
     The package must be a disposable copy, such as the one in a build root. Nothing is written before everything is
     verified; if writing fails, the new files are removed again. A second run finds no containers and does nothing.
@@ -64,13 +67,13 @@ def inject_sources(
     :raises LockError: the lock is missing, broken or does not cover the description.
     :raises VerificationError: an archive does not match the lock.
     :raises DescriptionError: an overlay directory, `root.tar*` or storage.conf of the packager cannot be used, or
-        a container that cannot be in a store matches `store`.
+        a container that cannot be in a store matches `store`, or one that an engine cannot get matches a choice.
     :raises Error: a store cannot be built.
     """
     containers = description.of_architecture(arch)
     selection = tuple(each for each in containers if profiles is None or each.is_in(profiles))
     with ExitStack() as files, ExitStack() as undo:
-        contents = _open(package, description, selection, arch, files, store)
+        contents = _open(package, description, selection, arch, files, store, choices)
         groups = overlay.group_by_directory(contents.placements)
         contents.verify()
         for name in sorted(groups):
@@ -108,22 +111,23 @@ def inject_root(
     profiles: Collection[str],
     root: Path,
     store: Sequence[str] = (),
+    choices: Sequence[Choice] = (),
 ) -> None:
     """Write the containers that kiwi would select for these profiles to an unpacked root tree.
 
-    `store` is as for `inject_sources`.
+    `store` and `choices` are as for `inject_sources`.
 
     :raises LockError: the lock is missing, broken or does not cover the description.
     :raises VerificationError: an archive does not match the lock.
     :raises DescriptionError: the tree has a storage.conf with which podman would not use the store, or a container that
-        cannot be in a store matches `store`.
+        cannot be in a store matches `store`, or one that an engine cannot get matches a choice.
     :raises Error: the store cannot be built.
     :raises OSError: the tree cannot be written, or has too little space for copies of the archives; the latter is
         checked before anything is written.
     """
     atomic.require_writable(root)
     with ExitStack() as files:
-        contents = _open(package, description, description.select(arch, profiles), arch, files, store)
+        contents = _open(package, description, description.select(arch, profiles), arch, files, store, choices)
         # `root` itself may be a symlink to the tree. Symlinks inside it are resolved by `Tree` and cannot leave it.
         tree = Tree(Path(os.path.realpath(root)) if root.is_symlink() else root)
         # Archives can be large, so they are read last.
@@ -172,7 +176,9 @@ class _Contents(NamedTuple):
         """Return the containers for the store of each overlay directory that has one."""
         stored = {
             name: [
-                StoredContainer(reference=each.claim.reference, image=each.claim.image, unit=each.load.unit)
+                StoredContainer(
+                    reference=each.claim.reference, image=each.claim.image, unit=units.unit_name(BACKEND, each.id)
+                )
                 for each in members
                 if each.container in self.stored
             ]
@@ -195,18 +201,20 @@ class _Contents(NamedTuple):
     @property
     def others(self) -> "_Contents":
         """The containers that are written as archives or loaded."""
-        others = (each for each in self.placements if each.container.fetch_only or each.container not in self.stored)
+        others = (each for each in self.placements if not each.targets or each.container not in self.stored)
         return self._replace(placements=tuple(others))
 
     @property
     def copied_bytes(self) -> int:
         """The number of bytes that a tree without links to the package needs, in whole blocks."""
         placements = self.others.placements
-        archives = {each.path: layout_of(each.claim).size for each in placements if each.container.fetch_only}
-        sizes = list(archives.values())
+        claims = {each.archive: each.claim for each in placements}
+        sizes: list[int] = []
         blobs: dict[Digest, int] = {}
         for file in overlay.list_files(placements):
-            if isinstance(file, BlobFile):
+            if isinstance(file, ArchiveFile):
+                sizes.append(layout_of(claims[file.name]).size)
+            elif isinstance(file, BlobFile):
                 blobs[file.blob.digest] = file.blob.size
             elif isinstance(file, TextFile):
                 sizes.append(len(file.text))
@@ -220,13 +228,17 @@ def _open(
     arch: str,
     stack: ExitStack,
     store: Sequence[str],
+    choices: Sequence[Choice],
 ) -> _Contents:
     """Return containers with their blobs, whose files stay open in `stack`; `store` has patterns for the store.
 
     :raises LockError: the lock is missing, broken or does not cover the containers.
-    :raises DescriptionError: as `store.selection.select`.
+    :raises DescriptionError: as `obs.engines.select` and `store.selection.select`.
     """
-    stored = select(containers, store)
+    targets = engines.select(containers, choices)
+    for choice in engines.unused(containers, choices):
+        logger.warning("%s matches no container of this image", choice)
+    stored = select(containers, store, targets)
     if not containers:
         return _Contents(PackageBlobs(package, EMPTY, stack), ())
     lock = package.require_lock()
@@ -236,7 +248,7 @@ def _open(
     if problems:
         raise LockError(*problems)
     paths = overlay.assign_paths(description.of_architecture(arch))
-    placements = overlay.place(containers, paths, arch, lock)
+    placements = overlay.place(containers, paths, arch, lock, choices)
     for each, reason in overlay.list_relocations({each.container: each.path for each in placements}):
         logger.warning("%s:%d: %s: stored at %s, because %s", each.file, each.line, each.reference, paths[each], reason)
     blobs = PackageBlobs(package, lock, stack)

@@ -6,7 +6,9 @@
 # than once. It needs only coreutils, systemd and the engine. NAME is the full name of the image, SIZE the number of
 # bytes of its blobs. CONFIG, MANIFEST and TOP are digests; TOP is that of the index, or of the manifest if there is no
 # index. The engine shows one of them as the ID of the image. STREAM is a SHA-256 and only for engines that cannot read
-# a directory.
+# a directory. ENGINE is podman, docker, container-snap, containerd or, for another namespace than that of Kubernetes,
+# containerd:NAMESPACE. ctr, the client of containerd, finds another daemon by CONTAINERD_ADDRESS, and uses another
+# snapshotter than the default with CONTAINERD_SNAPSHOTTER.
 #
 # /var/lib/kiwi_containers/layouts/ID is the image: an OCI image layout whose blobs are hard links, so that containers
 # share them. It is removed when the load is recorded; if that is interrupted, at the next boot.
@@ -114,8 +116,13 @@ recorded() { # ENGINE
 # Units with the same ID share a layout. It is removed when all their engines have the image.
 release_layout() {
     [ -e "$layout" ] || [ -h "$layout" ] || return 0
-    for other in podman docker container-snap; do
-        wanted "kiwi_containers-$other-$id.service" && ! recorded "$other" && return 0
+    for file in "$units"/kiwi_containers-*-"$id".service; do
+        other=${file##*/kiwi_containers-} other=${other%-"$id".service}
+        case $other in
+            podman | docker | container-snap | containerd | containerd:*)
+                wanted "${file##*/}" && ! recorded "$other" && return 0
+                ;;
+        esac
     done
     rm -rf -- "$layout"
 }
@@ -130,7 +137,8 @@ record() {
 }
 
 ask() { # ARGUMENT...: run the engine with a time limit, because it may hang
-    timeout -k 30 120 "$engine" "$@" 2> /dev/null
+    # shellcheck disable=SC2086  # split the client into its words
+    timeout -k 30 120 $client "$@" 2> /dev/null
 }
 
 # The ID of an image is the digest of its configuration in podman and docker's classic store, and the digest of its
@@ -153,6 +161,17 @@ present() {
                 case $found in "$config" | "$manifest" | "$top") return 0 ;; esac
             done
             found=$config
+            ;;
+        containerd*)
+            # REF TYPE DIGEST STATUS (PRESENT/WANTED) SIZE UNIT UNPACKED, below a header
+            found=$name
+            while read -r line; do
+                case $line in
+                    "$name "*" $top complete "*" true"* | "$name "*" $manifest complete "*" true"*) return 0 ;;
+                esac
+            done << EOF
+$(ask images check "name==\"$name\"")
+EOF
             ;;
         *)
             found=${config#*:}
@@ -177,7 +196,22 @@ give_name() {
         return $is_present
     fi
     present || return
-    case $engine/$name in docker/*@*) ask tag "$found" "$tag" ;; esac
+    case $engine/$name in
+        docker/*@*) ask tag "$found" "$tag" ;;
+        containerd*) pin ;;
+    esac
+}
+
+# containerd finds an image by its records only, which are names with a digest each. Kubernetes looks for what a pod
+# has: the name with the tag, or with the digest of the index. It removes images that no pod uses when the disk is full,
+# unless they have the label of pinned ones (containerd, internal/cri/labels).
+pin() {
+    repository=${name%%@*}
+    case ${repository##*/} in *:*) repository=${repository%:*} ;; esac
+    for record in "$name" "$repository@$top"; do
+        [ "$record" = "$name" ] || ask images tag "$name" "$record" > /dev/null
+        ask images label "$record" io.cri-containerd.pinned=pinned > /dev/null || return 1
+    done
 }
 
 copy_on_disk() {
@@ -192,11 +226,12 @@ copy_in_memory() {
 # After a power cut, an engine may regard layers as complete although their content never reached the disk, and would
 # use them for the next image. Therefore, after an interrupted load, images are read back completely: podman and
 # docker's classic store compare every file with its checksum. A damaged image is removed together with its layers, so
-# that the next attempt loads them again, unless somebody has made containers from it. docker's containerd store and
-# container-snap have no such checksums; their images cannot be checked. podman needs space for a copy of each layer
+# that the next attempt loads them again, unless somebody has made containers from it. containerd, also as docker's store,
+# and container-snap have no such checksums; their images cannot be checked. podman needs space for a copy of each layer
 # that it reads. A lack of space does not mean a damaged image.
 sound() {
-    [ -z "$cut_off" ] || [ "$engine" = container-snap ] && return 0
+    [ -n "$cut_off" ] || return 0
+    case $engine in container-snap | containerd*) return 0 ;; esac
     problem="the power went while images were loaded, and there is no space to check whether this one is damaged"
     for choose in copy_on_disk copy_in_memory; do
         $choose || continue
@@ -242,7 +277,7 @@ check_blobs() { # DIGEST...
 # podman verifies layers, configuration and manifest of an index while it reads them, but not the document that
 # index.json names. The others verify less, or keep the name of an image that they could not load.
 check_layout() {
-    [ -d "$layout" ] || unusable "$layout is missing: put it back, or get the image with: $engine pull $name"
+    [ -d "$layout" ] || unusable "$layout is missing: put it back, or get the image with: $pull $name"
     # One call for all files, because each call takes as long as reading a document.
     while read -r path status; do
         case $path in "$layout" | "$layout/blobs" | "$layout/blobs/sha"???) type=directory ;; *) type=regular ;; esac
@@ -289,6 +324,7 @@ find_store() {
             store=$(ask info --format '{{.DockerRootDir}} {{.DriverStatus}}') || store=/var/lib/docker
             case $store in *io.containerd*) store=/var/lib/containerd ;; *) store=${store%% [[]*} ;; esac
             ;;
+        containerd*) store=/var/lib/containerd ;;
         *) store=/var/lib/container-snap ;;
     esac
     while [ ! -d "${store:=/var/lib}" ]; do store=$(dirname "$store"); done
@@ -306,8 +342,8 @@ mib() { # BYTES
 }
 
 # Images share layers. Blobs that a recorded load had are in the engine already, unless somebody has removed the image.
-# podman then needs space for the others only, once for a copy and once unpacked. docker copies the whole archive to its
-# store before unpacking it. container-snap needs the archive as a file, and copies it twice: first as a whole, then
+# podman then needs space for the others only, once for a copy and once unpacked. docker and containerd copy the whole
+# archive to their stores before unpacking it. container-snap needs the archive as a file, and copies it twice: first as a whole, then
 # each blob. If there is plenty of memory, the copies go there, which saves disk space and writes.
 choose_copy_place() {
     before=$(cat "$state/$engine-"* 2> /dev/null)
@@ -319,7 +355,7 @@ $(stat -c '%s %n' -- "$layout/blobs/"*/*)
 EOF
     case $engine in
         podman) copies=$new ;;
-        docker)
+        docker | containerd*)
             copies=$size copy=$store
             return
             ;;
@@ -362,6 +398,10 @@ run_engine() {
                 TMPDIR=$copy timeout -k 30 "$limit" podman pull --quiet "oci:$runtime/image" 2>&1)
             ;;
         docker) output=$(archive 2> /dev/null | timeout -k 30 "$limit" docker load --quiet 2>&1) ;;
+        containerd*)
+            # shellcheck disable=SC2086
+            output=$(archive 2> /dev/null | timeout -k 30 "$limit" $client images import - 2>&1)
+            ;;
         *)
             output=$(archive 2>&1 > "$copy/archive" &&
                 TMPDIR=$copy timeout -k 30 "$limit" "$engine" load -i "$copy/archive" 2>&1)
@@ -406,7 +446,7 @@ load() {
         return 0
     fi
     [ ! -e "$layouts" ] || is_own directory "$layouts" || give_up "$problem"
-    command -v "$engine" > /dev/null || give_up "$engine is not installed; install it"
+    command -v "${client%% *}" > /dev/null || give_up "${client%% *} is not installed; install it"
     trap clean_up EXIT
     trap 'exit 143' HUP INT TERM
     for pause in 2 6 18 -; do
@@ -430,7 +470,13 @@ fi
 engine=$1 id=$2 name=$3 size=$4 config=$5 manifest=$6 top=$7 stream=${8-}
 unit=kiwi_containers-$engine-$id.service loading=$state/.$engine-loading
 layout=$layouts/$id
-tag=$name
+client=$engine pull="$engine pull" tag=$name
+case $engine in
+    containerd*)
+        namespace=${engine#containerd} namespace=${namespace#:}
+        client="ctr --namespace ${namespace:-k8s.io}" pull="$client images pull"
+        ;;
+esac
 case $name in *@*) digest=${name##*@} tag=${name%%@*}:${digest%%:*}-$(printf %.12s "${digest#*:}") ;; esac
 limit=$((600 + size / 1048576)) locked='' tried='' cut_off='' loaded=''
 load

@@ -12,9 +12,12 @@ from osc_containers.evidence import sbom
 from osc_containers.inject import layout_directory, units
 from osc_containers.inject.image_file import ArchiveFile, ImageFile, TextFile
 from osc_containers.inject.units import ARCHIVES, Load
+from osc_containers.kiwi.backend import engine_of
 from osc_containers.kiwi.containers import Container
 from osc_containers.lock import archive_names
 from osc_containers.lock.lockfile import Lock
+from osc_containers.obs import engines
+from osc_containers.obs.engines import Choice
 from osc_containers.oci.chain import Claim
 from osc_containers.oci.reference import Reference
 
@@ -33,23 +36,34 @@ class Placement(NamedTuple):
     """A container with its image in the lock, and the name of the image's archive in the package.
 
     `path` is kiwi's path for the archive in the image. It is used only for `fetch_only`, but the ID of a container that
-    is loaded is made of it as well.
+    is loaded is made of it as well. `targets` are the engines that get it (see `obs.engines`); without one, it is an
+    archive for whoever wants it.
     """
 
     container: Container
     claim: Claim
     path: str
     archive: str
+    targets: tuple[str, ...]
 
     @property
-    def load(self) -> Load:
-        """How the container is loaded."""
-        return Load(
-            backend=self.container.backend,
-            id=units.load_id(self.path),
-            reference=self.claim.reference,
-            image=self.claim.image,
-            arch=self.claim.arch,
+    def id(self) -> str:
+        """The ID in the names of units and files."""
+        return units.load_id(self.path)
+
+    @property
+    def loads(self) -> tuple[Load, ...]:
+        """How units load the container, for each engine that needs one."""
+        names = [engine_of(each).loaded_by or each for each in self.targets if not engine_of(each).archives]
+        return tuple(
+            Load(
+                target=name,
+                id=self.id,
+                reference=self.claim.reference,
+                image=self.claim.image,
+                arch=self.claim.arch,
+            )
+            for name in dict.fromkeys(names)
         )
 
 
@@ -112,13 +126,26 @@ def list_relocations(paths: Mapping[Container, str]) -> Iterator[tuple[Container
 
 
 def place(
-    containers: Sequence[Container], paths: Mapping[Container, str], arch: str, lock: Lock
+    containers: Sequence[Container],
+    paths: Mapping[Container, str],
+    arch: str,
+    lock: Lock,
+    choices: Sequence[Choice] = (),
 ) -> tuple[Placement, ...]:
-    """Combine containers with their images in the lock and their paths; leave out those that are not in the lock."""
+    """Combine containers with their images in the lock and their paths; leave out those that are not in the lock.
+
+    `choices` are the values of `engine`.
+    """
     names = lock.archive_names()
     claims = ((container, lock.claim_for(container.reference, arch)) for container in containers)
     return tuple(
-        Placement(container, claim, paths[container], names[claim.reference, claim.arch])
+        Placement(
+            container=container,
+            claim=claim,
+            path=paths[container],
+            archive=names[claim.reference, claim.arch],
+            targets=engines.targets(container, choices),
+        )
         for container, claim in claims
         if claim
     )
@@ -163,10 +190,11 @@ def check_directory(path: Path) -> str | None:
 def list_files(placements: Sequence[Placement]) -> tuple[ImageFile, ...]:
     """Return every file that one overlay directory needs for these containers, sorted by path.
 
-    A container with `fetch_only` is an archive, any other a layout directory. One that is both is stored twice.
+    A container that no engine gets is an archive, one that is loaded a layout directory. One that is both is stored
+    twice.
     """
-    archives = [ArchiveFile(path=each.path, name=each.archive) for each in placements if each.container.fetch_only]
-    loads = [each.load for each in placements if not each.container.fetch_only]
+    archives = [ArchiveFile(path=each.path, name=each.archive) for each in placements if not each.targets]
+    loads = [load for each in placements for load in each.loads]
     files: list[ImageFile] = [*archives, *units.render(loads)]
     if archives:
         files.append(tmpfiles())

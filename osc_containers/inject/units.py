@@ -11,10 +11,10 @@ overlays of several kiwi profiles can be combined, and files that they share are
 - `kiwi_containers.service` only wants the load units and is ordered after them: a failed load does not stop the
   others, and by then all of them have finished. It then fails itself if a container is missing. So
   `Requires=kiwi_containers.service` demands all containers, `Requires=kiwi_containers-ENGINE-ID.service` one.
-- docker.service is wanted, not required: the loader reports more about a dead daemon than "dependency failed".
-  podman and container-snap have no daemon. kiwi orders its units on a `container-snap.service`, which container-snap
-  does not ship; if it ever does, that unit will probably start after `kiwi_containers.service`, as its first-boot
-  unit does.
+- docker.service and containerd.service are wanted, not required: the loader reports more about a dead daemon than
+  "dependency failed". podman and container-snap have no daemon. kiwi orders its units on a `container-snap.service`,
+  which container-snap does not ship; if it ever does, that unit will probably start after `kiwi_containers.service`,
+  as its first-boot unit does.
 - A oneshot unit has no start timeout: the loader limits its attempts itself. With `RemainAfterExit=yes`,
   `systemctl list-units` shows the state of each load.
 
@@ -31,7 +31,7 @@ from osc_containers.archive.layout import top
 from osc_containers.inject import layout_directory
 from osc_containers.inject.image_file import Symlink, TextFile
 from osc_containers.inject.layout_directory import LAYOUTS
-from osc_containers.kiwi.backend import BACKENDS
+from osc_containers.kiwi.backend import ENGINES, engine_of
 from osc_containers.oci.image import Image
 from osc_containers.oci.reference import Reference
 
@@ -44,9 +44,12 @@ _ID_LENGTH = 160
 
 
 class Load(NamedTuple):
-    """One container to load into one engine. Loads with the same `id` share a layout: the last one removes it."""
+    """One container to load into one engine. Loads with the same `id` share a layout: the last one removes it.
 
-    backend: str
+    `target` is the engine, for containerd with the namespace (see `obs.engines`).
+    """
+
+    target: str
     id: str
     reference: Reference
     image: Image
@@ -55,29 +58,29 @@ class Load(NamedTuple):
     @property
     def unit(self) -> str:
         """The name of the unit."""
-        return unit_name(self.backend, self.id)
+        return unit_name(self.target, self.id)
 
     @property
     def has_stream(self) -> bool:
         """Whether the engine reads an archive, and no directory."""
-        return self.backend != "podman"
+        return self.target != "podman"
 
 
-def unit_name(backend: str, load_id: str) -> str:
+def unit_name(target: str, load_id: str) -> str:
     """Return the name of the unit that loads a container into an engine."""
-    return f"kiwi_containers-{backend}-{load_id}.service"
+    return f"kiwi_containers-{target}-{load_id}.service"
 
 
 def render(loads: Iterable[Load]) -> tuple[TextFile | Symlink, ...]:
     """Return the files for these loads, sorted by path; duplicate loads count once. Without loads there are none.
 
-    :raises ValueError: a backend is unknown, or two different loads would have units of the same name.
+    :raises ValueError: an engine is unknown, or two different loads would have units of the same name.
     """
     files: list[TextFile | Symlink] = []
     units: dict[str, Load] = {}
     for load in loads:
-        if load.backend not in BACKENDS:
-            raise ValueError(f"got backend {load.backend[:80]!r}, expected one of {', '.join(BACKENDS)}")
+        if load.target.partition(":")[0] not in ENGINES:
+            raise ValueError(f"got engine {load.target[:80]!r}, expected one of {', '.join(ENGINES)}")
         if units.setdefault(load.unit, load) != load:
             raise ValueError(
                 f"{load.unit}: got two different loads, of {units[load.unit].reference} and {load.reference}"
@@ -150,9 +153,9 @@ def _wanted_by(wanting: str, unit: str) -> Symlink:
 
 
 def _unit(load: Load) -> str:
-    name, image = load.reference.engine_name, load.image
+    name, image, engine = load.reference.engine_name, load.image, engine_of(load.target)
     arguments = (
-        load.backend,
+        load.target,
         load.id,
         name,
         str(sum(blob.size for blob in image.blobs)),
@@ -160,9 +163,9 @@ def _unit(load: Load) -> str:
         *([layout_directory.stream_sum(load.reference, image, load.arch)] if load.has_stream else ()),
     )
     return _CONTAINER.format(
-        description=quote_description(f"Load container {name} into {load.backend}"),
-        stores=" ".join(BACKENDS[load.backend].stores),
-        daemon=f"Wants={daemon}\nAfter={daemon}\n" if (daemon := BACKENDS[load.backend].daemon) else "",
+        description=quote_description(f"Load container {name} into {load.target}"),
+        stores=" ".join(engine.stores),
+        daemon=f"Wants={engine.daemon}\nAfter={engine.daemon}\n" if engine.daemon else "",
         command=" ".join([LOADER, *map(quote_argument, arguments)]),
     )
 

@@ -1,7 +1,8 @@
-"""The container engines that kiwi's `backend` attribute can name, declared once.
+"""The container engines, declared once: those that kiwi's `backend` attribute can name, and those of `engine`.
 
-To add an engine that kiwi knows, add it here, and to `inject/load.sh` the commands that load, list and remove an image.
-`docs/engines.md` has what each of them can load.
+The parameter `engine` is for what kiwi does not know. To add an engine, declare it here. One that takes archives from a
+directory, or uses the store of another, needs nothing else; for one that has to be told, add to `inject/load.sh` the
+commands that load and list an image. `docs/engines.md` has what each of them can load.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,13 +11,16 @@ from typing import NamedTuple
 from osc_containers.oci.quirk import Quirk
 
 
-class Backend(NamedTuple):
-    """A container engine.
+class Engine(NamedTuple):
+    """A container engine, or a program that hands images to one.
 
     `stores` are the directories where it keeps images, and must be mounted before it loads one. Of several, only the
     engine itself knows which it uses. `daemon` is the systemd unit that must run, if there is one. `packages`
     are the names under which distributions ship the engine. `refuses` has the images that it cannot load, with the
     releases or settings that cannot: all of them if that is empty.
+
+    A unit loads images into it, unless it takes archives by itself, from the directory `archives`. `loaded_by` is
+    another engine that loads images into the store that both use. With `needs_tag`, it knows images by their tags only.
     """
 
     name: str
@@ -24,6 +28,9 @@ class Backend(NamedTuple):
     packages: tuple[str, ...]
     refuses: Mapping[Quirk, str]
     daemon: str = ""
+    archives: str = ""
+    loaded_by: str = ""
+    needs_tag: bool = False
 
     def can_load(self, quirks: Iterable[Quirk]) -> bool:
         """Tell whether some release or setting of it can load an image with these quirks."""
@@ -45,11 +52,11 @@ _CONTAINERS_IMAGE = {
 _CONTAINERD_STORE = "with the containerd image store, the default since 29"
 
 # The order is that of kiwi's schema, and messages list the names in it.
-BACKENDS: Mapping[str, Backend] = {
-    backend.name: backend
-    for backend in (
-        Backend(name="podman", stores=("/var/lib/containers",), packages=("podman",), refuses=_CONTAINERS_IMAGE),
-        Backend(
+BACKENDS: Mapping[str, Engine] = {
+    engine.name: engine
+    for engine in (
+        Engine(name="podman", stores=("/var/lib/containers",), packages=("podman",), refuses=_CONTAINERS_IMAGE),
+        Engine(
             name="docker",
             stores=("/var/lib/docker", "/var/lib/containerd"),
             packages=("docker", "docker-stable", "docker-ce", "docker-ee", "docker.io", "moby-engine"),
@@ -65,7 +72,7 @@ BACKENDS: Mapping[str, Backend] = {
             daemon="docker.service",
         ),
         # kiwi orders on a container-snap.service, which container-snap does not have: it runs without a daemon.
-        Backend(
+        Engine(
             name="container-snap",
             stores=("/var/lib/container-snap",),
             packages=("container-snap",),
@@ -73,4 +80,42 @@ BACKENDS: Mapping[str, Backend] = {
         ),
     )
 }
-"""The engines by name."""
+"""The engines that kiwi knows, by name."""
+
+# containerd's ctr refuses what Docker's containerd store does.
+_CONTAINERD = {
+    Quirk.CONFIG_DIGEST: "",
+    Quirk.ENCRYPTED: "",
+    Quirk.LAYER_DIGEST: "",
+    Quirk.UNKNOWN_LAYER: "",
+    Quirk.HIDDEN_COMPRESSION: "",
+    Quirk.DOCKER_ZSTD: "before release 2",
+}
+
+OTHER_ENGINES: Mapping[str, Engine] = {
+    engine.name: engine
+    for engine in (
+        Engine(
+            name="containerd",
+            stores=("/var/lib/containerd",),
+            packages=("containerd", "containerd.io"),
+            refuses=_CONTAINERD,
+            daemon="containerd.service",
+        ),
+    )
+}
+"""The engines that only the parameter `engine` can name."""
+
+ENGINES: Mapping[str, Engine] = {**BACKENDS, **OTHER_ENGINES}
+"""All engines by name."""
+
+NAMESPACE = "k8s.io"
+"""The namespace of containerd that Kubernetes uses."""
+
+
+def engine_of(target: str) -> Engine:
+    """Return the engine of a target: its name, and for containerd `:NAMESPACE` if that is another than `NAMESPACE`.
+
+    :raises KeyError: there is no such engine.
+    """
+    return ENGINES[target.partition(":")[0]]

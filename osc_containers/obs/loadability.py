@@ -1,11 +1,13 @@
 """Whether the engines that a description names can load an image, by what is unusual about it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from osc_containers.kiwi.backend import BACKENDS
+from osc_containers.kiwi.backend import BACKENDS, OTHER_ENGINES, Engine, engine_of
+from osc_containers.obs import engines
+from osc_containers.obs.engines import Choice
 from osc_containers.obs.selection import Use
-from osc_containers.oci.quirk import Found
+from osc_containers.oci.quirk import Found, Quirk
 from osc_containers.oci.reference import Reference
 
 
@@ -24,35 +26,50 @@ class Judgement(NamedTuple):
     fix: str
 
 
-def judge(reference: Reference, arch: str, uses: Iterable[Use], quirks: Sequence[Found]) -> tuple[Judgement, ...]:
-    """Return what keeps an image with these quirks from being loaded where a description uses it for `arch`."""
-    uses = [use for use in uses if use.arch == arch]
+def judge(
+    reference: Reference, arch: str, uses: Iterable[Use], quirks: Sequence[Found], choices: Iterable[Choice] = ()
+) -> tuple[Judgement, ...]:
+    """Return what keeps an image with these quirks from being loaded where a description uses it for `arch`.
+
+    `choices` are the values of `engine`.
+    """
     kinds = [each.quirk for each in quirks]
-    loads = [BACKENDS[use.backend] for use in uses if not use.is_fetch_only]
-    is_loadable = any(backend.can_load(kinds) for backend in loads)
+    others = engines.targets_of(reference, choices)
+    loads = [
+        (use, engine_of(target), not use.is_fetch_only or bool(others))
+        for use in uses
+        if use.arch == arch
+        for target in (use.is_fetch_only and others) or (use.backend,)
+    ]
+    is_loadable = any(is_loaded and engine.can_load(kinds) for _, engine, is_loaded in loads)
     judgements = []
-    for use in uses:
-        backend = BACKENDS[use.backend]
+    for use, engine, is_loaded in loads:
         for quirk, detail in quirks:
-            only = backend.refuses.get(quirk)
+            only = engine.refuses.get(quirk)
             if only is None:
                 continue
             condition = f" {only}" if only else ""
-            others = [each.name for each in BACKENDS.values() if each.can_load(kinds)]
-            fix = quirk.remedy
-            if others and not backend.can_load(kinds):
-                fix += f", use backend={' or '.join(map(repr, others))}"
-            if not use.is_fetch_only:
-                fix += ", or set fetch_only='true' and load it in your own way"
-            will_fail = only == "" and not use.is_fetch_only
+            will_fail = only == "" and is_loaded
             judgements.append(
                 Judgement(
                     will_fail=will_fail,
                     is_hopeless=will_fail and not is_loadable,
-                    is_fetch_only=use.is_fetch_only,
+                    is_fetch_only=not is_loaded,
                     where=use.where,
-                    why=f"{reference} ({arch}): {backend.name} cannot load it{condition}: {detail}",
-                    fix=fix,
+                    why=f"{reference} ({arch}): {engine.name} cannot load it{condition}: {detail}",
+                    fix=", ".join([quirk.remedy, *_ways_out(engine, kinds, is_loaded=is_loaded)]),
                 )
             )
     return tuple(dict.fromkeys(judgements))
+
+
+def _ways_out(engine: Engine, kinds: Sequence[Quirk], *, is_loaded: bool) -> Iterator[str]:
+    """Yield what else can be done than to change the image."""
+    backends = [each.name for each in BACKENDS.values() if each.can_load(kinds)]
+    if engine.name in OTHER_ENGINES:
+        yield "or use a pattern of engine that does not match it, and load it in your own way"
+        return
+    if backends and not engine.can_load(kinds):
+        yield f"use backend={' or '.join(map(repr, backends))}"
+    if is_loaded:
+        yield "or set fetch_only='true' and load it in your own way"

@@ -178,6 +178,18 @@ SERVICES: Mapping[str, Service] = {
                 metavar="PATTERN",
             ),
             Parameter(
+                name="engine",
+                option="let the engine have the containers with fetch_only whose reference matches the pattern; may be "
+                "repeated",
+                text="ENGINE=PATTERN, for engines that a description cannot name as backend: containers whose "
+                "reference matches PATTERN, for example registry.example.com/team/*, and that have "
+                'fetch_only="true". ENGINE is containerd (containerd:NAMESPACE for another namespace than k8s.io): '
+                "they are loaded at the first boot, and never removed as unused. May be repeated. Default: none; what "
+                "has fetch_only stays an archive.",
+                default="none",
+                metavar="ENGINE=PATTERN",
+            ),
+            Parameter(
                 name="sbom",
                 option="also write an SBOM of the containers: spdx or cyclonedx; may be repeated",
                 text="Write an SBOM that lists the containers in the image, their layers, digests, sources, licences "

@@ -4,7 +4,7 @@ The modes are defined by osc (`obs_scm/serviceinfo.py`), the source server (`bs_
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,8 @@ from osc_containers.errors import DescriptionError
 from osc_containers.formats import xml_editor, xml_reader
 from osc_containers.formats.xml_editor import XmlText, escape
 from osc_containers.formats.xml_reader import Element
+from osc_containers.obs import engines
+from osc_containers.obs.engines import Choice
 from osc_containers.obs.parameters import INJECT, NO_VALUE, PREFETCH, SERVICES
 from osc_containers.oci import platform
 
@@ -20,6 +22,8 @@ BUNDLE_HAS_NO_LAYOUT = (
     "layout=blobs needs inject=buildtime, because with inject=source all blobs are in kiwi_containers.obscpio; "
     "remove one of them"
 )
+BUNDLE_LACKS = {"store": "a bundle has no store", "engine": "a bundle is for kiwi's backends only"}
+"""What the inject service can do and a bundle cannot, by parameter."""
 
 _SIMILARITY = 0.8
 """Of the letters of two names, if one is a misspelling of the other."""
@@ -73,6 +77,7 @@ class Entry(NamedTuple):
                 platform.of_architecture(arch)
             except ValueError as error:
                 yield f"{self.name}: {error}"
+        yield from (f"{self.name}: {problem}" for problem in engines.list_problems(self.effective_values("engine")))
 
 
 def similar_service(name: str) -> str:
@@ -162,17 +167,40 @@ def connections(prefetches: Iterable[Entry]) -> int | None:
     return min(numbers, default=None)
 
 
-def check_store(entries: Collection[Entry], patterns: Collection[str] = (), *, bundled: bool | None = None) -> None:
-    """Check that neither `_service` nor an option, with `patterns`, asks for a store where the prefetch makes a bundle.
+def check_no_bundle(
+    entries: Collection[Entry], options: Mapping[str, Collection[str]] | None = None, *, bundled: bool | None = None
+) -> None:
+    """Check that nothing is asked for where the prefetch makes a bundle that a bundle cannot have.
 
-    :raises DescriptionError: they do.
+    `options` has the values of parameters of the inject service by name, in addition to those in `_service`.
+
+    :raises DescriptionError: something is.
     """
     if not (is_bundled(entry for entry in entries if entry.name == PREFETCH) if bundled is None else bundled):
         return
-    requests = [entry for entry in entries if entry.name == INJECT and entry.effective_values("store")]
-    if requests or patterns:
-        problem = "store: a bundle has no store; remove 'store', or use inject=buildtime instead of inject=source"
-        raise DescriptionError(*[f"{FILE_NAME}:{entry.line}: {problem}" for entry in requests] or [problem])
+    problems = []
+    for name, why in BUNDLE_LACKS.items():
+        problem = f"{name}: {why}; remove {name!r}, or use inject=buildtime instead of inject=source"
+        requests = [entry for entry in entries if entry.name == INJECT and entry.effective_values(name)]
+        if requests:
+            problems += [f"{FILE_NAME}:{entry.line}: {problem}" for entry in requests]
+        elif (options or {}).get(name):
+            problems.append(problem)
+    if problems:
+        raise DescriptionError(*problems)
+
+
+def engine_choices(entries: Iterable[Entry], description: str | None = None) -> tuple[Choice, ...]:
+    """Return the choices of `engine` in entries of the inject service, for one description or for all.
+
+    A value that is no choice is left out: the service itself will refuse it.
+    """
+    return engines.parse_valid(
+        value
+        for entry in entries
+        if entry.name == INJECT and (description is None or entry.reads(description))
+        for value in entry.effective_values("engine")
+    )
 
 
 def is_locked(prefetches: Sequence[Entry]) -> bool:

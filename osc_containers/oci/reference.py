@@ -5,6 +5,7 @@ skopeo and docker agree.
 """
 
 import re
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from osc_containers.oci.digest import Digest
@@ -76,6 +77,10 @@ class Reference(NamedTuple):
     def engine_name(self) -> str:
         """The name under which container engines list the image: with the tag if there is one, else with the digest."""
         return f"{self.name}:{self.tag}" if self.tag else str(self)
+
+    def matches(self, pattern: str) -> bool:
+        """Tell whether it matches a pattern, as in a shell; if it has both tag and digest, also without the digest."""
+        return any(fnmatchcase(name, pattern) for name in (str(self), self.engine_name))
 
     @property
     def with_lower_case_registry(self) -> "Reference":

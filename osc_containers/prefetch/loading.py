@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from osc_containers.errors import DescriptionError
+from osc_containers.obs.engines import Choice
 from osc_containers.obs.loadability import Judgement, judge
 from osc_containers.obs.selection import ImageRequest, Use
 from osc_containers.oci import quirk
@@ -16,9 +17,13 @@ logger = logging.getLogger(__name__)
 
 
 class Loading:
-    """The engines that shall load each image. `requests` may have a reference more than once."""
+    """The engines that shall load each image. `requests` may have a reference more than once.
 
-    def __init__(self, requests: Iterable[ImageRequest]) -> None:
+    `choices` are the values of `engine`.
+    """
+
+    def __init__(self, requests: Iterable[ImageRequest], choices: Sequence[Choice] = ()) -> None:
+        self._choices = choices
         self._uses: dict[Reference, list[Use]] = {}
         for request in requests:
             self._uses.setdefault(request.reference, []).extend(request.uses)
@@ -50,7 +55,8 @@ class Loading:
                 logger.warning("%s: %s; %s", each.where, each.why, each.fix)
 
     def _judge(self, job: ImageJob, found: Sequence[Found]) -> tuple[Judgement, ...]:
-        return judge(job.reference, job.arch, self._uses.get(job.reference, ()), found) if found else ()
+        uses = self._uses.get(job.reference, ())
+        return judge(job.reference, job.arch, uses, found, self._choices) if found else ()
 
     def _manifest(self, job: ImageJob, read: Callable[[ImageJob], bytes]) -> Manifest | None:
         if not any(use.arch == job.arch for use in self._uses.get(job.reference, ())):

@@ -21,6 +21,7 @@ from osc_containers.fs.rooted_tree import Tree
 from osc_containers.fs.source_file import open_source
 from osc_containers.lock import archive_names, lockfile
 from osc_containers.lock.lockfile import Lock, LockedReference
+from osc_containers.obs import service_file
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import ImageRequest
 from osc_containers.oci.digest import Digest
@@ -95,7 +96,7 @@ def prefetch(
         files = files_of(all_jobs)
         _check_names(outdir, {lockfile.FILE_NAME, *(file.name for file in files)})
         with ExitStack() as last:
-            loading = Loading((*requests, *all_requests))
+            loading = Loading((*requests, *all_requests), service_file.engine_choices(package.service_entries))
             with _provide(package, files, all_jobs, context, outdir, loading) as written:
                 pinned = old if locked else lock_of(jobs)
                 new = Lock(references={**kept, **pinned.references}, keys=keys)

@@ -323,3 +323,40 @@ def test_docker_loads_the_image_that_is_pinned(tmp_path: Path) -> None:
             found = engines.output(*docker, "image", "inspect", "--format", "{{.Id}}", name).strip()
             assert found == str(packed.load.image.config.digest)
             assert not packed.directory(tmp_path).exists()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("target", "namespace"), [("containerd", "k8s.io"), ("containerd:other", "other")], ids=["k8s.io", "another"]
+)
+def test_containerd_has_pinned_images(tmp_path: Path, target: str, namespace: str) -> None:
+    """By name and by the digest of the index; they are unpacked, and each run after the first changes nothing."""
+    image = images.multi_platform("app")
+    tagged = pack("registry.example.com:5000/team/app:1.0", image)
+    pinned = pack(f"registry.example.com:5000/team/pinned@{image.digest}", images.index(*image.children))
+    single = pack("registry.example.com/single:1.0", images.small("single"))
+    with engines.containerd() as ctr:
+        install(tmp_path, "ctr", f'exec {shutil.which("ctr")} {" ".join(map(str, ctr[1:]))} "$@"')
+        expected = set()
+        for packed in (tagged, pinned, single):
+            packed.write(tmp_path, has_stream=True)
+            assert run_loader(tmp_path, packed, target) == f"{packed.name}: loaded into {target}\n"
+            assert not packed.directory(tmp_path).exists()
+            digest = top(packed.load.image, "x86_64").digest
+            expected |= {(packed.name, digest), (f"{packed.load.reference.name}@{digest}", digest)}
+            assert run_loader(tmp_path, packed, target) == ""
+        output = engines.output(*ctr, "--namespace", namespace, "images", "check")
+        # Kubernetes' part of containerd adds a record for the ID of each image.
+        checked = [line.split() for line in output.splitlines()[1:] if not line.startswith("sha256:")]
+        assert {(line[0], line[2]) for line in checked} == {(name, str(digest)) for name, digest in expected}
+        assert {(line[3], line[-1]) for line in checked} == {("complete", "true")}
+        listed = engines.output(*ctr, "--namespace", namespace, "images", "list").splitlines()[1:]
+        assert all("io.cri-containerd.pinned=pinned" in line for line in listed if not line.startswith("sha256:"))
+        # An image that is there is only pinned.
+        for record in (tmp_path / STATE[1:]).glob(f"{target}-*"):
+            record.unlink()
+        engines.output(*ctr, "--namespace", namespace, "images", "label", single.name, "io.cri-containerd.pinned=")
+        single.write(tmp_path, has_stream=True)
+        assert run_loader(tmp_path, single, target) == f"{single.name}: {target} has it already\n"
+        output = engines.output(*ctr, "--namespace", namespace, "images", "list", f'name=="{single.name}"')
+        assert "io.cri-containerd.pinned=pinned" in output

@@ -35,13 +35,13 @@ IMAGE = Image(
     indexes=(descriptor("a", "index.v1+json"),),
 )
 LOAD = Load(
-    backend="podman",
+    target="podman",
     id="app_1.0",
     reference=Reference.parse("registry.example.com:5000/team/app:1.0"),
     image=IMAGE,
     arch="x86_64",
 )
-DOCKER = LOAD._replace(backend="docker")
+DOCKER = LOAD._replace(target="docker")
 OTHER = LOAD._replace(reference=Reference.parse("docker.io/library/other"), id="other_latest")
 
 # Strings that would be harmful in a unit if the reference parser let them through.
@@ -59,7 +59,7 @@ def texts(*loads: Load) -> dict[str, str]:
 def named(text: str, backend: str = "podman") -> Load:
     """Return a load with `text` as its reference and file name, bypassing the parser."""
     load_id = units.load_id(f"{ARCHIVES}/{text}")
-    return LOAD._replace(backend=backend, reference=Reference(text, text, text), id=load_id)
+    return LOAD._replace(target=backend, reference=Reference(text, text, text), id=load_id)
 
 
 def test_load_unit_text() -> None:
@@ -92,10 +92,21 @@ def test_load_unit_text() -> None:
             },
         ),
         ("container-snap", {"RequiresMountsFor=/var/lib/kiwi_containers/layouts /var/lib/container-snap"}),
+        *(
+            (
+                target,
+                {
+                    "RequiresMountsFor=/var/lib/kiwi_containers/layouts /var/lib/containerd",
+                    "Wants=containerd.service",
+                    "After=containerd.service",
+                },
+            )
+            for target in ("containerd", "containerd:moby")
+        ),
     ],
 )
 def test_load_unit_is_ordered_after_its_stores_and_engine(backend: str, lines: set[str]) -> None:
-    text = texts(LOAD._replace(backend=backend))[f"{UNITS}/kiwi_containers-{backend}-app_1.0.service"]
+    text = texts(LOAD._replace(target=backend))[f"{UNITS}/kiwi_containers-{backend}-app_1.0.service"]
     assert set(text.partition("\n\n")[0].splitlines()[2:]) == lines | {"Before=kiwi_containers.service"}
 
 
@@ -123,7 +134,7 @@ def test_without_loads_there_are_no_files() -> None:
 
 def test_only_engines_that_read_archives_get_a_checksum_of_the_stream() -> None:
     for backend in BACKENDS:
-        load = LOAD._replace(backend=backend)
+        load = LOAD._replace(target=backend)
         (command,) = (line for line in texts(load)[f"{UNITS}/{load.unit}"].splitlines() if line.startswith("ExecStart"))
         assert len(command.split()) == (8 if backend == "podman" else 9)
 
@@ -143,9 +154,9 @@ def test_two_containers_in_one_unit_are_refused() -> None:
         units.render([LOAD, LOAD._replace(reference=OTHER.reference)])
 
 
-def test_unknown_backend_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^got backend 'crio', expected one of podman, docker, container-snap$"):
-        units.render([LOAD._replace(backend="crio")])
+def test_unknown_engine_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^got engine 'crio', expected one of podman, docker, container-snap, "):
+        units.render([LOAD._replace(target="crio")])
 
 
 @pytest.mark.parametrize(
@@ -250,7 +261,8 @@ def verify(root: Path, *loads: Load) -> None:
 
 @pytest.mark.integration
 def test_systemd_accepts_the_units(tmp_path: Path) -> None:
-    verify(tmp_path / "root", *(LOAD._replace(backend=backend) for backend in BACKENDS), OTHER)
+    targets = (*BACKENDS, "containerd")
+    verify(tmp_path / "root", *(LOAD._replace(target=target) for target in targets), OTHER)
 
 
 @pytest.mark.integration

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from osc_containers.kiwi.backend import BACKENDS
+from osc_containers.obs import engines
 from osc_containers.obs.loadability import judge
 from osc_containers.obs.selection import Use
 from osc_containers.oci import quirk
@@ -136,3 +137,24 @@ def test_what_engines_were_seen_not_to_load_is_named(backend: str) -> None:
         judgements = judge(APP, "x86_64", [use(backend)], find(CASES[name](name)))
         assert judgements or all(loads), f"{backend} cannot load {name}"
         assert any(each.will_fail for each in judgements) or any(loads), f"{backend} never loads {name}"
+
+
+def test_what_ctr_was_seen_not_to_load_is_named_for_engines() -> None:
+    uses, choices = [use("podman", is_fetch_only=True)], engines.parse(["containerd=*"])
+    for name, row in outcomes().items():
+        judgements = judge(APP, "x86_64", uses, find(CASES[name](name)), choices)
+        assert bool(judgements) != all(row["ctr"]), name
+        assert any(each.is_hopeless for each in judgements) != any(row["ctr"]), name
+
+
+def test_an_engine_decides_instead_of_the_backend() -> None:
+    uses, found = [use("podman", is_fetch_only=True)], find(CASES["sha512 for the config"]("sha512 for the config"))
+    (judgement,) = judge(APP, "x86_64", uses, found, engines.parse(["containerd:moby=*"]))
+    assert judgement.why.startswith(f"{APP} (x86_64): containerd cannot load it: ")
+    assert judgement.fix == (
+        "build or push the image again with a current tool, or use a pattern of engine that does not match it, and "
+        "load it in your own way"
+    )
+    assert judgement.is_hopeless
+    (judgement,) = judge(APP, "x86_64", uses, found, engines.parse(["containerd=*/other:*"]))
+    assert judgement.is_fetch_only

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from osc_containers.checks import (
     archives,
+    engines,
     files,
     layout,
     loading,
@@ -45,6 +46,7 @@ _CHECKS = (
     space.check,
     units.check,
     store.check,
+    engines.check,
 )
 
 

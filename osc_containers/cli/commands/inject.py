@@ -9,7 +9,7 @@ from osc_containers.cli.commands import sbom
 from osc_containers.errors import DescriptionError
 from osc_containers.inject import inject
 from osc_containers.kiwi.description import Description
-from osc_containers.obs import selection, service_file
+from osc_containers.obs import engines, selection, service_file
 from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import INJECT
 from osc_containers.obs.selection import Request
@@ -61,13 +61,16 @@ def _inject(package: Package, options: argparse.Namespace) -> None:
         signature_check.require(package, lock, images, {each.reference: each.origin for each in containers})
     # Options take their defaults from the entries for this description.
     entries = [each for each in package.service_entries if each.name == INJECT and each.reads(description.path.name)]
-    configured = [pattern for each in entries for pattern in each.effective_values("store")]
-    patterns = arguments.drop_empty(options.store) or configured
-    service_file.check_store(package.service_entries, patterns)
+    patterns, values = (
+        arguments.drop_empty(given) or [value for each in entries for value in each.effective_values(name)]
+        for name, given in (("store", options.store), ("engine", options.engine))
+    )
+    service_file.check_no_bundle(package.service_entries, {"store": patterns, "engine": values})
+    choices = engines.parse(values)
     formats = sbom.formats_of(options.sbom)
     suffix = "-".join(profiles)
     documents = list(sbom.documents(package, description, arch, containers, formats, suffix)) if containers else []
-    inject.inject_root(package, description, arch, profiles, options.root, patterns)
+    inject.inject_root(package, description, arch, profiles, options.root, patterns, choices)
     sbom.write(documents, Path())
 
 

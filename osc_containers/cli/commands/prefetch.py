@@ -101,7 +101,7 @@ def prefetch_all(
     from osc_containers.registry.retry import Policy
     from osc_containers.sources import transports
 
-    service_file.check_store(package.service_entries, bundled=bundled)
+    service_file.check_no_bundle(package.service_entries, bundled=bundled)
     if not bundled:
         _warn_of_visible(request)
     _warn_of_undeclared(request)

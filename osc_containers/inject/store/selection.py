@@ -1,10 +1,10 @@
 """Which containers go into a store: those of podman whose reference matches a pattern."""
 
 import logging
-from collections.abc import Collection, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from osc_containers.errors import DescriptionError
+from osc_containers.kiwi.backend import BACKENDS, engine_of
 from osc_containers.kiwi.containers import Container
 
 logger = logging.getLogger(__name__)
@@ -12,18 +12,21 @@ logger = logging.getLogger(__name__)
 BACKEND = "podman"
 
 
-def select(containers: Collection[Container], patterns: Sequence[str]) -> frozenset[Container]:
+def select(
+    containers: Collection[Container], patterns: Sequence[str], targets: Mapping[Container, Sequence[str]]
+) -> frozenset[Container]:
     """Return the containers whose full reference matches one of `patterns`; report patterns that match none.
+
+    `targets` are the engines that get each container.
 
     :raises DescriptionError: a container that matches is not for podman; each one is listed.
     """
     matches = {container: matching(container, patterns) for container in containers}
     problems = [
-        f"{each.file}:{each.line}: {each.reference} matches store={pattern[:160]!r}, but is for {each.backend}: only "
-        f'{BACKEND} has such stores; use a pattern that does not match it, or backend="{BACKEND}"'
+        f"{each.file}:{each.line}: {each.reference} matches store={pattern[:160]!r}, but is for {other}: {fix}"
         for each, found in matches.items()
-        if each.backend != BACKEND
         for pattern in found[:1]
+        for other, fix in _others(each, targets[each])
     ]
     if problems:
         raise DescriptionError(*problems)
@@ -32,7 +35,7 @@ def select(containers: Collection[Container], patterns: Sequence[str]) -> frozen
         if pattern not in used:
             logger.warning("store=%r matches no container of this image", pattern[:160])
     for each, found in matches.items():
-        if found and each.fetch_only:
+        if found and not targets[each]:
             where = f"{each.file}:{each.line}"
             logger.info("%s: %s is in the store, and also stays as an archive (fetch_only)", where, each.reference)
     return frozenset(container for container, found in matches.items() if found)
@@ -40,5 +43,18 @@ def select(containers: Collection[Container], patterns: Sequence[str]) -> frozen
 
 def matching(container: Container, patterns: Sequence[str]) -> list[str]:
     """Return the patterns that match the reference of a container."""
-    names = {str(container.reference), container.reference.engine_name}
-    return [pattern for pattern in patterns if any(fnmatchcase(name, pattern) for name in names)]
+    return [pattern for pattern in patterns if container.reference.matches(pattern)]
+
+
+def _others(container: Container, targets: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each engine that gets a container but has no such store, with the way out."""
+    for target in targets or (container.backend,):
+        if BACKEND in (target, engine_of(target).loaded_by):
+            continue
+        if target in BACKENDS:
+            yield (
+                target,
+                f'only {BACKEND} has such stores; use a pattern that does not match it, or backend="{BACKEND}"',
+            )
+        else:
+            yield target, "it has no such stores; use patterns of store and engine that do not match the same container"

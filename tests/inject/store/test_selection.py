@@ -8,6 +8,7 @@ import pytest
 from osc_containers.errors import DescriptionError
 from osc_containers.inject.store import selection
 from osc_containers.kiwi import description
+from osc_containers.obs import engines
 
 XML = b"""<image schemaversion="7.4" name="x">
 <containers source="registry.example.com" backend="podman">
@@ -22,7 +23,9 @@ XML = b"""<image schemaversion="7.4" name="x">
 
 def select(*patterns: str) -> list[str]:
     containers = description.parse(XML, Path("appliance.kiwi"), lambda name: b"").of_architecture("x86_64")
-    return sorted(str(each.reference.name).rpartition("/")[2] for each in selection.select(containers, patterns))
+    targets = {each: engines.targets(each, ()) for each in containers}
+    selected = selection.select(containers, patterns, targets)
+    return sorted(str(each.reference.name).rpartition("/")[2] for each in selected)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class Packed:
 
     def for_engine(self, backend: str) -> Load:
         """Return the load of the same image into another engine."""
-        return self.load._replace(backend=backend)
+        return self.load._replace(target=backend)
 
     def directory(self, root: Path) -> Path:
         """Return the layout directory below `root`."""
@@ -87,6 +87,6 @@ def pack(name: str, image: images.Image) -> Packed:
     pinned = Image.from_documents(manifest, [index for index in indexes if isinstance(index, Index)])
     kiwi_path = f"{ARCHIVES}/{reference.repository.rpartition('/')[2]}_{reference.tag or 'latest'}"
     return Packed(
-        load=Load(backend="podman", id=units.load_id(kiwi_path), reference=reference, image=pinned, arch="x86_64"),
+        load=Load(target="podman", id=units.load_id(kiwi_path), reference=reference, image=pinned, arch="x86_64"),
         blobs={Digest.of(content): content for content in (*(each.raw for each in chain), *chain[-1].blobs)},
     )

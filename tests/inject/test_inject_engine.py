@@ -1,0 +1,120 @@
+"""Injecting with `engine`: the form that each engine gets, and what is refused."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from osc_containers.cli import main
+from osc_containers.errors import DescriptionError
+from osc_containers.inject import inject
+from osc_containers.inject.layout_directory import LAYOUTS
+from osc_containers.inject.units import ARCHIVES
+from osc_containers.kiwi import description
+from osc_containers.obs import engines
+from osc_containers.obs.package import Package
+from tests.support import images
+from tests.support.fake_source import FakeSource
+from tests.support.prefetch_run import run_prefetch, want
+
+KIWI = """<image schemaversion="8.0" name="x">
+  <profiles><profile name="A" description="a"/></profiles>
+  <containers source="registry.example.com" backend="podman">
+    <container name="app" path="team" tag="1.0" fetch_only="true"/>
+    <container name="web" path="team" tag="1.0"/>
+    <container name="data" path="team" tag="1.0" fetch_only="true"/>
+  </containers>
+  <containers source="registry.example.com" backend="docker" profiles="A">
+    <container name="extra" path="team" tag="1.0" fetch_only="true"/>
+  </containers>
+</image>
+"""
+NAMES = ("app", "web", "data", "extra")
+UNITS = "usr/lib/systemd/system"
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Package:
+    """Return a prefetched package."""
+    directory = tmp_path / "package"
+    directory.mkdir()
+    (directory / "a.kiwi").write_text(KIWI)
+    references = {f"registry.example.com/team/{name}:1.0": images.small(name) for name in NAMES}
+    run_prefetch(FakeSource(references), directory, *want(*references))
+    return Package(directory)
+
+
+def inject_sources(package: Package, *values: str, store: tuple[str, ...] = ()) -> None:
+    read = description.read(package.directory / "a.kiwi")
+    inject.inject_sources(package, read, "x86_64", store=store, choices=engines.parse(values))
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(os.listdir(directory)) if directory.exists() else []
+
+
+def loads(root: Path) -> list[str]:
+    """Return the units that load containers."""
+    return [name for name in names(root / UNITS) if name.startswith("kiwi_containers-")]
+
+
+def test_containerd_gets_a_layout_and_a_unit_instead_of_the_archive(package: Package) -> None:
+    inject_sources(package, "containerd=*/app:*", "containerd:moby=*/[ae]*:1.0")
+    root, profile = package.directory / "root", package.directory / "A"
+    assert loads(root) == [
+        "kiwi_containers-containerd-app_1.0.service",
+        "kiwi_containers-containerd:moby-app_1.0.service",
+        "kiwi_containers-podman-web_1.0.service",
+    ]
+    assert loads(profile) == ["kiwi_containers-containerd:moby-extra_1.0.service"]
+    assert names(root / LAYOUTS[1:]) == ["app_1.0", "web_1.0"]
+    assert names(root / LAYOUTS[1:] / "app_1.0") == ["blobs", "frame", "index.json", "oci-layout", "stream"]
+    assert names(root / ARCHIVES[1:]) == ["data_1.0"], "the others with fetch_only stay archives"
+    assert names(profile / ARCHIVES[1:]) == []
+
+
+def test_a_root_tree_takes_the_values_of_the_service(package: Package, tmp_path: Path) -> None:
+    entry = '<service name="kiwi_containers_inject" mode="buildtime"><param name="engine">{}</param></service>'
+    (package.directory / "_service").write_text(f"<services>{entry.format('containerd=*/app:*')}</services>")
+    for options, expected in (((), "containerd"), (("--engine", "containerd:moby=*/app:*"), "containerd:moby")):
+        root = tmp_path / expected
+        root.mkdir()
+        command = ["inject", "--root", str(root), "--arch", "x86_64", *options, str(package.directory)]
+        assert main.main(command) == 0
+        assert loads(root)[0] == f"kiwi_containers-{expected}-app_1.0.service"
+
+
+def test_what_an_engine_cannot_get_is_refused(package: Package) -> None:
+    with pytest.raises(DescriptionError, match=r"^a\.kiwi:5: .*team/web:1\.0 matches engine='containerd=\*', but is l"):
+        inject_sources(package, "containerd=*")
+    with pytest.raises(DescriptionError, match=r"a\.kiwi:4: .* matches store='\*/app:\*', but is for containerd: it h"):
+        inject_sources(package, "containerd=*/app:*", store=("*/app:*",))
+    assert not (package.directory / "root").exists()
+
+
+def test_choices_without_a_match_are_reported(package: Package, caplog: pytest.LogCaptureFixture) -> None:
+    inject_sources(package, "containerd=*/nothing:*")
+    assert "engine='containerd=*/nothing:*' matches no container of this image" in caplog.messages
+
+
+SERVICE = """<services>
+<service name="kiwi_containers" mode="manual"><param name="inject">{inject}</param></service>
+<service name="kiwi_containers_inject" mode="buildtime"><param name="engine">{engine}</param></service>
+</services>
+"""
+
+
+@pytest.mark.parametrize("command", [["prefetch"], ["inject", "--root", "/nowhere", "--arch", "x86_64"]])
+def test_a_bundle_is_for_no_other_engine(
+    package: Package, capfd: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    (package.directory / "_service").write_text(SERVICE.format(inject="source", engine="containerd=*/app:*"))
+    assert main.main([*command, str(package.directory)]) == 1
+    problem = "_service:3: engine: a bundle is for kiwi's backends only; remove 'engine', or use inject=buildtime"
+    assert problem in capfd.readouterr().err
+
+
+def test_values_are_checked_before_anything_is_written(package: Package, capfd: pytest.CaptureFixture[str]) -> None:
+    command = ["inject", "--root", "/nowhere", "--arch", "x86_64", "--engine", "crio=*", str(package.directory)]
+    assert main.main(command) == 1
+    assert "engine: got 'crio', expected one of containerd" in capfd.readouterr().err
