@@ -20,7 +20,7 @@ from osc_containers.lock.lockfile import FILE_NAME
 from osc_containers.oci import chain
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor
-from osc_containers.prefetch import cache, download, partial_file
+from osc_containers.prefetch import blob_lock, cache, download, partial_file
 from osc_containers.prefetch.download import BlobTask
 from osc_containers.prefetch.plan import Frame, ImageJob, OutputFile
 from osc_containers.sources.interface import FetchContext
@@ -50,6 +50,7 @@ def assemble(
     atomic.allow_open(len(outputs) + len(package_files))
     cache.note_if_unusable()
     with _naming(outdir), ExitStack() as new, ExitStack() as old:
+        new.callback(blob_lock.tidy)
         files = [
             FileSlice(new.enter_context(partial_file.part(outdir / output.name, output.key, output.size, owner)), 0)
             for output in outputs

@@ -4,6 +4,7 @@ Somebody who can change a file here can change an archive. So directories and fi
 user, and if others can neither write to them nor reach them by another name.
 """
 
+import fcntl
 import logging
 import os
 import stat
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 VERIFIED = "verified"
 """The directory for the state of files that were verified (see `verified_files`)."""
+DOWNLOADS = "downloads"
+"""The directory for locks on blobs that are being downloaded (see `blob_lock`)."""
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -92,6 +95,26 @@ def open_file(name: str, flags: int, parent: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file; return False if another run has it.
+
+    :raises OSError: the file system has no locks (some NFS).
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_at(name: str, descriptor: int, directory: int | None) -> bool:
+    """Tell whether an open file still has this name in an open directory: another run may rename or remove it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=directory, follow_symlinks=False))
+    except OSError:
+        return False
 
 
 def _refuse_others(status: os.stat_result, name: str) -> None:

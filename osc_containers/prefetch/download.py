@@ -2,14 +2,16 @@
 
 A large blob comes in segments over several connections, in any order, and is hashed from its start. A segment that is
 the next to be hashed is hashed as it is received. Any other is read back when its turn comes, as a rule from the page
-cache.
+cache. Blobs that another run of the same user is downloading come last, and are copied from there (see `blob_lock`).
 """
 
 import heapq
+import logging
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
@@ -20,9 +22,12 @@ from osc_containers.fs.ranges import FileSlice
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch import partial_file
+from osc_containers.prefetch.blob_lock import PATIENCE, BlobLock
 from osc_containers.prefetch.partial_file import Range
 from osc_containers.sources.interface import ATTEMPTS, FetchContext, ImageSource
 from osc_containers.sources.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 _NEAR, _FAR = 4, 20
 """Default numbers of parallel requests for blobs. Near a registry, more than one for each core only compete."""
@@ -33,6 +38,10 @@ _SEGMENT = 4 << 20
 """Minimum bytes of a segment: a request for fewer costs more than it saves."""
 _REQUEST_COST = 1 << 20
 """Bytes that could be received in the time that a request takes, about."""
+_POLL = 0.3
+"""Seconds between two looks at the blobs that other runs are downloading."""
+_QUIET = 1.0
+"""Seconds that a run waits for another one without saying so."""
 
 
 class BlobTask(NamedTuple):
@@ -80,6 +89,7 @@ def receive(tasks: Sequence[BlobTask], context: FetchContext) -> None:
     finally:
         # After Ctrl-C, do not wait for a server that does not answer.
         pool.shutdown(wait=not is_interrupted)
+        queue.release_locks()
 
 
 class DownloadQueue:
@@ -98,9 +108,17 @@ class DownloadQueue:
             self._waiting.append((task, position))
             position += task.blob.size + _REQUEST_COST if task.blob.size > _SEGMENT else 0
         self._share = max(_SEGMENT, -(-position // shares)) if shares else _UNLIMITED
-        self._segments: list[tuple[int, int, BlobDownload, Range]] = []
+        self._ready: list[tuple[int, int, BlobDownload, Range | None]] = []
+        """Segments to receive; None for a download that has to be begun."""
         self._number = 0
-        self._starting = 0
+        self._busy = 0
+        """Workers that may add something to `_ready`."""
+        self._elsewhere: list[BlobDownload] = []
+        """Downloads of blobs that another run is downloading."""
+        self._poll_at = 0.0
+        self._idle_since = 0.0
+        self._is_announced = False
+        self._begun: set[BlobDownload] = set()
         self._is_stopped = False
         self._changed = threading.Condition()
 
@@ -110,42 +128,92 @@ class DownloadQueue:
             self._is_stopped = True
             self._changed.notify_all()
 
+    def release_locks(self) -> None:
+        """Let other runs download what this one has not completed."""
+        with self._changed:
+            for download in self._begun:
+                download.unlock()
+
     def run(self, progress: Progress) -> None:
         """Work until nothing is left."""
         while item := self._next():
+            segments: Sequence[Range | None]
             if isinstance(item[0], BlobTask):
                 task, position = item
                 download = BlobDownload(task, progress, self._undivided)
-                segments = download.start(position, self._share)
+                segments = [None] if download.start(position, self._share) else []
             else:
                 download, segment = item
-                segments = download.fetch(segment, lambda: self._is_stopped)
+                segments = download.fetch(segment, lambda: self._is_stopped) if segment else self._begin(download)
             with self._changed:
-                self._starting -= isinstance(item[0], BlobTask)
-                for segment in segments:
-                    # The running number keeps the heap from comparing downloads.
-                    self._number += 1
-                    heapq.heappush(self._segments, (segment[0] - segment[1], self._number, download, segment))
+                self._busy -= isinstance(item[0], BlobTask) or item[1] is None
+                self._add(download, segments)
+                if download.is_complete:
+                    self._begun.discard(download)
                 self._changed.notify_all()
 
-    def _next(self) -> "tuple[BlobTask, int] | tuple[BlobDownload, Range] | None":
+    def _begin(self, download: "BlobDownload") -> Sequence[Range]:
+        """Return the segments of a download, or none if another run is downloading the blob."""
+        with self._changed:
+            self._begun.add(download)
+        segments = download.begin()
+        if segments is None:
+            with self._changed:
+                self._elsewhere.append(download)
+        return segments or ()
+
+    def _add(self, download: "BlobDownload", segments: Sequence[Range | None]) -> None:
+        for segment in segments:
+            # The running number keeps the heap from comparing downloads.
+            self._number += 1
+            size = segment[1] - segment[0] if segment else download.largest_segment
+            heapq.heappush(self._ready, (-size, self._number, download, segment))
+
+    def _next(self) -> "tuple[BlobTask, int] | tuple[BlobDownload, Range | None] | None":
         with self._changed:
             while not self._is_stopped:
                 if self._waiting:
-                    self._starting += 1
+                    self._busy += 1
                     return self._waiting.popleft()
-                if self._segments:
-                    return heapq.heappop(self._segments)[2:]
-                if not self._starting:
+                self._poll()
+                if self._ready:
+                    download, segment = heapq.heappop(self._ready)[2:]
+                    self._busy += segment is None
+                    return download, segment
+                if not self._busy and not self._elsewhere:
                     break
-                self._changed.wait()
+                if self._elsewhere:
+                    self._announce_waiting()
+                self._changed.wait(_POLL if self._elsewhere else None)
         return None
+
+    def _poll(self) -> None:
+        """Try again to begin what other runs are downloading, unless that was just done."""
+        now = time.monotonic()
+        if self._elsewhere and now >= self._poll_at:
+            for download in self._elsewhere:
+                self._add(download, [None])
+            self._elsewhere.clear()
+            self._poll_at = now + _POLL
+
+    def _announce_waiting(self) -> None:
+        now = time.monotonic()
+        self._idle_since = self._idle_since or now
+        download = self._elsewhere[0]
+        if download.holder and not self._is_announced and now >= self._idle_since + _QUIET:
+            self._is_announced = True
+            logger.info("%s: process %d is downloading the same blobs; waiting for it", download.name, download.holder)
 
 
 class BlobDownload:
     """One blob while it is downloaded; `undivided` has the registries that are known to ignore ranges."""
 
+    largest_segment = 0
+    """Bytes of the largest segment that is missing."""
+
     def __init__(self, task: BlobTask, progress: Progress, undivided: set[str]) -> None:
+        self.is_complete = False
+        self._blob_lock: BlobLock | None = None
         self._undivided = undivided
         self._is_divided = True
         self._task = task
@@ -164,8 +232,8 @@ class BlobDownload:
         self._display = ExitStack()
         self._show: Callable[[int], None] | None = None
 
-    def start(self, position: int, share: int) -> Sequence[Range]:
-        """Use what is already on the disk, and return the segments that have to be fetched.
+    def start(self, position: int, share: int) -> bool:
+        """Use what is already on the disk, and return whether something is missing.
 
         `position` is the offset of the blob among all large ones, of which each worker gets `share` bytes.
         """
@@ -184,14 +252,58 @@ class BlobDownload:
         elif self._is_complete():
             self._written = [(0, self._size)]
         if self._hashed < self._size:
-            self._record(*self._ranges_on_disk())
+            self._record(*_ranges_in(self._target, 0, self._size))
         self._advance(sum(stop - first for first, stop in self._written))
+        if self._hashed == self._size and self._deliver():
+            return False
+        self.largest_segment = max(stop - first for first, stop in self._missing_segments())
+        return True
+
+    def begin(self) -> Sequence[Range] | None:
+        """Copy what another run has received, and return the segments that have to be fetched.
+
+        The result is None if another run is downloading the blob. Then try again later.
+        """
+        lock = self._blob_lock = self._blob_lock or BlobLock(self._task.blob.digest, self._target)
+        if not lock.acquire():
+            return None
+        if lock.is_stalled and lock.other:
+            message = "%s: process %d has received nothing for %d seconds; not waiting any longer"
+            logger.info(message, self._task.where, lock.pid, PATIENCE)
+        if lock.other:
+            # If its file cannot be read, the blob is downloaded.
+            with suppress(OSError):
+                self._copy_missing(lock.other)
         if self._hashed == self._size and self._deliver():
             return ()
         self._attempts = 0  # No request was made yet.
         if not self._written:
             self._direct = self._choose_direct()
         return self._missing_segments()
+
+    @property
+    def name(self) -> str:
+        """The image that the blob is for."""
+        return str(self._task.reference)
+
+    @property
+    def holder(self) -> int:
+        """The process that is downloading the blob, as far as known."""
+        return self._blob_lock.pid if self._blob_lock else 0
+
+    def unlock(self) -> None:
+        """Let other runs download the blob."""
+        if self._blob_lock:
+            self._blob_lock.release()
+
+    def _copy_missing(self, other: FileSlice) -> None:
+        is_full = partial_file.is_full(other.descriptor, other.offset, other.offset + self._size)
+        # What is written stays as it is: it may already be hashed.
+        for start, stop in list(self._gaps()):
+            for first, end in [(start, stop)] if is_full else _ranges_in(other, start, stop):
+                other.at(first).copy(self._target.at(first), end - first)
+                self._record((first, end))
+                self._advance(end - first)
 
     def _choose_direct(self) -> tuple[FileSlice, ...]:
         """Return the slices that bytes are written to while they are in the processor's cache.
@@ -220,11 +332,6 @@ class BlobDownload:
         self._hasher, self._hashed = hasher, self._size
         return True
 
-    def _ranges_on_disk(self) -> list[Range]:
-        start = self._target.offset
-        ranges = partial_file.written_ranges(self._target.descriptor, start, start + self._size)
-        return [(first - start, stop - start) for first, stop in ranges]
-
     def _missing_segments(self) -> list[Range]:
         """Split what is missing into segments; if the registry ignores ranges, all after the first gap is one."""
         self._is_divided = self._registry not in self._undivided
@@ -232,15 +339,21 @@ class BlobDownload:
             self._pending = 1
             return [(self._hashed, self._size)]
         segments = []
-        position = 0
-        for first, stop in (*sorted(self._written), (self._size, self._size)):
-            while position < first:
-                end = min(position + self._share - (self._position + position) % self._share, first)
+        for position, stop in self._gaps():
+            while position < stop:
+                end = min(position + self._share - (self._position + position) % self._share, stop)
                 segments.append((position, end))
                 position = end
-            position = max(position, stop)
         self._pending = len(segments)
         return segments
+
+    def _gaps(self) -> Iterator[Range]:
+        """Yield the ranges that are not written yet."""
+        position = 0
+        for first, stop in (*sorted(self._written), (self._size, self._size)):
+            if position < first:
+                yield position, first
+            position = max(position, stop)
 
     @property
     def _registry(self) -> str:
@@ -310,6 +423,8 @@ class BlobDownload:
             for other in task.slices[len(self._direct) :]:
                 self._target.copy(other, self._size)
             self._display.close()
+            self.is_complete = True
+            self.unlock()
             return True
         self._advance(-self._size)
         self._attempts += 1
@@ -320,3 +435,10 @@ class BlobDownload:
             raise VerificationError(f"{problem}, {ATTEMPTS} times; the registry or a proxy damages it")
         self._hasher, self._hashed, self._written = task.blob.digest.hasher(), 0, []
         return False
+
+
+def _ranges_in(content: FileSlice, first: int, stop: int) -> list[Range]:
+    """Return the ranges of a blob between `first` and `stop` that seem to be written at `content`."""
+    start = content.offset
+    ranges = partial_file.written_ranges(content.descriptor, start + first, start + stop)
+    return [(begin - start, end - start) for begin, end in ranges]

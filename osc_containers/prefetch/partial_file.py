@@ -53,7 +53,7 @@ def part(target: Path, key: str, size: int, owner: str = "") -> Iterator[int]:
             with atomic.naming(target), _cache_directory(is_cached) as directory:
                 if not name:
                     _give_name(descriptor, target)
-                elif _is_at(name, descriptor, directory):
+                elif cache.is_at(name, descriptor, directory):
                     atomic.set_mode(descriptor, 0o644)
                     os.rename(name, target, src_dir_fd=directory)
                 else:
@@ -76,7 +76,7 @@ def _open_cached(target: Path, key: str, size: int, owner: str, stack: ExitStack
         with ExitStack() as own:
             descriptor = cache.open_file(name, _OPEN, directory)
             own.callback(os.close, descriptor)
-            if _try_lock(descriptor, name, directory):
+            if cache.try_lock(descriptor) and cache.is_at(name, descriptor, directory):
                 _set_size(descriptor, size)
                 stack.push(own.pop_all())
                 return name, descriptor
@@ -87,7 +87,7 @@ def _adopt(name: str, owner: str, directory: int) -> None:
     """Make the partial file of another package that of `owner`, if no run uses it."""
     descriptor = cache.open_file(name, os.O_RDWR, directory)
     try:
-        if _try_lock(descriptor, name, directory):
+        if cache.try_lock(descriptor) and cache.is_at(name, descriptor, directory):
             own = f"{_key_of(name)}.{owner}{_SUFFIX}"
             os.rename(name, own, src_dir_fd=directory, dst_dir_fd=directory)
     finally:
@@ -293,32 +293,13 @@ def _remove_if_unused(name: str, directory: int) -> None:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     try:
         try:
-            is_unused = _try_lock(descriptor, name, directory)
+            is_unused = cache.try_lock(descriptor) and cache.is_at(name, descriptor, directory)
         except OSError:  # Without locks, no run has a partial file here.
             is_unused = True
         if is_unused:
             os.unlink(name, dir_fd=directory)
     finally:
         os.close(descriptor)
-
-
-def _try_lock(descriptor: int, name: str, directory: int) -> bool:
-    """Lock an open file; return False if another run has it, or renamed it in the meantime.
-
-    :raises OSError: the file system has no locks (some NFS).
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return _is_at(name, descriptor, directory)
-
-
-def _is_at(name: str, descriptor: int, directory: int | None) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=directory, follow_symlinks=False))
-    except OSError:
-        return False
 
 
 def written_ranges(descriptor: int, start: int, stop: int) -> list[Range]:

@@ -29,7 +29,7 @@ from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.quirk import MAGIC_SIZE
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch import assemble as assembly
-from osc_containers.prefetch import partial_file, report, verified_files
+from osc_containers.prefetch import blob_lock, partial_file, report, verified_files
 from osc_containers.prefetch.loading import Loading
 from osc_containers.prefetch.pin import Checked, ResolvedReference, resolve, resolved_from_lock, trusted_entries
 from osc_containers.prefetch.plan import ImageJob, OutputFile, archive_files, blob_files, jobs_of, lock_of, plan
@@ -145,6 +145,7 @@ def _provide(
     missing = [file for file in files if file.name not in present]
     owner = partial_file.owner_of(package.directory)
     partial_file.tidy(owner, {file.key for file in missing})
+    blob_lock.tidy()
     places = {slot.digest: (present[file.name], slot) for file in files if file.name in present for slot in file.slots}
     slices: dict[Digest, FileSlice] = {}
 

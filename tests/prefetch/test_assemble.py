@@ -226,7 +226,7 @@ def contents_of_clean_run(tmp_path: Path) -> dict[str, str]:
 def test_what_an_earlier_run_left_is_verified_before_it_counts(tmp_path: Path) -> None:
     with pytest.raises(RegistryError):
         transfer(RecordingSource({APP: BIG}, gives=12_000_000), tmp_path, 1)
-    (left,) = Path(os.environ["HOME"], ".cache", "osc-containers").iterdir()
+    (left,) = Path(os.environ["HOME"], ".cache", "osc-containers").glob("*.part")
     with left.open("r+b") as file:
         file.seek(5_000_000)
         file.write(b"damage")
@@ -238,7 +238,7 @@ def test_nothing_of_a_part_stays_that_is_not_in_the_archive(tmp_path: Path) -> N
     """Not between the members of the tar, nor after the last."""
     with pytest.raises(RegistryError):
         transfer(RecordingSource({APP: BIG}, gives=12_000_000), tmp_path, 1)
-    (left,) = Path(os.environ["HOME"], ".cache", "osc-containers").iterdir()
+    (left,) = Path(os.environ["HOME"], ".cache", "osc-containers").glob("*.part")
     left.write_bytes(b"x" * left.stat().st_size)
     transfer(RecordingSource({APP: BIG}), tmp_path)
     assert hashes(tmp_path) == contents_of_clean_run(tmp_path)

@@ -60,11 +60,11 @@ def test_without_file_locks_there_are_no_parts_in_the_cache(tmp_path: Path, monk
     monkeypatch.setattr(fcntl, "flock", has_no_locks)
     run_prefetch(SOURCE, tmp_path, *want(APP, WEB))
     assert len(os.listdir(tmp_path)) == 3
-    assert {path.stat().st_size for path in cache().iterdir()} == {0}
-    for path in cache().iterdir():
+    assert {path.stat().st_size for path in cache().glob("*.part")} == {0}
+    for path in cache().glob("*.part"):
         os.utime(path, STALE)
     partial_file.tidy("owner", ())
-    assert os.listdir(cache()) == []
+    assert [path for path in cache().rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.name)])
