@@ -97,6 +97,9 @@ def _finding(container: Container, program: str, images: Sequence[Image], *, has
             f"it ({where})"
         )
         severity = Severity.INFO
+    elif program in ENGINES and ENGINES[program].archives:
+        why = f"{program} is not in the package list, and only that uses the archive of this container ({where})"
+        severity = Severity.INFO
     else:
         why = f"{program} is not in the package list, but is needed to load this container ({where})"
         severity = Severity.WARNING if has_patterns else Severity.ERROR

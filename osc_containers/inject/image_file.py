@@ -14,7 +14,7 @@ class TextFile(NamedTuple):
 
 
 class Symlink(NamedTuple):
-    """A symbolic link; `target` is relative to the directory of the link."""
+    """A symbolic link; `target` is relative to the directory of the link, or an absolute path in the image."""
 
     path: str
     target: str
@@ -28,7 +28,7 @@ class BlobFile(NamedTuple):
 
 
 class ArchiveFile(NamedTuple):
-    """The archive of an image with `fetch_only`: a copy of, or a hard link to, the file `name` of the package."""
+    """The archive of an image: a copy of, or a hard link to, the file `name` of the package."""
 
     path: str
     name: str

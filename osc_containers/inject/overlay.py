@@ -10,7 +10,7 @@ from typing import NamedTuple
 from osc_containers.errors import DescriptionError
 from osc_containers.evidence import sbom
 from osc_containers.inject import layout_directory, units
-from osc_containers.inject.image_file import ArchiveFile, ImageFile, TextFile
+from osc_containers.inject.image_file import ArchiveFile, ImageFile, Symlink, TextFile
 from osc_containers.inject.units import ARCHIVES, Load
 from osc_containers.kiwi.backend import engine_of
 from osc_containers.kiwi.containers import Container
@@ -190,19 +190,32 @@ def check_directory(path: Path) -> str | None:
 def list_files(placements: Sequence[Placement]) -> tuple[ImageFile, ...]:
     """Return every file that one overlay directory needs for these containers, sorted by path.
 
-    A container that no engine gets is an archive, one that is loaded a layout directory. One that is both is stored
-    twice.
+    A container is an archive if no engine gets it, or one that takes archives. It is a layout directory if it is
+    loaded. One that is both is stored twice.
     """
-    archives = [ArchiveFile(path=each.path, name=each.archive) for each in placements if not each.targets]
+    archives = [file for each in placements for file in _archives(each)]
     loads = [load for each in placements for load in each.loads]
     files: list[ImageFile] = [*archives, *units.render(loads)]
-    if archives:
+    if any(file.path.startswith(f"{ARCHIVES}/") for file in archives):
         files.append(tmpfiles())
     streamed = {load.id for load in loads if load.has_stream}
     for load in loads:
         has_stream = load.id in streamed
         files += layout_directory.files(load.id, load.reference, load.image, load.arch, has_stream=has_stream)
     return tuple(sorted({file.path: file for file in files}.values(), key=lambda file: file.path))
+
+
+def _archives(placement: Placement) -> Iterator[ArchiveFile | Symlink]:
+    """Yield the archive of a container, if it has one, and links to it.
+
+    Engines that take archives share one file. Whoever knows kiwi's path finds it there, too.
+    """
+    directories = [directory for target in placement.targets if (directory := engine_of(target).archives)]
+    if placement.targets and not directories:
+        return
+    first, *others = [*(f"{directory}/{placement.id}.tar" for directory in directories), placement.path]
+    yield ArchiveFile(path=first, name=placement.archive)
+    yield from (Symlink(path=path, target=first) for path in others)
 
 
 def tmpfiles() -> TextFile:

@@ -89,7 +89,6 @@ _CONTAINERD = {
     Quirk.LAYER_DIGEST: "",
     Quirk.UNKNOWN_LAYER: "",
     Quirk.HIDDEN_COMPRESSION: "",
-    Quirk.DOCKER_ZSTD: "before release 2",
 }
 
 OTHER_ENGINES: Mapping[str, Engine] = {
@@ -99,8 +98,20 @@ OTHER_ENGINES: Mapping[str, Engine] = {
             name="containerd",
             stores=("/var/lib/containerd",),
             packages=("containerd", "containerd.io"),
-            refuses=_CONTAINERD,
+            refuses={**_CONTAINERD, Quirk.DOCKER_ZSTD: "before release 2"},
             daemon="containerd.service",
+        ),
+        *(
+            # At their start they import all archives of this directory, and pin the images (k3s, pkg/agent/containerd).
+            Engine(
+                name=name,
+                stores=(f"/var/lib/rancher/{name}",),
+                packages=packages,
+                refuses={**_CONTAINERD, Quirk.DOCKER_ZSTD: "with containerd before release 2"},
+                archives=f"/var/lib/rancher/{name}/agent/images",
+                needs_tag=True,
+            )
+            for name, packages in (("k3s", ("k3s",)), ("rke2", ("rke2-server", "rke2-agent")))
         ),
     )
 }

@@ -181,11 +181,10 @@ SERVICES: Mapping[str, Service] = {
                 name="engine",
                 option="let the engine have the containers with fetch_only whose reference matches the pattern; may be "
                 "repeated",
-                text="ENGINE=PATTERN, for engines that a description cannot name as backend: containers whose "
-                "reference matches PATTERN, for example registry.example.com/team/*, and that have "
-                'fetch_only="true". ENGINE is containerd (containerd:NAMESPACE for another namespace than k8s.io): '
-                "they are loaded at the first boot, and never removed as unused. May be repeated. Default: none; what "
-                "has fetch_only stays an archive.",
+                text="ENGINE=PATTERN, for engines that a description cannot name as backend. Containers with "
+                'fetch_only="true" whose reference matches PATTERN, for example registry.example.com/team/*, go to '
+                "ENGINE: containerd (loaded at the first boot; containerd:NAMESPACE for others than k8s.io), "
+                "k3s or rke2 (archives that the agent imports). May be repeated. Default: none; they stay archives.",
                 default="none",
                 metavar="ENGINE=PATTERN",
             ),

@@ -77,6 +77,7 @@ SIZE = '<size unit="M" additive="true">10</size>'
     [
         ((), "100 MiB for layers, at least 0 MiB for images and 0 MiB for temporary copies"),
         (("containerd=*",), "100 MiB for layers, at least 100 MiB for images and 100 MiB for temporary copies"),
+        (("k3s=*", "rke2=*"), "100 MiB for layers, at least 200 MiB for images and 100 MiB for temporary copies"),
         (
             ("containerd=*", "containerd:moby=*"),
             "100 MiB for layers, at least 200 MiB for images and 100 MiB for temporary copies",
@@ -86,7 +87,7 @@ SIZE = '<size unit="M" additive="true">10</size>'
 def test_space_is_counted_for_each_engine(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], engine: tuple[str, ...], need: str
 ) -> None:
-    found = findings(tmp_path, capsys, *engine, size=SIZE)
+    found = findings(tmp_path, capsys, *engine, size=SIZE, checks=("size",))
     whys = (
         [f"<size> of 10 MiB in addition to the data is too small: at the first boot, containers need {need} (x86_64)"]
         if engine
@@ -155,8 +156,18 @@ def test_space_is_counted_for_each_engine(
                 '<packages type="image"><package name="containerd"/></packages>',
             ),
         ),
+        (
+            "k3s=*",
+            {},
+            (
+                "info",
+                "containers.xml:3",
+                "k3s is not in the package list, and only that uses the archive of this container (x86_64)",
+                '<packages type="image"><package name="k3s"/></packages>',
+            ),
+        ),
     ],
-    ids=["no match", "unknown", "loaded by its backend", "a bundle", "a store", "no package"],
+    ids=["no match", "unknown", "loaded by its backend", "a bundle", "a store", "no package", "no k3s"],
 )
 def test_what_does_not_work_is_found(
     tmp_path: Path,

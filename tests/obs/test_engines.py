@@ -51,6 +51,7 @@ def test_values_are_an_engine_and_a_pattern(value: str, target: str, pattern: st
             "podman=*",
             "engine: got 'podman', which is a backend of kiwi: write backend='podman' in the description instead",
         ),
+        ("k3s:x=*", "engine: got 'k3s:x', but only containerd has namespaces; write 'k3s'"),
         (
             "containerd:a-b=*",
             "engine: got the namespace 'a-b', expected at most 32 letters and digits, separated by '.' or '_'",
@@ -95,6 +96,19 @@ def test_containers_that_a_backend_loads_are_refused() -> None:
         "appliance.kiwi:7: registry.example.com/team/web:1.0 matches engine='containerd=registry.example.com/*', but "
         'is loaded into docker: add fetch_only="true" to it, so that kiwi\'s backend leaves it alone, or use a pattern '
         "that does not match it",
+    )
+
+
+@pytest.mark.parametrize("engine", ["k3s", "rke2"])
+def test_engines_that_know_tags_only_need_one(engine: str) -> None:
+    digest = f"sha256:{'a' * 64}"
+    choices = engines.parse([f"{engine}=*/app@*", "containerd=*"])
+    assert engines.select(containers(XML.replace(b'"1.0"', f'"2@{digest}"'.encode()))[:2], choices)
+    with pytest.raises(DescriptionError) as caught:
+        engines.select(containers(XML.replace(b'"1.0"', f'"{digest}"'.encode()))[:2], choices)
+    assert caught.value.problems == (
+        f"appliance.kiwi:3: registry.example.com/team/app@{digest} matches engine='{engine}=*/app@*', but {engine} "
+        f'finds images by their tags: add one to its digest, such as tag="1.0@{digest}"',
     )
 
 
