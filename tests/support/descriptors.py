@@ -1,6 +1,5 @@
 """Checks for leaked file descriptors."""
 
-import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,7 +8,6 @@ from contextlib import contextmanager, suppress
 @contextmanager
 def all_closed() -> Iterator[None]:
     """Check that the block leaves no descriptor open. Descriptors of earlier tests may be closed in it."""
-    gc.collect()
     before = _opened()
     yield
     assert _opened() <= before
