@@ -205,15 +205,20 @@ def list_files(placements: Sequence[Placement]) -> tuple[ImageFile, ...]:
     return tuple(sorted({file.path: file for file in files}.values(), key=lambda file: file.path))
 
 
-def _archives(placement: Placement) -> Iterator[ArchiveFile | Symlink]:
-    """Yield the archive of a container, if it has one, and links to it.
+def _archives(placement: Placement) -> Iterator[ArchiveFile | Symlink | TextFile]:
+    """Yield the archive of a container, if it has one, links to it, and what engines need beside it.
 
     Engines that take archives share one file. Whoever knows kiwi's path finds it there, too.
     """
-    directories = [directory for target in placement.targets if (directory := engine_of(target).archives)]
-    if placement.targets and not directories:
+    takers = [engine for target in placement.targets if (engine := engine_of(target)).archives]
+    if placement.targets and not takers:
         return
-    first, *others = [*(f"{directory}/{placement.id}.tar" for directory in directories), placement.path]
+    name = f"{placement.id}.tar"
+    for each in takers:
+        if each.metadata:
+            text = each.metadata(placement.claim.reference, name)
+            yield TextFile(path=f"{each.archives}/{placement.id}.metadata", text=text, mode=0o644)
+    first, *others = [*(f"{engine.archives}/{name}" for engine in takers), placement.path]
     yield ArchiveFile(path=first, name=placement.archive)
     yield from (Symlink(path=path, target=first) for path in others)
 

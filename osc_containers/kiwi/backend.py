@@ -5,10 +5,12 @@ directory, or uses the store of another, needs nothing else; for one that has to
 commands that load and list an image. `docs/engines.md` has what each of them can load.
 """
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from osc_containers.oci.quirk import Quirk
+from osc_containers.oci.reference import Reference
 
 
 class Engine(NamedTuple):
@@ -19,8 +21,10 @@ class Engine(NamedTuple):
     are the names under which distributions ship the engine. `refuses` has the images that it cannot load, with the
     releases or settings that cannot: all of them if that is empty.
 
-    A unit loads images into it, unless it takes archives by itself, from the directory `archives`. `loaded_by` is
-    another engine that loads images into the store that both use. With `needs_tag`, it knows images by their tags only.
+    A unit loads images into it, unless it takes archives by itself, from the directory `archives`; `metadata` then
+    returns the text of a file beside an archive, which is called `….metadata`, and by which alone it finds the image.
+    `loaded_by` is another engine that loads images into the store that both use. With `needs_tag`, it knows images by
+    their tags only.
     """
 
     name: str
@@ -29,6 +33,7 @@ class Engine(NamedTuple):
     refuses: Mapping[Quirk, str]
     daemon: str = ""
     archives: str = ""
+    metadata: Callable[[Reference, str], str] | None = None
     loaded_by: str = ""
     needs_tag: bool = False
 
@@ -91,6 +96,13 @@ _CONTAINERD = {
     Quirk.HIDDEN_COMPRESSION: "",
 }
 
+
+def _mgradm_metadata(reference: Reference, archive: str) -> str:
+    """Return what mgradm reads of an image (uyuni-tools, shared/podman/images.go, GetRpmImagePath)."""
+    image = {"name": reference.repository.replace("/", "-"), "tags": [reference.tag], "file": archive}
+    return json.dumps({"image": image}, indent=2) + "\n"
+
+
 OTHER_ENGINES: Mapping[str, Engine] = {
     engine.name: engine
     for engine in (
@@ -112,6 +124,16 @@ OTHER_ENGINES: Mapping[str, Engine] = {
                 needs_tag=True,
             )
             for name, packages in (("k3s", ("k3s",)), ("rke2", ("rke2-server", "rke2-agent")))
+        ),
+        # It loads an archive into podman when it first needs the image.
+        Engine(
+            name="mgradm",
+            stores=("/var/lib/containers",),
+            packages=("mgradm", "mgrpxy"),
+            refuses=_CONTAINERS_IMAGE,
+            archives="/usr/share/suse-docker-images/native",
+            metadata=_mgradm_metadata,
+            needs_tag=True,
         ),
     )
 }

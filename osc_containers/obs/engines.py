@@ -94,9 +94,10 @@ def select(containers: Collection[Container], choices: Sequence[Choice]) -> Mapp
     """Return the targets of each container.
 
     :raises DescriptionError: a container that matches is loaded by its backend, or an engine that it matches cannot
-        find it; each one is listed.
+        find it, or cannot tell it from another one; each one is listed.
     """
     problems = [problem for each in containers for problem in _problems(each, choices)]
+    problems += _confusions(containers, choices)
     if problems:
         raise DescriptionError(*problems)
     return {each: targets(each, choices) for each in containers}
@@ -107,6 +108,20 @@ def unused(containers: Collection[Container], choices: Iterable[Choice]) -> Iter
     for choice in choices:
         if not any(each.reference.matches(choice.pattern) for each in containers):
             yield choice
+
+
+def _confusions(containers: Iterable[Container], choices: Iterable[Choice]) -> Iterator[str]:
+    """Yield a problem for each container that an engine would take for another one, by what is written of it."""
+    first: dict[tuple[str, str], Container] = {}
+    for each in containers:
+        for target in targets(each, choices):
+            metadata = engine_of(target).metadata
+            other = first.setdefault((target, metadata(each.reference, "")), each) if metadata else each
+            if other.reference != each.reference:
+                yield (
+                    f"{each.file}:{each.line}: {each.reference} is the same image to {target} as {other.reference} at "
+                    f"{other.file}:{other.line}; use a pattern of engine that does not match both"
+                )
 
 
 def _problems(container: Container, choices: Iterable[Choice]) -> Iterator[str]:

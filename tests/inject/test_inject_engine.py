@@ -1,5 +1,6 @@
 """Injecting with `engine`: the form that each engine gets, and what is refused."""
 
+import json
 import os
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from osc_containers.kiwi import description
 from osc_containers.obs import engines
 from osc_containers.obs.package import Package
 from tests.support import images
-from tests.support.engines import containerd, output
+from tests.support.engines import containerd, output, podman
 from tests.support.fake_source import FakeSource
 from tests.support.prefetch_run import run_prefetch, want
 
@@ -124,6 +125,45 @@ def test_ctr_imports_what_agents_import(package: Package, tmp_path: Path) -> Non
             lines = output(*ctr, "--namespace", "k8s.io", "images", "check", f'name=="{reference}"').splitlines()
             found = lines[1].split()
             assert found[:1] + found[2:4] + found[-1:] == [reference, str(IMAGES[name].digest), "complete", "true"]
+
+
+MGRADM = "/usr/share/suse-docker-images/native"
+
+
+def found_by_mgradm(root: Path, reference: str) -> Path | None:
+    """Return the archive that mgradm loads (uyuni-tools of July 2026, shared/podman/images.go)."""
+    path, _, tag = reference.partition("/")[2].partition(":")
+    for file in sorted((root / MGRADM[1:]).iterdir()):
+        if file.name.endswith("metadata"):
+            image = json.loads(file.read_text())["image"]
+            if image["name"] == path.replace("/", "-") and tag in image["tags"]:
+                return root / f"{MGRADM}/{image['file']}"[1:]
+    return None
+
+
+@pytest.mark.integration
+def test_mgradm_finds_what_podman_loads(package: Package, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    read = description.read(package.directory / "a.kiwi")
+    inject.inject_root(package, read, "x86_64", (), root, choices=engines.parse(["mgradm=*/app:*"]))
+    name = "registry.example.com/team/app:1.0"
+    assert found_by_mgradm(root, name.replace("1.0", "latest")) is None
+    archive = found_by_mgradm(root, name)
+    assert archive is not None
+    with podman() as command:
+        assert output(*command, "load", "--quiet", "--input", archive) == f"Loaded image: {name}\n"
+    assert (root / f"{MGRADM}/app_1.0.metadata"[1:]).read_text() == (
+        '{\n  "image": {\n    "name": "team-app",\n    "tags": [\n      "1.0"\n    ],\n'
+        '    "file": "app_1.0.tar"\n  }\n}\n'
+    )
+
+
+def test_mgradm_has_a_link_to_the_archive_of_another_engine(package: Package) -> None:
+    inject_sources(package, "mgradm=*/app:*", "k3s=*/app:*")
+    root = package.directory / "root"
+    assert os.readlink(root / f"{MGRADM}/app_1.0.tar"[1:]) == K3S
+    assert names(root / MGRADM[1:]) == ["app_1.0.metadata", "app_1.0.tar"]
 
 
 def test_a_root_tree_takes_the_values_of_the_service(package: Package, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_containers_that_a_backend_loads_are_refused() -> None:
     )
 
 
-@pytest.mark.parametrize("engine", ["k3s", "rke2"])
+@pytest.mark.parametrize("engine", ["k3s", "rke2", "mgradm"])
 def test_engines_that_know_tags_only_need_one(engine: str) -> None:
     digest = f"sha256:{'a' * 64}"
     choices = engines.parse([f"{engine}=*/app@*", "containerd=*"])
@@ -109,6 +109,17 @@ def test_engines_that_know_tags_only_need_one(engine: str) -> None:
     assert caught.value.problems == (
         f"appliance.kiwi:3: registry.example.com/team/app@{digest} matches engine='{engine}=*/app@*', but {engine} "
         f'finds images by their tags: add one to its digest, such as tag="1.0@{digest}"',
+    )
+
+
+def test_images_that_mgradm_cannot_tell_apart_are_refused() -> None:
+    xml = XML.replace(b'name="data" path="team"', b'name="team-app"')
+    assert engines.select(containers(xml)[:2], engines.parse(["k3s=*"]))
+    with pytest.raises(DescriptionError) as caught:
+        engines.select(containers(xml)[:2], engines.parse(["mgradm=*"]))
+    assert caught.value.problems == (
+        "appliance.kiwi:4: registry.example.com/team-app:1.0 is the same image to mgradm as "
+        "registry.example.com/team/app:1.0 at appliance.kiwi:3; use a pattern of engine that does not match both",
     )
 
 
