@@ -26,7 +26,7 @@ FOREIGN = {
     "urllib3": {f"registry.{name}" for name in ("config.proxy", "connection", "errors", "response", "session")},
     "lxml": {"formats.xml_reader"},
     "platformdirs": {"obs.run_lock", "prefetch.cache"},
-    "yaml": {"evidence.registries_d"},
+    "yaml": {"evidence.policy.registries_d"},
     "rich": {"cli.output.progress"},
     "argcomplete": {"cli.main"},
     "compression": {"inject.store.inflate"},
@@ -152,3 +152,14 @@ def test_the_command_line_loads_libraries_only_when_needed() -> None:
     loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
     assert "osc_containers.cli.services" in loaded
     assert not {"lxml", "urllib3", "ssl", "osc_containers.registry.client"} & set(loaded)
+
+
+def test_a_prefetch_loads_nothing_of_signatures_and_sboms() -> None:
+    """What a policy that accepts anything needs is measured in `tests/evidence/test_package.py`."""
+    script = "import sys; from osc_containers.cli import modules, services; modules.load_network(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    ours = {name.removeprefix("osc_containers.") for name in loaded if name.startswith("osc_containers.")}
+    assert "prefetch.prefetch" in ours
+    needed = {"evidence", "evidence.policy", "evidence.policy.locations"}
+    assert {name for name in ours if folder(name) in ("evidence", "inject", "checks")} == needed
+    assert "yaml" not in loaded

@@ -9,7 +9,7 @@ from osc_containers.checks.finding import Finding, Severity, from_problem
 from osc_containers.errors import DescriptionError
 from osc_containers.formats.cpio import FILE_NAME
 from osc_containers.formats.human import count
-from osc_containers.inject import overlay
+from osc_containers.inject import inventory, overlay
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description, maker_of
 from osc_containers.lock.lockfile import EMPTY
@@ -147,7 +147,7 @@ def _overlays(description: Description, context: Context) -> Iterator[Finding]:
                 yield from_problem(problem, "overlay")
         placements = overlay.place(usable, overlay.assign_paths(containers), arch, context.lock or EMPTY)
         for name, members in overlay.group_by_directory(placements).items():
-            for file in (*overlay.list_files(members), *overlay.list_documents(members)):
+            for file in (*overlay.list_files(members), *inventory.list_documents(members)):
                 if os.path.lexists(f"{context.package.directory / name}{file.path}"):
                     yield Finding(
                         severity=Severity.WARNING,

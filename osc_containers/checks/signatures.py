@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from osc_containers.checks.context import Context
 from osc_containers.checks.finding import Finding, Severity
 from osc_containers.errors import Error
-from osc_containers.evidence import evaluate, openpgp, policy
-from osc_containers.evidence.identity import Identity
-from osc_containers.evidence.policy import Policy
+from osc_containers.evidence import evaluate
+from osc_containers.evidence.policy import load
+from osc_containers.evidence.policy.identity import Identity
+from osc_containers.evidence.policy.requirements import Policy
+from osc_containers.evidence.signatures import openpgp
 from osc_containers.lock.lockfile import FILE_NAME
 from osc_containers.obs import service_file
 from osc_containers.obs.parameters import PREFETCH
@@ -29,7 +31,7 @@ def check(context: Context) -> Iterator[Finding]:
             )
     names = service_file.signature_parameters(entries).policies
     try:
-        policies = policy.of_package(context.package.directory, names)
+        policies = load.of_package(context.package.directory, names)
     except (Error, OSError) as error:
         for problem in str(error).splitlines():
             yield Finding(Severity.ERROR, "signatures", service_file.FILE_NAME, problem)

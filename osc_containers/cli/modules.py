@@ -18,7 +18,7 @@ _OFFLINE = ("lxml.etree", "encodings.ascii")
 _NETWORK = (
     # What libraries import only when they first look up a name, parse a date or format a number.
     *("encodings.idna", "email.utils", "locale", "platformdirs.unix", "tomllib"),
-    *("osc_containers.evidence.policy", "osc_containers.prefetch.prefetch", "osc_containers.sources.transports"),
+    *("osc_containers.prefetch.prefetch", "osc_containers.sources.transports"),
 )
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PROGRESS = ("rich.console", "rich.constrain", "rich.file_proxy", "rich.progress", "rich.table")

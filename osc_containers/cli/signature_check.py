@@ -39,13 +39,15 @@ def list_problems(
     is_signed = any(locked.signatures for _, _, locked in lock.images())
     if not (is_signed or has_anchor or is_required or parameters.policies):
         return ()
-    modules.load_signatures("osc_containers.evidence.offline", "osc_containers.evidence.programs")
-    from osc_containers.evidence import offline, policy, programs
+    modules.load_signatures("osc_containers.evidence.offline", "osc_containers.evidence.signatures.programs")
+    from osc_containers.evidence import offline
+    from osc_containers.evidence.policy import load
+    from osc_containers.evidence.signatures import programs
     from osc_containers.fs import program
 
-    policies = policy.of_package(package.directory, parameters.policies, None)
+    policies = load.of_package(package.directory, parameters.policies, None)
     if has_anchor and anchor is not None:
-        policies = (*policies, policy.load(anchor, anchor.parent))
+        policies = (*policies, load.of_file(anchor, anchor.parent))
         logger.info("%s applies to the signatures in the lock", anchor)
     evidence = [
         offline.LockedEvidence(reference, arch, locked, locations.get(reference, "docker://"))

@@ -1,1 +1,1 @@
-"""Who signed an image, whether a signature policy accepts that, and what is embedded: signatures and SBOMs."""
+"""Whether a signature policy accepts an image, and what is embedded: signatures and SBOMs."""

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from osc_containers.errors import Error
-from osc_containers.evidence import json_object, openpgp, payload, public_key
-from osc_containers.evidence.identity import Identity
-from osc_containers.evidence.payload import SIGSTORE, SIMPLE, Claim
-from osc_containers.evidence.policy import ACCEPT, GPG, REJECT, Policy, Requirement
-from osc_containers.evidence.programs import Opened
-from osc_containers.evidence.public_key import PublicKey
-from osc_containers.evidence.signature import MEDIA_TYPE, Signature
+from osc_containers.evidence import json_object
+from osc_containers.evidence.policy.identity import Identity
+from osc_containers.evidence.policy.requirements import ACCEPT, GPG, REJECT, Policy, Requirement
+from osc_containers.evidence.signatures import openpgp, payload, public_key
+from osc_containers.evidence.signatures.payload import SIGSTORE, SIMPLE, Claim
+from osc_containers.evidence.signatures.programs import Opened
+from osc_containers.evidence.signatures.public_key import PublicKey
+from osc_containers.evidence.signatures.signature import MEDIA_TYPE, Signature
 from osc_containers.lock.signature import RecordedSignature
 from osc_containers.oci.digest import Digest
 

@@ -8,10 +8,12 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from osc_containers.evidence import evaluate, openpgp, payload, public_key
+from osc_containers.evidence import evaluate
 from osc_containers.evidence.evaluate import Image, Verifier
-from osc_containers.evidence.identity import Identity
-from osc_containers.evidence.policy import Policy, read_keys
+from osc_containers.evidence.policy.identity import Identity
+from osc_containers.evidence.policy.load import read_keys
+from osc_containers.evidence.policy.requirements import Policy
+from osc_containers.evidence.signatures import openpgp, payload, public_key
 from osc_containers.lock.lockfile import LockedImage
 from osc_containers.lock.signature import RecordedSignature
 from osc_containers.oci.digest import Digest

@@ -18,7 +18,7 @@ from osc_containers.formats import cpio
 from osc_containers.formats.cpio import Entry
 from osc_containers.fs import rooted_tree
 from osc_containers.fs.source_file import open_source
-from osc_containers.inject import overlay
+from osc_containers.inject import inventory, overlay
 from osc_containers.inject.image_file import ArchiveFile, BlobFile, Symlink, TextFile
 from osc_containers.inject.overlay import Placement
 from osc_containers.lock import lockfile
@@ -41,7 +41,7 @@ def pack(placements: Sequence[Placement]) -> Bundle:
     blobs: dict[str, Descriptor] = {}
     for directory, members in sorted(overlay.group_by_directory(placements).items()):
         layouts = {each.archive: layout_of(each.claim) for each in members}
-        for file in (*overlay.list_files(members), *overlay.list_documents(members)):
+        for file in (*overlay.list_files(members), *inventory.list_documents(members)):
             path = directory + file.path
             # Entries with the same `content` are hard links to one member.
             match file:

@@ -24,7 +24,7 @@ from osc_containers.fs import atomic, lfs_pointer, program
 from osc_containers.fs.ranges import FileSlice
 from osc_containers.fs.rooted_tree import Part, Tree
 from osc_containers.fs.source_file import open_source
-from osc_containers.inject import overlay, units
+from osc_containers.inject import inventory, overlay, units
 from osc_containers.inject.image_file import ArchiveFile, BlobFile, Symlink, TextFile
 from osc_containers.inject.overlay import ROOT, Placement
 from osc_containers.inject.store import stores
@@ -314,7 +314,7 @@ def _write(trees: Sequence[tuple[Tree, Sequence[Placement]]], contents: _Content
     for tree, placements in trees:
         claims = {each.archive: each.claim for each in placements}
         loaded = [each for each in placements if each in contents.placements]
-        for file in (*overlay.list_files(loaded), *overlay.list_documents(placements)):
+        for file in (*overlay.list_files(loaded), *inventory.list_documents(placements)):
             if isinstance(file, BlobFile):
                 files.setdefault(file.blob.digest, []).append((tree, file))
                 continue

@@ -1,14 +1,22 @@
 """What is embedded in an image, for its SBOM: from the lock, and from the documents of the images in the package."""
 
-from collections.abc import Collection, Iterator
+import hashlib
+import re
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 
 from osc_containers.archive.blobs import PackageBlobs
-from osc_containers.evidence import sbom
-from osc_containers.evidence.sbom import Component
+from osc_containers.evidence.sbom import component, document
+from osc_containers.evidence.sbom.component import Component
+from osc_containers.inject.image_file import TextFile
+from osc_containers.inject.overlay import Placement
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs.package import Package
+from osc_containers.oci.chain import Claim
 from osc_containers.oci.reference import Reference
+
+DOCUMENTS = "/usr/share/kiwi_containers"
+"""The directory for lists of containers in an image."""
 
 
 def components(package: Package, lock: Lock, images: Collection[tuple[Reference, str]]) -> tuple[Component, ...]:
@@ -31,6 +39,33 @@ def _components(blobs: PackageBlobs, lock: Lock, images: Collection[tuple[Refere
                 digest=claim.digest,
                 image=claim.image,
                 created=claim.created,
-                labels=sbom.labels_of(config) if config else {},
+                labels=component.labels_of(config) if config else {},
                 signatures=locked.signatures,
             )
+
+
+def list_documents(placements: Sequence[Placement]) -> tuple[TextFile, ...]:
+    """Return the list of all containers of one overlay directory, however they get into the image.
+
+    What is in the containers is not in it: scanners would take that for the host's. Overlay directories of profiles can
+    end up in one image, so each has the name of its profile.
+    """
+    if not placements:
+        return ()
+    found = {(each.claim.reference, each.claim.arch): _component(each.claim) for each in placements}
+    text = document.render(component.inventory("containers", "", found.values()), "cyclonedx").decode()
+    common = frozenset.intersection(*(frozenset(each.container.profile_names) for each in placements))
+    name = "-".join(["containers", *sorted(common)])
+    if not re.fullmatch("[A-Za-z0-9_.-]{1,200}", name):
+        name = f"containers-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return (TextFile(path=f"{DOCUMENTS}/{name}.cdx.json", text=text, mode=0o644),)
+
+
+def _component(claim: Claim) -> Component:
+    return Component(
+        reference=claim.reference,
+        arch=claim.arch,
+        digest=claim.digest,
+        image=claim.image,
+        created=claim.created,
+    )

@@ -1,14 +1,11 @@
 """The files that an image gets for its containers, the path of each archive, and kiwi's overlay directories."""
 
-import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from osc_containers.errors import DescriptionError
-from osc_containers.evidence import sbom
 from osc_containers.inject import layout_directory, units
 from osc_containers.inject.image_file import ArchiveFile, ImageFile, Symlink, TextFile
 from osc_containers.inject.units import ARCHIVES, Load
@@ -22,7 +19,6 @@ from osc_containers.oci.chain import Claim
 from osc_containers.oci.reference import Reference
 
 TMPFILES = "/usr/lib/tmpfiles.d/kiwi_containers.conf"
-DOCUMENTS = "/usr/share/kiwi_containers"
 
 ROOT = "root"
 """The overlay directory for every image (kiwi/system/setup.py, import_overlay_files)."""
@@ -234,30 +230,3 @@ def tmpfiles() -> TextFile:
         f"x {ARCHIVES}\n"
     )
     return TextFile(path=TMPFILES, text=text, mode=0o644)
-
-
-def list_documents(placements: Sequence[Placement]) -> tuple[TextFile, ...]:
-    """Return the list of all containers of one overlay directory, however they get into the image.
-
-    What is in the containers is not in it: scanners would take that for the host's. Overlay directories of profiles can
-    end up in one image, so each has the name of its profile.
-    """
-    if not placements:
-        return ()
-    components = {(each.claim.reference, each.claim.arch): _component(each.claim) for each in placements}
-    text = sbom.render(sbom.inventory("containers", "", components.values()), "cyclonedx").decode()
-    common = frozenset.intersection(*(frozenset(each.container.profile_names) for each in placements))
-    name = "-".join(["containers", *sorted(common)])
-    if not re.fullmatch("[A-Za-z0-9_.-]{1,200}", name):
-        name = f"containers-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return (TextFile(path=f"{DOCUMENTS}/{name}.cdx.json", text=text, mode=0o644),)
-
-
-def _component(claim: Claim) -> sbom.Component:
-    return sbom.Component(
-        reference=claim.reference,
-        arch=claim.arch,
-        digest=claim.digest,
-        image=claim.image,
-        created=claim.created,
-    )

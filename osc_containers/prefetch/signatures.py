@@ -13,12 +13,15 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from osc_containers.errors import PolicyError, RegistryError, VerificationError
-from osc_containers.evidence import evaluate, payload, policy, programs, registries_d, signature
+from osc_containers.evidence import evaluate
 from osc_containers.evidence.evaluate import Evidence, Image, Verdict, Verifier
-from osc_containers.evidence.identity import Identity
-from osc_containers.evidence.policy import Policy
-from osc_containers.evidence.registries_d import SignatureStores
-from osc_containers.evidence.signature import Signature
+from osc_containers.evidence.policy import locations, registries_d
+from osc_containers.evidence.policy.identity import Identity
+from osc_containers.evidence.policy.load import read_keys
+from osc_containers.evidence.policy.registries_d import SignatureStores
+from osc_containers.evidence.policy.requirements import Policy
+from osc_containers.evidence.signatures import payload, programs, signature
+from osc_containers.evidence.signatures.signature import Signature
 from osc_containers.formats import strict_json
 from osc_containers.fs import plain_file, program
 from osc_containers.lock.signature import RecordedSignature
@@ -52,7 +55,7 @@ class SignatureFinder:
 
     @cached_property
     def _stores(self) -> SignatureStores:
-        return registries_d.load(registries_d.directory(self._environ), self._environ)
+        return registries_d.load(locations.registries_d(self._environ), self._environ)
 
     def find(self, reference: Reference, digest: Digest, index: Digest | None = None) -> Found:
         """Return the signatures of the manifest with `digest`. `index` is that of the index that lists it, if any.
@@ -217,8 +220,7 @@ class Judge:
 
     def _verdicts(self, image: Image, found: Found) -> tuple[Verdict, ...]:
         return tuple(
-            evaluate.evaluate(each, image, found.signatures, self._verifier, policy.read_keys)
-            for each in self._policies
+            evaluate.evaluate(each, image, found.signatures, self._verifier, read_keys) for each in self._policies
         )
 
     def _problem(self, verdicts: Sequence[Verdict], found: Found) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from osc_containers.evidence.identity import Identity, IdentityRule
+from osc_containers.evidence.policy.identity import Identity, IdentityRule
 from osc_containers.oci.reference import Reference
 
 DIGEST = f"sha256:{'0' * 64}"

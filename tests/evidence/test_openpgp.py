@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from osc_containers.evidence import openpgp
+from osc_containers.evidence.signatures import openpgp
 
 CONTENT = b"\xcb\x05b\0\0\0\0" * 9
 DEFLATE = zlib.compressobj(wbits=-zlib.MAX_WBITS)

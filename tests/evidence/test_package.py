@@ -1,7 +1,10 @@
 """A package whose containers are signed: from prefetch to the build, and what happens to those that are not."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,8 +14,9 @@ import pytest
 
 from osc_containers.cli import signature_check
 from osc_containers.cli.main import main
-from osc_containers.evidence import openpgp, sbom
-from osc_containers.evidence.programs import Verifier
+from osc_containers.evidence.sbom.document import FORMATS
+from osc_containers.evidence.signatures import openpgp
+from osc_containers.evidence.signatures.programs import Verifier
 from osc_containers.lock import lockfile
 from osc_containers.oci.digest import Digest
 from tests.support import images, packages
@@ -137,6 +141,23 @@ def test_a_second_run_asks_for_no_signature(setting: Setting) -> None:
     assert (setting.package / lockfile.FILE_NAME).read_bytes() == before
     paths = [request.path for request in setting.registry.requests()[count:]]
     assert not [path for path in paths if path.endswith(".sig") or "/blobs/" in path]
+
+
+@pytest.mark.parametrize("has_signed", [False, True])
+def test_nothing_is_loaded_where_no_policy_asks(setting: Setting, tmp_path: Path, *, has_signed: bool) -> None:
+    """With the policy that distributions have: it accepts everything, which only shows when it has been read."""
+    (tmp_path / ".config/containers").mkdir(parents=True)
+    setting.write_policy(tmp_path / ".config/containers", {})
+    package = setting.package if has_signed else setting.write_package(tmp_path / "free", "free/app")
+    run = f"main(['prefetch', '--arch', 'x86_64', {str(package)!r}])"
+    script = f"import sys; from osc_containers.cli.main import main; assert {run} == 0; print(*sys.modules)"
+    environ = {**os.environ, "HOME": str(tmp_path)}
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", script], env=environ, check=True, capture_output=True, text=True)
+    ours = {name.removeprefix("osc_containers.evidence.") for name in done.stdout.split() if ".evidence." in name}
+    files = {f"policy.{name}" for name in ("identity", "load", "locations", "parser", "requirements")}
+    assert ours == {"json_object", "policy", *files}
+    assert "yaml" not in done.stdout.split()
 
 
 def test_an_unsigned_image_is_refused_before_its_layers(
@@ -355,7 +376,7 @@ def test_a_build_root_without_programs_names_their_packages(
     assert "not installed, but needed to verify signatures; install " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("format_", sbom.FORMATS)
+@pytest.mark.parametrize("format_", FORMATS)
 def test_the_sbom_lists_containers_and_signatures(
     setting: Setting, tmp_path: Path, format_: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -366,7 +387,7 @@ def test_the_sbom_lists_containers_and_signatures(
     assert '"name": "appliance' in text
     (tmp_path / "out").mkdir()
     assert main(["sbom", "--arch", "x86_64", "--output", str(tmp_path / "out"), str(setting.package)]) == 0
-    name = f"appliance.x86_64-1.0.0.containers.{sbom.FORMATS[format_]}.json"
+    name = f"appliance.x86_64-1.0.0.containers.{FORMATS[format_]}.json"
     assert (tmp_path / "out" / name).read_text() == text
 
 

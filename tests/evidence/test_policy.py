@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 from osc_containers.errors import Error, PolicyError
-from osc_containers.evidence import policy
-from osc_containers.evidence.identity import Identity
+from osc_containers.evidence.policy import load, locations, parser
+from osc_containers.evidence.policy.identity import Identity
+from osc_containers.evidence.policy.requirements import Policy
 
 KEY = {"type": "sigstoreSigned", "keyPath": "key.pub"}
 
 
-def parse(document: object) -> policy.Policy:
-    return policy.parse(json.dumps(document).encode(), "policy.json")
+def parse(document: object) -> Policy:
+    return parser.parse(json.dumps(document).encode(), "policy.json")
 
 
 @pytest.mark.parametrize(
@@ -79,21 +80,21 @@ def test_every_scope_with_a_problem_is_named() -> None:
 
 def test_the_policy_of_the_user_replaces_that_of_the_system(tmp_path: Path) -> None:
     home, system = tmp_path / "home", tmp_path / "system"
-    assert policy.of_host({"HOME": str(home)}, system) is None
+    assert locations.policy_json({"HOME": str(home)}, system) is None
     for directory in (system, home / ".config/containers"):
         directory.mkdir(parents=True)
         (directory / "policy.json").touch()
-        assert policy.of_host({"HOME": str(home)}, system) == directory / "policy.json"
+        assert locations.policy_json({"HOME": str(home)}, system) == directory / "policy.json"
 
 
 @pytest.mark.parametrize("name", ["missing", "../missing", "x\0y"])
 def test_a_missing_key_is_named(tmp_path: Path, name: str) -> None:
     document = parse({"default": [{**KEY, "keyPath": name}]})._replace(directory=tmp_path)
     with pytest.raises(Error, match=r"^policy.json: default\[0\]: key "):
-        policy.read_keys(document, document.default[0])
+        load.read_keys(document, document.default[0])
 
 
 def test_relative_paths_of_keys_begin_at_the_package(tmp_path: Path) -> None:
     (tmp_path / "key.pub").write_bytes(b"key")
     document = parse({"default": [KEY]})._replace(directory=tmp_path)
-    assert policy.read_keys(document, document.default[0]) == (b"key",)
+    assert load.read_keys(document, document.default[0]) == (b"key",)

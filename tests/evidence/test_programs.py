@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from osc_containers.errors import Error
-from osc_containers.evidence import openpgp, programs, public_key
+from osc_containers.evidence.signatures import openpgp, programs, public_key
 from tests.support.signing import Gpg, make_key, public_pem, sign
 
 FINGERPRINT = "A" * 40

@@ -3,7 +3,7 @@
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from osc_containers.evidence import public_key
+from osc_containers.evidence.signatures import public_key
 from tests.support.signing import make_key, public_der, public_pem
 
 KINDS = {"rsa2048": "RSA", "p224": "EC", "p256": "EC", "p384": "EC", "p521": "EC", "ed25519": "Ed25519"}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from osc_containers.errors import PolicyError
-from osc_containers.evidence import registries_d
+from osc_containers.evidence.policy import locations, registries_d
 
 SCOPES = ("r.test/ns/app:1", "r.test/ns/app", "r.test/ns", "r.test", "*.test")
 
@@ -52,6 +52,6 @@ def test_what_podman_refuses_is_an_error(tmp_path: Path, files: dict[str, str], 
 
 def test_the_directory_of_the_user_replaces_that_of_the_system(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path / "home")}
-    assert registries_d.directory(environ, tmp_path) == tmp_path / "registries.d"
+    assert locations.registries_d(environ, tmp_path) == tmp_path / "registries.d"
     (tmp_path / "home/.config/containers/registries.d").mkdir(parents=True)
-    assert registries_d.directory(environ, tmp_path) == tmp_path / "home/.config/containers/registries.d"
+    assert locations.registries_d(environ, tmp_path) == tmp_path / "home/.config/containers/registries.d"

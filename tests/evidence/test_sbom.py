@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from osc_containers.evidence import licenses, sbom
-from osc_containers.evidence.sbom import Component
+from osc_containers.evidence.sbom import cyclonedx, licenses
+from osc_containers.evidence.sbom.component import Component, inventory, labels_of
+from osc_containers.evidence.sbom.document import FORMATS, file_name, render
 from osc_containers.lock.signature import RecordedSignature
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
@@ -41,7 +42,7 @@ LABELS: list[Mapping[str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("format_", sbom.FORMATS)
+@pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("labels", LABELS)
 def test_documents_are_valid(format_: str, labels: Mapping[str, str]) -> None:
     components = [
@@ -52,39 +53,39 @@ def test_documents_are_valid(format_: str, labels: Mapping[str, str]) -> None:
         component(f"r.test/app:A_b.c@sha256:{'0' * 64}"),
         component("r.test/app:A_b.c"),
     ]
-    text = sbom.render(sbom.inventory("appliance", "1.2.3", components), format_)
+    text = render(inventory("appliance", "1.2.3", components), format_)
     assert problems(text, format_) == []
     assert json.loads(text)
 
 
-@pytest.mark.parametrize("format_", sbom.FORMATS)
+@pytest.mark.parametrize("format_", FORMATS)
 def test_an_image_without_containers_has_a_valid_document(format_: str) -> None:
-    assert problems(sbom.render(sbom.inventory("appliance", "1", []), format_), format_) == []
+    assert problems(render(inventory("appliance", "1", []), format_), format_) == []
 
 
-@pytest.mark.parametrize("format_", sbom.FORMATS)
+@pytest.mark.parametrize("format_", FORMATS)
 def test_order_does_not_matter(format_: str) -> None:
     components = [component(f"r.test/app{n}:1", created=f"2024-01-0{n}T00:00:00Z") for n in range(1, 6)]
-    text = sbom.render(sbom.inventory("appliance", "1", components), format_)
+    text = render(inventory("appliance", "1", components), format_)
     random.Random(1).shuffle(components)
-    assert sbom.render(sbom.inventory("appliance", "1", components), format_) == text
+    assert render(inventory("appliance", "1", components), format_) == text
     assert b"2024-01-05T00:00:00Z" in text
 
 
 def test_a_document_of_other_content_has_another_id() -> None:
-    one, other = (sbom.cyclonedx(sbom.inventory("x", "1", [component(name)])) for name in ("a", "b"))
+    one, other = (cyclonedx.document(inventory("x", "1", [component(name)])) for name in ("a", "b"))
     assert one["serialNumber"] != other["serialNumber"]
 
 
 def test_the_time_is_that_of_the_source() -> None:
     components = [component(created="2024-01-01T00:00:00Z")]
-    assert sbom.inventory("x", "1", components, {"SOURCE_DATE_EPOCH": "86400"}).timestamp == "1970-01-02T00:00:00Z"
-    assert sbom.inventory("x", "1", components, {"SOURCE_DATE_EPOCH": "x"}).timestamp == "2024-01-01T00:00:00Z"
+    assert inventory("x", "1", components, {"SOURCE_DATE_EPOCH": "86400"}).timestamp == "1970-01-02T00:00:00Z"
+    assert inventory("x", "1", components, {"SOURCE_DATE_EPOCH": "x"}).timestamp == "2024-01-01T00:00:00Z"
 
 
 def test_signatures_and_digests_are_listed() -> None:
-    for format_ in sbom.FORMATS:
-        text = sbom.render(sbom.inventory("x", "1", [component(signatures=(SIGNATURE,))]), format_).decode()
+    for format_ in FORMATS:
+        text = render(inventory("x", "1", [component(signatures=(SIGNATURE,))]), format_).decode()
         assert f"signed as r.test/ns/app by sha256:{'a' * 64}" in text
         assert str(Digest.of(b"index")) in text
 
@@ -110,11 +111,11 @@ def test_only_known_licences_are_expressions(text: str, expected: str) -> None:
 
 
 def test_labels_are_read_without_trust() -> None:
-    assert sbom.labels_of(b'{"config": {"Labels": {"a": "b", "c": 1, "d": "\\ud800"}}}') == {"a": "b"}
+    assert labels_of(b'{"config": {"Labels": {"a": "b", "c": 1, "d": "\\ud800"}}}') == {"a": "b"}
     for text in (b"", b"[]", b'{"config": null}', b'{"config": {"Labels": null}}', b'{"config": {"Labels": []}}'):
-        assert sbom.labels_of(text) == {}
+        assert labels_of(text) == {}
 
 
 def test_file_names_are_plain() -> None:
-    inventory = sbom.inventory("../my image", "1.0/2", [])
-    assert sbom.file_name(inventory, "x86_64", "spdx", "kvm") == "_my_image.x86_64-1.0_2-kvm.containers.spdx.json"
+    image = inventory("../my image", "1.0/2", [])
+    assert file_name(image, "x86_64", "spdx", "kvm") == "_my_image.x86_64-1.0_2-kvm.containers.spdx.json"

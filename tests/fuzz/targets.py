@@ -18,8 +18,9 @@ from osc_containers.archive import blobs
 from osc_containers.archive.layout import lay_out
 from osc_containers.archive.verify import check_images
 from osc_containers.errors import DescriptionError, Error, LockError, PolicyError, RegistryError
-from osc_containers.evidence import openpgp, payload, policy, programs, public_key, registries_d, signature
-from osc_containers.evidence.identity import Identity, IdentityRule
+from osc_containers.evidence.policy import parser, registries_d
+from osc_containers.evidence.policy.identity import Identity, IdentityRule
+from osc_containers.evidence.signatures import openpgp, payload, programs, public_key, signature
 from osc_containers.formats import cpio, layer_tar, xml_editor, xml_reader, xml_tags
 from osc_containers.inject.store import build, config_types, squashfs
 from osc_containers.inject.store.inflate import inflate
@@ -161,7 +162,7 @@ def parse_lock(data: bytes) -> None:
 def parse_policy(data: bytes) -> None:
     """Read a signature policy, and ask it for the scope of an image."""
     try:
-        found = policy.parse(data, "policy.json")
+        found = parser.parse(data, "policy.json")
     except PolicyError as error:
         _expect_printable(*error.problems)
         return

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from osc_containers.errors import Error, RegistryError
-from osc_containers.evidence import payload
-from osc_containers.evidence.payload import SIMPLE
+from osc_containers.evidence.signatures import payload
+from osc_containers.evidence.signatures.payload import SIMPLE
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch.signatures import Found, SignatureFinder

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from osc_containers.errors import Error
-from osc_containers.evidence import policy
 from osc_containers.evidence.evaluate import Image
-from osc_containers.evidence.identity import Identity
-from osc_containers.evidence.programs import Verifier
+from osc_containers.evidence.policy import load, locations
+from osc_containers.evidence.policy.identity import Identity
+from osc_containers.evidence.signatures.programs import Verifier
 from osc_containers.oci.manifest import Index, candidates
 from osc_containers.oci.platform import of_architecture
 from osc_containers.oci.reference import Reference
@@ -111,9 +111,9 @@ def ask_us(home: Path) -> Answer:
     environ = {**os.environ, "HOME": str(home)}
     images = RegistryImages(Policy(), environ, certs_d.system_context)
     try:
-        path = policy.of_host(environ)
+        path = locations.policy_json(environ)
         assert path is not None
-        judge = Judge([policy.load(path)], SignatureFinder(images, environ), Verifier())
+        judge = Judge([load.of_file(path)], SignatureFinder(images, environ), Verifier())
         reference = Reference.parse((home / "reference").read_text())
         document, index = images.manifest(reference), None
         while isinstance(document, Index):

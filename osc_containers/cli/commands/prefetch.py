@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from osc_containers.cli import arguments, modules
 from osc_containers.cli.output import progress
 from osc_containers.errors import DescriptionError
+from osc_containers.evidence.policy import locations
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import hints, selection, service_file
 from osc_containers.obs.package import Package
@@ -157,10 +158,13 @@ def _signature_check(
     """
     if parameters.mode == "ignore" and parameters.is_user_choice:
         return None
-    from osc_containers.evidence import policy
-
-    policies = policy.of_package(package.directory, parameters.policies)
     is_required = parameters.mode == "required"
+    if not (is_required or parameters.policies or locations.policy_json()):
+        return None
+    modules.load_signatures("osc_containers.evidence.policy.load")
+    from osc_containers.evidence.policy import load
+
+    policies = load.of_package(package.directory, parameters.policies)
     if not is_required and all(each.accepts_anything for each in policies):
         return None
     modules.load_signatures("osc_containers.prefetch.signatures", "yaml")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from osc_containers.cli import arguments
 from osc_containers.errors import DescriptionError
-from osc_containers.evidence import sbom
+from osc_containers.evidence.sbom import component, document
+from osc_containers.evidence.sbom.document import FORMATS
 from osc_containers.fs import atomic
 from osc_containers.inject import inventory
 from osc_containers.kiwi import image_name
@@ -38,7 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         action="append",
-        choices=tuple(sbom.FORMATS),
+        choices=tuple(FORMATS),
         help="format, SPDX 2.3 or CycloneDX 1.6; may be repeated (default: both with --output, else cyclonedx)",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="write a file for each architecture and format")
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     if len(request.descriptions) != 1:
         found = ", ".join(each.path.name for each in request.descriptions) or "none"
         raise DescriptionError(f"got the descriptions {found}, expected one; choose it by --description")
-    formats = options.format or (list(sbom.FORMATS) if options.output else ["cyclonedx"])
+    formats = options.format or (list(FORMATS) if options.output else ["cyclonedx"])
     [part] = request.parts
     files = [
         file
@@ -76,8 +77,8 @@ def formats_of(values: Sequence[str]) -> tuple[str, ...]:
     :raises DescriptionError: one of them is unknown.
     """
     for value in arguments.drop_empty(values):
-        if value not in sbom.FORMATS:
-            raise DescriptionError(f"sbom: got {value[:80]!r}, expected {' or '.join(sbom.FORMATS)}")
+        if value not in FORMATS:
+            raise DescriptionError(f"sbom: got {value[:80]!r}, expected {' or '.join(FORMATS)}")
     return tuple(arguments.drop_empty(values))
 
 
@@ -105,6 +106,6 @@ def documents(
     images = {(container.reference, arch) for container in containers}
     name, version = image_name.read(description)
     components = inventory.components(package, package.require_lock(), images)
-    found = sbom.inventory(name, version, components, os.environ)
+    found = component.inventory(name, version, components, os.environ)
     for format_ in dict.fromkeys(formats):
-        yield sbom.file_name(found, arch, format_, suffix), sbom.render(found, format_)
+        yield document.file_name(found, arch, format_, suffix), document.render(found, format_)

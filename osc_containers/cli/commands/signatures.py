@@ -16,7 +16,7 @@ from osc_containers.oci.reference import Reference
 
 if TYPE_CHECKING:
     from osc_containers.evidence.evaluate import Outcome
-    from osc_containers.evidence.signature import Signature
+    from osc_containers.evidence.signatures.signature import Signature
     from osc_containers.prefetch.signatures import Judgement
 
 
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     """Show what the policies say of images."""
     tls_context = modules.load_network()
     modules.load_signatures("osc_containers.prefetch.signatures", "yaml")
-    from osc_containers.evidence import policy
+    from osc_containers.evidence.policy import load
     from osc_containers.lock.lockfile import EMPTY
     from osc_containers.prefetch import signatures
     from osc_containers.prefetch.pin import resolve
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     package = Package(options.package)
     entries = package.prefetches
     mode, names, _ = service_file.signature_parameters(entries, options.signatures, options.policy)
-    policies = policy.of_package(package.directory, names)
+    policies = load.of_package(package.directory, names)
     requests = _requests(package, options.references, arguments.architectures(options.arch))
     is_accepted = True
     with transports.Sources(package.directory, system_context=tls_context) as sources:
@@ -118,7 +118,7 @@ def _outcome(outcome: "Outcome") -> str:
 
 
 def _signature(signature: "Signature") -> str:
-    from osc_containers.evidence import payload
+    from osc_containers.evidence.signatures import payload
 
     if signature.format == payload.SIMPLE:
         return "OpenPGP"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from osc_containers.errors import Error
-from osc_containers.evidence.payload import LIMIT
-from osc_containers.evidence.public_key import ED25519, PublicKey
+from osc_containers.evidence.signatures.payload import LIMIT
+from osc_containers.evidence.signatures.public_key import ED25519, PublicKey
 from osc_containers.fs import program
 from osc_containers.fs.program import Done, NotInstalledError
 

@@ -50,12 +50,6 @@ class SignatureStores(NamedTuple):
         return (*(self.scopes[scope] for scope in scopes if scope in self.scopes), self.default)
 
 
-def directory(environ: Mapping[str, str] = os.environ, system: Path = Path("/etc/containers")) -> Path:
-    """Return the directory that podman reads: that of the user, where there is one, replaces the system's."""
-    home = Path(environ.get("HOME") or "/", ".config/containers")
-    return next((path for each in (home,) if (path := each / "registries.d").exists()), system / "registries.d")
-
-
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> SignatureStores:
     """Read all files of a directory.
 

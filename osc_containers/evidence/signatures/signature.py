@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from osc_containers.evidence import json_object
-from osc_containers.evidence.payload import SIGSTORE, SIMPLE
+from osc_containers.evidence.signatures.payload import SIGSTORE, SIMPLE
 
 MEDIA_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 ANNOTATION = "dev.cosignproject.cosign/signature"

@@ -1,127 +1,36 @@
-"""Signature policies: which images must be signed, by whom, and under which name.
+"""Parses policy.json.
 
 Source: containers-policy.json(5), and its parser in containers/image: every unknown field, type or value is an error,
 because a typing error in a policy must not allow more than was meant.
 """
 
-import os
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from osc_containers.errors import Error, PolicyError
+from osc_containers.errors import PolicyError
 from osc_containers.evidence import json_object
-from osc_containers.evidence.identity import RULES, IdentityRule
-from osc_containers.fs import plain_file
+from osc_containers.evidence.policy.identity import RULES, IdentityRule
+from osc_containers.evidence.policy.requirements import (
+    ACCEPT,
+    BASE_LAYER,
+    GPG,
+    REJECT,
+    SIGSTORE,
+    Keys,
+    Policy,
+    Requirement,
+)
 from osc_containers.oci.digest import Digest
 
-LIMIT = 4 << 20
-"""Bytes of a policy, and of a file with keys."""
-
-ACCEPT, REJECT, GPG, SIGSTORE, BASE_LAYER = (
-    *("insecureAcceptAnything", "reject", "signedBy", "sigstoreSigned", "signedBaseLayer"),
-)
 _KEY_TYPES = ("GPGKeys", "signedByGPGKeys", "X509Certificates", "signedByX509CAs")
 _REKOR = ("rekorPublicKeyPath", "rekorPublicKeyPaths", "rekorPublicKeyData", "rekorPublicKeyDatas")
 _KEYS = ("keyPath", "keyPaths", "keyData", "keyDatas")
 _FULCIO = ("caPath", "caData", "oidcIssuer", "subjectEmail")
 _Item = TypeVar("_Item")
 _PKI = ("caRootsPath", "caRootsData", "caIntermediatesPath", "caIntermediatesData", "subjectEmail", "subjectHostname")
-
-
-class Keys(NamedTuple):
-    """Where the keys of a requirement are: in files, or in the policy itself."""
-
-    paths: tuple[str, ...] = ()
-    data: tuple[bytes, ...] = ()
-
-
-class Requirement(NamedTuple):
-    """What a policy demands of an image; every requirement of a scope must be met.
-
-    `unsupported` names what this program cannot check. No image meets such a requirement.
-    """
-
-    type: str
-    keys: Keys = Keys()
-    identity: IdentityRule = IdentityRule()
-    unsupported: str = ""
-    where: str = ""
-
-    @property
-    def needs_signature(self) -> bool:
-        """Whether signatures decide if it is met."""
-        return self.type in (GPG, SIGSTORE)
-
-
-class Policy(NamedTuple):
-    """The requirements by transport and scope; `directory` is where relative paths of keys begin."""
-
-    default: tuple[Requirement, ...]
-    transports: Mapping[str, Mapping[str, tuple[Requirement, ...]]]
-    where: str = ""
-    directory: Path = Path("/")
-
-    def requirements(self, transport: str, scopes: Iterable[str]) -> tuple[str, tuple[Requirement, ...]]:
-        """Return the scope that applies to an image, for messages, and its requirements.
-
-        `scopes` are those that the image belongs to, the narrowest first.
-        """
-        configured = self.transports.get(transport, {})
-        for scope in (*scopes, ""):
-            if scope in configured:
-                return f"{transport} {scope}" if scope else f"{transport} default", configured[scope]
-        return "default", self.default
-
-    @property
-    def accepts_anything(self) -> bool:
-        """Whether no image is refused, and no signature needed."""
-        return all(requirement.type == ACCEPT for requirement in self.all_requirements())
-
-    def all_requirements(self) -> Iterator[Requirement]:
-        """Yield every requirement of every scope."""
-        yield from self.default
-        for scopes in self.transports.values():
-            for requirements in scopes.values():
-                yield from requirements
-
-
-def load(path: Path, directory: Path = Path("/")) -> Policy:
-    """Read a policy.
-
-    :raises PolicyError: it cannot be read, or is not valid.
-    """
-    try:
-        text = plain_file.read_linked(path, LIMIT)
-    except (OSError, ValueError) as error:
-        raise PolicyError(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from None
-    return parse(text, str(path), directory)
-
-
-def of_host(environ: Mapping[str, str] = os.environ, system: Path = Path("/etc/containers")) -> Path | None:
-    """Return the policy that podman would use on this machine, or None if there is none."""
-    home = Path(environ.get("HOME") or "/", ".config/containers")
-    return next((path for each in (home, system) if os.path.lexists(path := each / "policy.json")), None)
-
-
-def of_package(
-    package: Path, names: Iterable[str], environ: Mapping[str, str] | None = os.environ
-) -> tuple[Policy, ...]:
-    """Return the policy of this machine, if it has one, and those that a package names; with None only the latter.
-
-    :raises PolicyError: one of them is not valid, or is not a file of the package.
-    """
-    host = of_host(environ) if environ is not None else None
-    policies = [load(host)] if host else []
-    for name in names:
-        is_inside = not Path(name).is_absolute() and ".." not in Path(name).parts
-        content = plain_file.read(package, name, LIMIT) if is_inside else None
-        if content is None:
-            raise PolicyError(f"policy {name[:160]!r}: no such file in the package")
-        policies.append(parse(content, name, package.absolute()))
-    return tuple(policies)
 
 
 def parse(text: bytes, where: str, directory: Path = Path("/")) -> Policy:
@@ -377,19 +286,3 @@ def _is_storage_scope(scope: str) -> bool:
         return True
     is_id = _is_digest(f"sha256:{rest[-1]}")
     return is_id or _is_digest(rest[0]) if len(rest) == 1 else is_id and _is_digest(rest[0])
-
-
-def read_keys(policy: Policy, requirement: Requirement) -> tuple[bytes, ...]:
-    """Return the content of each file with keys, or the keys in the policy.
-
-    :raises Error: a file cannot be read.
-    """
-    result = []
-    for name in requirement.keys.paths:
-        path = policy.directory / name
-        try:
-            result.append(plain_file.read_linked(path, LIMIT))
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise Error(f"{requirement.where}: key {str(path)!r}: {reason}") from None
-    return (*result, *requirement.keys.data)

@@ -1,0 +1,1 @@
+"""Signature policies, and where signatures are: policy.json and registries.d of podman."""

@@ -1,0 +1,1 @@
+"""The containers in an image as SPDX and CycloneDX."""
