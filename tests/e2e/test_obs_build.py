@@ -1,5 +1,6 @@
 """A complete package, built offline by obs-build with and without the inject service, and booted."""
 
+import json
 import shutil
 import stat
 import subprocess
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from osc_containers.evidence.sbom.document import FORMATS
 from tests.support import store
 from tests.support.e2e.appliance import BLOB, LISTED, OWN_FILE
 from tests.support.e2e.builds import Build, Built
 from tests.support.e2e.debs import HERE
 from tests.support.e2e.machine import make_machine
+from tests.support.sbom_validators import problems
 
 pytestmark = pytest.mark.integration
 
@@ -26,6 +29,8 @@ _MODES = {
 }
 """The documented files for the profile that is built."""
 
+
+DOCUMENTS = "usr/share/kiwi_containers"
 
 _LIMIT = 600
 """The time limit of a boot in qemu, in seconds; on an idle machine it takes one minute."""
@@ -48,11 +53,42 @@ _WITH_STORE = {
 
 def test_build_with_the_inject_service(build: Build, our_debs: Path, tmp_path: Path) -> None:
     support = "Support: obs-service-kiwi-containers-inject\n"
-    built = build("init", kiwi="11.*", configuration=support, more=[our_debs], store="*/side:*")
+    parameters = [("store", "*/side:*"), *(("sbom", format_) for format_ in FORMATS)]
+    built = build("init", kiwi="11.*", configuration=support, more=[our_debs], parameters=parameters)
     assert "removed <containers>" in built.log
     assert "kiwi_containers.obscpio" not in built.log
+    expect_sboms(built, tmp_path)
     expect_what_readme_lists(built, tmp_path, _WITH_STORE)
     expect_two_boots(built, tmp_path, "/usr/lib/containers/storage: podman has its images: 1")
+
+
+def expect_sboms(built: Built, directory: Path) -> None:
+    """Check the SBOMs among the results, and the list in the image; each has the containers of the image, and no more.
+
+    The profile `main` is built, so that the container for `unused` is in none of them, and nor is Docker's of `extra`.
+    """
+    expected = {f"{name} {image.digest.hex}" for name, image in built.package.images.items() if "/never:" not in name}
+    names = {f"appliance.x86_64-1.0.0.containers.{suffix}.json": format_ for format_, suffix in FORMATS.items()}
+    assert {name for name in built.others if "containers" in name} == set(names)
+    for name, format_ in names.items():
+        assert problems(built.others[name], format_) == []
+        assert containers_of(built.others[name]) == expected
+    with built.mounted(directory / "documents") as root:
+        documents = [path.read_bytes() for path in sorted((root / DOCUMENTS).iterdir())]
+        assert set().union(*map(containers_of, documents)) == expected
+        for document in documents:
+            assert problems(document, "cyclonedx") == []
+            assert {each["type"] for each in json.loads(document)["components"]} == {"container"}
+
+
+def containers_of(sbom: bytes) -> set[str]:
+    """Return reference and digest, without its algorithm, of each container in an SBOM."""
+    document = json.loads(sbom)
+    if document.get("bomFormat"):
+        components = document["components"]
+        return {f"{each['name']}:{each['version']} {each['hashes'][0]['content']}" for each in components}
+    packages = [each for each in document["packages"] if each["primaryPackagePurpose"] == "CONTAINER"]
+    return {f"{each['name']}:{each['versionInfo']} {each['checksums'][0]['checksumValue']}" for each in packages}
 
 
 def test_build_with_a_bundle_and_no_service(build: Build, tmp_path: Path) -> None:

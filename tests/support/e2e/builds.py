@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,11 @@ _IMAGE = "image.ext4"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """An image file with an ext4 file system, the output of obs-build, and the package."""
+    """An image file with an ext4 file system, the other results, the output of obs-build, and the package."""
 
     image: Path
+    others: Mapping[str, bytes]
+    """The content of each file in the directory `OTHER`, whose files OBS publishes beside the image."""
     log: str
     package: Appliance
 
@@ -43,11 +45,16 @@ class Build(Protocol):
     """The function that the fixture `build` returns."""
 
     def __call__(
-        self, *command: str, kiwi: str, configuration: str = "", more: Sequence[Path] = (), store: str = ""
+        self,
+        *command: str,
+        kiwi: str,
+        configuration: str = "",
+        more: Sequence[Path] = (),
+        parameters: Sequence[tuple[str, str]] = (),
     ) -> Built:
         """Prepare the package with one of our commands, and build it with this kiwi; `more` are additional packages.
 
-        Containers that match `store` go into a read-only store.
+        `parameters` are names and values for the inject service.
         """
 
 
@@ -55,11 +62,17 @@ class Build(Protocol):
 def build(installed: Path, docker_registry: DockerRegistry, debs: Path, tmp_path: Path) -> Iterator[Build]:
     """Return a function that builds an image as OBS does: in a chroot, offline."""
 
-    def make(*command: str, kiwi: str, configuration: str = "", more: Sequence[Path] = (), store: str = "") -> Built:
+    def make(
+        *command: str,
+        kiwi: str,
+        configuration: str = "",
+        more: Sequence[Path] = (),
+        parameters: Sequence[tuple[str, str]] = (),
+    ) -> Built:
         package = appliance.make(tmp_path / "package", docker_registry, debs, repository=_REPOSITORY)
         run_ours(installed, package, *command)
-        if store:
-            _add_store(package.directory / "_service", store)
+        if parameters:
+            _add_parameters(package.directory / "_service", parameters)
         return _build(tmp_path, package, configuration, debs, kiwi_debs(kiwi), *more)
 
     yield make
@@ -71,11 +84,12 @@ def run_ours(installed: Path, package: Appliance, command: str, *arguments: str)
     subprocess.run([installed / "bin/osc-containers", command, *arguments], cwd=package.directory, check=True)
 
 
-def _add_store(path: Path, pattern: str) -> None:
-    """Add the parameter to the inject service, which has none so far."""
+def _add_parameters(path: Path, parameters: Sequence[tuple[str, str]]) -> None:
+    """Add parameters to the inject service, which has none so far."""
     before = path.read_text()
     entry = '<service name="kiwi_containers_inject" mode="buildtime"'
-    after = before.replace(f"{entry}/>", f'{entry}><param name="store">{pattern}</param></service>')
+    text = "".join(f'<param name="{name}">{value}</param>' for name, value in parameters)
+    after = before.replace(f"{entry}/>", f"{entry}>{text}</service>")
     assert after != before, before
     path.write_text(after)
 
@@ -95,5 +109,6 @@ def _build(work: Path, package: Appliance, configuration: str, *repositories: Pa
     assert done.returncode == 0, done.stdout[-8000:]
     built = next((root / "usr/src/packages").glob("KIWI*/*.ext4"))  # a bundle has two names for it
     image = built.rename(work / _IMAGE)
+    others = {path.name: path.read_bytes() for path in (root / "usr/src/packages/OTHER").iterdir() if path.is_file()}
     shutil.rmtree(root)
-    return Built(image=image, log=done.stdout, package=package)
+    return Built(image=image, others=others, log=done.stdout, package=package)
