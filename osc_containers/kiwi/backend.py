@@ -135,6 +135,13 @@ OTHER_ENGINES: Mapping[str, Engine] = {
             metadata=_mgradm_metadata,
             needs_tag=True,
         ),
+        Engine(
+            name="cri-o",
+            stores=("/var/lib/containers",),
+            packages=("cri-o",),
+            refuses=_CONTAINERS_IMAGE,
+            loaded_by="podman",
+        ),
     )
 }
 """The engines that only the parameter `engine` can name."""

@@ -184,8 +184,9 @@ SERVICES: Mapping[str, Service] = {
                 text="ENGINE=PATTERN, for engines that a description cannot name as backend. Containers with "
                 'fetch_only="true" whose reference matches PATTERN, for example registry.example.com/team/*, go to '
                 "ENGINE: containerd (loaded at the first boot; containerd:NAMESPACE for others than k8s.io), "
-                "k3s, rke2 (archives that the agent imports), or mgradm (archives that SUSE Multi-Linux Manager "
-                "loads). May be repeated. Default: none; they stay archives.",
+                "k3s, rke2 (archives that the agent imports), mgradm (archives for SUSE Multi-Linux Manager), or "
+                "cri-o (loaded into podman's store, or with store in the read-only one). May be repeated. Default: "
+                "none; they stay archives.",
                 default="none",
                 metavar="ENGINE=PATTERN",
             ),

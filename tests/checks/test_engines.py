@@ -166,8 +166,18 @@ def test_space_is_counted_for_each_engine(
                 '<packages type="image"><package name="k3s"/></packages>',
             ),
         ),
+        (
+            "cri-o=*",
+            {"packages": "coreutils cri-o", "store": "*"},
+            (
+                "error",
+                "containers.xml:3",
+                "podman is not in the package list, but is needed to load this container (x86_64)",
+                '<packages type="image"><package name="podman"/></packages>',
+            ),
+        ),
     ],
-    ids=["no match", "unknown", "loaded by its backend", "a bundle", "a store", "no package", "no k3s"],
+    ids=["no match", "unknown", "loaded by its backend", "a bundle", "a store", "no package", "no k3s", "no podman"],
 )
 def test_what_does_not_work_is_found(
     tmp_path: Path,

@@ -127,6 +127,32 @@ def test_ctr_imports_what_agents_import(package: Package, tmp_path: Path) -> Non
             assert found[:1] + found[2:4] + found[-1:] == [reference, str(IMAGES[name].digest), "complete", "true"]
 
 
+def test_cri_o_gets_what_podman_loads(package: Package) -> None:
+    """They share a store; CRI-O itself was not tried."""
+    inject_sources(package, "cri-o=*/app:*", "cri-o=*/extra:*")
+    root, profile = package.directory / "root", package.directory / "A"
+    assert loads(root) == ["kiwi_containers-podman-app_1.0.service", "kiwi_containers-podman-web_1.0.service"]
+    assert loads(profile) == ["kiwi_containers-podman-extra_1.0.service"]
+    assert names(root / LAYOUTS[1:] / "app_1.0") == ["blobs", "index.json", "oci-layout"]
+    assert names(root / ARCHIVES[1:]) == ["data_1.0"]
+
+
+@pytest.mark.integration
+def test_cri_o_gets_the_read_only_store(package: Package) -> None:
+    inject_sources(package, "cri-o=*/[ae]*", store=("*/[ae]*",))
+    root, profile = package.directory / "root", package.directory / "A"
+    assert (root / "usr/lib/kiwi_containers/store.images").read_text().split()[1] == "registry.example.com/team/app:1.0"
+    assert (profile / "usr/lib/kiwi_containers/store_A.squashfs").stat().st_size > 1000
+    assert loads(root) == [
+        "kiwi_containers-podman-app_1.0.service",
+        "kiwi_containers-podman-web_1.0.service",
+        "kiwi_containers-store.service",
+    ]
+    assert os.readlink(root / UNITS / "kiwi_containers-podman-app_1.0.service") == "kiwi_containers-store.service"
+    assert names(root / LAYOUTS[1:]) == ["web_1.0"]
+    assert names(root / ARCHIVES[1:]) == ["data_1.0"]
+
+
 MGRADM = "/usr/share/suse-docker-images/native"
 
 
