@@ -15,7 +15,7 @@ SEED = 1
 EXAMPLES = 2000
 SIGNED = 120
 
-.PHONY: help setup check lint test pythons engines parity boot obs demo pictures bench bench-boot faults crash large fuzz \
+.PHONY: help setup check lint test pythons engines matrix parity boot obs demo pictures bench bench-boot faults crash large fuzz \
 	redteam signatures scale soak install uninstall clean
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make pictures   redraw the terminal pictures in docs/ from a real run; run it as root"
 	@echo "make parity     compare with kiwi 10.3 and 11 on $(EXAMPLES) generated descriptions each, 20 minutes"
 	@echo "make engines    try what the engines of three Debian releases load, as root, 15 minutes"
+	@echo "make matrix     boot with every version of podman, and make engines, as root, 30 minutes"
 	@echo "make boot       build whole images offline with obs-build and boot them, 5 minutes"
 	@echo "make obs        run packages through a complete OBS back end on this machine, 3 minutes"
 	@echo "make bench      compare speed and memory with skopeo, 10 minutes: PAIRS=$(PAIRS) CASES='suite single'"
@@ -69,8 +70,15 @@ pythons:
 	@scripts/pythons
 
 engines:
-	@PYTHON="$(PYTHON)" scripts/setup check
+	@PYTHON="$(PYTHON)" scripts/setup test
 	@$(VENV) scripts/engines
+
+# Quadlets and stores are tried with both versions of podman in make test, too.
+matrix: engines
+	for suite in bookworm trixie; do \
+		E2E_SUITE=$$suite scripts/own-mounts $(VENV) -m pytest --numprocesses $$(nproc) -m integration \
+			tests/e2e/test_boot.py tests/e2e/test_store_boot.py || exit; \
+	done
 
 parity:
 	@PYTHON="$(PYTHON)" scripts/setup check
