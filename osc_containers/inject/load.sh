@@ -18,7 +18,8 @@
 # it is not loaded again, even if it is removed or replaced. If a newer version of the system has another image under
 # the same ID, the record does not match and the image is loaded.
 #
-# /var/lib/kiwi_containers/.ENGINE-loading exists while the engine loads, and remains after a power cut.
+# /var/lib/kiwi_containers/.ENGINE-loading exists while the engine loads, and remains after a power cut. For containerd, it
+# has the list of the snapshots before the load.
 set -u
 export LC_ALL=C HOME="${HOME:-/root}"
 
@@ -204,11 +205,10 @@ give_name() {
 
 # containerd finds an image by its records only, which are names with a digest each. Kubernetes looks for what a pod
 # has: the name with the tag, or with the digest of the index. It removes images that no pod uses when the disk is full,
-# unless they have the label of pinned ones (containerd, internal/cri/labels).
+# unless they have the label of pinned ones (containerd, internal/cri/labels). Some releases notice the label only on
+# records that are made with it, so the others are made from one that has it.
 pin() {
-    repository=${name%%@*}
-    case ${repository##*/} in *:*) repository=${repository%:*} ;; esac
-    for record in "$name" "$repository@$top"; do
+    for record in "$name" "$tag" "${tag%:*}@$top"; do
         [ "$record" = "$name" ] || ask images tag "$name" "$record" > /dev/null
         ask images label "$record" io.cri-containerd.pinned=pinned > /dev/null || return 1
     done
@@ -226,9 +226,9 @@ copy_in_memory() {
 # After a power cut, an engine may regard layers as complete although their content never reached the disk, and would
 # use them for the next image. Therefore, after an interrupted load, images are read back completely: podman and
 # docker's classic store compare every file with its checksum. A damaged image is removed together with its layers, so
-# that the next attempt loads them again, unless somebody has made containers from it. containerd, also as docker's store,
-# and container-snap have no such checksums; their images cannot be checked. podman needs space for a copy of each layer
-# that it reads. A lack of space does not mean a damaged image.
+# that the next attempt loads them again, unless somebody has made containers from it. docker's containerd store and
+# container-snap have no such checksums; their images cannot be checked. podman needs space for a copy of each layer
+# that it reads. A lack of space does not mean a damaged image. For containerd itself, see forget_layers.
 sound() {
     [ -n "$cut_off" ] || return 0
     case $engine in container-snap | containerd*) return 0 ;; esac
@@ -254,6 +254,24 @@ repair() {
     [ -n "$cut_off" ] && [ "$engine" = podman ] || return 0
     case $(ask info --format '{{.Store.GraphOptions}}') in *mage[Ss]tore*) return 0 ;; esac
     timeout -k 30 "$limit" podman system check --repair > /dev/null 2>&1
+}
+
+# containerd keeps no checksums of unpacked layers, but unpacks a layer again if its snapshot is missing. Therefore,
+# after an interrupted load, all snapshots are removed that were not there before it. Those with children stay, among
+# them those that containers use.
+forget_layers() {
+    before=$(cat "$loading") removed=yes
+    while [ -n "$removed" ]; do
+        removed=
+        snapshots=$(ask snapshots list) || return 1
+        while read -r key parent kind; do
+            case $before in *"$key"*) continue ;; esac
+            case "$parent $kind" in "Committed " | *" Committed") ask snapshots rm "$key" && removed=yes ;; esac
+        done << EOF
+$snapshots
+EOF
+    done
+    rm -f "$loading"
 }
 
 accept() { # the image that the engine has already
@@ -393,6 +411,13 @@ run_engine() {
     problem="$state cannot be written"
     : > "$loading" && sync -f "$state" || return 1
     case $engine in
+        containerd*)
+            problem="containerd does not list its snapshots; see: systemctl status containerd"
+            ask snapshots list > "$loading" || { rm -f "$loading" && return 1; }
+            sync -f "$state"
+            ;;
+    esac
+    case $engine in
         podman)
             output=$(ln -sfn -- "$layout" "$runtime/image" &&
                 TMPDIR=$copy timeout -k 30 "$limit" podman pull --quiet "oci:$runtime/image" 2>&1)
@@ -453,6 +478,7 @@ load() {
         lock
         [ -n "$tried" ] || [ ! -e "$loading" ] || cut_off=yes
         tried=yes
+        case $cut_off/$engine in yes/containerd*) forget_layers && cut_off='' ;; esac
         remove_copies
         try && return
         repair

@@ -326,6 +326,35 @@ def test_docker_loads_the_image_that_is_pinned(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
+def test_layers_of_an_interrupted_load_are_unpacked_again_by_containerd(tmp_path: Path) -> None:
+    """What was there before the load stays as it is."""
+    base, content = images.layer({"etc/base": b"base"}), b"whole\n"
+    old = pack("registry.example.com/old:1.0", images.image(base))
+    new = pack("registry.example.com/new:1.0", images.image(base, images.layer({"etc/new": content})))
+    with engines.containerd() as ctr:
+        install(tmp_path, "ctr", f'exec {shutil.which("ctr")} {" ".join(map(str, ctr[1:]))} "$@"')
+        snapshots = Path(ctr[2]).parent / "root/io.containerd.snapshotter.v1.overlayfs/snapshots"
+        old.write(tmp_path, has_stream=True)
+        assert run_loader(tmp_path, old, "containerd") == f"{old.name}: loaded into containerd\n"
+        (kept,) = snapshots.glob("*/fs/etc/base")
+        kept.write_bytes(b"")
+        before = engines.output(*ctr, "--namespace", "k8s.io", "snapshots", "list")
+        # The power goes when everything is unpacked, and nothing of it is on the disk.
+        (tmp_path / "archive").write_bytes(new.archive)
+        engines.output(*ctr, "--namespace", "k8s.io", "images", "import", tmp_path / "archive")
+        (damaged,) = snapshots.glob("*/fs/etc/new")
+        damaged.write_bytes(b"")
+        loading = tmp_path / STATE[1:] / ".containerd-loading"
+        loading.write_text(before)
+        new.write(tmp_path, has_stream=True)
+        assert run_loader(tmp_path, new, "containerd") == f"{new.name}: loaded into containerd\n"
+        (unpacked,) = snapshots.glob("*/fs/etc/new")
+        assert unpacked.read_bytes() == content
+        assert kept.read_bytes() == b""
+        assert not loading.exists()
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("target", "namespace"), [("containerd", "k8s.io"), ("containerd:other", "other")], ids=["k8s.io", "another"]
 )
@@ -343,7 +372,9 @@ def test_containerd_has_pinned_images(tmp_path: Path, target: str, namespace: st
             assert run_loader(tmp_path, packed, target) == f"{packed.name}: loaded into {target}\n"
             assert not packed.directory(tmp_path).exists()
             digest = top(packed.load.image, "x86_64").digest
-            expected |= {(packed.name, digest), (f"{packed.load.reference.name}@{digest}", digest)}
+            name = packed.load.reference.name
+            tag = packed.load.reference.tag or f"sha256-{digest.hex[:12]}"
+            expected |= {(packed.name, digest), (f"{name}:{tag}", digest), (f"{name}@{digest}", digest)}
             assert run_loader(tmp_path, packed, target) == ""
         output = engines.output(*ctr, "--namespace", namespace, "images", "check")
         # Kubernetes' part of containerd adds a record for the ID of each image.
