@@ -90,22 +90,32 @@ def consumer(name: str, needs: str) -> tuple[TextFile, Symlink]:
     )
 
 
-@pytest.mark.parametrize("shell", ["dash", "bash"])
-def test_first_boot_loads_all_second_boot_nothing(make: MakeMachine, shell: str) -> None:
-    machine = make()
+@pytest.mark.parametrize(("shell", "suite"), [("dash", "bookworm"), ("bash", "trixie")])
+def test_first_boot_loads_all_second_boot_nothing(make: MakeMachine, shell: str, suite: str) -> None:
+    """Into podman, and one image also into containerd, which Kubernetes then finds by name and by digest."""
+    machine = make(suite=suite)
     machine.install(Symlink(path="/usr/bin/sh", target=shell))
-    put(machine, SMALL, DOCKER, PLAIN)
-    machine.install(*units.render([SMALL.load, DOCKER.load, PLAIN.load]))
+    put(machine, DOCKER, PLAIN)
+    put(machine, SMALL, has_stream=True)
+    in_containerd = SMALL.for_engine("containerd")
+    machine.install(*units.render([SMALL.load, DOCKER.load, PLAIN.load, in_containerd]))
+    unit, link = consumer("ctr", f"After={in_containerd.unit}\nRequires={in_containerd.unit}")
+    listing = 'sh -c "ctr --namespace k8s.io images check --quiet > /out/ctr"'
+    machine.install(unit._replace(text=unit.text.replace("/bin/true", f"/usr/bin/{listing}")), link)
 
     first = machine.boot()
     assert first.images == {SMALL.in_podman, DOCKER.in_podman, PLAIN.in_podman}
+    names = set((machine.out / "ctr").read_text().split())
+    assert names >= {SMALL.name, f"{SMALL.load.reference.name}@{SMALL.load.image.manifest.digest}"}
     assert layouts(machine) == set()
-    assert sorted(first.journal) == [
-        (6, f"{name}: loaded into podman") for name in sorted(item.name for item in (SMALL, DOCKER, PLAIN))
-    ]
+    assert sorted(first.journal) == sorted(
+        [(6, f"{item.name}: loaded into podman") for item in (SMALL, DOCKER, PLAIN)]
+        + [(6, f"{SMALL.name}: loaded into containerd")]
+    )
 
     second = machine.boot()
     assert second.images == first.images
+    assert set((machine.out / "ctr").read_text().split()) == names
     assert second.journal == ()
     assert set(second.units.values()) == set(first.units.values()) == {"active"}
 
