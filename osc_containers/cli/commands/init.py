@@ -277,6 +277,7 @@ def _prefetch_if_needed(package: Package, *, may_fetch: bool, allow_local: bool)
             locked=locked,
             bundled=bundled,
             layout=service_file.layout(entries),
+            signatures=service_file.signature_parameters(entries),
             connections=service_file.connections(entries),
             allow_local=allow_local,
         )

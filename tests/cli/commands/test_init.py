@@ -10,7 +10,7 @@ import pytest
 from osc_containers.cli import installation, services
 from osc_containers.cli.main import main
 from osc_containers.obs import hints, service_file
-from tests.support import images
+from tests.support import images, packages
 from tests.support.docker_registry import DockerRegistry
 from tests.support.kiwi_peer import Oracle, Selection
 from tests.support.obs_build import dependencies, obs_builds
@@ -617,3 +617,17 @@ def test_a_bundle_has_no_layout(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert main([command, "--layout", "blobs", "--inject", "source", "--arch", "x86_64", str(tmp_path)]) == 1
         assert "layout=blobs needs inject=buildtime" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a.kiwi"]
+
+
+def test_init_follows_the_policy_of_the_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    package = packages.write(tmp_path / "package", packages.section("oci:images", 'name="app" tag="1"'))
+    images.write_layout(images.small("app"), package / "images/app", "1")
+    (package / "policy.json").write_text('{"default": [{"type": "reject"}]}')
+    (package / "_service").write_text(
+        '<services><service name="kiwi_containers" mode="manual"><param name="arch">x86_64</param>'
+        '<param name="policy">policy.json</param></service>'
+        '<service name="kiwi_containers_inject" mode="buildtime"/></services>\n'
+    )
+    assert main(["init", str(package)]) == 1
+    assert "policy.json rejects it" in capsys.readouterr().err
+    assert not (package / "containers.lock").exists()
