@@ -257,16 +257,19 @@ repair() {
 }
 
 # containerd keeps no checksums of unpacked layers, but unpacks a layer again if its snapshot is missing. Therefore,
-# after an interrupted load, all snapshots are removed that were not there before it. Those with children stay, among
-# them those that containers use.
+# after an interrupted load, all snapshots are removed that were not there before it: first the one that was being
+# written, whose key has two words, "extract-ID sha256:HEX". Those with children stay, among them those that containers use.
 forget_layers() {
     before=$(cat "$loading") removed=yes
     while [ -n "$removed" ]; do
         removed=
         snapshots=$(ask snapshots list) || return 1
-        while read -r key parent kind; do
+        while read -r key rest; do
             case $before in *"$key"*) continue ;; esac
-            case "$parent $kind" in "Committed " | *" Committed") ask snapshots rm "$key" && removed=yes ;; esac
+            case "$key $rest " in
+                extract-*) ask snapshots rm "$key ${rest%% *}" && removed=yes ;;
+                *" Committed "*) ask snapshots rm "$key" && removed=yes ;;
+            esac
         done << EOF
 $snapshots
 EOF

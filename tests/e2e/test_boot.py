@@ -336,6 +336,27 @@ def test_power_cut_during_a_load_is_repaired(make: MakeMachine, suite: str, unpa
     assert_big_is_loaded(machine)
 
 
+def test_power_cut_while_containerd_unpacks_is_repaired(make: MakeMachine) -> None:
+    machine = make(suite="trixie")
+    put(machine, big(), has_stream=True)
+    load = big().for_engine("containerd")
+    unit, link = consumer("ctr", f"After={load.unit}\nRequires={load.unit}")
+    script = (
+        f"ctr --namespace k8s.io images mount {big().name} /mnt > /dev/null && cd /mnt && sha256sum srv/* > /out/ctr"
+    )
+    machine.install(
+        *units.render([load]), unit._replace(text=unit.text.replace("/bin/true", f"sh -c '{script}'")), link
+    )
+    snapshots = machine.var / "lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
+    machine.boot_until(lambda: sum(path.stat().st_size for path in snapshots.glob("*/fs/srv/*")) > 130 << 20)
+    assert layouts(machine) == {"big_1.0"}
+    report = machine.boot()
+    assert report.lines("loaded into containerd") == [f"{big().name}: loaded into containerd"]
+    files = {line.partition(" ")[0] for line in (machine.out / "ctr").read_text().splitlines()}
+    assert files == {checksum for layer in big_layers() for checksum in checksums(layer)}
+    assert layouts(machine) == set()
+
+
 def test_power_cut_after_layout_removal_loses_nothing(make: MakeMachine) -> None:
     machine = make()
     put(machine, big())
