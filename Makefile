@@ -15,8 +15,8 @@ SEED = 1
 EXAMPLES = 2000
 SIGNED = 120
 
-.PHONY: help setup check lint test pythons engines matrix parity boot obs demo pictures bench bench-boot faults crash large fuzz \
-	redteam signatures scale soak install uninstall clean
+.PHONY: help setup check lint test pythons engines matrix parity boot obs demo pictures bench bench-boot bench-update faults \
+	crash large fuzz redteam signatures scale soak install uninstall clean
 
 help:
 	@echo "make demo       try it: both services on a copy of example/, and a boot of what they make"
@@ -31,8 +31,9 @@ help:
 	@echo "make matrix     boot with every version of podman, and make engines, as root, 30 minutes"
 	@echo "make boot       build whole images offline with obs-build and boot them, 5 minutes"
 	@echo "make obs        run packages through a complete OBS back end on this machine, 3 minutes"
-	@echo "make bench      compare speed and memory with skopeo, 10 minutes: PAIRS=$(PAIRS) CASES='suite single'"
+	@echo "make bench      compare speed and memory with skopeo, 15 minutes: PAIRS=$(PAIRS) CASES='suite single'"
 	@echo "make bench-boot compare the first boot with that of plain kiwi, as root, 5 minutes"
+	@echo "make bench-update  both, and renew plot and tables of bench/README.md, as root, 25 minutes"
 	@echo "make faults     inject every fault into every request of a prefetch: RUNS=$(RUNS)"
 	@echo "make crash      kill a prefetch at every step and at random moments: POINTS=$(POINTS)"
 	@echo "make large      fetch a layer of 6 GiB and measure time and memory; needs 7 GB in /var/tmp"
@@ -107,6 +108,10 @@ bench:
 bench-boot:
 	@PYTHON="$(PYTHON)" scripts/setup test
 	@$(VENV) -m bench.boot
+
+bench-update:
+	@PYTHON="$(PYTHON)" scripts/setup test
+	@status=0; for part in run boot; do $(VENV) -m bench.$$part --update || status=1; done; exit $$status
 
 faults:
 	@PYTHON="$(PYTHON)" scripts/setup check

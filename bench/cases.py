@@ -5,7 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TypeAlias
@@ -200,93 +200,63 @@ _NO_BLOBS = Target(what="bytes of blobs", value=lambda samples: samples.middle(O
 
 _UPLOADED = _seen("uploaded in addition to the layer", 64 << 10)
 
+_SUITE = Case(
+    title="6 images of 180 MB that share 150 MB",
+    images=scenes.suite,
+    run=_fresh,
+    rival=True,
+    targets=(_ratio("wall", 10), _ratio("cpu", 10), _PEAK, _WRITTEN),
+)
+_SINGLE = Case(
+    title="one image of 180 MB in 4 layers (90, 40, 30 and 20)",
+    images=scenes.single,
+    run=_fresh,
+    rival=True,
+    targets=(_ratio("wall", 3), _PEAK, _WRITTEN),
+)
+_UNCHANGED = Case(
+    title="the 6 images again, nothing changed",
+    images=scenes.suite,
+    link=scenes.counted,
+    run=_unchanged,
+    targets=(_seconds(OURS, 0.2), _NO_BLOBS, _seen("requests per reference", 1), _seen("files written again", 0)),
+)
+_CHANGED = Case(
+    title="the 6 images again, one layer of 30 MB changed",
+    images=scenes.suite,
+    link=scenes.counted,
+    run=_changed,
+    targets=(_seen("bytes in addition to the layer", 64 << 10), _seen("files written", 1), _WRITTEN, _PEAK),
+)
+
+
+def _as_blobs(case: Case, *targets: Target) -> Case:
+    """Return the same case with the other layout, and with these targets, if there are any."""
+    return replace(case, title="the same, as blobs", layout="blobs", targets=targets or case.targets)
+
+
+def _over_slow_link(case: Case, wall: float, title: str = "the same over the slow link") -> Case:
+    """Return the same case over the slow link; `wall` is the target for the elapsed time, of skopeo's."""
+    rate = scenes.RATE * scenes.CONNECTIONS
+    targets = (_ratio("wall", wall), _PEAK, _WRITTEN)
+    return replace(case, title=title, link=scenes.slow, link_rate=rate, targets=targets)
+
+
 CASES: Mapping[str, Case] = {
-    "suite": Case(
-        title="6 images of 180 MB that share 150 MB",
-        images=scenes.suite,
-        run=_fresh,
-        rival=True,
-        targets=(_ratio("wall", 10), _ratio("cpu", 10), _PEAK, _WRITTEN),
-    ),
-    "suite-blobs": Case(
-        title="the same, as blobs",
-        images=scenes.suite,
-        run=_fresh,
-        rival=True,
-        layout="blobs",
-        targets=(_ratio("wall", 12), _ratio("cpu", 11), _PEAK, _WRITTEN),
-    ),
-    "suite-slow": Case(
-        title="the same over the slow link",
-        images=scenes.suite,
-        link=scenes.slow,
-        link_rate=scenes.RATE * scenes.CONNECTIONS,
-        run=_fresh,
-        rival=True,
-        targets=(_ratio("wall", 12), _PEAK, _WRITTEN),
-    ),
-    "single": Case(
-        title="one image of 180 MB in 4 layers (90, 40, 30 and 20)",
-        images=scenes.single,
-        run=_fresh,
-        rival=True,
-        targets=(_ratio("wall", 3), _PEAK, _WRITTEN),
-    ),
-    "single-blobs": Case(
-        title="the same, as blobs",
-        images=scenes.single,
-        run=_fresh,
-        rival=True,
-        layout="blobs",
-        targets=(_ratio("wall", 3.3), _PEAK, _WRITTEN),
-    ),
-    "single-slow": Case(
-        title="the same over the slow link",
-        images=scenes.single,
-        link=scenes.slow,
-        link_rate=scenes.RATE * scenes.CONNECTIONS,
-        run=_fresh,
-        rival=True,
-        targets=(_ratio("wall", 8), _PEAK),
-    ),
-    "even-slow": Case(
-        title="the same, in 4 layers of 45 MB",
-        images=scenes.even,
-        link=scenes.slow,
-        link_rate=scenes.RATE * scenes.CONNECTIONS,
-        run=_fresh,
-        rival=True,
-        targets=(_ratio("wall", 8), _PEAK),
-    ),
-    "unchanged": Case(
-        title="the 6 images again, nothing changed",
-        images=scenes.suite,
-        link=scenes.counted,
-        run=_unchanged,
-        targets=(_seconds(OURS, 0.2), _NO_BLOBS, _seen("requests per reference", 1), _seen("files written again", 0)),
-    ),
-    "unchanged-blobs": Case(
-        title="the same, as blobs",
-        images=scenes.suite,
-        link=scenes.counted,
-        run=_unchanged,
-        layout="blobs",
-        targets=(_seconds(OURS, 0.2), _NO_BLOBS, _seen("requests per reference", 1), _seen("files written again", 0)),
-    ),
-    "changed": Case(
-        title="the 6 images again, one layer of 30 MB changed",
-        images=scenes.suite,
-        link=scenes.counted,
-        run=_changed,
-        targets=(_seen("bytes in addition to the layer", 64 << 10), _seen("files written", 1), _WRITTEN, _PEAK),
-    ),
-    "changed-blobs": Case(
-        title="the same, as blobs",
-        images=scenes.suite,
-        link=scenes.counted,
-        run=_changed,
-        layout="blobs",
-        targets=(_seen("bytes in addition to the layer", 64 << 10), _seen("files written", 3), _UPLOADED, _PEAK),
+    "suite": _SUITE,
+    "suite-blobs": _as_blobs(_SUITE, _ratio("wall", 12), _ratio("cpu", 11), _PEAK, _WRITTEN),
+    "suite-slow": _over_slow_link(_SUITE, 38),
+    "suite-slow-blobs": _as_blobs(_over_slow_link(_SUITE, 38)),
+    "single": _SINGLE,
+    "single-blobs": _as_blobs(_SINGLE, _ratio("wall", 3.3), _PEAK, _WRITTEN),
+    "single-slow": _over_slow_link(_SINGLE, 10),
+    "single-slow-blobs": _as_blobs(_over_slow_link(_SINGLE, 10)),
+    "even-slow": _over_slow_link(replace(_SINGLE, images=scenes.even), 8, title="the same, in 4 layers of 45 MB"),
+    "unchanged": _UNCHANGED,
+    "unchanged-blobs": _as_blobs(_UNCHANGED),
+    "changed": _CHANGED,
+    "changed-blobs": _as_blobs(
+        _CHANGED, _seen("bytes in addition to the layer", 64 << 10), _seen("files written", 3), _UPLOADED, _PEAK
     ),
     "year": Case(
         title="20 updates of 6 images of 18 MB, 6 of them with a new base: what OBS gets and keeps",

@@ -2,7 +2,10 @@
 
 import hashlib
 import os
+import platform
+import re
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -35,6 +38,15 @@ class Rates:
         }
         shown = ", ".join(f"{name} {rate / 1e6:.0f}" for name, rate in rates.items())
         return f"{self.cores} cores; one thread, MB/s: {shown}"
+
+
+def describe() -> str:
+    """Return the processor and the versions of what the figures depend on."""
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    skopeo = subprocess.run(["skopeo", "--version"], check=True, capture_output=True, text=True).stdout.split()[2]
+    kernel = platform.release().partition("-")[0]
+    name = model[1] if model else platform.machine()
+    return f"{name}, Linux {kernel}, Python {platform.python_version()}, skopeo {skopeo}"
 
 
 def measure_rates(directory: Path) -> Rates:

@@ -7,7 +7,7 @@ from bench.limits import Limit
 from bench.samples import MIB, SKOPEO, Samples, Target
 
 _HEADS = ("case", "", "wall s", "min", "CPU s", "peak MiB", "wire MB", "written MB", "dirtied MB", "others")
-_WIDTHS = (11, 6, 7, 7, 7, 8, 8, 10, 10, 6)
+_WIDTHS = (17, 6, 7, 7, 7, 8, 8, 10, 10, 6)
 NOISE = 0.3
 """Cores that others may keep busy before the figures of a case are doubtful."""
 
@@ -61,7 +61,7 @@ def _verdict(name: str, target: Target, samples: Samples, limit: Limit | None) -
         bound += f"; this machine allows {best:.1f}"
         if mark == "FAIL" and best < target.limit:
             mark = "none"
-    return f"{mark}  {name:<12} {target.what:<28} {target.value(samples):>10.6g}{target.unit}  ({bound})"
+    return f"{mark}  {name:<17} {target.what:<32} {target.value(samples):>10.6g}{target.unit}  ({bound})"
 
 
 def is_noisy(samples: Samples) -> bool:
