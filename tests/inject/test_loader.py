@@ -34,14 +34,15 @@ def loader_below(root: Path) -> str:
     return text
 
 
-@pytest.mark.parametrize("others", [(), ("docker",)], ids=["alone", "another engine has not loaded it"])
+@pytest.mark.parametrize("others", [(), ("docker",), ("containerd:moby",)])
 def test_recorded_load_only_removes_the_layout(tmp_path: Path, others: tuple[str, ...]) -> None:
     text = loader_below(tmp_path)
     layout, state, installed = tmp_path / LAYOUTS[1:] / SMALL.load.id, tmp_path / STATE[1:], tmp_path / UNITS[1:]
     for directory in (layout, installed):
         directory.mkdir(parents=True)
     (layout / "index.json").touch()
-    for backend in ("podman", *others):
+    # The last one is of a container "other-app".
+    for backend in ("podman", *others, "docker-other"):
         (installed / units.unit_name(backend, SMALL.load.id)).touch()
     (state / "podman-app_1.0").write_text("c b\nblob\n")
     command = ["sh", "-c", text, "load", "podman", "app_1.0", "name", "4096", "c", "b", "a"]

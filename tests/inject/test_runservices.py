@@ -113,6 +113,7 @@ def test_every_image_has_its_own_sbom(
     parameters = "".join(f'<param name="sbom">{name}</param>' for name in ("spdx", "cyclonedx"))
     line = '<service name="kiwi_containers_inject" mode="buildtime"/>'
     assert line in service
+    parameters += '<param name="engine">containerd=*/build/data:*</param>'
     (package / "_service").write_text(service.replace(line, f"{line[:-2]}>{parameters}</service>"))
     description = (package / "appliance.kiwi").read_text()
     if comment:
@@ -123,6 +124,7 @@ def test_every_image_has_its_own_sbom(
     assert done.returncode == 0, done.stderr
     assert ("if the project configuration chooses one (kiwiprofile)" in done.stderr) == (not comment)
     assert len(done.stdout.splitlines()) == len(list(build.results.iterdir())), done.stdout
+    assert (package / f"root/{UNITS}/kiwi_containers-containerd-data_1.0.service").exists()
     written = {path.name: set(re.findall(r'/build/([a-z]+)"', path.read_text())) for path in build.results.iterdir()}
     assert written == {
         f"appliance.x86_64-1.0.0{suffix}.containers.{each}.json": names
