@@ -20,6 +20,8 @@ _NETWORK = (
     *("encodings.idna", "email.utils", "locale", "platformdirs.unix", "tomllib"),
     *("osc_containers.prefetch.prefetch", "osc_containers.sources.transports"),
 )
+_OPTIONAL = {"yaml", "sqlite3"}
+"""What distributions package by itself; if it is needed and missing, that is an error with a hint."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PROGRESS = ("rich.console", "rich.constrain", "rich.file_proxy", "rich.progress", "rich.table")
 
@@ -54,12 +56,12 @@ def load_network() -> "Callable[[], ssl.SSLContext]":
     return tls_context.result
 
 
-def load_signatures(*names: str) -> None:
-    """Import what signatures need. Only the package tells if that is necessary, so signals wait until it is done."""
+def load_late(*names: str) -> None:
+    """Import what only the package or the options show to be necessary; signals wait until it is done."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         for name in names:
-            with suppress(ImportError) if name == "yaml" else nullcontext():
+            with suppress(ImportError) if name in _OPTIONAL else nullcontext():
                 import_module(name)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -39,7 +39,7 @@ def list_problems(
     is_signed = any(locked.signatures for _, _, locked in lock.images())
     if not (is_signed or has_anchor or is_required or parameters.policies):
         return ()
-    modules.load_signatures("osc_containers.evidence.offline", "osc_containers.evidence.signatures.programs")
+    modules.load_late("osc_containers.evidence.offline", "osc_containers.evidence.signatures.programs")
     from osc_containers.evidence import offline
     from osc_containers.evidence.policy import load
     from osc_containers.evidence.signatures import programs

@@ -1,31 +1,59 @@
 """What is embedded in an image, for its SBOM: from the lock, and from the documents of the images in the package."""
 
 import hashlib
+import logging
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 
+from osc_containers.archive import verify
 from osc_containers.archive.blobs import PackageBlobs
+from osc_containers.errors import VerificationError
 from osc_containers.evidence.sbom import component, document
-from osc_containers.evidence.sbom.component import Component
+from osc_containers.evidence.sbom.component import Component, SoftwarePackage
+from osc_containers.fs.ranges import FileSlice
 from osc_containers.inject.image_file import TextFile
 from osc_containers.inject.overlay import Placement
 from osc_containers.lock.lockfile import Lock
 from osc_containers.obs.package import Package
 from osc_containers.oci.chain import Claim
+from osc_containers.oci.image import Image
+from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
+
+logger = logging.getLogger(__name__)
+
+ReadPackages = Callable[
+    [Image, bytes, Callable[[Descriptor], FileSlice]], tuple[tuple[SoftwarePackage, ...], tuple[str, ...]]
+]
+"""What `packages.installed.read` does."""
 
 DOCUMENTS = "/usr/share/kiwi_containers"
 """The directory for lists of containers in an image."""
 
 
-def components(package: Package, lock: Lock, images: Collection[tuple[Reference, str]]) -> tuple[Component, ...]:
+def components(
+    package: Package,
+    lock: Lock,
+    images: Collection[tuple[Reference, str]],
+    read_packages: ReadPackages | None = None,
+) -> tuple[Component, ...]:
     """Return the images of a lock, by references and architectures, with the labels of their configurations.
 
-    An image whose configuration is not in the package has no labels.
+    An image whose configuration is not in the package has no labels. `read_packages` returns the packages that
+    are installed in each; without it, they are not looked for.
+
+    :raises VerificationError: packages are wanted, and an image is not in the package, or does not match the lock.
     """
     with ExitStack() as stack:
-        return tuple(_components(PackageBlobs(package, lock, stack), lock, images))
+        blobs = PackageBlobs(package, lock, stack)
+        found = tuple(_components(blobs, lock, images))
+        if read_packages is None:
+            return found
+        problems = verify.check_images(blobs, [(each.reference, each.arch) for each in found])
+        if problems:
+            raise VerificationError(*problems)
+        return tuple(_with_packages(blobs, lock, each, read_packages) for each in found)
 
 
 def _components(blobs: PackageBlobs, lock: Lock, images: Collection[tuple[Reference, str]]) -> Iterator[Component]:
@@ -42,6 +70,24 @@ def _components(blobs: PackageBlobs, lock: Lock, images: Collection[tuple[Refere
                 labels=component.labels_of(config) if config else {},
                 signatures=locked.signatures,
             )
+
+
+def _with_packages(blobs: PackageBlobs, lock: Lock, each: Component, read_packages: ReadPackages) -> Component:
+    claim = lock.claim_for(each.reference, each.arch)
+    config = blobs.document(claim, each.image.config) if claim else None
+    if claim is None or config is None:  # it was there when it was verified
+        raise VerificationError(f"{each.key}: missing; run the prefetch again")
+
+    def open_blob(blob: Descriptor) -> FileSlice:
+        found = blobs.find(claim, blob)
+        if found is None:
+            raise VerificationError(f"{each.key}: {blob.digest} is missing; run the prefetch again")
+        return found.content
+
+    packages, gaps = read_packages(each.image, config, open_blob)
+    for gap in gaps:
+        logger.warning("%s: not all packages can be listed; %s", each.key, gap)
+    return each._replace(packages=packages, gaps=gaps)
 
 
 def list_documents(placements: Sequence[Placement]) -> tuple[TextFile, ...]:

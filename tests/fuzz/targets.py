@@ -22,6 +22,8 @@ from osc_containers.evidence.policy import parser, registries_d
 from osc_containers.evidence.policy.identity import Identity, IdentityRule
 from osc_containers.evidence.signatures import openpgp, payload, programs, public_key, signature
 from osc_containers.formats import cpio, layer_tar, xml_editor, xml_reader, xml_tags
+from osc_containers.inject.packages import installed
+from osc_containers.inject.packages.databases import Databases
 from osc_containers.inject.store import build, config_types, squashfs
 from osc_containers.inject.store.inflate import inflate
 from osc_containers.inject.store.layer_tree import LayerTree
@@ -460,6 +462,16 @@ def inflate_layer(data: bytes) -> None:
         assert target.read(0, result.size) == expected
 
 
+def read_packages(data: bytes) -> None:
+    """Read the database of a package manager; the first line is its path in a container."""
+    path, _, content = data.partition(b"\n")
+    found = installed.of_databases(Databases({path: content}, []))
+    _expect_printable("gaps", *found.gaps)
+    purls = [each.purl for each in found.packages]
+    assert len(set(purls)) == len(purls)
+    assert all(purl.isascii() and purl.startswith("pkg:") for purl in purls)
+
+
 def check_config_types(data: bytes) -> None:
     """Check the types in a configuration for a store."""
     try:
@@ -484,6 +496,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "manifest": parse_manifest,
     "oci-archive": read_oci_archive,
     "origin": parse_origin,
+    "packages": read_packages,
     "payload": parse_payload,
     "policy": parse_policy,
     "reference": parse_reference,

@@ -1,6 +1,7 @@
 """The libraries of the formats of SBOMs, as judges of our documents."""
 
 import json
+import re
 from typing import Any
 
 from cyclonedx.schema import SchemaVersion
@@ -29,5 +30,12 @@ def problems(text: bytes, format_: str) -> list[str]:
     else:
         error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text.decode())
         found = [repr(error)] if error else []
-        purls = [each["purl"] for each in document["components"]]
-    return found + [purl for purl in purls if PackageURL.from_string(purl).to_string() != purl]
+        components = [each for part in document["components"] for each in (part, *part.get("components", ()))]
+        purls = [each["purl"] for each in components]
+    return found + [purl for purl in purls if canonical(purl) != purl]
+
+
+def canonical(purl: str) -> str:
+    """Return a package URL as packageurl-python writes it, but with escapes in capitals for every type."""
+    text = PackageURL.from_string(purl).to_string()
+    return re.sub("%[0-9a-f]{2}", lambda match: match[0].upper(), text)

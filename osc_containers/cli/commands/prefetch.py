@@ -161,13 +161,13 @@ def _signature_check(
     is_required = parameters.mode == "required"
     if not (is_required or parameters.policies or locations.policy_json()):
         return None
-    modules.load_signatures("osc_containers.evidence.policy.load")
+    modules.load_late("osc_containers.evidence.policy.load")
     from osc_containers.evidence.policy import load
 
     policies = load.of_package(package.directory, parameters.policies)
     if not is_required and all(each.accepts_anything for each in policies):
         return None
-    modules.load_signatures("osc_containers.prefetch.signatures", "yaml")
+    modules.load_late("osc_containers.prefetch.signatures", "yaml")
     from osc_containers.prefetch import signatures
 
     def check(resolved: "Sequence[ResolvedReference]", requests: Sequence[ImageRequest]) -> "Checked":

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from osc_containers.cli import arguments
+from osc_containers.cli import arguments, modules
 from osc_containers.errors import DescriptionError
 from osc_containers.evidence.sbom import component, document
 from osc_containers.evidence.sbom.document import FORMATS
 from osc_containers.fs import atomic
 from osc_containers.inject import inventory
+from osc_containers.inject.inventory import ReadPackages
 from osc_containers.kiwi import image_name
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
@@ -26,8 +27,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     arguments.describe(
         parser,
-        "The SBOM lists the containers, their layers, digests, sources, licences and signatures, but not the packages "
-        "in them. Without --output it is printed, which needs one architecture and one format. The same lock gives the "
+        "The SBOM lists the containers, their layers, digests, sources, licences and signatures, and with --packages "
+        "the packages in them. "
+        "Without --output it is printed, which needs one architecture and one format. The same lock gives the "
         "same bytes.",
         "  osc-containers sbom --arch x86_64 --format spdx\n"
         "  osc-containers sbom --arch x86_64 --arch aarch64 --output /tmp/sboms",
@@ -41,6 +43,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="append",
         choices=tuple(FORMATS),
         help="format, SPDX 2.3 or CycloneDX 1.6; may be repeated (default: both with --output, else cyclonedx)",
+    )
+    parser.add_argument(
+        "--packages",
+        action="store_true",
+        help="also list the packages in the containers, from the databases of dpkg, apk and rpm",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="write a file for each architecture and format")
 
@@ -56,11 +63,25 @@ def run(options: argparse.Namespace) -> int:
         found = ", ".join(each.path.name for each in request.descriptions) or "none"
         raise DescriptionError(f"got the descriptions {found}, expected one; choose it by --description")
     formats = options.format or (list(FORMATS) if options.output else ["cyclonedx"])
+    read_packages: ReadPackages | None = None
+    if options.packages:
+        modules.load_late("osc_containers.inject.packages.installed", "sqlite3")
+        from osc_containers.inject.packages import installed
+
+        read_packages = installed.read
     [part] = request.parts
     files = [
         file
         for arch in part.architectures
-        for file in documents(package, part.description, arch, part.containers(arch), formats, "-".join(part.profiles))
+        for file in documents(
+            package,
+            part.description,
+            arch,
+            part.containers(arch),
+            formats,
+            "-".join(part.profiles),
+            read_packages,
+        )
     ]
     if options.output:
         write(files, options.output)
@@ -98,14 +119,16 @@ def documents(
     containers: Collection[Container],
     formats: Sequence[str],
     suffix: str = "",
+    read_packages: ReadPackages | None = None,
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the name and the text of the SBOM of an image in each format.
 
-    `suffix` is what distinguishes the image from others of the description: flavor and profiles.
+    `suffix` is what distinguishes the image from others of the description: flavor and profiles. With `read_packages`,
+    the images are read and must be as in the lock.
     """
     images = {(container.reference, arch) for container in containers}
     name, version = image_name.read(description)
-    components = inventory.components(package, package.require_lock(), images)
+    components = inventory.components(package, package.require_lock(), images, read_packages)
     found = component.inventory(name, version, components, os.environ)
     for format_ in dict.fromkeys(formats):
         yield document.file_name(found, arch, format_, suffix), document.render(found, format_)

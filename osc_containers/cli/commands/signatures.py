@@ -40,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Show what the policies say of images."""
     tls_context = modules.load_network()
-    modules.load_signatures("osc_containers.prefetch.signatures", "yaml")
+    modules.load_late("osc_containers.prefetch.signatures", "yaml")
     from osc_containers.evidence.policy import load
     from osc_containers.lock.lockfile import EMPTY
     from osc_containers.prefetch import signatures

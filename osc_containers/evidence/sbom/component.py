@@ -30,10 +30,20 @@ _LABEL_LENGTH = 1000
 _LABELS = "org.opencontainers.image."
 
 
+class SoftwarePackage(NamedTuple):
+    """A package that is installed in a container, with its package URL."""
+
+    name: str
+    version: str
+    purl: str
+    license: str = ""
+
+
 class Component(NamedTuple):
     """One container: its name, the image for one kiwi architecture, and what is known of it.
 
-    `digest` is what the reference resolved to; `labels` are those of the image's configuration.
+    `digest` is what the reference resolved to; `labels` are those of the image's configuration. `packages` are those
+    inside, as far as they were read, and `gaps` says what could not be read.
     """
 
     reference: Reference
@@ -43,6 +53,8 @@ class Component(NamedTuple):
     created: str = ""
     labels: Mapping[str, str] = {}
     signatures: tuple[RecordedSignature, ...] = ()
+    packages: tuple[SoftwarePackage, ...] = ()
+    gaps: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

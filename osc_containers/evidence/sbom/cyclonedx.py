@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from osc_containers import __version__
 from osc_containers.evidence.sbom import licenses
-from osc_containers.evidence.sbom.component import TOOL, Component, Inventory, content_id
+from osc_containers.evidence.sbom.component import TOOL, Component, Inventory, SoftwarePackage, content_id
 
 _ROOT = "image"
 _ALGORITHMS = {"sha256": "SHA-256", "sha384": "SHA-384", "sha512": "SHA-512"}
@@ -27,7 +27,7 @@ def document(inventory: Inventory) -> Mapping[str, object]:
         },
         "components": components,
         "dependencies": [{"ref": _ROOT, "dependsOn": keys}, *({"ref": key} for key in keys)],
-        # All containers are listed, but not what is in them.
+        # All containers are listed, but of what is in them at most the packages of the distribution.
         "compositions": [
             {"aggregate": "complete", "assemblies": [_ROOT]},
             *([{"aggregate": "incomplete", "assemblies": keys}] if keys else []),
@@ -47,8 +47,6 @@ def _component(component: Component) -> Mapping[str, object]:
     image, digest = component.image, component.image.manifest.digest
     urls = {"vcs": "source", "website": "url", "documentation": "documentation"}
     references = [{"type": kind, "url": url} for kind, label in urls.items() if (url := component.url(label))]
-    text = component.label("licenses")
-    expression = licenses.expression(text)
     properties = [
         ("arch", component.arch),
         ("config", str(image.config.digest)),
@@ -56,6 +54,7 @@ def _component(component: Component) -> Mapping[str, object]:
         ("digest", str(component.digest)),
         *(("layer", str(layer.digest)) for layer in image.layers),
         *(("signature", line) for line in component.signature_lines),
+        *(("not read", line) for line in component.gaps),
     ]
     return {
         "bom-ref": component.key,
@@ -64,8 +63,26 @@ def _component(component: Component) -> Mapping[str, object]:
         "version": component.version,
         "purl": component.purl,
         "hashes": [{"alg": _ALGORITHMS[digest.algorithm], "content": digest.hex}],
-        **({"licenses": [{"expression": expression}]} if expression else {}),
-        **({"licenses": [{"license": {"name": text}}]} if text and not expression else {}),
+        **_licenses(component.label("licenses")),
         **({"externalReferences": references} if references else {}),
+        **({"components": [_package(component, each) for each in component.packages]} if component.packages else {}),
         "properties": [{"name": f"{TOOL}:{name}", "value": value} for name, value in properties if value],
     }
+
+
+def _package(component: Component, package: SoftwarePackage) -> Mapping[str, object]:
+    return {
+        "bom-ref": f"{component.key} {package.purl}",
+        "type": "library",
+        "name": package.name,
+        "version": package.version,
+        "purl": package.purl,
+        **_licenses(package.license),
+    }
+
+
+def _licenses(text: str) -> Mapping[str, object]:
+    expression = licenses.expression(text)
+    if expression:
+        return {"licenses": [{"expression": expression}]}
+    return {"licenses": [{"license": {"name": text}}]} if text else {}

@@ -6,7 +6,15 @@ from urllib.parse import quote
 
 from osc_containers import __version__
 from osc_containers.evidence.sbom import licenses
-from osc_containers.evidence.sbom.component import NAMESPACE, TOOL, Component, Inventory, content_id, utc
+from osc_containers.evidence.sbom.component import (
+    NAMESPACE,
+    TOOL,
+    Component,
+    Inventory,
+    SoftwarePackage,
+    content_id,
+    utc,
+)
 from osc_containers.oci.digest import Digest
 
 _DOCUMENT, _IMAGE = "SPDXRef-DOCUMENT", "SPDXRef-Image"
@@ -28,6 +36,10 @@ def document(inventory: Inventory) -> Mapping[str, object]:
         for layer in dict.fromkeys(layer.digest for layer in component.image.layers):
             key = f"SPDXRef-Layer-{layer.algorithm}-{layer.hex}"
             layers[key] = _package(key, str(layer), "ARCHIVE", checksums=[_checksum(layer)])
+            relationships.append((container, "CONTAINS", key))
+        for package in component.packages:
+            key = f"SPDXRef-Package-{uuid.uuid5(NAMESPACE, f'{component.key} {package.purl}')}"
+            packages.append(_installed(key, package, extracted))
             relationships.append((container, "CONTAINS", key))
     body: dict[str, object] = {
         "packages": [*packages, *layers.values()],
@@ -71,18 +83,13 @@ def _package(key: str, name: str, purpose: str, *, version: str = "", **more: ob
 def _container(key: str, component: Component, timestamp: str, extracted: dict[str, str]) -> Mapping[str, object]:
     image, digest = component.image, component.image.manifest.digest
     references = [
-        {"referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": component.purl},
+        _purl(component.purl),
         *(
             {"referenceCategory": "OTHER", "referenceType": "vcs", "referenceLocator": url}
             for url in (component.url("source"),)
             if url
         ),
     ]
-    text = component.label("licenses")
-    license_ = licenses.expression(text)
-    if text and not license_:
-        license_ = f"LicenseRef-{uuid.uuid5(NAMESPACE, text)}"
-        extracted[license_] = text
     annotations: Sequence[Mapping[str, str]] = [
         {
             "annotationDate": timestamp,
@@ -90,7 +97,7 @@ def _container(key: str, component: Component, timestamp: str, extracted: dict[s
             "annotator": f"Tool: {TOOL}-{__version__}",
             "comment": line,
         }
-        for line in component.signature_lines
+        for line in (*component.signature_lines, *(f"not read: {gap}" for gap in component.gaps))
     ]
     built = utc(component.created)
     source = f"resolved to {component.digest}; config {image.config.digest}; architecture {component.arch}"
@@ -99,7 +106,7 @@ def _container(key: str, component: Component, timestamp: str, extracted: dict[s
         component.reference.name,
         "CONTAINER",
         version=component.version,
-        licenseDeclared=license_ or _UNKNOWN,
+        licenseDeclared=_license(component.label("licenses"), extracted),
         checksums=[_checksum(digest)],
         sourceInfo=source,
         externalRefs=references,
@@ -107,6 +114,30 @@ def _container(key: str, component: Component, timestamp: str, extracted: dict[s
         **({"builtDate": built} if built else {}),
         **({"annotations": annotations} if annotations else {}),
     )
+
+
+def _installed(key: str, package: SoftwarePackage, extracted: dict[str, str]) -> Mapping[str, object]:
+    return _package(
+        key,
+        package.name,
+        "LIBRARY",
+        version=package.version,
+        licenseDeclared=_license(package.license, extracted),
+        externalRefs=[_purl(package.purl)],
+    )
+
+
+def _purl(purl: str) -> Mapping[str, str]:
+    return {"referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": purl}
+
+
+def _license(text: str, extracted: dict[str, str]) -> str:
+    """Return what `licenseDeclared` says; a text that is no expression is added to `extracted` under an id."""
+    expression = licenses.expression(text)
+    if text and not expression:
+        expression = f"LicenseRef-{uuid.uuid5(NAMESPACE, text)}"
+        extracted[expression] = text
+    return expression or _UNKNOWN
 
 
 def _checksum(digest: Digest) -> Mapping[str, str]:

@@ -110,16 +110,16 @@ def _prepare(
     documents = {descriptor.digest: _read(descriptor, open_blob) for descriptor in image.documents}
     config = documents[image.config.digest]
     config_types.check(config)
-    diff_ids = _diff_ids(config, image)
+    expected = diff_ids(config, image)
     created = records.timestamp(created_of(config, "config"))
     lower: tuple[str, ...] = ()
-    for number, (descriptor, diff_id) in enumerate(zip(image.layers, diff_ids, strict=True), 1):
+    for number, (descriptor, diff_id) in enumerate(zip(image.layers, expected, strict=True), 1):
         layer = records.layer_id(lower[0] if lower else "", diff_id)
         if layer not in layers:
             try:
                 layers[layer] = _prepare_layer(layer, lower, descriptor, diff_id, open_blob, workspace, created)
             except ValueError as error:
-                raise ValueError(f"layer {number} of {len(diff_ids)}, {descriptor.digest}: {error}") from None
+                raise ValueError(f"layer {number} of {len(expected)}, {descriptor.digest}: {error}") from None
         lower = (layer, *lower)
     _add_image(each, documents, lower[0], created, image_records)
 
@@ -131,21 +131,25 @@ def _read(descriptor: Descriptor, open_blob: OpenBlob) -> bytes:
     return content
 
 
-def _diff_ids(config: bytes, image: Image) -> list[Digest]:
+def diff_ids(config: bytes, image: Image) -> list[Digest]:
+    """Return the digest of each unpacked layer, as the configuration of an image has them.
+
+    :raises ValueError: there is not one for each layer, or they cannot be used.
+    """
     root_fs = strict_json.load(config, "config").member("rootfs")
-    diff_ids = []
+    result = []
     for text in root_fs.lines("diff_ids"):
         try:
-            diff_ids.append(Digest.parse(text))
+            result.append(Digest.parse(text))
         except ValueError as error:
             raise ValueError(f"{root_fs.path('diff_ids')}: {error}") from None
-    if len(diff_ids) != len(image.layers) or not diff_ids:
-        raise ValueError(f"config: got {len(diff_ids)} diff_ids for {len(image.layers)} layers, expected one for each")
-    if len(diff_ids) > LAYER_COUNT_LIMIT:
-        raise ValueError(f"got {len(diff_ids)} layers, expected at most {LAYER_COUNT_LIMIT}")
-    if {each.algorithm for each in diff_ids} != {"sha256"}:
+    if len(result) != len(image.layers) or not result:
+        raise ValueError(f"config: got {len(result)} diff_ids for {len(image.layers)} layers, expected one for each")
+    if len(result) > LAYER_COUNT_LIMIT:
+        raise ValueError(f"got {len(result)} layers, expected at most {LAYER_COUNT_LIMIT}")
+    if {each.algorithm for each in result} != {"sha256"}:
         raise ValueError(f"{root_fs.path('diff_ids')}: got another digest algorithm, expected sha256")
-    return diff_ids
+    return result
 
 
 def _prepare_layer(
