@@ -55,6 +55,8 @@ class _Image(NamedTuple):
     """The digests by which an engine finds it: of the index, if there is one, and of the manifests."""
     is_stored: bool
     """Whether it is in a read-only store, which is there before any unit that waits for nothing."""
+    missing_archive: str
+    """The path of its archive in kiwi's images, if it is not there because of `engine`."""
 
     @property
     def tags(self) -> frozenset[str]:
@@ -143,6 +145,7 @@ def check(context: Context) -> Iterator[Finding]:
     by_service = {each.service: each for each in found.values()}
     for unit in found.values():
         yield from _check(unit, images, by_service)
+        yield from _check_paths(unit, images)
 
 
 def _images(context: Context) -> tuple[_Image, ...]:
@@ -158,13 +161,26 @@ def _images(context: Context) -> tuple[_Image, ...]:
                 if locked:
                     digests = (top(locked.image, arch).digest, locked.image.manifest.digest)
                 is_stored = bool(selection.matching(container, context.store_patterns(description)))
+                engines = [engine_of(target) for target in targets[container]]
+                is_moved = container.fetch_only and engines and not any(engine.archives for engine in engines)
+                archive = paths[container] if is_moved else ""
                 for target, unit in _loads(container, units.load_id(paths[container]), targets, is_stored=is_stored):
-                    image = _Image(container.reference, target, unit, digests, is_stored)
+                    image = _Image(container.reference, target, unit, digests, is_stored, archive)
                     key = (image.reference, image.target, image.unit)
                     if key in images:
                         image = image._replace(digests=(*images[key].digests, *digests))
                     images[key] = image
     return tuple(images.values())
+
+
+def _check_paths(unit: _Unit, images: Sequence[_Image]) -> Iterator[Finding]:
+    """Find archives that a unit reads and an image does not have."""
+    missing = {each.missing_archive: each for each in images if each.missing_archive}
+    for each in unit.assignments:
+        for path, image in missing.items():
+            if re.search(rf"{re.escape(path)}(?![\w.-])", each.value):
+                why = f"{path} is not in the image, because {image.reference} is for {image.target} (engine)"
+                yield _finding(unit, each.line, why, "a pattern of engine that does not match it")
 
 
 def _loads(

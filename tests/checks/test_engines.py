@@ -193,6 +193,13 @@ def test_what_does_not_work_is_found(
     assert matching[0][3] == expected[3]
 
 
+def test_an_archive_that_engines_share_is_where_units_look_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "[Service]\nExecStart=podman load -i /var/tmp/kiwi_containers/app_1.0\n"
+    assert findings(tmp_path, capsys, "containerd=*", "k3s=*", units=text, checks=("unit",)) == []
+
+
 LOAD = "kiwi_containers-containerd-app_1.0.service"
 
 
@@ -215,6 +222,15 @@ LOAD = "kiwi_containers-containerd-app_1.0.service"
                 f'fetch_only="true" for this container, and <param name="engine">containerd:default={NAME}</param>',
             ),
         ),
+        (
+            "podman load -i /var/tmp/kiwi_containers/app_1.0",
+            "",
+            (
+                f"/var/tmp/kiwi_containers/app_1.0 is not in the image, because {NAME} is for containerd (engine)",
+                "a pattern of engine that does not match it",
+            ),
+        ),
+        ("podman load -i /var/tmp/kiwi_containers/app_1.0.tar", "", None),
         (
             f"podman run {NAME}",
             "",
