@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from osc_containers.cli.main import main
 from osc_containers.errors import RegistryError
 from osc_containers.fs import ranges
 from osc_containers.obs import service_file
 from osc_containers.obs.package import Package
 from osc_containers.sources.blob_store import StoredFile
-from tests.support import images
+from tests.support import images, packages
 from tests.support.fake_source import FakeSource
+from tests.support.fault_registry import FaultRegistry
 from tests.support.prefetch_run import APP, MOVED, SOURCE, WEB, hashes, run_prefetch, want
 from tests.support.recording_source import BIG, RecordingSource, transfer
 
@@ -257,7 +259,8 @@ def mounted(kind: str, directory: Path, size: int = 256 << 20) -> Iterator[Path]
         file.truncate(size)
     subprocess.run([f"mkfs.{kind}", disk], check=True, capture_output=True)
     mountpoint.mkdir()
-    subprocess.run(["mount", "-o", "loop", disk, mountpoint], check=True)
+    types = ["-t", "exfat-fuse"] if kind == "exfat" else []  # not every kernel has exfat
+    subprocess.run(["mount", *types, "-o", "loop", disk, mountpoint], check=True, stdout=subprocess.DEVNULL)
     try:
         yield mountpoint
     finally:
@@ -275,3 +278,25 @@ def test_a_file_system_that_shares_blocks_has_a_common_layer_once(tmp_path: Path
         subprocess.run(["sync", "--file-system", directory], check=True)
         after = os.statvfs(directory)
     assert 30_000_000 < (before.f_bfree - after.f_bfree) * after.f_frsize < 35_000_000
+
+
+@pytest.mark.integration
+def test_a_file_system_without_links_has_the_same_files(
+    registry: FaultRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As exfat, which has neither modes nor sparse files, too; a root tree needs links."""
+    section = packages.section(registry.host, 'name="app" path="team" tag="1"')
+    with mounted("exfat", tmp_path) as directory:
+        places = [packages.write(parent / "package", section) for parent in (directory, tmp_path)]
+        for name, layout in (("first", "archives"), ("moved", "archives"), ("moved", "blobs")):
+            registry.push(
+                images.image(images.random_layer(name, 300_000), images.random_layer("base", 5000)), "team/app:1"
+            )
+            for package in places:
+                assert main(["prefetch", "--arch=x86_64", f"--layout={layout}", str(package)]) == 0
+                assert main(["verify", "--arch=x86_64", str(package)]) == 0
+            assert hashes(places[0]) == hashes(places[1])
+        (directory / "root").mkdir()
+        assert main(["inject", "--arch=x86_64", f"--root={directory}/root", str(places[0])]) == 1
+        assert "no symbolic links can be created there" in capsys.readouterr().err
+        assert os.listdir(directory / "root") == []
