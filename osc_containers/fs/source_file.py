@@ -32,8 +32,10 @@ def open_source(path: Path, stack: ExitStack) -> SourceFile:
     """
     with atomic.naming(path):
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        stack.callback(os.close, directory)
-        return open_below(directory, path.name, path, stack)
+        try:
+            return open_below(directory, path.name, path, stack)
+        finally:
+            os.close(directory)
 
 
 def open_below(directory: int, name: str, path: Path, stack: ExitStack) -> SourceFile:

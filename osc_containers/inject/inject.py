@@ -252,7 +252,7 @@ def _open(
     for each, reason in overlay.list_relocations({each.container: each.path for each in placements}):
         logger.warning("%s:%d: %s: stored at %s, because %s", each.file, each.line, each.reference, paths[each], reason)
     blobs = PackageBlobs(package, lock, stack)
-    atomic.allow_open(2 * len(blobs.files))
+    atomic.allow_open(len(blobs.files))
     return _Contents(blobs, placements, stored)
 
 

@@ -18,8 +18,6 @@ The lock says nothing of files: the names of archives follow from the references
 them from the descriptors. A release reads the files of its own version only.
 """
 
-import io
-import json
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -27,7 +25,7 @@ from typing import NamedTuple
 
 from osc_containers import __version__
 from osc_containers.errors import LockError
-from osc_containers.formats import strict_json
+from osc_containers.formats import json_text, strict_json
 from osc_containers.formats.strict_json import Fields
 from osc_containers.lock import archive_names, signature
 from osc_containers.lock.signature import RecordedSignature
@@ -111,10 +109,7 @@ def dumps(lock: Lock) -> str:
     used = {each.key for _, _, image in lock.images() for each in image.signatures}
     if used:
         document["keys"] = signature.dump_keys({key: lock.keys[key] for key in used})
-    # For large locks, `json.dumps` needs several times as much memory: it keeps a list of all pieces of the text.
-    text = io.StringIO()
-    json.dump(document, text, indent=2, sort_keys=True, ensure_ascii=False)
-    return text.getvalue() + "\n"
+    return json_text.dumps(document, ensure_ascii=False).decode()
 
 
 def _dump_reference(locked: LockedReference) -> dict[str, object]:

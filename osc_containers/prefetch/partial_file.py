@@ -41,33 +41,35 @@ def part(target: Path, key: str, size: int, owner: str = "") -> Iterator[int]:
     `key` identifies the content: a file that an earlier run left for the same key is continued. `owner` stands for the
     package (see `tidy`). If the block fails, a file in the cache stays there, and one beside the target is removed.
     """
-    with ExitStack() as stack:
-        cached = _open_cached(target, key, size, owner, stack)
-        name, descriptor = cached or _open_beside(target, stack)
-        is_cached = cached is not None
-        try:
-            if not is_cached:
-                with atomic.naming(target):
-                    _set_size(descriptor, size)
-            yield descriptor
-            with atomic.naming(target), _cache_directory(is_cached) as directory:
-                if not name:
-                    _give_name(descriptor, target)
-                elif cache.is_at(name, descriptor, directory):
-                    atomic.set_mode(descriptor, 0o644)
-                    os.rename(name, target, src_dir_fd=directory)
-                else:
-                    # Somebody cleared the cache, and another run may have created a file of the same name by now.
-                    with atomic.new_file(target) as copy:
-                        ranges.copy_range(descriptor, 0, copy, 0, size)
-        except BaseException:
-            if not is_cached and name:
-                with suppress(OSError):
-                    os.unlink(name)
-            raise
+    cached = _open_cached(target, key, size, owner)
+    name, descriptor = cached or _open_beside(target)
+    is_cached = cached is not None
+    # There may be thousands of these blocks, and an ExitStack would take a kilobyte in each.
+    try:
+        if not is_cached:
+            with atomic.naming(target):
+                _set_size(descriptor, size)
+        yield descriptor
+        with atomic.naming(target), _cache_directory(is_cached) as directory:
+            if not name:
+                _give_name(descriptor, target)
+            elif cache.is_at(name, descriptor, directory):
+                atomic.set_mode(descriptor, 0o644)
+                os.rename(name, target, src_dir_fd=directory)
+            else:
+                # Somebody cleared the cache, and another run may have created a file of the same name by now.
+                with atomic.new_file(target) as copy:
+                    ranges.copy_range(descriptor, 0, copy, 0, size)
+    except BaseException:
+        if not is_cached and name:
+            with suppress(OSError):
+                os.unlink(name)
+        raise
+    finally:
+        os.close(descriptor)
 
 
-def _open_cached(target: Path, key: str, size: int, owner: str, stack: ExitStack) -> tuple[str, int] | None:
+def _open_cached(target: Path, key: str, size: int, owner: str) -> tuple[str, int] | None:
     """Open the file in the cache; None if another run uses it, or if anything is wrong there."""
     with suppress(OSError), ExitStack() as directories:
         directory = _open_cache_for(target)
@@ -78,7 +80,7 @@ def _open_cached(target: Path, key: str, size: int, owner: str, stack: ExitStack
             own.callback(os.close, descriptor)
             if cache.try_lock(descriptor) and cache.is_at(name, descriptor, directory):
                 _set_size(descriptor, size)
-                stack.push(own.pop_all())
+                own.pop_all()
                 return name, descriptor
     return None
 
@@ -112,7 +114,7 @@ def _cache_directory(is_cached: bool) -> Iterator[int | None]:
             os.close(directory)
 
 
-def _open_beside(target: Path, stack: ExitStack) -> tuple[str, int]:
+def _open_beside(target: Path) -> tuple[str, int]:
     """Open a new file on the file system of `target`.
 
     It has no name until it is complete, so that nobody adds it to git while it grows, and nothing is left of a run that
@@ -127,7 +129,6 @@ def _open_beside(target: Path, stack: ExitStack) -> tuple[str, int]:
         name = atomic.temporary_name(target)
         with atomic.naming(target):
             descriptor = os.open(name, _OPEN | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    stack.callback(os.close, descriptor)
     return name, descriptor
 
 

@@ -86,7 +86,7 @@ def verify_all(
     locked_images = [(reference, arch) for reference, arch, _ in lock.images() if arch in (architectures or [arch])]
     with ExitStack() as stack:
         blobs = PackageBlobs(package, lock, stack)
-        atomic.allow_open(2 * len(blobs.files))
+        atomic.allow_open(len(blobs.files))
         damage = verify.check_images(blobs, locked_images)
     bundled = (configured if package.prefetches else request).with_default_architectures(default)
     locations = {each.reference: each.location for each in all_requests}

@@ -1,10 +1,10 @@
 """The text and the file name of an SBOM."""
 
-import json
 import re
 
 from osc_containers.evidence.sbom import cyclonedx, spdx
 from osc_containers.evidence.sbom.component import Inventory
+from osc_containers.formats import json_text
 
 FORMATS = {"spdx": "spdx", "cyclonedx": "cdx"}
 """The formats, and what the names of their files end with, before `.json`."""
@@ -12,8 +12,7 @@ FORMATS = {"spdx": "spdx", "cyclonedx": "cdx"}
 
 def render(inventory: Inventory, format_: str) -> bytes:
     """Return the document in one of the `FORMATS`."""
-    document = (spdx if format_ == "spdx" else cyclonedx).document(inventory)
-    return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+    return json_text.dumps((spdx if format_ == "spdx" else cyclonedx).document(inventory))
 
 
 def file_name(inventory: Inventory, arch: str, format_: str, suffix: str = "") -> str:
