@@ -98,12 +98,19 @@ def test_no_progress_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
         advance(10)
 
 
+COLOURED = """
+import argparse, os, runpy, sys
+format_help = argparse.HelpFormatter.format_help
+argparse.HelpFormatter.format_help = lambda self: ("" if os.environ.get("NO_COLOR") else "\\x1b[1m") + format_help(self)
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
 def test_manual_page_has_no_colours() -> None:
-    """Python 3.14 colours help texts."""
+    """Python 3.14 colours help texts, which older ones do here, too."""
     environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color"}
-    page = subprocess.run(
-        [sys.executable, "-IB", ROOT / "scripts/manpage"], env=environment, capture_output=True, check=True
-    ).stdout
+    command = [sys.executable, "-IBc", COLOURED, ROOT / "scripts/manpage"]
+    page = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
     assert b"\x1b" not in page
     assert b".SS" in page
 
