@@ -1,8 +1,9 @@
 """Many runs in parallel while tags move, the registry restarts and the disk is small: `python -m tests.support.soak`.
 
-Each of a few packages is prefetched again and again, and every run may be killed at any moment. Other commands read the
-packages meanwhile. At the end, one undisturbed prefetch of each package must leave a package that verifies, nothing
-else in it, and a cache of bounded size. `make soak` runs this for 15 minutes.
+Each of a few packages is prefetched again and again, and every run may be killed at any moment. Half of the packages
+have the layout `blobs`, and sometimes a run switches the layout. Other commands read the packages meanwhile. At the
+end, one undisturbed prefetch of each package must leave a package that verifies, nothing else in it, and a cache of
+bounded size. `make soak` runs this for 15 minutes.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from tests.support import fault_registry, images, packages
 from tests.support.fault_registry import FaultRegistry, Request
 
 PACKAGES = 4
+LAYOUTS = ("archives", "blobs")
 TAGS = 3
 LAYER = 1 << 20
 DISK = 48 << 20
@@ -65,6 +67,7 @@ class Soak:
         ]
         for package in self.packages:
             (package / "_service").write_text((package / "_service").read_text().replace("aarch64", "x86_64"))
+        self.layouts = {package: LAYOUTS[number % 2] for number, package in enumerate(self.packages)}
         self.unfinished = set(self.packages)
         """Packages whose last run may have been killed between two files: their lock and archives may not match."""
         self.sources = {path.name for path in self.packages[0].iterdir()}
@@ -87,11 +90,14 @@ class Soak:
         )
 
     def write(self, package: Path) -> None:
-        """Prefetch a package, and kill the run in three of five cases."""
+        """Prefetch a package, rarely in the other layout, and kill the run in three of five cases."""
+        layout = self.layouts[package]
+        if self.random.random() < 0.05:
+            layout = LAYOUTS[1 - LAYOUTS.index(layout)]
         number = self.random.choice([None, None, *SIGNALS])
         if number is not None:
             self.unfinished.add(package)
-        process = self.start("prefetch", package)
+        process = self.start(f"prefetch --layout={layout}", package)
         if number is not None:
             time.sleep(self.random.uniform(0, 3))
             process.send_signal(number)
@@ -159,14 +165,17 @@ class Soak:
         self._check_strays()
 
     def _check_package(self, package: Path) -> None:
-        for command in ("prefetch", "verify"):
+        layout = self.layouts[package]
+        for command in (f"prefetch --layout={layout}", "verify"):
             process = self.start(command, package)
             _, output = process.communicate(timeout=180)
             if process.returncode:
                 self.problems.append(f"{package.name}: {command} at the end: {output[-1500:]}")
         others = {path.name for path in package.iterdir()} - self.sources
-        archives = {name for name in others if name.endswith(".ociarchive")}
-        if len(archives) != TAGS or others - archives != {"containers.lock"}:
+        images = {name for name in others if name.endswith((".ociarchive", ".blob"))}
+        # Each image has a layer, a configuration and a manifest of its own, and a base in common with the others.
+        expected = TAGS if layout == "archives" else 3 * TAGS + 1
+        if len(images) != expected or others - images != {"containers.lock"}:
             self.problems.append(f"{package.name}: left in it: {sorted(others)}")
 
     def _check_cache(self) -> None:
@@ -176,8 +185,9 @@ class Soak:
             self.problems.append(f"the cache has {size} bytes, expected at most {CACHE_LIMIT}")
 
     def _check_strays(self) -> None:
-        cache = self.directory / "home/.cache/osc-containers"
-        strays = [*cache.glob("*.part"), *(self.directory / "home/.local/state/osc-containers/locks").glob("*")]
+        home = self.directory / "home"
+        patterns = (".cache/osc-containers/*.part", ".cache/osc-containers/downloads/*", ".local/state/*/locks/*")
+        strays = [path for pattern in patterns for path in home.glob(pattern)]
         if strays:
             self.problems.append(f"left at the end: {', '.join(map(str, strays))}")
 
