@@ -20,6 +20,7 @@ from osc_containers.obs import selection
 from osc_containers.obs.package import Package
 from osc_containers.oci import platform
 from osc_containers.oci.digest import Digest
+from osc_containers.oci.reference import Reference
 from tests.support import images
 from tests.support.docker_registry import DockerRegistry
 from tests.support.locks import make_lock, named_blob
@@ -620,6 +621,30 @@ def test_too_many_elements_are_an_error(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "_service").unlink()
     assert main(["init", "--inject", "source", "--no-prefetch", str(tmp_path)]) == 1
     assert capsys.readouterr().err == "osc-containers: error: containers.xml:5: more than 100000 elements\n"
+
+
+def test_references_are_not_compared_with_all_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted and not timed: the machine may be busy."""
+    counts = [0]
+    hash_of = Reference.__hash__
+
+    def count(reference: Reference) -> int:
+        counts[-1] += 1
+        return hash_of(reference)
+
+    monkeypatch.setattr(Reference, "__hash__", count)
+    for number in (20, 160):
+        names = [f"app{each}" for each in range(number)]
+        containers = "".join(f'<container name="{name}" path="team" tag="1"/>' for name in names)
+        xml = re.sub(r"<container .*/>", containers, CONTAINERS)
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        write(directory, {"containers.xml": xml}, {f"registry.example.com/team/{name}:1": 10 for name in names})
+        counts.append(0)
+        check(directory, capsys)
+    assert counts[2] < 8 * counts[1]
 
 
 def test_oversized_service_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
