@@ -26,8 +26,9 @@ _DATABASE = re.compile(
 _PARENTS = frozenset(
     b"/".join(path.split(b"/")[:depth])
     for path in (b"usr/lib/apk/db", b"lib/apk/db", b"usr/lib/sysimage/rpm", b"var/lib/rpm", b"var/lib/dpkg/status.d")
-    for depth in range(1, 5)
+    for depth in range(5)
 )
+"""The directories that databases are in, from the root of the container on."""
 _USUAL_LINKS = {b"lib": b"usr/lib", b"var/lib/rpm": b"usr/lib/sysimage/rpm"}
 """Directories of databases that distributions replace by a link, and where it leads."""
 _OPAQUE, _WHITEOUT = b".wh..wh..opq", b".wh."
@@ -36,6 +37,8 @@ _SIZE_LIMIT = 256 << 20
 """Bytes of all databases of one image together, which are in memory."""
 _MEMBER_LIMIT = 10_000_000
 """Members of one layer."""
+_CHANGE_LIMIT = 2_000
+"""Those of them that concern databases; an image without a package manager has a few dozen."""
 
 
 class Layer(NamedTuple):
@@ -73,18 +76,24 @@ def find(layers: Sequence[Layer]) -> Databases:
 def _add(found: Databases, members: Iterable[Member], content: FileSlice) -> None:
     """Add a layer. What it deletes is deleted from the layers below, whatever the order of its members."""
     own: dict[bytes, bytes] = {}
+    changes = 0
     for count, (path, member) in enumerate(_paths(members)):
         if count == _MEMBER_LIMIT:
             raise ValueError(f"got more than {_MEMBER_LIMIT} members")
         folder, _, name = path.rpartition(b"/")
-        if name == _OPAQUE:
-            _remove(found.files, folder, keeps_itself=True)
-        elif name.startswith(_WHITEOUT):
-            _remove(found.files, b"/".join(filter(None, (folder, name.removeprefix(_WHITEOUT)))))
-        else:
-            if member.kind != DIRECTORY:
-                _remove(found.files, path)
-                _remove(own, path)
+        is_opaque, is_whiteout = name == _OPAQUE, name.startswith(_WHITEOUT)
+        if is_whiteout:
+            path = folder if is_opaque else b"/".join(filter(None, (folder, name.removeprefix(_WHITEOUT))))
+        if path not in _PARENTS and not _is_wanted(path):
+            continue
+        changes += 1
+        if changes > _CHANGE_LIMIT:
+            raise ValueError(f"got more than {_CHANGE_LIMIT} members that concern databases of packages")
+        if is_whiteout:
+            _remove(found.files, path, keeps_itself=is_opaque)
+        elif member.kind != DIRECTORY:
+            _remove(found.files, path)
+            _remove(own, path)
             _take(found, own, path, member, content)
     found.files.update(own)
 
@@ -96,6 +105,10 @@ def _paths(members: Iterable[Member]) -> Iterator[tuple[bytes, Member]]:
             yield b"/".join(parts), member
 
 
+def _is_wanted(path: bytes) -> bool:
+    return path in OS_RELEASE or bool(_DATABASE.fullmatch(path))
+
+
 def _remove(files: dict[bytes, bytes], path: bytes, *, keeps_itself: bool = False) -> None:
     prefix = path + b"/" if path else b""
     for each in [each for each in files if each.startswith(prefix) or (each == path and not keeps_itself)]:
@@ -103,15 +116,14 @@ def _remove(files: dict[bytes, bytes], path: bytes, *, keeps_itself: bool = Fals
 
 
 def _take(found: Databases, own: dict[bytes, bytes], path: bytes, member: Member, content: FileSlice) -> None:
-    """Read a member if it is a database."""
-    is_database = bool(_DATABASE.fullmatch(path))
-    if member.kind == FILE and (is_database or path in OS_RELEASE):
+    """Read a member that is not a directory."""
+    if member.kind == FILE and _is_wanted(path):
         if sum(map(len, (*own.values(), *found.files.values()))) + member.size > _SIZE_LIMIT:
             raise ValueError(f"{printable(path)}: the databases have more than {human.size(_SIZE_LIMIT)}")
         own[path] = content.read(member.offset, member.offset + member.size)
-    elif is_database and member.kind != DIRECTORY:
+    elif _DATABASE.fullmatch(path):
         found.gaps.append(f"{printable(path)}: it is not a regular file")
-    elif member.kind == SYMLINK and path in _PARENTS and not _is_usual(path, member.target):
+    elif member.kind == SYMLINK and path not in OS_RELEASE and not _is_usual(path, member.target):
         found.gaps.append(f"{printable(path)}: it is a link to {printable(member.target)}")
 
 

@@ -398,6 +398,16 @@ def test_damaged_images_are_refused(package: Path, capsys: pytest.CaptureFixture
     assert main(["sbom", "--arch", "x86_64", "--format", "spdx", str(package)]) == 0
 
 
+def test_members_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "_CHANGE_LIMIT", 50)
+    files = {f"var/lib/dpkg/status.d/{n}": ONE for n in range(51)}
+    assert "got more than 50 members that concern databases" in read(layer(files)).gaps[0]
+    monkeypatch.setattr(databases, "_MEMBER_LIMIT", 100)
+    assert "got more than 100 members" in read(layer({str(n): b"" for n in range(101)})).gaps[0]
+    monkeypatch.setattr(databases, "_SIZE_LIMIT", 10)
+    assert "the databases have more than 10" in read(layer({DPKG: ONE})).gaps[0]
+
+
 @pytest.mark.parametrize("format_", FORMATS)
 def test_gaps_are_in_the_documents(format_: str) -> None:
     found = installed.of_databases(Databases({b"var/lib/rpm/Packages": b"x"}, []))
