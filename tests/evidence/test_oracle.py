@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import policy_oracle
+from tests.support import lookaside, policy_oracle
 from tests.support.docker_registry import DockerRegistry
 from tests.support.policy_cases import World, fixed_cases, generated_cases
 from tests.support.policy_oracle import ask_peers, ask_us, write
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def world(docker_registry: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("world")
-    with Gpg(tmp_path_factory.mktemp("gpg") / "home") as gpg:
-        yield World(docker_registry, directory, gpg)
+    with Gpg(tmp_path_factory.mktemp("gpg") / "home") as gpg, lookaside.serve(directory / "lookaside") as store:
+        yield World(docker_registry, directory, gpg, store)
 
 
 def test_skopeo_and_podman_agree_with_us(world: World, capsys: pytest.CaptureFixture[str]) -> None:

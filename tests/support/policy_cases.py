@@ -35,10 +35,14 @@ REPOSITORY: Mapping[str, object] = {"type": "matchRepository"}
 
 
 class World:
-    """A registry, keys, and the directories that hold them; all of them are visible to the peers at the same paths."""
+    """A registry, keys, and the directories that hold them; all of them are visible to the peers at the same paths.
 
-    def __init__(self, registry: DockerRegistry, directory: Path, gpg: Gpg) -> None:
+    `store` is the address of a server with the signatures in `lookaside`, see `tests.support.lookaside`.
+    """
+
+    def __init__(self, registry: DockerRegistry, directory: Path, gpg: Gpg, store: str) -> None:
         self.registry = registry
+        self.store = store
         self.host = registry.host
         self.directory = directory
         self.gpg = gpg
@@ -386,6 +390,25 @@ def fixed_cases(world: World) -> Iterator[Case]:
         return [b"\0sigstore-json\n" + json.dumps(document).encode()]
 
     yield world.case("sigstore in a lookaside store", policy(world.sigstore()), stored(as_json))
+    second = stored(lambda digest, name: [world.message(digest, name, "other"), world.message(digest, name)])
+    for title, reference, base in (
+        ("a store behind HTTP", good, f"http://{world.store}/files"),
+        ("second of two, behind HTTP", second, f"http://{world.store}/files"),
+        ("a store that ends in a slash", good, f"http://{world.store}/files/"),
+        ("a store with a query", good, f"http://{world.store}/files?a=b%20c"),
+        ("a store with an escaped path", good, f"http://{world.store}/f%69les"),
+        ("a store that redirects", good, f"http://{world.store}/redirect"),
+        ("a store that hides what is missing", good, f"http://{world.store}/hidden"),
+        ("a store without a signature", f"{plain}", f"http://{world.store}/files"),
+        ("a store that sends too much", good, f"http://{world.store}/large"),
+        ("a store without TLS", good, f"https://{world.store}/files"),
+        ("a store that is down", good, "http://127.0.0.1:1/files"),
+        *((f"a store with status {status}", good, f"http://{world.store}/{status}") for status in (204, 401, 403, 410)),
+        ("a store that fails", good, f"http://{world.store}/500"),
+    ):
+        yield world.case(
+            title, policy(world.signed_by()), reference, json.dumps({"default-docker": {"lookaside": base}})
+        )
 
     # Policies.
     for title, policy_of_case in _policies(world).items():
