@@ -109,7 +109,7 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 def test_manual_page_has_no_colours() -> None:
     """Python 3.14 colours help texts, which older ones do here, too."""
     environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color"}
-    command = [sys.executable, "-IBc", COLOURED, ROOT / "scripts/manpage"]
+    command = [sys.executable, "-IBc", COLOURED, str(ROOT / "scripts/manpage")]
     page = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
     assert b"\x1b" not in page
     assert b".SS" in page
