@@ -36,6 +36,19 @@ def is_web_page(content: bytes, content_type: str) -> bool:
     return start.startswith(_PAGE_STARTS) or (kind in _PAGE_TYPES and not start.startswith(b"{"))
 
 
+def error_message(body: bytes) -> str:
+    """Return the registry's own message in the body of an error, with a space and in parentheses; empty without one.
+
+    Source: distribution-spec v1.1, "Error Codes".
+    """
+    try:
+        entries = strict_json.load(body, "").members("errors")
+        texts = [text for key in ("code", "message") if (text := entries[0].text(key, ""))]
+    except (ValueError, IndexError):
+        return ""
+    return f" ({', '.join(repr(text[:200]) for text in texts)})" if texts else ""
+
+
 class Response:
     """The response to a request for `url`, which must be closed. Then it is logged under `label`, without secrets.
 
@@ -131,10 +144,7 @@ class Response:
         )
 
     def refusal(self) -> str:
-        """Return the status, with the registry's own message if it sent one, and close the response.
-
-        Source: distribution-spec v1.1, "Error Codes".
-        """
+        """Return the status, with the registry's own message if it sent one, and close the response."""
         try:
             return f"HTTP {self.status}{self._message()}"
         finally:
@@ -153,11 +163,9 @@ class Response:
 
     def _message(self) -> str:
         try:
-            entries = strict_json.load(self.read(_ERROR_LIMIT), "").members("errors")
-            texts = [text for key in ("code", "message") if (text := entries[0].text(key, ""))]
-        except (Failure, ValueError, IndexError):
+            return error_message(self.read(_ERROR_LIMIT))
+        except Failure:
             return ""
-        return f" ({', '.join(repr(text[:200]) for text in texts)})" if texts else ""
 
 
 class Decompressed:

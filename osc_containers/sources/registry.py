@@ -32,7 +32,7 @@ from osc_containers.registry.config.auth_json import Logins
 from osc_containers.registry.config.registries_conf import Configuration, PullEndpoint
 from osc_containers.registry.download import Download
 from osc_containers.registry.errors import Failure
-from osc_containers.registry.response import Response, is_web_page
+from osc_containers.registry.response import Response, error_message, is_web_page
 from osc_containers.registry.retry import Policy
 
 logger = logging.getLogger(__name__)
@@ -386,7 +386,11 @@ def _read_manifest(
     if is_web_page(raw, response.content_type):
         raise response.web_page("a manifest")
     expected = digest or _claimed_digest(response)
-    if expected and not expected.matches(raw):
+    is_expected = expected is not None and expected.matches(raw)
+    if not is_expected and (message := error_message(raw)):
+        problem = f"manifest from {host}: got an error although the status is {response.status}{message}"
+        raise Failure(problem, is_final=True)
+    if expected and not is_expected:
         actual = Digest.of(raw, expected.algorithm)
         # Some registries compute the header from something else than what they send. Damage is not the same twice.
         if digest or raw not in refused:

@@ -273,6 +273,11 @@ def test_a_page_as_long_as_the_layer_is_named(workplace: Workplace, length: str 
             b'{"error": "log in", "url": "https://x"}',
             "the properties 'error', 'url', expected the manifest",
         ),
+        (
+            "a manifest",
+            b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "gone"}]}',
+            "got an error although the status is 200 ('MANIFEST_UNKNOWN', 'gone')",
+        ),
         ("a manifest", b"{}", "got media type 'application/json' and no properties, expected the manifest"),
         ("a token from the token server", b'{"error": "log in"}', "got no token"),
         ("a token from the token server", b'{"token": 7}', "token: got a number, expected a string"),
