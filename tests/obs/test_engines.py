@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from osc_containers.errors import DescriptionError
 from osc_containers.kiwi import description
@@ -71,6 +73,16 @@ def test_other_values_are_refused(value: str, problem: str) -> None:
         engines.parse(["containerd=*", value])
     assert caught.value.problems == (problem,)
     assert engines.parse_valid([value, "containerd=*"]) == (Choice("containerd", "*"),)
+
+
+@given(st.text() | st.builds("{}={}".format, st.sampled_from(["containerd", "k3s", "containerd:x"]), st.text()))
+def test_any_value_is_a_choice_or_a_problem(value: str) -> None:
+    choices, problems = engines.parse_valid([value]), list(engines.list_problems([value]))
+    assert len(choices) + len(problems) == 1
+    assert all(problem.isprintable() and len(problem) < 400 for problem in problems)
+    for choice in choices:
+        engines.select(containers()[:2], [choice])
+        assert str(choice).isprintable()
 
 
 def test_a_container_may_go_to_several_engines() -> None:
