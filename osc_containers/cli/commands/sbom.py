@@ -5,13 +5,14 @@ import logging
 import os
 import sys
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from osc_containers.cli import arguments, modules
 from osc_containers.errors import DescriptionError
 from osc_containers.evidence.sbom import component, document
 from osc_containers.evidence.sbom.document import FORMATS
-from osc_containers.fs import atomic
+from osc_containers.fs import atomic, program
 from osc_containers.inject import inventory
 from osc_containers.inject.inventory import ReadPackages
 from osc_containers.kiwi import image_name
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         modules.load_late("osc_containers.inject.packages.installed", "sqlite3")
         from osc_containers.inject.packages import installed
 
-        read_packages = installed.read
+        read_packages = partial(installed.read, environ=program.outside(package.directory, os.environ))
     [part] = request.parts
     files = [
         file

@@ -4,8 +4,9 @@ Only the paths count that distributions use. What a layer deletes or replaces is
 cannot be followed, such as a link, is a gap.
 """
 
+import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from tempfile import TemporaryFile
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ class Databases(NamedTuple):
     gaps: list[str]
 
 
-def find(layers: Sequence[Layer]) -> Databases:
+def find(layers: Sequence[Layer], environ: Mapping[str, str] = os.environ) -> Databases:
     """Return the databases in the merged layers, the lowest first.
 
     A layer that is damaged, or that cannot be unpacked here, is a gap.
@@ -66,7 +67,7 @@ def find(layers: Sequence[Layer]) -> Databases:
         with TemporaryFile() as file:
             content = FileSlice(file.fileno(), 0)
             try:
-                size = inflate(layer.content, layer.descriptor, layer.diff_id, content).size
+                size = inflate(layer.content, layer.descriptor, layer.diff_id, content, environ).size
                 _add(found, layer_tar.members(content, size), content)
             except (ValueError, Error) as error:
                 found.gaps.append(f"layer {number} of {len(layers)}: {error}")

@@ -1,6 +1,7 @@
 """The packages that are installed in a container."""
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -22,14 +23,19 @@ class Installed(NamedTuple):
     gaps: tuple[str, ...] = ()
 
 
-def read(image: Image, config: bytes, open_blob: Callable[[Descriptor], FileSlice]) -> Installed:
-    """Return the packages in an image whose blobs were verified."""
+def read(
+    image: Image,
+    config: bytes,
+    open_blob: Callable[[Descriptor], FileSlice],
+    environ: Mapping[str, str] = os.environ,
+) -> Installed:
+    """Return the packages in an image whose blobs were verified; `environ` has the PATH for the program zstd."""
     try:
         ids = diff_ids(config, image)
     except ValueError as error:
         return Installed(gaps=(str(error),))
     layers = [Layer(blob, diff_id, open_blob(blob)) for blob, diff_id in zip(image.layers, ids, strict=True)]
-    return of_databases(databases.find(layers))
+    return of_databases(databases.find(layers, environ))
 
 
 def of_databases(found: Databases) -> Installed:

@@ -5,7 +5,7 @@ The digest of the blob says what was downloaded; the diff_id in the image's conf
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from osc_containers.errors import Error
@@ -35,8 +35,16 @@ class Inflated(NamedTuple):
     size: int
 
 
-def inflate(blob: FileSlice, descriptor: Descriptor, diff_id: Digest, target: FileSlice) -> Inflated:
+def inflate(
+    blob: FileSlice,
+    descriptor: Descriptor,
+    diff_id: Digest,
+    target: FileSlice,
+    environ: Mapping[str, str] = os.environ,
+) -> Inflated:
     """Write the tar archive in a blob to `target`, and check that it is the one that `diff_id` names.
+
+    `environ` has the PATH for the program zstd.
 
     :raises ValueError: a digest does not match, the blob is damaged, or unpacks to more than there is space for.
     :raises Error: the program zstd is needed and is missing or fails.
@@ -49,7 +57,7 @@ def inflate(blob: FileSlice, descriptor: Descriptor, diff_id: Digest, target: Fi
         raise ValueError(f"it is compressed with {compression}, expected gzip, zstd or no compression")
     source = _Hashed(blob, descriptor)
     tar, size, checked = diff_id.hasher(), 0, 0
-    for chunk in _READERS[compression](source.chunks()):
+    for chunk in _READERS[compression](source.chunks(), environ):
         size += len(chunk)
         if size > LAYER_LIMIT:
             raise ValueError(f"it unpacks to more than {human.size(LAYER_LIMIT)}, expected at most that")
@@ -96,11 +104,11 @@ class _Hashed:
         return Digest(self._descriptor.digest.algorithm, self._hasher.hexdigest())
 
 
-def _plain(chunks: Iterator[memoryview]) -> Iterator[bytes | memoryview]:
+def _plain(chunks: Iterator[memoryview], _: Mapping[str, str]) -> Iterator[bytes | memoryview]:
     yield from chunks
 
 
-def _gunzip(chunks: Iterator[memoryview]) -> Iterator[bytes]:
+def _gunzip(chunks: Iterator[memoryview], _: Mapping[str, str]) -> Iterator[bytes]:
     """Decompress gzip data, which may have several members, without more than `CHUNK` bytes in memory."""
     member = None
     try:
@@ -121,13 +129,13 @@ def _gunzip(chunks: Iterator[memoryview]) -> Iterator[bytes]:
         raise ValueError(f"its gzip data is damaged: {error}") from None
 
 
-def _unzstd(chunks: Iterator[memoryview]) -> Iterator[bytes]:
+def _unzstd(chunks: Iterator[memoryview], environ: Mapping[str, str]) -> Iterator[bytes]:
     """Decompress zstd data, which may have several frames: with Python 3.14, or else with the program zstd."""
     try:
         from compression import zstd  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         try:
-            yield from program.transform("zstd", "-dcq", "--no-progress", source=chunks)
+            yield from program.transform("zstd", "-dcq", "--no-progress", source=chunks, environ=environ)
         except program.NotInstalledError:
             raise Error("it is compressed with zstd: install the program zstd, or use Python 3.14 or newer") from None
         return

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import struct
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -385,6 +386,23 @@ def test_the_same_package_gives_the_same_bytes(
     again = shutil.copytree(package, tmp_path / "again")
     assert main([*command, str(again)]) == 0
     assert capsys.readouterr().out == text
+
+
+@pytest.mark.integration
+def test_no_program_of_the_package_is_used(
+    package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = package / "bin/zstd"
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/sh\ntouch {package}/started\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(fake.parent))
+    assert main(["sbom", "--packages", "--arch", "x86_64", "--format", "spdx", str(package)]) == 0
+    captured = capsys.readouterr()
+    assert not (package / "started").exists()
+    # Python 3.14 needs no program.
+    assert ("install the program zstd" in captured.err) == (sys.version_info < (3, 14))
+    assert ("not read: layer 1 of 1: " in captured.out) == (sys.version_info < (3, 14))
 
 
 @pytest.mark.integration
