@@ -87,7 +87,8 @@ class BlobLock:
         self._descriptor = self.other = None
         for descriptor in descriptors:
             if descriptor is not None:
-                os.close(descriptor)
+                with suppress(OSError):  # some file systems report here that they could not write; no download needs it
+                    os.close(descriptor)
 
     def _open_other(self, descriptor: int) -> None:
         """Open the file that the lock names, and keep it open: it will be renamed when it is complete."""

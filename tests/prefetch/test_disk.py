@@ -108,7 +108,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest
 
 
 class FailingClose:
-    """`os.close` of a file system that says of the file `fails_at`, once, that it could not write it (NFS, FUSE)."""
+    """`os.close` of a file system that says of the file `fails_at`, once, that it could not write it (NFS, FUSE).
+
+    It says that of every lock on a blob, too, but these do not count.
+    """
 
     def __init__(self, fails_at: int) -> None:
         self._fails_at = fails_at
@@ -117,8 +120,13 @@ class FailingClose:
 
     def __call__(self, descriptor: int) -> None:
         status = os.fstat(descriptor)
+        is_lock = os.readlink(f"/proc/self/fd/{descriptor}").startswith(
+            f"{Path.home()}/.cache/osc-containers/downloads/"
+        )
         is_written = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
         self._close(descriptor)
+        if is_lock:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
         if is_written and stat.S_ISREG(status.st_mode) and status.st_size and status.st_ino not in self._closed:
             self._closed.append(status.st_ino)
             if len(self._closed) - 1 == self._fails_at:
