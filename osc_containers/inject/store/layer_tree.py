@@ -29,7 +29,8 @@ _TIME_LIMIT = (1 << 32) - 1
 """squashfs has unsigned times of 32 bits. Earlier and later ones are set to the limit."""
 
 _WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"
-_OPAQUE_XATTR = b"trusted.overlay.opaque"
+_OPAQUE_XATTRS = {b"trusted.overlay.opaque": b"y", b"user.overlay.opaque": b"y"}
+"""Both, because the containers of rootless users see only the second. podman writes the one of whoever pulls."""
 _OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 _STORED_XATTRS = (b"user.", b"trusted.", b"security.")
 """Prefixes of extended attributes that squashfs can store."""
@@ -184,7 +185,7 @@ class LayerTree:
         if parent.is_whiteout:
             return  # the directory is hidden, and all of its files with it
         if parts[-1] == _OPAQUE:
-            parent.xattrs = {**parent.xattrs, _OPAQUE_XATTR: b"y"}
+            parent.xattrs = {**parent.xattrs, **_OPAQUE_XATTRS}
             return
         if name in parent.children:
             raise ValueError("hides a file of its own layer")

@@ -49,7 +49,7 @@ def test_whiteouts_are_devices_and_opaque_directories_have_a_mark() -> None:
     assert shown(tree(fill)) == [
         "5 0:0 555",
         "a 5 0:0 755",
-        "a/b 5 0:0 755 trusted.overlay.opaque=y",
+        "a/b 5 0:0 755 trusted.overlay.opaque=y user.overlay.opaque=y",
         "a/b/new 0 0:0 644",
         "a/gone 3 5:0 0 0:0",
     ]

@@ -104,9 +104,12 @@ class Machine:
             else:
                 tree.write(file.path, file.text.encode(), file.mode)
 
-    def boot(self, *options: str, limit: int = 120) -> Report:
-        """Boot until the machine powers itself off, and return its report; `limit` is in seconds."""
-        with self._booting(options) as process:
+    def boot(self, *options: str, has_var: bool = True, limit: int = 120) -> Report:
+        """Boot until the machine powers itself off, and return its report; `limit` is in seconds.
+
+        `options` are those of systemd-nspawn. Without `has_var`, it does not mount the file system `/var`.
+        """
+        with self._booting(options, has_var=has_var) as process:
             process.wait(limit)
         assert (self.out / "finished").exists(), "the machine did not reach its target"
         return _read_report(self.out)
@@ -127,10 +130,11 @@ class Machine:
         _mount_var(self.directory)
 
     @contextmanager
-    def _booting(self, options: tuple[str, ...]) -> Iterator[subprocess.Popen[bytes]]:
+    def _booting(self, options: tuple[str, ...], *, has_var: bool = True) -> Iterator[subprocess.Popen[bytes]]:
         for left in self.out.iterdir():
             left.unlink()
-        command: list[str | Path] = [HERE / "boot", self.root, self.out, f"--bind={self.var}:/var", *options]
+        var = [f"--bind={self.var}:/var"] if has_var else []
+        command: list[str | Path] = [HERE / "boot", self.root, self.out, *var, *options]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
             try:
                 yield process
