@@ -14,8 +14,9 @@ SECONDS = 60
 SEED = 1
 EXAMPLES = 2000
 SIGNED = 120
+SUITE = sid
 
-.PHONY: help setup check lint test pythons engines matrix parity boot obs demo pictures bench bench-boot bench-update faults \
+.PHONY: help setup check lint test pythons engines matrix parity boot store obs demo pictures bench bench-boot bench-update faults \
 	crash large fuzz redteam signatures scale soak install uninstall clean
 
 help:
@@ -30,6 +31,7 @@ help:
 	@echo "make engines    try what the engines of three Debian releases load, as root, 15 minutes"
 	@echo "make matrix     boot with every version of podman, and make engines, as root, 30 minutes"
 	@echo "make boot       build whole images offline with obs-build and boot them, 5 minutes"
+	@echo "make store      compare the read-only store with what podman of SUITE=$(SUITE) writes, and boot with it, 2 minutes"
 	@echo "make obs        run packages through a complete OBS back end on this machine, 3 minutes"
 	@echo "make bench      compare speed and memory with skopeo, 15 minutes: PAIRS=$(PAIRS) CASES='suite single'"
 	@echo "make bench-boot compare the first boot with that of plain kiwi, as root, 5 minutes"
@@ -88,6 +90,12 @@ parity:
 boot:
 	@PYTHON="$(PYTHON)" scripts/setup test
 	scripts/own-mounts $(VENV) -m pytest tests/e2e/test_obs_build.py
+
+# systemd of sid does not boot with cgroup v1, which systemd-nspawn of Debian 12 would give it on some machines.
+store:
+	@PYTHON="$(PYTHON)" scripts/setup test
+	SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 E2E_SUITE=$(SUITE) scripts/own-mounts $(VENV) -m pytest \
+		tests/inject/store/test_podman.py tests/e2e/test_store_boot.py
 
 obs:
 	@PYTHON="$(PYTHON)" scripts/setup test

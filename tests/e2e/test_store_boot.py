@@ -1,6 +1,5 @@
 """Images with a read-only store, booted with real systemd and podman: their containers are there without a load."""
 
-import os
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from osc_containers.inject.store.stores import StoredContainer
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
 from tests.support import images, layer_tars, store
-from tests.support.e2e.machine import Machine
+from tests.support.e2e.machine import SUITES, Machine
 from tests.support.layer_tars import Writer
 
 pytestmark = pytest.mark.integration
@@ -28,8 +27,6 @@ CHECK_OF_PROFILE = "kiwi_containers-store_Server"
 OTHER = "registry.example.com/team/other:1.0"
 
 
-SUITES = [os.environ["E2E_SUITE"]] if "E2E_SUITE" in os.environ else ["bookworm", "trixie"]
-"""Releases of Debian: these have podman 4.3 and 5.4."""
 OPTIONS = (
     "--runtime crun --cgroups=disabled --network none --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 "
     "--stop-signal KILL"
@@ -120,7 +117,7 @@ podman save --quiet --output /var/saved --format oci-archive {name} && echo save
 podman rmi {name}
 podman pull --quiet oci-archive:/var/newer.tar
 {run} {name} cat /etc/newer
-ls /var/lib/containers/storage/overlay | wc -l
+ls /var/lib/containers/storage/overlay | grep -c '^[0-9a-f]*$'
 """
 
 
@@ -158,7 +155,7 @@ def test_a_store_is_there_at_every_boot(make: MakeMachine, tmp_path: Path, suite
         f'Error: cannot remove read-only image "{identity}"',
         new_identity.hex,
         "newer",
-        "3",  # the directory of links, what was committed, and the only layer that is new
+        "2",  # layers: what was committed, and the only one that is new
     ]
     assert report.units == dict.fromkeys(["kiwi_containers", "kiwi_containers-store", CHECK_OF_PROFILE], "active")
 
@@ -206,7 +203,8 @@ END
 chown -R ann:ann /run/ann /var/lib/ann/.config
 chown ann:ann /var/lib/ann
 as_ann() {{
-    setpriv --reuid=ann --regid=ann --clear-groups env HOME=/var/lib/ann USER=ann XDG_RUNTIME_DIR=/run/ann "$@"
+    setpriv --reuid=ann --regid=ann --clear-groups env HOME=/var/lib/ann USER=ann XDG_RUNTIME_DIR=/run/ann \\
+        "$@" 2> /run/ann.log || cat /run/ann.log # not the warnings that there is no session
 }}
 as_ann {run} {name} sh -c 'echo /etc/gone* /srv/*; echo changed > /srv/new; cat /srv/new'
 as_ann {run} --user 1000 {name} setuid -u

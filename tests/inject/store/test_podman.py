@@ -1,6 +1,8 @@
-"""The store next to the one that podman writes for the same images."""
+"""The store next to the one that podman writes for the same images.
 
-import subprocess
+These are podman 4.3 and 5.4, or that of the release in $E2E_SUITE: `make store` has the newest.
+"""
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +11,7 @@ import pytest
 
 from osc_containers.oci.manifest import DOCKER_MANIFEST, MANIFEST
 from tests.support import images, layer_tars, store
+from tests.support.e2e.machine import SUITES, make_root
 from tests.support.engines import output
 
 pytestmark = pytest.mark.integration
@@ -37,27 +40,41 @@ class Stores(NamedTuple):
     podmans: Path
 
 
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+@pytest.fixture(scope="module", params=SUITES)
+def stores(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Stores]:
     directory = tmp_path_factory.mktemp("s")
     contents = every_kind()
     squashfs, _ = store.make(directory, contents)
-    try:
-        for number, (name, image) in enumerate(contents.items()):
-            _pull(directory, image, name, directory / str(number))
-        with store.mounted(squashfs, directory / "ours") as ours:
-            yield Stores(ours=ours, podmans=directory / "p")
-    finally:
-        # podman mounts this directory on itself.
-        subprocess.run(["umount", directory / "p/overlay"], stderr=subprocess.DEVNULL)
+    for number, (name, image) in enumerate(contents.items()):
+        _pull(request.param, directory, image, name, directory / str(number))
+    with store.mounted(squashfs, directory / "ours") as ours:
+        yield Stores(ours=ours, podmans=directory / "p")
 
 
-def _pull(directory: Path, image: images.Image, name: str, layout: Path) -> None:
+IN_ROOT = """
+root=$1 directory=$2
+shift 2
+mount --rbind "$root" "$root"
+for each in dev proc sys; do mount --rbind "/$each" "$root/$each"; done
+mount -t tmpfs tmp "$root/tmp"
+mkdir -p "$root$directory"
+mount --rbind "$directory" "$root$directory"
+exec chroot "$root" "$@"
+"""
+
+
+def run(suite: str, directory: Path, *command: str | Path) -> None:
+    """Run a command of a release of Debian that only needs files below a directory."""
+    enter = ("unshare", "--mount", "--propagation=private", "sh", "-euc", IN_ROOT, "sh", make_root(suite))
+    output(*enter, directory, *command)
+
+
+def _pull(suite: str, directory: Path, image: images.Image, name: str, layout: Path) -> None:
     images.write_layout(image, layout, name)
     if image.media_type == MANIFEST:
         command = ("podman", f"--root={directory}/p", f"--runroot={directory}/r", "--storage-driver=overlay")
         output("tar", "--create", f"--file={layout}.tar", f"--directory={layout}", ".")
-        output(*command, "pull", "--quiet", f"oci-archive:{layout}.tar")
+        run(suite, directory, *command, "pull", "--quiet", f"oci-archive:{layout}.tar")
         return
     # From an index in an archive, podman takes the image, but not the name.
     source = f"oci:{layout}:{name}"
@@ -68,7 +85,7 @@ def _pull(directory: Path, image: images.Image, name: str, layout: Path) -> None
         (layout / "manifest.json").write_bytes(image.raw)
         source = f"dir:{layout}"
     storage = f"containers-storage:[overlay@{directory}/p+{directory}/r]{name}"
-    output("skopeo", "copy", "--quiet", "--insecure-policy", source, storage)
+    run(suite, directory, "skopeo", "copy", "--quiet", "--insecure-policy", source, storage)
 
 
 def test_layers_have_the_files_that_podman_unpacks(stores: Stores) -> None:

@@ -22,6 +22,8 @@ from osc_containers.fs.rooted_tree import Tree
 from osc_containers.inject.image_file import Symlink, TextFile
 
 HERE = Path(__file__).resolve().parent
+SUITES = [os.environ["E2E_SUITE"]] if "E2E_SUITE" in os.environ else ["bookworm", "trixie"]
+"""The releases of Debian in which every podman is tried: these two have 4.3 and 5.4."""
 CACHE = HERE.parents[2] / "build" / "e2e"
 
 _REPORT = r"""#!/bin/sh
