@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from osc_containers.formats import cpio
-from osc_containers.inject.store import selection
 from osc_containers.kiwi import image_type
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
@@ -14,7 +13,7 @@ from osc_containers.lock.lockfile import Lock
 from osc_containers.obs import engines, hints, service_file
 from osc_containers.obs.engines import Choice
 from osc_containers.obs.package import Package
-from osc_containers.obs.parameters import INJECT, PREFETCH
+from osc_containers.obs.parameters import PREFETCH
 from osc_containers.obs.selection import Request
 from osc_containers.obs.service_file import Entry, similar_service
 from osc_containers.oci import platform
@@ -90,13 +89,7 @@ class Context(NamedTuple):
 
     def store_patterns(self, description: Description) -> list[str]:
         """Return the patterns for containers of a description that go into a read-only store."""
-        entries = () if self.is_bundled else self.entries_of(INJECT)
-        return [
-            pattern
-            for entry in entries
-            if entry.reads(description.path.name)
-            for pattern in entry.effective_values("store")
-        ]
+        return service_file.store_patterns(self.entries, description.path.name)
 
     @property
     def stored_containers(self) -> frozenset[Container]:
@@ -106,7 +99,7 @@ class Context(NamedTuple):
             for description in self.descriptions
             if (patterns := self.store_patterns(description))
             for container in description.containers
-            if selection.matching(container, patterns)
+            if container.matching(patterns)
         )
 
     def engine_choices(self, description: Description) -> tuple[Choice, ...]:

@@ -35,8 +35,10 @@ def check(context: Context) -> Iterator[Finding]:
                 claim = entry.claim(request.reference, arch)
                 manifest = _manifest(blobs, claim)
                 found = quirk.find(manifest)
+                if config := blobs.document(claim, claim.image.config):
+                    found += quirk.find_in_config(config, manifest)
                 read_start = partial(blobs.read_start, claim, size=quirk.MAGIC_SIZE)
-                found += quirk.find_hidden_compression(manifest, read_start)
+                found += quirk.find_in_layers(manifest, read_start)
                 for judgement in judge(request.reference, arch, request.uses, found, choices):
                     yield _finding(judgement)
 

@@ -57,7 +57,7 @@ def _containers(context: Context, description: Description, patterns: list[str])
         (container, arch)
         for arch in context.request.architectures_of(description)
         for container in description.of_architecture(arch)
-        if selection.matching(container, patterns)
+        if container.matching(patterns)
     ]
 
 
@@ -70,7 +70,7 @@ def _patterns(
     except DescriptionError as error:
         yield from (from_problem(problem, "store") for problem in dict.fromkeys(error.problems))
     for pattern in dict.fromkeys(patterns):
-        if not any(selection.matching(container, [pattern]) for container, _ in stored):
+        if not any(container.matching([pattern]) for container, _ in stored):
             why = f"store={pattern[:160]!r} matches no container"
             yield _finding(FILE_NAME, why, line=entry.line, severity=Severity.WARNING)
 

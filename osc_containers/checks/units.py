@@ -17,8 +17,7 @@ from osc_containers.checks.finding import Finding, Severity
 from osc_containers.formats import unit_file
 from osc_containers.formats.unit_file import Assignment
 from osc_containers.inject import overlay, units
-from osc_containers.inject.store import selection
-from osc_containers.kiwi.backend import BACKENDS, NAMESPACE, OTHER_ENGINES, engine_of
+from osc_containers.kiwi.backend import BACKENDS, NAMESPACE, OTHER_ENGINES, STORE_BACKEND, engine_of
 from osc_containers.kiwi.containers import Container
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
@@ -160,7 +159,7 @@ def _images(context: Context) -> tuple[_Image, ...]:
                 digests: tuple[Digest, ...] = ()
                 if locked:
                     digests = (top(locked.image, arch).digest, locked.image.manifest.digest)
-                is_stored = bool(selection.matching(container, context.store_patterns(description)))
+                is_stored = bool(container.matching(context.store_patterns(description)))
                 engines = [engine_of(target) for target in targets[container]]
                 is_moved = container.fetch_only and engines and not any(engine.archives for engine in engines)
                 archive = paths[container] if is_moved else ""
@@ -188,7 +187,7 @@ def _loads(
 ) -> Iterator[tuple[str, str]]:
     """Yield each engine that has a container after the boot, with the unit after which it does, if there is one."""
     if is_stored:
-        yield selection.BACKEND, units.unit_name(selection.BACKEND, load_id)
+        yield STORE_BACKEND, units.unit_name(STORE_BACKEND, load_id)
         return
     for target in targets[container] or (container.backend,):
         engine = engine_of(target)

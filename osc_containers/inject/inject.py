@@ -29,8 +29,9 @@ from osc_containers.inject.image_file import ArchiveFile, BlobFile, Symlink, Tex
 from osc_containers.inject.overlay import ROOT, Placement
 from osc_containers.inject.store import stores
 from osc_containers.inject.store.build import OpenBlob
-from osc_containers.inject.store.selection import BACKEND, select
+from osc_containers.inject.store.selection import select
 from osc_containers.inject.store.stores import BuiltStore, StoredContainer
+from osc_containers.kiwi.backend import STORE_BACKEND
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description, remove_containers
 from osc_containers.lock.lockfile import EMPTY
@@ -177,7 +178,7 @@ class _Contents(NamedTuple):
         stored = {
             name: [
                 StoredContainer(
-                    reference=each.claim.reference, image=each.claim.image, unit=units.unit_name(BACKEND, each.id)
+                    reference=each.claim.reference, image=each.claim.image, unit=units.unit_name(STORE_BACKEND, each.id)
                 )
                 for each in members
                 if each.container in self.stored

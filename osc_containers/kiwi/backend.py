@@ -19,7 +19,7 @@ class Engine(NamedTuple):
     `stores` are the directories where it keeps images, and must be mounted before it loads one. Of several, only the
     engine itself knows which it uses. `daemon` is the systemd unit that must run, if there is one. `packages`
     are the names under which distributions ship the engine. `refuses` has the images that it cannot load, with the
-    releases or settings that cannot: all of them if that is empty.
+    releases or settings that cannot: all of them if that is empty. `verb` is what it does with the others.
 
     A unit loads images into it, unless it takes archives by itself, from the directory `archives`; `metadata` then
     returns the text of a file beside an archive, which is called `….metadata`, and by which alone it finds the image.
@@ -36,6 +36,7 @@ class Engine(NamedTuple):
     metadata: Callable[[Reference, str], str] | None = None
     loaded_by: str = ""
     needs_tag: bool = False
+    verb: str = "load"
 
     def can_load(self, quirks: Iterable[Quirk]) -> bool:
         """Tell whether some release or setting of it can load an image with these quirks."""
@@ -52,6 +53,7 @@ _CONTAINERS_IMAGE = {
     Quirk.CONFIG_DIGEST: "",
     Quirk.LAYER_DIGEST: "",
     Quirk.ENCRYPTED: "",
+    Quirk.CONFIG_TYPES: "",
     Quirk.TOO_MANY_TO_MOUNT: "so that it runs, before release 5 of podman",
 }
 _CONTAINERD_STORE = "with the containerd image store, the default since 29"
@@ -69,6 +71,8 @@ BACKENDS: Mapping[str, Engine] = {
                 Quirk.CONFIG_DIGEST: "",
                 Quirk.ENCRYPTED: "",
                 Quirk.LAYER_DIGEST: "",
+                Quirk.CONFIG_TYPES: "",
+                Quirk.DIFF_IDS: "",
                 Quirk.DOCKER_ZSTD: "with the containerd image store before release 28",
                 Quirk.UNKNOWN_LAYER: _CONTAINERD_STORE,
                 Quirk.HIDDEN_COMPRESSION: _CONTAINERD_STORE,
@@ -94,6 +98,8 @@ _CONTAINERD = {
     Quirk.LAYER_DIGEST: "",
     Quirk.UNKNOWN_LAYER: "",
     Quirk.HIDDEN_COMPRESSION: "",
+    Quirk.CONFIG_TYPES: "",
+    Quirk.DIFF_IDS: "",
 }
 
 
@@ -159,3 +165,28 @@ def engine_of(target: str) -> Engine:
     :raises KeyError: there is no such engine.
     """
     return ENGINES[target.partition(":")[0]]
+
+
+STORE_BACKEND = "podman"
+"""The only engine that has read-only stores."""
+STORE = Engine(
+    name="a read-only store",
+    stores=(),
+    packages=(),
+    refuses={
+        # podman would not only fail to run these, but also to list any other image.
+        Quirk.DOCKER_CONFIG: "",
+        Quirk.OCI_LAYERS: "",
+        Quirk.DOCKER_ZSTD: "",
+        Quirk.CONFIG_DIGEST: "",
+        Quirk.CONFIG_TYPES: "",
+        # `inject` cannot unpack these, or not prove that they are what the image names.
+        Quirk.ENCRYPTED: "",
+        Quirk.RARE_COMPRESSION: "",
+        Quirk.DIFF_IDS: "",
+        Quirk.TOO_MANY_TO_STACK: "",
+        Quirk.MANY_IN_STORE: "so that it runs, before release 5 of podman",
+    },
+    verb="have",
+)
+"""What `inject` can put into a read-only store, and podman can use there."""

@@ -1,6 +1,6 @@
 """The `<containers>` sections of a description, and the images that they name."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from osc_containers.formats.xml_reader import BLANKS, Element, Problems
@@ -44,6 +44,10 @@ class Container(NamedTuple):
     def profile_names(self) -> tuple[str, ...]:
         """The profiles of the section, without empty names; none if it is for all images."""
         return profiles.split_names(self.profiles)
+
+    def matching(self, patterns: Iterable[str]) -> list[str]:
+        """Return the patterns, as in a shell, that match the full reference."""
+        return [pattern for pattern in patterns if self.reference.matches(pattern)]
 
     def is_in(self, used: Collection[str]) -> bool:
         """Tell whether it is in an image with these profiles, on the architectures that it is for."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from osc_containers.kiwi.backend import BACKENDS, OTHER_ENGINES, Engine, engine_of
+from osc_containers.kiwi.backend import BACKENDS, OTHER_ENGINES, STORE, STORE_BACKEND, Engine, engine_of
 from osc_containers.obs import engines
 from osc_containers.obs.engines import Choice
 from osc_containers.obs.selection import Use
@@ -12,10 +12,11 @@ from osc_containers.oci.reference import Reference
 
 
 class Judgement(NamedTuple):
-    """An engine that cannot load an image: `why`, and how to `fix` it. `where` is the container in the description.
+    """An engine that cannot load an image, or a store that cannot have it: `why`, and how to `fix` it.
 
-    `will_fail` says that the engine shall load the image, and that no release or setting of it can. The image is
-    hopeless if that is so for every engine that the description names for it.
+    `where` is the container in the description. `will_fail` says that the engine shall load the image, and that no
+    release or setting of it can. The image is hopeless if that is so for every engine that the description names for
+    it.
     """
 
     will_fail: bool
@@ -35,10 +36,12 @@ def judge(
     """
     kinds = [each.quirk for each in quirks]
     others = engines.targets_of(reference, choices)
-    loads = [
+    uses = [use for use in uses if use.arch == arch]
+    loads = [(use, STORE, True) for use in uses if use.is_stored]
+    loads += [
         (use, engine_of(target), not use.is_fetch_only or bool(others))
         for use in uses
-        if use.arch == arch
+        if not use.is_stored
         for target in (use.is_fetch_only and others) or (use.backend,)
     ]
     is_loadable = any(is_loaded and engine.can_load(kinds) for _, engine, is_loaded in loads)
@@ -56,7 +59,7 @@ def judge(
                     is_hopeless=will_fail and not is_loadable,
                     is_fetch_only=not is_loaded,
                     where=use.where,
-                    why=f"{reference} ({arch}): {engine.name} cannot load it{condition}: {detail}",
+                    why=f"{reference} ({arch}): {engine.name} cannot {engine.verb} it{condition}: {detail}",
                     fix=", ".join([quirk.remedy, *_ways_out(engine, kinds, is_loaded=is_loaded)]),
                 )
             )
@@ -66,6 +69,10 @@ def judge(
 def _ways_out(engine: Engine, kinds: Sequence[Quirk], *, is_loaded: bool) -> Iterator[str]:
     """Yield what else can be done than to change the image."""
     backends = [each.name for each in BACKENDS.values() if each.can_load(kinds)]
+    if engine is STORE:
+        if BACKENDS[STORE_BACKEND].can_load(kinds):
+            yield "or leave it out of 'store'"
+        return
     if engine.name in OTHER_ENGINES:
         yield "or use a pattern of engine that does not match it, and load it in your own way"
         return

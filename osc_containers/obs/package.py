@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from osc_containers.errors import LockError, VerificationError
+from osc_containers.errors import DescriptionError, LockError, VerificationError
 from osc_containers.formats import cpio
 from osc_containers.fs import atomic, lfs_pointer
 from osc_containers.kiwi import description
@@ -55,6 +55,16 @@ class Package:
         :raises DescriptionError: as `service_entries`.
         """
         return tuple(entry for entry in self.service_entries if entry.name == PREFETCH)
+
+    def store_patterns(self, description: str) -> tuple[str, ...]:
+        """Return the patterns for containers of a description that go into a read-only store, by `_service`.
+
+        There are none if that cannot be used.
+        """
+        try:
+            return tuple(service_file.store_patterns(self.service_entries, description))
+        except DescriptionError:  # reported where the entries themselves are needed
+            return ()
 
     @cached_property
     def description_names(self) -> tuple[str, ...]:

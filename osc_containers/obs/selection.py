@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from osc_containers.errors import DescriptionError
+from osc_containers.kiwi.backend import STORE_BACKEND
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
 from osc_containers.lock.lockfile import Lock
@@ -18,13 +19,14 @@ from osc_containers.oci.reference import Reference
 class Use(NamedTuple):
     """A container in a description that wants an image for an architecture: for which engine, and whether to load it.
 
-    `where` is its place, as `file:line`.
+    `where` is its place, as `file:line`. `is_stored` if it goes into a read-only store.
     """
 
     arch: str
     backend: str
     is_fetch_only: bool
     where: str
+    is_stored: bool = False
 
 
 class ImageRequest(NamedTuple):
@@ -45,11 +47,13 @@ class Selection(NamedTuple):
     """A description, limited to architectures (by their canonical names) and profiles.
 
     Without explicit architectures it is limited to that of this machine; without profiles it is not limited to any.
+    `store` has the patterns of containers that go into a read-only store.
     """
 
     description: Description
     explicit_architectures: tuple[str, ...]
     profiles: tuple[str, ...]
+    store: tuple[str, ...] = ()
 
     @property
     def architectures(self) -> tuple[str, ...]:
@@ -135,6 +139,11 @@ class Request(NamedTuple):
             for container in part.containers(arch)
         ]
         return tuple(dict.fromkeys(containers))
+
+    def is_stored(self, description: Description, container: Container) -> bool:
+        """Tell whether a container of a description goes into a read-only store, which only podman has."""
+        patterns = {name for part in self.parts if part.description.path == description.path for name in part.store}
+        return container.backend == STORE_BACKEND and bool(container.matching(patterns))
 
     def used_profiles(self, description: Description, arch: str) -> frozenset[str] | None:
         """Return the profiles whose containers are requested for `arch`; None means all containers.
@@ -230,6 +239,7 @@ def read(
                 description=description,
                 explicit_architectures=tuple(architectures or _build_architectures(description)),
                 profiles=tuple(profiles),
+                store=package.store_patterns(description.path.name),
             )
             for description in descriptions
         )
@@ -293,7 +303,13 @@ def image_requests(request: Request) -> tuple[ImageRequest, ...]:
                         f"from {first.origin} at {first.file}:{first.line}; give one of them another name or tag"
                     )
                 where = f"{container.file}:{container.line}"
-                use = Use(arch=arch, backend=container.backend, is_fetch_only=container.fetch_only, where=where)
+                use = Use(
+                    arch=arch,
+                    backend=container.backend,
+                    is_fetch_only=container.fetch_only,
+                    where=where,
+                    is_stored=request.is_stored(description, container),
+                )
                 uses.setdefault(container.reference, {})[use] = None
     if problems:
         raise DescriptionError(*dict.fromkeys(problems))

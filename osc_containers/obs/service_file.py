@@ -167,6 +167,18 @@ def connections(prefetches: Iterable[Entry]) -> int | None:
     return min(numbers, default=None)
 
 
+def store_patterns(entries: Collection[Entry], description: str) -> list[str]:
+    """Return the patterns for containers of a description that go into a read-only store."""
+    if is_bundled(entry for entry in entries if entry.name == PREFETCH):
+        return []
+    return [
+        pattern
+        for entry in entries
+        if entry.name == INJECT and entry.reads(description)
+        for pattern in entry.effective_values("store")
+    ]
+
+
 def check_no_bundle(
     entries: Collection[Entry], options: Mapping[str, Collection[str]] | None = None, *, bundled: bool | None = None
 ) -> None:

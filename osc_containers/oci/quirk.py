@@ -7,18 +7,25 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
+from osc_containers.oci import image_config
 from osc_containers.oci.manifest import DOCKER_CONFIG, DOCKER_MANIFEST, MANIFEST, Descriptor, Manifest
 
 LAYER_LIMIT = 125
 """Layers of an image in the classic store of docker (moby, layer/layer.go)."""
 MOUNT_LIMIT = 129
 """Layers that podman could mount before release 5."""
+STORE_MOUNT_LIMIT = 50
+"""Layers in a read-only store that podman could mount before release 5: the options of a mount must fit in a page, and
+the layers of such a store have long paths in them, of 65 bytes and the name of the profile."""
+STACK_LIMIT = 500
+"""Layers that overlayfs can mount (Linux, fs/overlayfs: OVL_MAX_STACK)."""
 _OCI = "application/vnd.oci."
 _TAR = "tar"
 _COMPRESSIONS = ("", "+gzip", "+zstd", ".gzip", ".zstd")
 """What may follow `tar` in the media type of a layer."""
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-MAGIC_SIZE = 4
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
+_RARE = ("bzip2", "xz")
+MAGIC_SIZE = max(map(len, _MAGIC))
 """Bytes at the start of a layer that tell how it is compressed."""
 
 
@@ -33,9 +40,14 @@ class Quirk(Enum):
     LAYER_DIGEST = "layers with other digests than sha256"
     MANY_LAYERS = f"more than {LAYER_LIMIT} layers"
     TOO_MANY_TO_MOUNT = f"more than {MOUNT_LIMIT} layers"
+    MANY_IN_STORE = f"more than {STORE_MOUNT_LIMIT} layers"
+    TOO_MANY_TO_STACK = f"more than {STACK_LIMIT} layers"
     ENCRYPTED = "encrypted layers"
     UNKNOWN_LAYER = "layers of an unknown type"
     HIDDEN_COMPRESSION = "compressed layers under a type that says nothing of it"
+    RARE_COMPRESSION = f"layers that are compressed with {' or '.join(_RARE)}"
+    CONFIG_TYPES = "a configuration with values of the wrong type"
+    DIFF_IDS = "a configuration without a sha256 diff_id for each layer"
 
     @property
     def remedy(self) -> str:
@@ -47,6 +59,8 @@ _REMEDIES = {
     Quirk.URLS: "push a copy of the image without them",
     Quirk.MANY_LAYERS: "build the image with fewer layers (--squash)",
     Quirk.TOO_MANY_TO_MOUNT: "build the image with fewer layers (--squash)",
+    Quirk.MANY_IN_STORE: "build the image with fewer layers (--squash)",
+    Quirk.TOO_MANY_TO_STACK: "build the image with fewer layers (--squash)",
     Quirk.ENCRYPTED: "decrypt the image and push it again: `skopeo copy --decryption-key`",
 }
 
@@ -91,6 +105,10 @@ def _find(manifest: Manifest) -> Iterator[tuple[Quirk, str]]:
         yield Quirk.MANY_LAYERS, f"{len(manifest.layers)} layers, at most {LAYER_LIMIT} are possible"
     if len(manifest.layers) > MOUNT_LIMIT:
         yield Quirk.TOO_MANY_TO_MOUNT, f"{len(manifest.layers)} layers, at most {MOUNT_LIMIT} can be mounted"
+    if len(manifest.layers) > STORE_MOUNT_LIMIT:
+        yield Quirk.MANY_IN_STORE, f"{len(manifest.layers)} layers, at most {STORE_MOUNT_LIMIT} can be mounted"
+    if len(manifest.layers) > STACK_LIMIT:
+        yield Quirk.TOO_MANY_TO_STACK, f"{len(manifest.layers)} layers, at most {STACK_LIMIT} can be mounted"
 
 
 def _is_unknown(layer: Descriptor) -> bool:
@@ -98,16 +116,32 @@ def _is_unknown(layer: Descriptor) -> bool:
     return suffix not in _COMPRESSIONS and not suffix.endswith("+encrypted")
 
 
-def find_hidden_compression(manifest: Manifest, read_start: Callable[[Descriptor], bytes]) -> tuple[Found, ...]:
-    """Return whether layers are compressed although their type says that they are not.
+def find_in_config(config: bytes, manifest: Manifest) -> tuple[Found, ...]:
+    """Return the quirks of an image that its configuration shows."""
+    found = []
+    try:
+        image_config.check_types(config)
+    except ValueError as error:
+        found.append(Found(quirk=Quirk.CONFIG_TYPES, detail=str(error)))
+    try:
+        image_config.diff_ids(config, len(manifest.layers))
+    except ValueError as error:
+        found.append(Found(quirk=Quirk.DIFF_IDS, detail=str(error)))
+    return tuple(found)
 
-    Only their bytes show that: `read_start` returns the first `MAGIC_SIZE` of a layer, or less if it is not there.
+
+def find_in_layers(manifest: Manifest, read_start: Callable[[Descriptor], bytes]) -> tuple[Found, ...]:
+    """Return the quirks of an image that only the bytes of its layers show, each of them once.
+
+    `read_start` returns the first `MAGIC_SIZE` bytes of a layer, or fewer if it is not there.
     """
+    found: dict[Quirk, str] = {}
     for number, layer in enumerate(manifest.layers):
-        if layer.media_type.endswith(_TAR):
-            start = read_start(layer)
-            for magic, name in _MAGIC.items():
-                if start.startswith(magic):
-                    detail = f"layers[{number}] is {layer.media_type[:120]}, but is compressed with {name}"
-                    return (Found(quirk=Quirk.HIDDEN_COMPRESSION, detail=detail),)
-    return ()
+        start = read_start(layer)
+        name = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
+        if name and layer.media_type.endswith(_TAR):
+            detail = f"layers[{number}] is {layer.media_type[:120]}, but is compressed with {name}"
+            found.setdefault(Quirk.HIDDEN_COMPRESSION, detail)
+        if name in _RARE:
+            found.setdefault(Quirk.RARE_COMPRESSION, f"layers[{number}] is compressed with {name}")
+    return tuple(Found(quirk=quirk, detail=detail) for quirk, detail in found.items())

@@ -170,15 +170,21 @@ def _provide(
         document = job.pinned.documents.get(digest) or stored.get(digest)
         return document or context.open_source(job.resolved.location).manifest(job.reference, digest).raw
 
+    def config(job: ImageJob) -> bytes:
+        digest = job.image.config.digest
+        if digest in places or digest in slices:
+            return read(job.image.config) or b""
+        return job.pinned.documents.get(digest, b"")
+
     unplaced = [job for job in jobs if job.image.manifest.digest not in places]
     stored = _stored_manifests(package, unplaced) if unplaced else {}
-    loading.check_manifests(jobs, manifest)
+    loading.check_documents(jobs, manifest, config)
     with ExitStack() as stack:
         if missing:
             old_files = package.image_paths()
             slices.update(stack.enter_context(assembly.assemble(missing, jobs, context, old_files, outdir, owner)))
         assembly.check_chains(jobs, read)
-        loading.check_layers(jobs, manifest, read_start)
+        loading.check_layers(jobs, manifest, config, read_start)
         yield missing
     for name, path in present.items():
         _link(path, package.directory / name, outdir)

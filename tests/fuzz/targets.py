@@ -24,7 +24,7 @@ from osc_containers.evidence.signatures import openpgp, payload, programs, publi
 from osc_containers.formats import cpio, layer_tar, xml_editor, xml_reader, xml_tags
 from osc_containers.inject.packages import installed
 from osc_containers.inject.packages.databases import Databases
-from osc_containers.inject.store import build, config_types, squashfs
+from osc_containers.inject.store import build, squashfs
 from osc_containers.inject.store.inflate import inflate
 from osc_containers.inject.store.layer_tree import LayerTree
 from osc_containers.inject.store.squashfs import Entry
@@ -35,7 +35,7 @@ from osc_containers.lock import archive_names, lockfile
 from osc_containers.lock.lockfile import LockedImage, LockedReference
 from osc_containers.obs import service_file
 from osc_containers.obs.package import Package
-from osc_containers.oci import quirk
+from osc_containers.oci import image_config, quirk
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import (
@@ -473,11 +473,12 @@ def read_packages(data: bytes) -> None:
 
 
 def check_config_types(data: bytes) -> None:
-    """Check the types in a configuration for a store."""
-    try:
-        config_types.check(data)
-    except ValueError as error:
-        _expect_printable(str(error))
+    """Check the types in a configuration, and read its diff_ids."""
+    for check in (image_config.check_types, functools.partial(image_config.diff_ids, layer_count=2)):
+        try:
+            check(data)
+        except ValueError as error:
+            _expect_printable(str(error))
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -47,11 +47,39 @@ PROBLEMS: dict[str, tuple[str, str]] = {
     "gzip under a plain type": ("", f"{CONTAINERD}layers[0] is application/vnd.oci.image.layer.v1.tar, but is"),
     "zstd under a plain type": ("", f"{CONTAINERD}layers[0] is application/vnd.oci.image.layer.v1.tar, but is"),
     "unknown layer type": ("", f"{CONTAINERD}layers[0] is application/vnd.oci.image.layer.v1.tar+xz"),
+    "bzip2 under a plain type": ("", f"{CONTAINERD}layers[0] is application/vnd.oci.image.layer.v1.tar, but is"),
+    "number as a label": (
+        f"{PODMAN}config.'config'.'Labels'.'a': got 1, expected a string",
+        f"{DOCKER}config.'config'.'Labels'.'a': got 1, expected a string",
+    ),
+    "text as the date": (f"{PODMAN}config.'created': got 'yesterday'", f"{DOCKER}config.'created': got 'yesterday'"),
+    "no diff_ids": ("", f"{DOCKER}config: got 0 diff_ids for 2 layers, expected one for each"),
     "encrypted layer type, though not encrypted": (
         f"{PODMAN}layers[0] is application",
         f"{DOCKER}layers[0] is application",
     ),
 }
+
+_OLD_PODMAN = "so that it runs, before release 5 of podman: "
+STORE_PROBLEMS = {
+    "OCI manifest, Docker's config": "an OCI manifest with a config of type application/vnd.docker",
+    "OCI manifest, Docker's config and layers": "an OCI manifest with a config of type",
+    "Docker manifest, OCI layers": "layers[0] in a Docker manifest is application/vnd.oci.image",
+    "Docker manifest, OCI layers, zstd": "layers[0] in a Docker manifest is application/vnd.oci",
+    "Docker manifest, OCI config and layers": "layers[0] in a Docker manifest is",
+    "Docker manifest, zstd": "layers[0] is application/vnd.docker",
+    "sha512 for the config": "the config has a sha512 digest",
+    "sha384 for all": "the config has a sha384 digest",
+    "encrypted layer type, though not encrypted": "layers[0] is application",
+    "125 layers": f"{_OLD_PODMAN}125 layers",
+    "126 layers": f"{_OLD_PODMAN}126 layers",
+    "250 layers": f"{_OLD_PODMAN}250 layers",
+    "bzip2 under a plain type": "layers[0] is compressed with bzip2",
+    "number as a label": "config.'config'.'Labels'.'a': got 1, expected a string",
+    "text as the date": "config.'created': got 'yesterday', expected a time",
+    "no diff_ids": "config: got 0 diff_ids for 2 layers, expected one for each",
+}
+"""What is said of each case for a read-only store; nothing of those that are not here."""
 
 
 def find(image: Image) -> tuple[quirk.Found, ...]:
@@ -62,13 +90,14 @@ def find(image: Image) -> tuple[quirk.Found, ...]:
     blobs = {Digest.of(blob): blob for blob in part.blobs}
 
     def read_start(layer: Descriptor) -> bytes:
-        return blobs[layer.digest][: quirk.MAGIC_SIZE]
+        return blobs.get(layer.digest, b"")[: quirk.MAGIC_SIZE]
 
-    return quirk.find(manifest) + quirk.find_hidden_compression(manifest, read_start)
+    config = quirk.find_in_config(blobs.get(manifest.config.digest, part.blobs[0]), manifest)
+    return quirk.find(manifest) + config + quirk.find_in_layers(manifest, read_start)
 
 
-def use(backend: str, *, arch: str = "x86_64", is_fetch_only: bool = False) -> Use:
-    return Use(arch=arch, backend=backend, is_fetch_only=is_fetch_only, where="a.kiwi:7")
+def use(backend: str, *, arch: str = "x86_64", is_fetch_only: bool = False, is_stored: bool = False) -> Use:
+    return Use(arch=arch, backend=backend, is_fetch_only=is_fetch_only, where="a.kiwi:7", is_stored=is_stored)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -83,8 +112,21 @@ def test_what_an_engine_cannot_load_is_named(name: str, backend: str) -> None:
         assert (judgements[0].will_fail, judgements[0].is_hopeless, judgements[0].where) == (always, always, "a.kiwi:7")
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_what_a_store_cannot_have_is_named(name: str) -> None:
+    judgements = judge(APP, "x86_64", [use("podman", is_stored=True, is_fetch_only=True)], find(CASES[name](name)))
+    problem = STORE_PROBLEMS.get(name, "")
+    assert bool(judgements) == bool(problem)
+    if problem:
+        always = not problem.startswith("so that")
+        start = f"{APP} (x86_64): a read-only store cannot have it"
+        assert judgements[0].why.startswith(f"{start}: {problem}" if always else f"{start} {problem}")
+        assert (judgements[0].will_fail, judgements[0].is_hopeless) == (always, always)
+        assert not judgements[0].is_fetch_only
+
+
 def test_every_problem_belongs_to_a_case() -> None:
-    assert set(PROBLEMS) < set(CASES)
+    assert set(PROBLEMS) | set(STORE_PROBLEMS) < set(CASES)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +158,8 @@ def test_the_ways_out_are_named() -> None:
 def outcomes() -> dict[str, dict[str, list[bool]]]:
     """Return the table of docs/engines.md: whether each engine loads each case, in one release after the other."""
     lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
-    titles = [cell.strip().split(",")[0].split()[0].lower() for cell in lines[0].split("|")[2:-1]]
+    cells = [cell.strip().lower() for cell in lines[0].split("|")[2:-1]]
+    titles = [cell.split(",")[0].split()[0] + ("-store" if "read-only store" in cell else "") for cell in cells]
     table: dict[str, dict[str, list[bool]]] = {}
     for line in lines[1:]:
         name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
@@ -127,14 +170,15 @@ def outcomes() -> dict[str, dict[str, list[bool]]]:
     return table
 
 
-@pytest.mark.parametrize("backend", ["podman", "docker"])
+@pytest.mark.parametrize("backend", ["podman", "podman-store", "docker"])
 def test_what_engines_were_seen_not_to_load_is_named(backend: str) -> None:
     table = outcomes()
     assert set(table) == set(CASES), "run scripts/engines"
     for name, row in table.items():
         # Before release 23, Docker knew no zstd; `check` says so of every image that has it.
         loads = row[backend][1:] if backend == "docker" else row[backend]
-        judgements = judge(APP, "x86_64", [use(backend)], find(CASES[name](name)))
+        wanted = use(backend.removesuffix("-store"), is_stored=backend == "podman-store")
+        judgements = judge(APP, "x86_64", [wanted], find(CASES[name](name)))
         assert judgements or all(loads), f"{backend} cannot load {name}"
         assert any(each.will_fail for each in judgements) or any(loads), f"{backend} never loads {name}"
 

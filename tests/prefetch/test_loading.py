@@ -74,3 +74,41 @@ def test_an_image_that_every_engine_loads_is_not_mentioned(workplace: Workplace)
     workplace.use('name="app" tag="1.0"', "podman", "docker", "container-snap")
     assert "cannot load" not in workplace.succeed("prefetch")
     assert severities(workplace) == set()
+
+
+SERVICE = """<services>
+  <service name="kiwi_containers" mode="manual"/>
+  <service name="kiwi_containers_inject" mode="buildtime"><param name="store">*/team/*</param></service>
+</services>
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "problem", "blobs"),
+    [
+        ("OCI manifest, Docker's config", "an OCI manifest with a config of type", 1),
+        ("number as a label", "config.'config'.'Labels'.'a': got 1, expected a string", 1),
+        ("no diff_ids", "config: got 0 diff_ids for 2 layers, expected one for each", 1),
+        ("bzip2 under a plain type", "layers[0] is compressed with bzip2", 3),
+    ],
+)
+def test_an_image_that_a_store_cannot_have_is_refused(
+    workplace: Workplace, name: str, problem: str, blobs: int
+) -> None:
+    """What manifest and configuration show is found before a layer is fetched."""
+    (workplace.directory / "_service").write_text(SERVICE)
+    workplace.registry.push(CASES[name](name), "team/app:1.0")
+    workplace.use('name="app" tag="1.0" fetch_only="true"')
+    output = workplace.fail("prefetch")
+    assert f"team/app:1.0 (x86_64): a read-only store cannot have it: {problem}" in output
+    assert sum(request.is_blob for request in workplace.registry.requests) == blobs
+    assert not list(workplace.directory.glob("*archive"))
+    # Without the store it is fetched. From then on, nothing needs the registry to refuse it.
+    (workplace.directory / "_service").unlink()
+    workplace.succeed("prefetch")
+    (workplace.directory / "_service").write_text(SERVICE)
+    findings, _ = json.JSONDecoder().raw_decode(workplace.run("check", "--format", "json")[1])
+    [found] = [each for each in findings if each["check"] == "load"]
+    assert found["severity"] == "error"
+    assert problem in found["why"]
+    assert problem in workplace.fail("prefetch", "--locked")

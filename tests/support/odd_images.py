@@ -3,16 +3,20 @@
 All have a file `/etc/odd` in their last layer.
 """
 
+import bz2
 import hashlib
 import json
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import zstandard
+
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import DOCKER_MANIFEST, MANIFEST
 from tests.support import images
-from tests.support.images import Image
+from tests.support.images import Image, Layer
 
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -84,6 +88,30 @@ def mislabelled(label: str, content: images.Compression, *, seed: str = "odd") -
     return mixed(MANIFEST, OCI_CONFIG, OCI_LAYER + label, content, seed=seed)
 
 
+def with_layers(change: Callable[[Layer], bytes], label: str, *, seed: str = "odd") -> Image:
+    """Return an image whose layers have other bytes, which `change` makes of them, and this end of their media type."""
+    layers = [images.layer({"etc/odd": f"{seed} {number}\n".encode()}, compression="none") for number in range(2)]
+    image = images.image(*(replace(layer, content=change(layer)) for layer in layers))
+
+    def relabel(document: dict[str, Any]) -> None:
+        for each in document["layers"]:
+            each["mediaType"] = OCI_LAYER + label
+
+    return changed(image, relabel)
+
+
+def chunked(layer: Layer) -> bytes:
+    """Return a layer in the way of zstd:chunked: several frames, and one without content at the end."""
+    frames = [zstandard.ZstdCompressor().compress(part) for part in (layer.content[:600], layer.content[600:])]
+    return b"".join([*frames, struct.pack("<II", 0x184D2A50, 8), b"contents"])
+
+
+def with_config(seed: str, **changes: object) -> Image:
+    """Return an image with other properties in its configuration."""
+    layers = [images.layer({"etc/odd": f"{seed} {number}\n".encode()}) for number in range(2)]
+    return images.image(*layers, config_changes=changes)
+
+
 def without_platform(seed: str) -> Image:
     """Return an image whose configuration names no platform."""
     layer = images.layer({"etc/odd": seed.encode()})
@@ -132,5 +160,10 @@ CASES: Mapping[str, Callable[[str], Image]] = {
     "not compressed under gzip's type": lambda seed: mislabelled("+gzip", "none", seed=seed),
     "zstd under gzip's type": lambda seed: mislabelled("+gzip", "zstd", seed=seed),
     "unknown layer type": lambda seed: mislabelled("+xz", "gzip", seed=seed),
+    "zstd:chunked": lambda seed: with_layers(chunked, "+zstd", seed=seed),
+    "bzip2 under a plain type": lambda seed: with_layers(lambda layer: bz2.compress(layer.content), "", seed=seed),
+    "number as a label": lambda seed: with_config(seed, config={"Labels": {"a": 1}}),
+    "text as the date": lambda seed: with_config(seed, created="yesterday"),
+    "no diff_ids": lambda seed: with_config(seed, rootfs={"type": "layers", "diff_ids": []}),
     "encrypted layer type, though not encrypted": lambda seed: mislabelled("+gzip+encrypted", "gzip", seed=seed),
 }

@@ -11,7 +11,7 @@ from osc_containers.fs.ranges import FileSlice
 from osc_containers.inject.packages import databases, rpm_databases, text_databases
 from osc_containers.inject.packages.databases import OS_RELEASE, Databases, Layer
 from osc_containers.inject.packages.record import COUNT_LIMIT, Record, Release, parse_release, to_package
-from osc_containers.inject.store.build import diff_ids
+from osc_containers.oci import image_config
 from osc_containers.oci.image import Image
 from osc_containers.oci.manifest import Descriptor
 
@@ -31,7 +31,7 @@ def read(
 ) -> Installed:
     """Return the packages in an image whose blobs were verified; `environ` has the PATH for the program zstd."""
     try:
-        ids = diff_ids(config, image)
+        ids = image_config.diff_ids(config, len(image.layers))
     except ValueError as error:
         return Installed(gaps=(str(error),))
     layers = [Layer(blob, diff_id, open_blob(blob)) for blob, diff_id in zip(image.layers, ids, strict=True)]

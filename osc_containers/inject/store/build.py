@@ -18,21 +18,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from osc_containers.errors import Error
-from osc_containers.formats import layer_tar, strict_json
+from osc_containers.formats import layer_tar
 from osc_containers.formats.layer_tar import FILE, HARD_LINK
 from osc_containers.fs.ranges import FileSlice
-from osc_containers.inject.store import config_types, records, squashfs
+from osc_containers.inject.store import records, squashfs
 from osc_containers.inject.store.inflate import inflate
 from osc_containers.inject.store.layer_tree import LayerTree
 from osc_containers.inject.store.records import ImageRecord, LayerRecord
 from osc_containers.inject.store.squashfs import Entry
 from osc_containers.inject.store.tar_split import TarSplit
+from osc_containers.kiwi.backend import STORE
+from osc_containers.oci import image_config, quirk
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.image import Image
-from osc_containers.oci.manifest import Descriptor, created_of
-
-LAYER_COUNT_LIMIT = 127
-"""Layers of an image that overlayfs can mount, as in podman and Docker."""
+from osc_containers.oci.manifest import Descriptor, Manifest, created_of, parse_document
 
 _ADVICE = "load this container instead: leave it out of 'store'"
 
@@ -109,8 +108,8 @@ def _prepare(
     image = each.image
     documents = {descriptor.digest: _read(descriptor, open_blob) for descriptor in image.documents}
     config = documents[image.config.digest]
-    config_types.check(config)
-    expected = diff_ids(config, image)
+    _refuse_quirks(image, documents[image.manifest.digest], config, each.name)
+    expected = image_config.diff_ids(config, len(image.layers))
     created = records.timestamp(created_of(config, "config"))
     lower: tuple[str, ...] = ()
     for number, (descriptor, diff_id) in enumerate(zip(image.layers, expected, strict=True), 1):
@@ -124,32 +123,22 @@ def _prepare(
     _add_image(each, documents, lower[0], created, image_records)
 
 
+def _refuse_quirks(image: Image, raw: bytes, config: bytes, name: str) -> None:
+    """Refuse an image with which podman would fail, for this one or even for all images."""
+    manifest = parse_document(raw, image.manifest.media_type, name)
+    if not isinstance(manifest, Manifest):
+        raise ValueError("got an index, expected a manifest")
+    found = (*quirk.find(manifest), *quirk.find_in_config(config, manifest))
+    problems = [each.detail for each in found if STORE.refuses.get(each.quirk) == ""]
+    if problems:
+        raise ValueError(f"{'; '.join(problems)}; {STORE.name} cannot have it")
+
+
 def _read(descriptor: Descriptor, open_blob: OpenBlob) -> bytes:
     content = open_blob(descriptor).read(0, descriptor.size)
     if not descriptor.digest.matches(content):
         raise ValueError(f"{descriptor.digest} is damaged: got {Digest.of(content, descriptor.digest.algorithm)}")
     return content
-
-
-def diff_ids(config: bytes, image: Image) -> list[Digest]:
-    """Return the digest of each unpacked layer, as the configuration of an image has them.
-
-    :raises ValueError: there is not one for each layer, or they cannot be used.
-    """
-    root_fs = strict_json.load(config, "config").member("rootfs")
-    result = []
-    for text in root_fs.lines("diff_ids"):
-        try:
-            result.append(Digest.parse(text))
-        except ValueError as error:
-            raise ValueError(f"{root_fs.path('diff_ids')}: {error}") from None
-    if len(result) != len(image.layers) or not result:
-        raise ValueError(f"config: got {len(result)} diff_ids for {len(image.layers)} layers, expected one for each")
-    if len(result) > LAYER_COUNT_LIMIT:
-        raise ValueError(f"got {len(result)} layers, expected at most {LAYER_COUNT_LIMIT}")
-    if {each.algorithm for each in result} != {"sha256"}:
-        raise ValueError(f"{root_fs.path('diff_ids')}: got another digest algorithm, expected sha256")
-    return result
 
 
 def _prepare_layer(

@@ -4,12 +4,10 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from osc_containers.errors import DescriptionError
-from osc_containers.kiwi.backend import BACKENDS, engine_of
+from osc_containers.kiwi.backend import BACKENDS, STORE_BACKEND, engine_of
 from osc_containers.kiwi.containers import Container
 
 logger = logging.getLogger(__name__)
-
-BACKEND = "podman"
 
 
 def select(
@@ -21,7 +19,7 @@ def select(
 
     :raises DescriptionError: a container that matches is not for podman; each one is listed.
     """
-    matches = {container: matching(container, patterns) for container in containers}
+    matches = {container: container.matching(patterns) for container in containers}
     problems = [
         f"{each.file}:{each.line}: {each.reference} matches store={pattern[:160]!r}, but is for {other}: {fix}"
         for each, found in matches.items()
@@ -41,20 +39,13 @@ def select(
     return frozenset(container for container, found in matches.items() if found)
 
 
-def matching(container: Container, patterns: Sequence[str]) -> list[str]:
-    """Return the patterns that match the reference of a container."""
-    return [pattern for pattern in patterns if container.reference.matches(pattern)]
-
-
 def _others(container: Container, targets: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield each engine that gets a container but has no such store, with the way out."""
     for target in targets or (container.backend,):
-        if BACKEND in (target, engine_of(target).loaded_by):
+        if STORE_BACKEND in (target, engine_of(target).loaded_by):
             continue
         if target in BACKENDS:
-            yield (
-                target,
-                f'only {BACKEND} has such stores; use a pattern that does not match it, or backend="{BACKEND}"',
-            )
+            fix = f'use a pattern that does not match it, or backend="{STORE_BACKEND}"'
+            yield target, f"only {STORE_BACKEND} has such stores; {fix}"
         else:
             yield target, "it has no such stores; use patterns of store and engine that do not match the same container"

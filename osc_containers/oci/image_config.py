@@ -1,8 +1,8 @@
-"""Types in the configuration of an image, as podman's parser requires them.
+"""The configuration of an image, as strict as engines are about it.
 
-podman refuses to load an image whose configuration has a value of another type. In a store it would find such an image
-at every command, and "podman images" would fail for all images. Everything else in a configuration is ignored, there
-and here.
+podman refuses to load an image whose configuration has a value of another type than it expects. In a read-only store it
+would find such an image at every command, and "podman images" would fail for all images. Everything else in a
+configuration is ignored, there and here.
 
 Spec: OCI image-spec v1.1, config.md; Docker image-spec v1.2; Go's encoding/json, which ignores the case of keys.
 """
@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from osc_containers.formats import strict_json
+from osc_containers.oci.digest import Digest
 
 Type: TypeAlias = "str | list[Type] | Mapping[str, Type]"
 """A name in `_CHECKS`, a list with the type of its items, or an object with the types of its keys; `*` is any key."""
@@ -51,12 +52,31 @@ _CONFIG: Mapping[str, Type] = {
 }
 
 
-def check(config: bytes) -> None:
+def check_types(config: bytes) -> None:
     """Check the types of a configuration.
 
-    :raises ValueError: one is wrong, so that podman would refuse the image. The message names the key.
+    :raises ValueError: one is wrong. The message names the key.
     """
     _check(dict(strict_json.load(config, "config").values), _CONFIG, "config")
+
+
+def diff_ids(config: bytes, layer_count: int) -> tuple[Digest, ...]:
+    """Return the digests of the unpacked layers, from the lowest to the highest.
+
+    :raises ValueError: there is not one for each of `layer_count` layers, or one is not a sha256 digest.
+    """
+    root_fs = strict_json.load(config, "config").member("rootfs")
+    digests = []
+    for text in root_fs.lines("diff_ids"):
+        try:
+            digests.append(Digest.parse(text))
+        except ValueError as error:
+            raise ValueError(f"{root_fs.path('diff_ids')}: {error}") from None
+    if len(digests) != layer_count or not digests:
+        raise ValueError(f"config: got {len(digests)} diff_ids for {layer_count} layers, expected one for each")
+    if {each.algorithm for each in digests} != {"sha256"}:
+        raise ValueError(f"{root_fs.path('diff_ids')}: got another digest algorithm, expected sha256")
+    return tuple(digests)
 
 
 def _check(value: object, expected: Type, where: str) -> None:
@@ -64,15 +84,15 @@ def _check(value: object, expected: Type, where: str) -> None:
         return
     if isinstance(expected, str):
         if not _CHECKS[expected](value):
-            raise ValueError(f"{where}: got {repr(value)[:80]}, expected a {expected}; podman would refuse the image")
+            raise ValueError(f"{where}: got {repr(value)[:80]}, expected a {expected}")
     elif isinstance(expected, list):
         if not isinstance(value, list):
-            raise ValueError(f"{where}: got {repr(value)[:80]}, expected a list; podman would refuse the image")
+            raise ValueError(f"{where}: got {repr(value)[:80]}, expected a list")
         for number, item in enumerate(value):
             _check(item, expected[0], f"{where}[{number}]")
     else:
         if not isinstance(value, dict):
-            raise ValueError(f"{where}: got {repr(value)[:80]}, expected an object; podman would refuse the image")
+            raise ValueError(f"{where}: got {repr(value)[:80]}, expected an object")
         for key, item in value.items():
             kind = expected["*"] if "*" in expected else expected.get(key.casefold())
             if kind is not None:
