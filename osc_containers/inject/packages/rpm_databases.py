@@ -83,7 +83,9 @@ def sqlite(content: bytes) -> Iterator[Record]:
     try:
         import sqlite3  # some distributions package it by itself
     except ImportError:
-        raise ValueError("Python's module sqlite3 is needed to read it; install it, or python3-sqlite3") from None
+        raise ValueError(
+            "it needs Python's module sqlite3, which is not installed (openSUSE: package python3)"
+        ) from None
     # sqlite opens a database with a write-ahead log only as a file. Here, there is no log (see `databases`).
     content = content[:18] + b"\1\1" + content[20:]
     calls = iter(range(_SQLITE_CALLS))
