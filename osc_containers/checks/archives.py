@@ -123,6 +123,11 @@ def _names(lock: Lock) -> Iterable[tuple[tuple[Reference, str], str]]:
 
 
 def _size(name: str, path: Path, expected: int, context: Context) -> Iterator[Finding]:
+    if path.is_symlink():  # as git-annex keeps files; builds and verify refuse it
+        yield _finding(
+            Severity.ERROR, "archive", name, "got a symbolic link, expected a file", "replace it with the file"
+        )
+        return
     found = path.stat().st_size
     if found != expected and not lfs_pointer.is_pointer_file(path):  # reported by the check of the files
         pinned = f"{expected} for what {FILE_NAME} pins"

@@ -623,6 +623,17 @@ def test_too_many_elements_are_an_error(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "osc-containers: error: containers.xml:5: more than 100000 elements\n"
 
 
+def test_an_archive_that_is_a_link_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As git-annex keeps large files. A build refuses it."""
+    write(tmp_path, {}, APP)
+    (archive,) = tmp_path.glob("*.ociarchive")
+    archive.rename(tmp_path / "content")
+    archive.symlink_to("content")
+    status, output = check(tmp_path, capsys)
+    assert status == 1
+    assert f"{archive.name}: error: got a symbolic link, expected a file" in output
+
+
 def test_references_are_not_compared_with_all_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
