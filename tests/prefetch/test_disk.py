@@ -243,19 +243,21 @@ except OSError as error:
 
 
 @pytest.mark.integration
-def test_what_a_broken_run_left_makes_room_for_another_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a disk that has not room for the archive twice."""
+@pytest.mark.parametrize("other", ["package", "other"])
+def test_what_a_broken_run_left_makes_room_for_another_image(
+    other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that has not room for both: for another image of the package, or for another package."""
     with mounted("ext4", tmp_path, 48 << 20) as directory:
         monkeypatch.setenv("XDG_CACHE_HOME", str(directory / "cache"))
-        package = directory / "package"
-        package.mkdir()
+        for name in {"package", other}:
+            (directory / name).mkdir()
         with pytest.raises(RegistryError, match="broken off"):
-            transfer(RecordingSource({APP: BIG}, gives=12_000_000), package)
+            transfer(RecordingSource({APP: BIG}, gives=12_000_000), directory / "package")
         free = os.statvfs(directory)
         assert 24_000_000 < free.f_bavail * free.f_frsize < 30_000_000  # what did not come takes no room
-        # The package no longer needs what it has of the first image, so that there is room for the second.
-        transfer(RecordingSource({APP: images.image(images.random_layer("moved", 30_000_000))}), package)
-        assert len(hashes(package)) == 2
+        transfer(RecordingSource({APP: images.image(images.random_layer("moved", 30_000_000))}), directory / other)
+        assert len(hashes(directory / other)) == 2
         assert list((directory / "cache").rglob("*.part")) == []
 
 
