@@ -7,20 +7,11 @@ import pytest
 from osc_containers.lock import lockfile
 from tests.support import images
 from tests.support.e2e.obs import scene
-from tests.support.e2e.obs.backend import REGISTRY_HOST
 from tests.support.e2e.obs.project import Project
 
 pytestmark = pytest.mark.integration
 
 _MIB = 1 << 20
-
-
-def only_container(package: Path, name: str) -> None:
-    """Let the description have a single container, `team/NAME:1.0`."""
-    path = package / "appliance.kiwi"
-    head, _, rest = path.read_text().partition("    <containers")
-    section = f'<containers source="{REGISTRY_HOST}" backend="podman"><container name="{name}" path="team" tag="1.0"/>'
-    path.write_text(f"{head}    {section}</containers>{rest.rpartition('</containers>')[2]}")
 
 
 def pinned(package: Path) -> str:
@@ -42,7 +33,7 @@ def test_link_and_branch_with_a_changed_container(project: Project) -> None:
 
     release("1")
     origin = project.make_package(name)
-    only_container(origin, name)
+    scene.set_containers(origin, name)
     project.init(origin)
     target = f"{project.name}:branch"
     backend.osc("branch", project.name, name, target)
@@ -85,10 +76,7 @@ def test_bytes_that_a_changed_layer_uploads(project: Project, layout: str, first
     push("one", "one")
     push("two", "two")
     package = project.make_package(layout)
-    only_container(package, "one")
-    path = package / "appliance.kiwi"
-    two = '<container name="two" path="team" tag="1.0"/>'
-    path.write_text(path.read_text().replace("</containers>", f"{two}</containers>"))
+    scene.set_containers(package, "one", "two")
     project.init(package, "--layout", layout)
     before = measure()
     push("one", f"one for {layout}")
@@ -100,3 +88,40 @@ def test_bytes_that_a_changed_layer_uploads(project: Project, layout: str, first
         assert first * _MIB <= size < (first + 0.1) * _MIB
     for size, earlier in zip(after, before, strict=True):
         assert changed * _MIB <= size - earlier < (changed + 0.1) * _MIB
+
+
+def test_packages_that_share_blobs(project: Project) -> None:
+    """OBS keeps sources by the name of the package: a branch shares them, a package of another name does not."""
+    backend, base = project.backend, images.random_layer("base of both", 4 * _MIB)
+    for name in ("first", "second"):
+        scene.push(backend, {f"team/{name}:1.0": images.image(base, images.random_layer(name, _MIB))})
+
+    def make(name: str) -> Path:
+        package = project.make_package(name)
+        scene.set_containers(package, name)
+        project.init(package, "--layout", "blobs")
+        return package
+
+    def blobs(package: Path) -> dict[str, int]:
+        return {path.name: path.stat().st_size for path in package.glob("*.blob")}
+
+    def uploaded(package: str) -> int:
+        return sum(backend.uploads(package).values())
+
+    first, second = make("first"), make("second")
+    shared = blobs(first).keys() & blobs(second).keys()
+    assert [blobs(first)[name] > 4 * _MIB for name in shared] == [True]
+    assert 5 * _MIB <= uploaded(f"{project.name}/second") < 5.1 * _MIB
+
+    stored = backend.stored("first")
+    target = f"{project.name}:branch"
+    backend.osc("branch", project.name, "first", target)
+    (project.directory / "branch").mkdir()
+    branch = scene.check_out(backend, target, "first", project.directory / "branch")
+    path = branch / "containers.xml"
+    path.write_text(path.read_text().replace('name="first"', 'name="second"'))
+    backend.osc("service", "disabledrun", directory=branch)
+    scene.commit(backend, branch)
+    assert blobs(branch) == blobs(second)
+    assert 1 * _MIB <= uploaded(f"{target}/first") < 1.1 * _MIB
+    assert 1 * _MIB <= backend.stored("first") - stored < 1.1 * _MIB

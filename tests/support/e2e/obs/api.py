@@ -94,6 +94,7 @@ class _Api(BaseHTTPRequestHandler):
         except OSError as error:
             self.close_connection = True
             self._reply(503, _status("source_server_unreachable", str(error)))
+            self.log.write(f"503 {self.command} 0 {target}\n")
             return
         finally:
             connection.close()

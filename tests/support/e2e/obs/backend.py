@@ -58,7 +58,7 @@ trusted_prj = debian kiwi containers home:ann
 """
 _started: dict[int, "subprocess.Popen[bytes]"] = {}
 """The processes that this one must wait for."""
-_DIRECTORIES = ("log", "run", "kill", "home/.config/osc", "worker/root", "worker/state", "worker/cache", "osc")
+_DIRECTORIES = ("log", "run", "kill", "away", "home/.config/osc", "osc")
 
 
 def unpack_server() -> Path:
@@ -151,6 +151,17 @@ class Backend:
         while request.exists():
             time.sleep(0.05)
 
+    @contextmanager
+    def without(self, daemon: str) -> Iterator[None]:
+        """Kill a daemon, and start it again when the context is left."""
+        mark = self.directory / "away" / daemon
+        mark.touch()
+        self.kill(daemon)
+        try:
+            yield
+        finally:
+            mark.unlink()
+
     def stop(self) -> None:
         """End all processes. Their mounts and their network go with them."""
         # The first process of the PID namespace; its parent ends when all others have ended.
@@ -198,6 +209,13 @@ def start(directory: Path, *, users: Path | None = None) -> Backend:
             raise RuntimeError(f"the back end does not come up: {(directory / 'log/out').read_text()[-2000:]}")
         time.sleep(0.05)
     return Backend(directory=directory, process=process.pid)
+
+
+def wait_for_server(backend: Backend) -> None:
+    """Wait until the source server answers."""
+    deadline = time.monotonic() + _PATIENCE
+    while backend.osc("api", "/source", check=False).returncode:
+        assert time.monotonic() < deadline, "the source server does not answer"
 
 
 def install(prefix: Path) -> None:

@@ -6,20 +6,24 @@ loopback. The kernel ends all of them with this process: nothing that a build or
 
 import fcntl
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+
+from tests.support import docker_registry
 
 API, SOURCES, REPOSITORIES, SERVICES, REGISTRY = 6500, 5352, 5252, 5152, 5000
 """Ports on 127.0.0.1."""
 
+WORKERS = ("worker1", "worker2")
 WORKER_SIZE = "6g"
 """The limit of a build root, which is in memory: dpkg syncs every file."""
+_WORKER_DIRECTORIES = {"root": "root", "statedir": "state", "cachedir": "cache"}
 _PATIENCE = 60.0
 _INTERVAL = 0.1
 
@@ -27,10 +31,8 @@ _INTERVAL = 0.1
 def commands(directory: Path) -> dict[str, list[str]]:
     """Return the command line of each daemon, in the order in which they start."""
     address = "http://127.0.0.1"
-    worker = ["--root", f"{directory}/worker/root", "--statedir", f"{directory}/worker/state", "--port", "6590"]
-    worker += ["--cachedir", f"{directory}/worker/cache", "--cachesize", "1000", "--noworkerupdate"]
-    worker += ["--reposerver", f"{address}:{REPOSITORIES}", "--srcserver", f"{address}:{SOURCES}"]
-    worker += ["--arch", "x86_64", "--id", "worker:1", "--hostlabel", "worker", "--jobs", str(os.cpu_count() or 1)]
+    worker = ["bs_worker", "--cachesize", "1000", "--noworkerupdate", "--arch", "x86_64", "--hostlabel", "worker"]
+    worker += ["--reposerver", f"{address}:{REPOSITORIES}", "--srcserver", f"{address}:{SOURCES}", "--jobs", "1"]
     server = {
         "srcserver": ["bs_srcserver"],
         "repserver": ["bs_repserver"],
@@ -39,11 +41,14 @@ def commands(directory: Path) -> dict[str, list[str]]:
         "service": ["bs_service"],
         "servicedispatch": ["bs_servicedispatch"],
         "deltastore": ["bs_deltastore"],
-        "worker": ["bs_worker", *worker],
     }
+    for port, name in enumerate(WORKERS, 6590):
+        server[name] = [*worker, "--id", name, "--port", str(port)]
+        for option, place in _WORKER_DIRECTORIES.items():
+            server[name] += [f"--{option}", f"{directory}/{name}/{place}"]
     perl = {name: ["perl", f"./{program}", *options] for name, (program, *options) in server.items()}
     api = [sys.executable, "-m", "tests.support.e2e.obs.api", str(API), str(SOURCES), f"{directory}/log/api"]
-    return perl | {"api": api, "registry": ["docker-registry", "serve", f"{directory}/registry.yml"]}
+    return perl | {"api": api, "registry": [docker_registry.program(), "serve", f"{directory}/registry.yml"]}
 
 
 class Daemons:
@@ -74,15 +79,12 @@ class Daemons:
             os.killpg(pid, signal.SIGKILL)
 
     def restart_those_that_ended(self) -> None:
-        """Reap every process that has ended, and start daemons again."""
-        while True:
-            try:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if not pid:
-                return
-            if name := self._running.pop(pid, None):
+        """Reap every process that has ended, and start daemons again, except those that shall stay away."""
+        with suppress(ChildProcessError):
+            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                self._running.pop(pid, None)
+        for name in commands(self._directory).keys() - self._running.values():
+            if not (self._directory / "away" / name).exists():
                 self.start(name)
 
 
@@ -91,20 +93,23 @@ def main() -> None:
     directory = Path(sys.argv[1])
     environment = os.environ | {"OBS_DIRECTORY": str(directory)}
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={WORKER_SIZE}", "worker", directory / "worker/root"], check=True
-    )
+    for name in WORKERS:
+        for part in _WORKER_DIRECTORIES.values():
+            (directory / name / part).mkdir(parents=True, exist_ok=True)
+        size = ["-o", f"size={WORKER_SIZE}"]
+        subprocess.run(["mount", "-t", "tmpfs", *size, name, directory / name / "root"], check=True)
     daemons = Daemons(directory, environment)
     for name in ("srcserver", "repserver"):
         daemons.start(name)
     for port in (SOURCES, REPOSITORIES):
         _wait_for(port)
     for name in commands(directory):
-        if name not in ("srcserver", "repserver", "worker"):
+        if name not in ("srcserver", "repserver", *WORKERS):
             daemons.start(name)
     for port in (API, SERVICES, REGISTRY):
         _wait_for(port)
-    daemons.start("worker")
+    for name in WORKERS:
+        daemons.start(name)
     (directory / "ready").touch()
     while _is_used(directory / "users"):
         for request in (directory / "kill").iterdir():
@@ -139,5 +144,4 @@ def _is_used(users: Path) -> bool:
 
 
 if __name__ == "__main__":
-    assert shutil.which("docker-registry")
     main()

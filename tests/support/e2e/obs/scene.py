@@ -122,6 +122,15 @@ def make_package(backend: Backend, project: str, name: str, directory: Path, *, 
     return package
 
 
+def set_containers(package: Path, *names: str) -> None:
+    """Let the description have these containers only, as `team/NAME:1.0`."""
+    path = package / "appliance.kiwi"
+    head, _, rest = path.read_text().partition("    <containers")
+    containers = "".join(f'<container name="{name}" path="team" tag="1.0"/>' for name in names)
+    section = f'    <containers source="{REGISTRY_HOST}" backend="podman">{containers}</containers>'
+    path.write_text(head + section + rest.rpartition("</containers>")[2])
+
+
 def check_out(backend: Backend, project: str, name: str, directory: Path) -> Path:
     """Check a package out and return its working copy `directory/NAME`."""
     backend.osc("checkout", "--output-dir", name, project, name, directory=directory)
