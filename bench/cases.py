@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from bench import scenes
 from bench.link import Link
-from bench.measure import measure
+from bench.measure import measure, watch
 from bench.samples import EMPTY, MIB, OURS, SKOPEO, Samples, Target
 from bench.workshop import Workshop, sizes
 from tests.support import images
@@ -148,6 +148,27 @@ def _count_new(before: Mapping[str, int], directory: Path) -> int:
     return sum(before.get(name) != inode for name, inode in _identities(directory).items())
 
 
+def _store(case: Case, workshop: Workshop, pairs: int, say: _Say) -> Samples:
+    """Put a package's image into a read-only store."""
+    samples = Samples()
+    package, root, temporary = (workshop.scratch / name for name in ("out", "root", "home"))
+    workshop.make_package(workshop.host, workshop.push(case.images()), package)
+    workshop.prefetch(package)
+    memory, disk = [], []
+    for n in range(pairs):
+        say(f"{n + 1}/{pairs}")
+        root.mkdir()
+        with watch(root, temporary) as peaks:
+            samples.add(OURS, workshop.store(package, root))
+        memory.append(peaks.memory)
+        disk.append(peaks.disk)
+        shutil.rmtree(root)
+    samples.seen["seconds for a GB"] = samples.middle(OURS, "wall") / (scenes.UNPACKED / 1e9)
+    samples.seen["MiB of all processes together"] = max(memory) / MIB
+    samples.seen["disk / unpacked bytes"] = max(disk) / scenes.UNPACKED
+    return samples
+
+
 def _start_up(case: Case, workshop: Workshop, pairs: int, say: _Say) -> Samples:
     """Start the programs only to hear how they are used."""
     samples = Samples()
@@ -267,6 +288,16 @@ CASES: Mapping[str, Case] = {
     "large": Case(title="one image of 1 GB", images=scenes.large, run=_fresh, targets=(_PEAK, _WRITTEN)),
     "many": Case(
         title="50 images of 200 kB that share 100 kB", images=scenes.many, run=_fresh, rival=True, targets=(_PEAK,)
+    ),
+    "store": Case(
+        title="one image of 1 GB in 4 gzip layers, put into a read-only store",
+        images=scenes.unpacked,
+        run=_store,
+        targets=(
+            _seen("seconds for a GB", 120),
+            _seen("MiB of all processes together", 256),
+            _seen("disk / unpacked bytes", 2.2),
+        ),
     ),
     "start-up": Case(
         title="--help, and the imports of the inject service",

@@ -5,12 +5,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 _LAUNCH = Path(__file__).with_name("launch.py")
 _TICKS = os.sysconf("SC_CLK_TCK")
+_INTERVAL = 0.05
+"""Seconds between two looks at what a run holds."""
 _Command = Sequence[str | Path]
 
 
@@ -61,6 +65,59 @@ def measure(commands: Sequence[_Command], environment: Mapping[str, str]) -> Cos
             raise RuntimeError(f"{words['commands'][0][:3]} … failed: {errors.read()[-2000:]}")
     others = max(0.0, busy - used - took["cpu"]) / took["wall"]
     return Cost(**took, served=used, others=others)
+
+
+@dataclass(slots=True)
+class Peaks:
+    """The most memory that our child processes and their children had together, and the most disk space; in bytes."""
+
+    memory: int = 0
+    disk: int = 0
+
+
+@contextmanager
+def watch(*directories: Path) -> Iterator[Peaks]:
+    """Yield what processes that are started in the block have at most together, and the files in these directories."""
+    servers = set(_children())
+    peaks, before, end = Peaks(), _size(directories), threading.Event()
+
+    def sample() -> None:
+        while not end.wait(_INTERVAL):
+            memory = sum(map(_resident, _descendants(set(_children()) - servers)))
+            peaks.memory = max(peaks.memory, memory)
+            peaks.disk = max(peaks.disk, _size(directories) - before)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        end.set()
+        thread.join()
+
+
+def _descendants(processes: Iterable[str]) -> Iterator[str]:
+    for process in processes:
+        yield process
+        with suppress(OSError):
+            for path in Path(f"/proc/{process}/task").glob("*/children"):
+                yield from _descendants(path.read_text().split())
+
+
+def _resident(process: str) -> int:
+    with suppress(OSError, IndexError):
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _size(directories: Iterable[Path]) -> int:
+    """Return the space that files take which are in these directories."""
+    total = 0
+    for directory in directories:
+        for path in directory.rglob("*"):
+            with suppress(OSError):
+                total += path.lstat().st_blocks * 512
+    return total
 
 
 def _busy() -> float:

@@ -1,5 +1,7 @@
 """The images and the links of the cases."""
 
+import random
+import string
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
@@ -18,6 +20,8 @@ UPDATES = 20
 """Updates of a package in a year."""
 _BASE_UPDATES = 6
 """How many of them bring a new base."""
+UNPACKED = 1000 * MB
+"""Bytes of the files in the image for a store."""
 ROUND_TRIP = 0.040
 RATE = 20 * MB
 CONNECTIONS = 20
@@ -86,6 +90,26 @@ def many() -> Iterator[tuple[str, Image]]:
     base = images.random_layer("many", 100_000)
     for n in range(50):
         yield f"small{n}", images.image(base, *(images.random_layer(f"many{n}.{k}", 50_000) for k in range(2)))
+
+
+def unpacked() -> Iterator[tuple[str, Image]]:
+    """Make an image of `UNPACKED` bytes in 4 layers, of which three quarters are text, in files of two sizes."""
+    numbers = random.Random(1)
+    words = [bytes(numbers.choices(string.ascii_lowercase.encode(), k=numbers.randint(2, 12))) for _ in range(20_000)]
+    text = b" ".join(numbers.choices(words, k=1_200_000))
+
+    def content(size: int) -> bytes:
+        if numbers.random() < 0.25:
+            return numbers.randbytes(size)
+        start = numbers.randrange(len(text) - size)
+        return text[start : start + size]
+
+    layers = []
+    for layer in range(4):
+        files = {f"usr/lib/{layer}/{n}": content(20_000) for n in range(UNPACKED // 8 // 20_000)}
+        files |= {f"usr/bin/{layer}/{n}": content(5_000_000) for n in range(UNPACKED // 8 // 5_000_000)}
+        layers.append(images.layer(files))
+    yield "unpacked", images.image(*layers)
 
 
 def direct(server: str) -> AbstractContextManager[Link | None]:

@@ -92,6 +92,12 @@ class Workshop:
         ]
         return self._observe(commands, link)
 
+    def store(self, package: Path, root: Path) -> Cost:
+        """Inject a package into a root tree, with all its images in a read-only store."""
+        return self._observe(
+            [self._ours("inject", "-q", "--arch", "x86_64", "--root", root, "--store", "*", package)], None
+        )
+
     def verify(self, package: Path) -> None:
         """Stop the bench if our archives are not what they must be."""
         command = self._ours("verify", package)
