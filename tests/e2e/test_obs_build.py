@@ -54,7 +54,9 @@ _WITH_STORE = {
 def test_build_with_the_inject_service(build: Build, our_debs: Path, tmp_path: Path) -> None:
     support = "Support: obs-service-kiwi-containers-inject\n"
     parameters = [("store", "*/side:*"), *(("sbom", format_) for format_ in FORMATS)]
-    built = build("init", kiwi="11.*", configuration=support, more=[our_debs], parameters=parameters)
+    arguments = ("init", "--layout", "blobs")
+    built = build(*arguments, kiwi="11.*", configuration=support, more=[our_debs], parameters=parameters)
+    assert not list(built.package.directory.glob("*.ociarchive"))
     assert "removed <containers>" in built.log
     assert "kiwi_containers.obscpio" not in built.log
     expect_sboms(built, tmp_path)
@@ -110,10 +112,22 @@ def expect_what_readme_lists(built: Built, directory: Path, listed: Mapping[str,
             links.setdefault(path.name, []).append(path.stat().st_nlink)
         # app and side, both for every image, share the file of a layer; tools has its own, because it is for a profile.
         assert ([1, 2, 2] if listed is _MODES else [1, 1]) in map(sorted, links.values())
+        expect_shared_layers_once(root)
         assert {(status.st_uid, status.st_gid) for status in ours.values()} == {(0, 0)}
         assert stat.filemode((root / "var/tmp").stat().st_mode) == "drwxrwxrwt"
         assert (root / OWN_FILE).read_text() == "own\n"
         assert not list(root.glob("usr/lib/obs")), "our service is in the build root, not in the image"
+
+
+def expect_shared_layers_once(root: Path) -> None:
+    """Compare what du counts for the layouts of one overlay directory with the sizes of the different blobs."""
+    layouts = [path for path in (root / "var/lib/kiwi_containers/layouts").iterdir() if path.name != "tools_2.0"]
+    command = ["du", "--summarize", "--total", "--apparent-size", "--block-size=1", *map(str, layouts)]
+    counted = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-2])
+    blobs = [path for layout in layouts for path in layout.rglob("blobs/*/*")]
+    unique = sum({path.name: path.stat().st_size for path in blobs}.values())
+    print(f"{counted} bytes of layouts, {unique} of unique blobs")
+    assert unique < counted < unique * 1.01 + 100_000
 
 
 def expect_two_boots(built: Built, directory: Path, *messages: str) -> None:
