@@ -229,7 +229,7 @@ class BlobDownload:
         self._pending = 0
         self._attempts = 0
         self._progress = progress
-        self._display = ExitStack()
+        self._display: ExitStack | None = None
         self._show: Callable[[int], None] | None = None
 
     def start(self, position: int, share: int) -> bool:
@@ -403,6 +403,8 @@ class BlobDownload:
                 if self._show is None:
                     reference, digest = self._task.reference, self._task.blob.digest
                     name = f"{reference.repository.rpartition('/')[2]} {digest.short}"
+                    # Thousands of blobs may wait, and an ExitStack would take a kilobyte for each.
+                    self._display = ExitStack()
                     self._show = self._display.enter_context(self._progress.blob(name, self._size))
         if self._show is not None:
             self._show(count)
@@ -422,7 +424,8 @@ class BlobDownload:
         if digest == task.blob.digest.hex:
             for other in task.slices[len(self._direct) :]:
                 self._target.copy(other, self._size)
-            self._display.close()
+            if self._display:
+                self._display.close()
             self.is_complete = True
             self.unlock()
             return True
