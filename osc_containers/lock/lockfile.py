@@ -104,12 +104,17 @@ EMPTY = Lock(references={})
 
 def dumps(lock: Lock) -> str:
     """Return the text of a lock file."""
+    return encode(lock).decode()
+
+
+def encode(lock: Lock) -> bytes:
+    """Return the content of a lock file."""
     containers = {str(reference): _dump_reference(locked) for reference, locked in lock.references.items()}
     document: dict[str, object] = {"version": _VERSION, "containers": containers}
     used = {each.key for _, _, image in lock.images() for each in image.signatures}
     if used:
         document["keys"] = signature.dump_keys({key: lock.keys[key] for key in used})
-    return json_text.dumps(document, ensure_ascii=False).decode()
+    return json_text.dumps(document, ensure_ascii=False)
 
 
 def _dump_reference(locked: LockedReference) -> dict[str, object]:

@@ -101,7 +101,7 @@ def prefetch(
                 pinned = old if locked else lock_of(jobs)
                 new = Lock(references={**kept, **pinned.references}, keys=keys)
                 source = package.find(lockfile.FILE_NAME) if locked else None
-                text = source.read_bytes() if source else lockfile.dumps(new).encode()
+                text = source.read_bytes() if source else lockfile.encode(new)
                 own = package.directory / lockfile.FILE_NAME
                 if not own.is_file() or own.read_bytes() != text:
                     with atomic.naming(outdir / lockfile.FILE_NAME):

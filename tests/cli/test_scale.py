@@ -17,7 +17,13 @@ def test_commands_grow_linearly() -> None:
 )
 def test_growth_worse_than_linear_is_noticed(seconds: tuple[float, ...], is_linear: bool) -> None:
     costs = {count: scale.Cost(seconds=each, memory=0) for count, each in zip((1, 1000, 4000), seconds, strict=True)}
-    assert (scale.growth(costs) <= scale.LIMIT) is is_linear
+    assert (list(scale.problems(costs)) == []) is is_linear
+
+
+@pytest.mark.parametrize(("memory", "is_enough"), [(107_000_000, True), (108_000_000, False)])
+def test_too_much_memory_is_noticed(memory: int, is_enough: bool) -> None:
+    costs = {count: scale.Cost(seconds=1, memory=memory) for count in (1, 1000, 4000)}
+    assert (list(scale.problems(costs)) == []) is is_enough
 
 
 @pytest.mark.integration

@@ -1,14 +1,14 @@
 """How commands grow with the number of containers: `python -m tests.support.scale [COUNT...]` (`make scale`).
 
 Processor time is compared and not the time of the clock, so that a busy machine matters little. A command fails if
-four times as many containers take much more than four times as long. The memory is that of the largest process.
+four times as many containers take much more than four times as long, or if it needs too much memory.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ from tests.support.fault_registry import FaultRegistry
 COUNTS = (1, 10, 100, 1000, 4000)
 LIMIT = 1.6
 """How much more than linear the growth between the two largest counts may be: a sort is, and time is measured badly."""
+MEMORY, MEMORY_EACH = 64 << 20, 10_000
+"""Bytes that a command may need, in all and for each container."""
 NOISE = 0.3
 """Seconds that two runs of the same work may differ."""
 PROGRAM = (
@@ -119,9 +121,17 @@ def run(counts: Sequence[int]) -> tuple[list[str], list[str]]:
         factor = growth(by_count)
         times = "".join(f"{by_count[count].seconds:9.2f}" for count in counts)
         lines.append(f"{step:24}{times}{factor:9.2f}{human.size(by_count[last].memory):>11}")
-        if factor > LIMIT:
-            failures.append(f"{step}: {factor:.1f} times as much as if it grew linearly")
+        failures += [f"{step}: {problem}" for problem in problems(by_count)]
     return lines, failures
+
+
+def problems(costs: Mapping[int, Cost]) -> Iterator[str]:
+    """Yield what is wrong with the cost of a command."""
+    if (factor := growth(costs)) > LIMIT:
+        yield f"{factor:.1f} times as much as if it grew linearly"
+    last = max(costs)
+    if costs[last].memory > MEMORY + last * MEMORY_EACH:
+        yield f"{human.size(costs[last].memory)} of memory for {last} containers"
 
 
 def main(arguments: Sequence[str]) -> int:
