@@ -20,7 +20,7 @@ def test_growth_worse_than_linear_is_noticed(seconds: tuple[float, ...], is_line
     assert (list(scale.problems(costs)) == []) is is_linear
 
 
-@pytest.mark.parametrize(("memory", "is_enough"), [(107_000_000, True), (108_000_000, False)])
+@pytest.mark.parametrize(("memory", "is_enough"), [(115_000_000, True), (116_000_000, False)])
 def test_too_much_memory_is_noticed(memory: int, is_enough: bool) -> None:
     costs = {count: scale.Cost(seconds=1, memory=memory) for count in (1, 1000, 4000)}
     assert (list(scale.problems(costs)) == []) is is_enough
