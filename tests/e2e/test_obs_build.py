@@ -62,6 +62,7 @@ def test_build_with_the_inject_service(build: Build, our_debs: Path, tmp_path: P
     expect_sboms(built, tmp_path)
     expect_what_readme_lists(built, tmp_path, _WITH_STORE)
     expect_two_boots(built, tmp_path, "/usr/lib/containers/storage: podman has its images: 1")
+    expect_containers_run_in_their_own_kernel(built, tmp_path)
 
 
 def expect_sboms(built: Built, directory: Path) -> None:
@@ -98,7 +99,6 @@ def test_build_with_a_bundle_and_no_service(build: Build, tmp_path: Path) -> Non
     assert "kiwi_containers_inject" not in built.log
     expect_what_readme_lists(built, tmp_path, _MODES)
     expect_two_boots(built, tmp_path)
-    expect_a_container_runs_in_its_own_kernel(built, tmp_path)
 
 
 def expect_what_readme_lists(built: Built, directory: Path, listed: Mapping[str, str]) -> None:
@@ -143,17 +143,22 @@ def expect_two_boots(built: Built, directory: Path, *messages: str) -> None:
         assert [line for _, line in second.journal] == list(messages)
 
 
-def expect_a_container_runs_in_its_own_kernel(built: Built, directory: Path) -> None:
-    """Boot the image in qemu with its own kernel, and run a loaded container."""
+def expect_containers_run_in_their_own_kernel(built: Built, directory: Path) -> None:
+    """Boot the image in qemu with its own kernel, and run a loaded container and one from the store."""
     with built.mounted(directory / "kernel") as root:
         for name in ("vmlinuz", "initrd.img"):
             (found,) = (root / "boot").glob(f"{name}-*")
             shutil.copy(found, directory / name)
-    app = next(name for name in built.package.images if name.endswith("/app:1.0"))
-    script = f"systemctl start multi-user.target && podman run --network=none {app} /bin/hello"
+    app, side = (
+        next(name for name in built.package.images if name.endswith(part)) for part in ("/app:1.0", "/side:1.0")
+    )
+    run = "podman run --network=none --pull=never"
+    script = f"systemctl start multi-user.target && {run} {app} /bin/hello && {run} {side} /bin/side"
     command: list[str | Path] = [HERE / "qemu", built.image, directory, f"/bin/sh -c '{script}'"]
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=_LIMIT
     )
     assert done.returncode == 0, done.stdout[-4000:]
-    assert any(line.rstrip().endswith("it runs") for line in done.stdout.splitlines()), done.stdout[-4000:]
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    for expected in ("it runs", "it runs from the store"):
+        assert any(line.endswith(expected) for line in lines), done.stdout[-4000:]

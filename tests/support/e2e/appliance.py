@@ -141,7 +141,7 @@ def make(directory: Path, registry: DockerRegistry, debs: Path, *, repository: s
     made = {
         "app:1.0": images.image(shell, images.random_layer("app", _SIZE)),
         "data:1.0": images.image(images.random_layer("data", _SIZE)),
-        "side:1.0": images.image(shell, images.layer({"etc/side": b"side\n"})),
+        "side:1.0": images.image(shell, images.layer({"bin/side": b"#!/bin/sh\necho it runs from the store\n"})),
         "tools:2.0": images.image(shell, images.layer({"etc/tools": b"tools\n"}), docker=True),
         "never:1.0": images.small("never"),
     }
