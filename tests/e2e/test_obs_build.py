@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 
 from osc_containers.evidence.sbom.document import FORMATS
-from tests.support import store
 from tests.support.e2e.appliance import BLOB, LISTED, OWN_FILE
 from tests.support.e2e.builds import Build, Built
 from tests.support.e2e.debs import HERE
-from tests.support.e2e.machine import make_machine
 from tests.support.sbom_validators import problems
 
 pytestmark = pytest.mark.integration
@@ -61,7 +59,7 @@ def test_build_with_the_inject_service(build: Build, our_debs: Path, tmp_path: P
     assert "kiwi_containers.obscpio" not in built.log
     expect_sboms(built, tmp_path)
     expect_what_readme_lists(built, tmp_path, _WITH_STORE)
-    expect_two_boots(built, tmp_path, "/usr/lib/containers/storage: podman has its images: 1")
+    built.expect_two_boots(tmp_path, "/usr/lib/containers/storage: podman has its images: 1")
     expect_containers_run_in_their_own_kernel(built, tmp_path)
 
 
@@ -98,7 +96,7 @@ def test_build_with_a_bundle_and_no_service(build: Build, tmp_path: Path) -> Non
     built = build("init", "--inject", "source", "--arch", "x86_64", kiwi="10.3.*")
     assert "kiwi_containers_inject" not in built.log
     expect_what_readme_lists(built, tmp_path, _MODES)
-    expect_two_boots(built, tmp_path)
+    built.expect_two_boots(tmp_path)
 
 
 def expect_what_readme_lists(built: Built, directory: Path, listed: Mapping[str, str]) -> None:
@@ -128,19 +126,6 @@ def expect_shared_layers_once(root: Path) -> None:
     unique = sum({path.name: path.stat().st_size for path in blobs}.values())
     print(f"{counted} bytes of layouts, {unique} of unique blobs")
     assert unique < counted < unique * 1.01 + 100_000
-
-
-def expect_two_boots(built: Built, directory: Path, *messages: str) -> None:
-    """Boot the image in a container: the first boot loads everything, the second one nothing, and only prints this."""
-    with built.mounted(directory / "booted") as root, make_machine(root, directory / "machine") as machine:
-        first = machine.boot(*store.devices())
-        wanted = built.package.in_podman("app:", "side:", "tools:")
-        assert {line.rpartition(" ")[0] + " " for line in first.images} == wanted
-        left = {path.name for path in (machine.var / "tmp/kiwi_containers").iterdir()}
-        assert left == {"data_1.0"}
-        second = machine.boot(*store.devices())
-        assert second.images == first.images
-        assert [line for _, line in second.journal] == list(messages)
 
 
 def expect_containers_run_in_their_own_kernel(built: Built, directory: Path) -> None:

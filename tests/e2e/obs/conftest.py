@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 
 from tests.support.e2e.obs import backend as backends
-from tests.support.e2e.obs import scene
+from tests.support.e2e.obs import building, scene
 from tests.support.e2e.obs.backend import Backend
 from tests.support.e2e.obs.project import Project
 
 
 @pytest.fixture(scope="session")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    """Return a running back end, on which the package `home:ann/appliance` is being built."""
+    """Return a running back end, which builds packages of `home:ann` meanwhile."""
     base = tmp_path_factory.getbasetemp()
     # The processes of pytest-xdist have a directory each, in one that they share.
     directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "obs"
 
     def set_up(backend: Backend) -> None:
         scene.set_up(backend)
-        scene.start_build(backend)
+        building.start(backend)
 
     with backends.share(directory, set_up) as backend:
         yield backend

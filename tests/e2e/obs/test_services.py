@@ -37,7 +37,7 @@ def test_server_run_writes_lock_and_archives(project: Project) -> None:
     package = project.make_package("server")
     parameters = SERVICES[PREFETCH].parameters.values()
     values = {each.name: each.choices[0] for each in parameters if each.choices} | {"connections": "2"}
-    values |= {"arch": "x86_64", "description": "appliance.kiwi", "profile": "full"}
+    values |= {"arch": "x86_64", "description": "appliance.kiwi", "profile": "main"}
     write_service(package, **values)
     scene.commit(project.backend, package)
     made = {name.removeprefix(_RESULT) for name in listed(project, "server") if name.startswith(_RESULT)}

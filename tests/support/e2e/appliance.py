@@ -51,6 +51,8 @@ DESCRIPTION = """\
     <packages type="image">
         <package name="systemd-sysv"/>
         <package name="dbus"/>
+    </packages>
+    <packages type="image" profiles="main">
         <package name="podman"/>
         <package name="crun"/>
         <package name="netavark"/>
@@ -67,8 +69,6 @@ DESCRIPTION = """\
 </image>
 """
 _KERNEL = "linux-image|initramfs|udev"
-_SIZE = 32 << 20
-"""The size of the larger layers, in bytes."""
 OWN_FILE = "etc/packagers-own"
 _UNITS = "usr/lib/systemd/system"
 LISTED = {
@@ -132,21 +132,41 @@ class Appliance:
 def make(directory: Path, registry: DockerRegistry, debs: Path, *, repository: str, kernel: bool = True) -> Appliance:
     """Write the package without our files, and push its images; it builds faster without `kernel`."""
     directory.mkdir()
-    text = DESCRIPTION.replace("REGISTRY", registry.host).replace("REPOSITORY", repository)
+    write(directory, registry.host, repository, kernel=kernel)
+    named = {registry.push(image, name): image for name, image in make_images(debs, size=32 << 20).items()}
+    return Appliance(directory=directory, images=named)
+
+
+def write(directory: Path, registry: str, repository: str, *, kernel: bool = True) -> None:
+    """Write the package without our files."""
+    text = DESCRIPTION.replace("REGISTRY", registry).replace("REPOSITORY", repository)
     if not kernel:
         text = "".join(line for line in text.splitlines(keepends=True) if not re.search(_KERNEL, line))
     (directory / "appliance.kiwi").write_text(text)
     _write_root_archive(directory / "root.tar.gz")
+
+
+def set_inject(package: Path, *parameters: tuple[str, str]) -> None:
+    """Add parameters to the inject service of a package, which has none so far."""
+    path = package / "_service"
+    before = path.read_text()
+    entry = '<service name="kiwi_containers_inject" mode="buildtime"'
+    params = "".join(f'<param name="{name}">{value}</param>' for name, value in parameters)
+    after = before.replace(f"{entry}/>", f"{entry}>{params}</service>")
+    assert after != before, before
+    path.write_text(after)
+
+
+def make_images(debs: Path, *, size: int) -> dict[str, Image]:
+    """Return the images of the package by `PATH:TAG`; two of them have a layer of `size` bytes."""
     shell = images.layer({"bin/sh": busybox(debs), "bin/hello": b"#!/bin/sh\necho it runs\n"})
-    made = {
-        "app:1.0": images.image(shell, images.random_layer("app", _SIZE)),
-        "data:1.0": images.image(images.random_layer("data", _SIZE)),
-        "side:1.0": images.image(shell, images.layer({"bin/side": b"#!/bin/sh\necho it runs from the store\n"})),
-        "tools:2.0": images.image(shell, images.layer({"etc/tools": b"tools\n"}), docker=True),
-        "never:1.0": images.small("never"),
+    return {
+        "team/app:1.0": images.image(shell, images.random_layer("app", size)),
+        "team/data:1.0": images.image(images.random_layer("data", size)),
+        "team/side:1.0": images.image(shell, images.layer({"bin/side": b"#!/bin/sh\necho it runs from the store\n"})),
+        "team/tools:2.0": images.image(shell, images.layer({"etc/tools": b"tools\n"}), docker=True),
+        "team/never:1.0": images.small("never"),
     }
-    named = {registry.push(image, f"team/{name}"): image for name, image in made.items()}
-    return Appliance(directory=directory, images=named)
 
 
 def _write_root_archive(path: Path) -> None:

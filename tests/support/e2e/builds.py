@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,12 @@ from typing import Protocol
 
 import pytest
 
+from tests.support import store as stores
 from tests.support.docker_registry import DockerRegistry
 from tests.support.e2e import appliance
 from tests.support.e2e.appliance import Appliance
 from tests.support.e2e.debs import HERE, kiwi_debs
+from tests.support.e2e.machine import make_machine
 
 _REPOSITORY = "obs://debian/main"
 _IMAGE = "image.ext4"
@@ -39,6 +41,26 @@ class Built:
             yield directory
         finally:
             subprocess.run(["umount", "--lazy", directory], check=True)
+
+    def expect_two_boots(
+        self,
+        directory: Path,
+        *messages: str,
+        loaded: Sequence[str] = ("app:", "side:", "tools:"),
+        kept: Collection[str] = ("data_1.0",),
+    ) -> None:
+        """Boot the image in a container: podman has the images `loaded` after both boots.
+
+        The second boot loads nothing, and prints only these messages. `kept` are the archives that stay.
+        """
+        with self.mounted(directory / "booted") as root, make_machine(root, directory / "machine") as machine:
+            first = machine.boot(*stores.devices())
+            wanted = self.package.in_podman(*loaded)
+            assert {line.rpartition(" ")[0] + " " for line in first.images} == wanted
+            assert {path.name for path in machine.var.glob("tmp/kiwi_containers/*")} == set(kept)
+            second = machine.boot(*stores.devices())
+            assert second.images == first.images
+            assert [line for _, line in second.journal] == list(messages)
 
 
 class Build(Protocol):
@@ -72,7 +94,7 @@ def build(installed: Path, docker_registry: DockerRegistry, debs: Path, tmp_path
         package = appliance.make(tmp_path / "package", docker_registry, debs, repository=_REPOSITORY)
         run_ours(installed, package, *command)
         if parameters:
-            _add_parameters(package.directory / "_service", parameters)
+            appliance.set_inject(package.directory, *parameters)
         return _build(tmp_path, package, configuration, debs, kiwi_debs(kiwi), *more)
 
     yield make
@@ -82,16 +104,6 @@ def build(installed: Path, docker_registry: DockerRegistry, debs: Path, tmp_path
 def run_ours(installed: Path, package: Appliance, command: str, *arguments: str) -> None:
     """Run one of our commands on a package."""
     subprocess.run([installed / "bin/osc-containers", command, *arguments], cwd=package.directory, check=True)
-
-
-def _add_parameters(path: Path, parameters: Sequence[tuple[str, str]]) -> None:
-    """Add parameters to the inject service, which has none so far."""
-    before = path.read_text()
-    entry = '<service name="kiwi_containers_inject" mode="buildtime"'
-    text = "".join(f'<param name="{name}">{value}</param>' for name, value in parameters)
-    after = before.replace(f"{entry}/>", f"{entry}>{text}</service>")
-    assert after != before, before
-    path.write_text(after)
 
 
 def _build(work: Path, package: Appliance, configuration: str, *repositories: Path) -> Built:

@@ -1,10 +1,11 @@
-"""What the back end has to begin with: Debian, kiwi, our packages, a user's project, and a package with containers."""
+"""What the back end has to begin with: Debian, kiwi, our packages, a user's project, and images in the registry."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.support import docker_registry, images
-from tests.support.e2e import debs
+from tests.support import docker_registry
+from tests.support.e2e import appliance, debs
 from tests.support.e2e.debs import HERE, ROOT, run
 from tests.support.e2e.obs.backend import REGISTRY_HOST, Backend, import_debs, make_project
 from tests.support.images import Image
@@ -13,50 +14,8 @@ IMAGES = '%if "%_repository" == "images"\nType: kiwi\nRepotype: none\nPatterntyp
 """The project configuration of a project that builds images in its repository `images`."""
 FULL = "containers/main"
 """The repository with everything that builds of images need."""
-
-_DESCRIPTION = """\
-<?xml version="1.0" encoding="utf-8"?>
-<image schemaversion="8.0" name="appliance">
-    <description type="system">
-        <author>Ann</author>
-        <contact>ann@example.com</contact>
-        <specification>An appliance</specification>
-    </description>
-    <profiles>
-        <profile name="plain" description="One container"/>
-        <profile name="full" description="All containers"/>
-    </profiles>
-    <preferences>
-        <version>1.0.0</version>
-        <packagemanager>apt</packagemanager>
-        <type image="ext4">
-            <size unit="M" additive="true">100</size>
-        </type>
-    </preferences>
-    <repository alias="main" repository_gpgcheck="false">
-        <source path="obs://containers/main"/>
-    </repository>
-    <containers source="REGISTRY" backend="podman">
-        <container name="app" path="team" tag="1.0"/>
-    </containers>
-    <containers source="REGISTRY" backend="podman" profiles="full">
-        <container name="data" path="team" tag="1.0" fetch_only="true"/>
-        <container name="tools" path="team" tag="2.0"/>
-    </containers>
-    <packages type="image">
-        <package name="systemd-sysv"/>
-    </packages>
-    <packages type="bootstrap">
-        <package name="apt"/>
-        <package name="systemd"/>
-        <package name="gnupg"/>
-    </packages>
-</image>
-"""
-DESCRIPTION = _DESCRIPTION.replace("REGISTRY", REGISTRY_HOST)
-FLAVORS = DESCRIPTION.replace("<image", "<!-- OBS-Profiles: @BUILD_FLAVOR@ -->\n<image", 1)
-"""The same description, for a package with `MULTIBUILD`."""
-MULTIBUILD = "<multibuild><flavor>plain</flavor><flavor>full</flavor></multibuild>\n"
+_LAYER = 4 << 20
+"""The size of the larger layers, in bytes."""
 
 
 def set_up(backend: Backend) -> None:
@@ -85,30 +44,14 @@ def push(backend: Backend, made: Mapping[str, Image]) -> None:
             registry.push(image, name)
 
 
-def make_images(version: str = "1") -> dict[str, Image]:
-    """Return the images of the package; one small layer of `team/app:1.0` depends on `version`."""
-    base, app = images.random_layer("base", 8 << 20), images.random_layer(f"app {version}", 1 << 20)
-    return {
-        "team/app:1.0": images.image(base, images.random_layer("library", 4 << 20), app),
-        "team/data:1.0": images.image(base, images.random_layer("data", 2 << 20)),
-        "team/tools:2.0": images.image(images.layer({"etc/tools": b"tools\n"}), docker=True),
-    }
-
-
-def start_build(backend: Backend) -> None:
-    """Commit the package `home:ann/appliance` with two flavors, `plain` and `full`, so that the worker builds both.
-
-    Its working copy is `appliance` in the directory of the back end.
-    """
-    package = make_package(backend, "home:ann", "appliance", backend.directory, builds=True)
-    (package / "appliance.kiwi").write_text(FLAVORS)
-    (package / "_multibuild").write_text(MULTIBUILD)
-    backend.osc("containers", "init", "--mode", "disabled", directory=package)
-    commit(backend, package)
+@functools.cache
+def make_images() -> Mapping[str, Image]:
+    """Return the images of the appliance, by `PATH:TAG`."""
+    return appliance.make_images(debs.fetch(), size=_LAYER)
 
 
 def make_package(backend: Backend, project: str, name: str, directory: Path, *, builds: bool = False) -> Path:
-    """Make a package with the description, not committed yet, and return its working copy `directory/NAME`.
+    """Make a package with the appliance, not committed yet, and return its working copy `directory/NAME`.
 
     Unless it `builds`, the scheduler stops where it would send it to a worker.
     """
@@ -116,10 +59,16 @@ def make_package(backend: Backend, project: str, name: str, directory: Path, *, 
     meta.write_text(f'<package name="{name}" project="{project}"><title/><description/></package>')
     backend.osc("meta", "pkg", project, name, "-F", str(meta))
     package = check_out(backend, project, name, directory)
-    (package / "appliance.kiwi").write_text(DESCRIPTION)
+    appliance.write(package, REGISTRY_HOST, f"obs://{FULL}", kernel=False)
     if not builds:
         (package / "_constraints").write_text("<constraints><hostlabel>none</hostlabel></constraints>\n")
     return package
+
+
+def set_profiles(package: Path, profiles: str) -> None:
+    """Let OBS build the image with these profiles: their names, or `@BUILD_FLAVOR@`."""
+    path = package / "appliance.kiwi"
+    path.write_text(path.read_text().replace("<image", f"<!-- OBS-Profiles: {profiles} -->\n<image", 1))
 
 
 def set_containers(package: Path, *names: str) -> None:
