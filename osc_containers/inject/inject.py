@@ -86,8 +86,9 @@ def inject_sources(
         stored = contents.stored_by(groups)
         names = {ROOT, *(profile.name for profile in description.profiles), *groups}
         configured = stores.find_configured(package.directory, names, stored) if stored else frozenset()
+        environ = program.outside(package.directory, os.environ)
         with stores.workspace() as workspace:
-            built = stores.build_all(stored, contents.open_blobs(), workspace, configured)
+            built = stores.build_all(stored, contents.open_blobs(), workspace, configured, environ)
             _write([(trees[name], groups[name]) for name in trees], contents.others, may_link=True)
             for name, each in built.items():
                 _write_store(trees[name], each)
@@ -139,8 +140,9 @@ def inject_root(
         contents.verify()
         stored = contents.stored_by({ROOT: contents.placements})
         configured = {ROOT} if stored and stores.is_configured(tree.root) else set()
+        environ = program.outside(package.directory, os.environ)
         with stores.workspace() as workspace:
-            built = stores.build_all(stored, contents.open_blobs(), workspace, configured)
+            built = stores.build_all(stored, contents.open_blobs(), workspace, configured, environ)
             shortage = atomic.describe_shortage(
                 tree.root, contents.copied_bytes + sum(each.squashfs.stat().st_size for each in built.values())
             )

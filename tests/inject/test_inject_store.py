@@ -160,6 +160,19 @@ def test_a_configuration_without_the_store_is_refused(package: Package, tmp_path
     assert sorted(root.rglob("*")) == [root / "etc", root / "etc/containers", root / STORAGE_CONF[1:]]
 
 
+@needs_mksquashfs
+def test_no_program_of_the_package_runs(package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = package.directory / "bin/mksquashfs"
+    stub.parent.mkdir()
+    stub.write_text('#!/bin/sh\ntouch "$0.ran"\n')
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stub.parent}:{os.environ['PATH']}")
+    (tmp_path / "root").mkdir()
+    inject.inject_root(package, read(package), "x86_64", [], tmp_path / "root", ["*/app:*"])
+    inject_sources(package, "*/app:*")
+    assert os.listdir(stub.parent) == ["mksquashfs"]
+
+
 def test_other_engines_are_refused(package: Package) -> None:
     with pytest.raises(DescriptionError, match=r"a\.kiwi:12: registry.example.com/team/other:1\.0 matches store='\*'"):
         inject_sources(package, "*")

@@ -89,7 +89,7 @@ def make(
 def install(machine: Machine, groups: Mapping[str, Sequence[StoredContainer]], blobs: Blobs) -> None:
     """Install the stores of overlay directories in a machine, as inject does."""
     with stores.workspace({"TMPDIR": str(machine.directory)}) as workspace:
-        for each in stores.build_all(groups, blobs.open, workspace).values():
+        for each in stores.build_all(groups, blobs.open, workspace, (), os.environ).values():
             machine.install(*each.files, *units.render_service())
             shutil.copy(each.squashfs, f"{machine.root}{each.store.squashfs}")
 

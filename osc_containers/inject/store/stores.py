@@ -57,12 +57,12 @@ def build_all(
     groups: Mapping[str, Sequence[StoredContainer]],
     open_blob: OpenBlob,
     directory: Path,
-    configured: Collection[str] = (),
-    environ: Mapping[str, str] = os.environ,
+    configured: Collection[str],
+    environ: Mapping[str, str],
 ) -> Mapping[str, BuiltStore]:
     """Build the store of each overlay directory; `groups` has their containers. Temporary files go into `directory`.
 
-    The overlay directories in `configured` have a storage.conf of the packager.
+    The overlay directories in `configured` have a storage.conf of the packager. `environ` has the PATH for programs.
 
     :raises Error: as `build.build`.
     """

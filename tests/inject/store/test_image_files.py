@@ -1,5 +1,6 @@
 """The files of an image that has stores, and the check of a storage.conf of the packager."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     references = [Reference.parse(f"registry.example.com/app:1.0@sha256:{digit * 64}") for digit in "ab"]
     containers = [StoredContainer(*each, "") for each in zip(references, (one, other), strict=True)]
     with pytest.raises(DescriptionError, match=r"registry.example.com/app:1\.0: got two different images of this name"):
-        stores.build_all({"root": containers}, _no_blob, tmp_path)
+        stores.build_all({"root": containers}, _no_blob, tmp_path, (), os.environ)
 
 
 def _no_blob(_: Descriptor) -> FileSlice:
