@@ -24,12 +24,13 @@ SPAN = 0.25
 """Seconds after the start in which a signal arrives."""
 
 WITH_AUDIT = """
-import sys, threading
+import signal, sys, threading
 from osc_containers.cli import process
 handle_signals = process.handle_signals
 
 def audit(event, arguments):
-    if event == "import" and audits:
+    # While signals are blocked, none can interrupt an import.
+    if event == "import" and audits and signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, []):
         print(threading.current_thread().name, arguments[0], file=sys.stderr)
 
 def handle_signals_and_audit():
