@@ -89,7 +89,7 @@ parity:
 
 boot:
 	@PYTHON="$(PYTHON)" scripts/setup test
-	scripts/own-mounts $(VENV) -m pytest tests/e2e/test_obs_build.py
+	scripts/own-mounts $(VENV) -m pytest -m integration tests/e2e/test_obs_build.py
 
 # systemd of sid does not boot with cgroup v1, which systemd-nspawn of Debian 12 would give it on some machines.
 store:

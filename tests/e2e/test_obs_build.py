@@ -92,6 +92,7 @@ def containers_of(sbom: bytes) -> set[str]:
     return {f"{each['name']}:{each['versionInfo']} {each['checksums'][0]['checksumValue']}" for each in packages}
 
 
+@pytest.mark.matrix  # workers of OBS build one in tests/e2e/obs
 def test_build_with_a_bundle_and_no_service(build: Build, tmp_path: Path) -> None:
     built = build("init", "--inject", "source", "--arch", "x86_64", kiwi="10.3.*")
     assert "kiwi_containers_inject" not in built.log
