@@ -1,6 +1,7 @@
 """Servers that break: what the packager sees, and that nothing is lost."""
 
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -131,3 +132,13 @@ def test_registry_is_gone(project: Project, tmp_path: Path) -> None:
         assert backend.osc("status", directory=package).stdout == ""
         assert backend.osc("containers", "verify", directory=package).returncode == 0
         assert project.results("gone", "scheduled", "failed", "broken", "unresolvable") in ("scheduled", "failed")
+
+
+def test_a_back_end_whose_starter_is_busy_is_stopped(tmp_path: Path) -> None:
+    """The test process that started it waits for it only at its own end, and until then it is a zombie."""
+    script = "import subprocess, sys\nprint(subprocess.Popen('true').pid, flush=True)\nsys.stdin.read()"
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout
+        Backend(directory=tmp_path, process=int(starter.stdout.readline())).stop()
+        assert starter.poll() is None

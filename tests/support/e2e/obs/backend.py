@@ -169,8 +169,16 @@ class Backend:
             os.kill(int(child), signal.SIGKILL)
         if process := _started.pop(self.process, None):
             process.wait()
-        while Path(f"/proc/{self.process}").exists():
+        while not _has_ended(self.process):
             time.sleep(0.05)
+
+
+def _has_ended(process: int) -> bool:
+    """Tell whether a process has ended. If another test process started it, that one may not have waited for it yet."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def start(directory: Path, *, users: Path | None = None) -> Backend:
