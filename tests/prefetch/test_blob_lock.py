@@ -103,7 +103,7 @@ def test_runs_at_the_same_time_download_each_blob_once(
         assert locks() == []
     assert len(slow.sent) == 4
     assert slow.sent == {digest: len(registry.blobs[digest]) for digest in slow.sent}
-    assert sum(WAITING in output for output in outputs) >= 2
+    assert any(WAITING in output for output in outputs)
     for package in directories:
         with start(package, "verify") as run:
             assert run.wait() == 0
