@@ -33,7 +33,7 @@ class Placement(NamedTuple):
 
     `path` is kiwi's path for the archive in the image. It is used only for `fetch_only`, but the ID of a container that
     is loaded is made of it as well. `targets` are the engines that get it (see `obs.engines`); without one, it is an
-    archive for whoever wants it.
+    archive at kiwi's path.
     """
 
     container: Container
@@ -204,7 +204,7 @@ def list_files(placements: Sequence[Placement]) -> tuple[ImageFile, ...]:
 def _archives(placement: Placement) -> Iterator[ArchiveFile | Symlink | TextFile]:
     """Yield the archive of a container, if it has one, links to it, and what engines need beside it.
 
-    Engines that take archives share one file. Whoever knows kiwi's path finds it there, too.
+    Engines that take archives share one file, and kiwi's path is a link to it.
     """
     takers = [engine for target in placement.targets if (engine := engine_of(target)).archives]
     if placement.targets and not takers:

@@ -21,7 +21,7 @@ CLASSIC = "docker cannot load it with the classic image store, the default befor
 CONTAINERD = "docker cannot load it with the containerd image store, the default since 29: "
 OLD_PODMAN = "podman cannot load it so that it runs, before release 5 of podman: "
 PODMAN, DOCKER = "podman cannot load it: ", "docker cannot load it: "
-# What is said of each case for podman and for docker; nothing of those that are not here.
+# The start of the problem of each case for podman and for docker; the other cases have none.
 PROBLEMS: dict[str, tuple[str, str]] = {
     "layer with URLs": (f"{PODMAN}layers[1] has 'urls'", ""),
     "layer with URLs, not distributable": (f"{PODMAN}layers[1] has 'urls'", ""),
@@ -79,7 +79,7 @@ STORE_PROBLEMS = {
     "text as the date": "config.'created': got 'yesterday', expected a time",
     "no diff_ids": "config: got 0 diff_ids for 2 layers, expected one for each",
 }
-"""What is said of each case for a read-only store; nothing of those that are not here."""
+"""The problem of each case for a read-only store; the other cases have none."""
 
 
 def find(image: Image) -> tuple[quirk.Found, ...]:

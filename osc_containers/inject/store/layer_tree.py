@@ -30,7 +30,7 @@ _TIME_LIMIT = (1 << 32) - 1
 
 _WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"
 _OPAQUE_XATTRS = {b"trusted.overlay.opaque": b"y", b"user.overlay.opaque": b"y"}
-"""Both, because the containers of rootless users see only the second. podman writes the one of whoever pulls."""
+"""Containers of rootless users see only the second. podman writes one of them, depending on the user who pulls."""
 _OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 _STORED_XATTRS = (b"user.", b"trusted.", b"security.")
 """Prefixes of extended attributes that squashfs can store."""

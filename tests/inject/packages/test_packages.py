@@ -1,4 +1,4 @@
-"""The packages in a container are those that dpkg, rpm and syft list, whatever layers do and whoever made them."""
+"""The packages in a container are those that dpkg, rpm and syft list, also after later layers remove some of them."""
 
 import io
 import json
