@@ -31,11 +31,11 @@ _FILE_LIMIT = 2000
 _ARCHIVE_LIMIT = 256 << 20
 """Bytes of an archive that are read, unpacked."""
 _ALL = "kiwi_containers.service"
-_PULLS = re.compile(
-    r"(?:^|[\s/])(?:podman|docker)\s+(?:image\s+)?pull\s"
-    r"|(?:^|[\s/])(?:ctr|nerdctl)\s(?:[^;&|]*\s)?pull\s"
-    r"|--pull[= ]always"
-)
+_PULLS = re.compile(r"(?<![^\s/])(?:podman|docker)\s+(?:image\s+)?pull\s|--pull[= ]always")
+_CONTAINERD_CLIENT = re.compile(r"(?<![^\s/])(?:ctr|nerdctl)(?=\s)")
+_PULL_COMMAND = re.compile(r"\spull\s")
+_SHOWN = 200
+"""Characters of a command in a message."""
 _CLIENTS = re.compile(r"\b(podman|docker|ctr|nerdctl)\b")
 _NAMESPACE = re.compile(r"\s(?:-n|--namespace)[= ]\s*[\"']?([\w.-]+)")
 _IGNORES_FAILURE = re.compile(r"[@:+!|]*-")
@@ -122,9 +122,21 @@ class _Unit(NamedTuple):
             if self.path.suffix == ".container" and each.key == "Pull" and each.value == "always":
                 return "Pull=always"
             is_command = each.key.startswith("Exec") and not _IGNORES_FAILURE.match(each.value)
-            if (is_command or each.key == "PodmanArgs") and (match := _PULLS.search(each.value)):
-                return match[0].strip()
+            if (is_command or each.key == "PodmanArgs") and (pull := _find_pull(each.value)):
+                return pull
         return "imagePullPolicy: Always" if re.search(r"imagePullPolicy:\s*[\"']?Always", self.yaml) else ""
+
+
+def _find_pull(line: str) -> str:
+    """Return the part of a command line that asks a registry, or an empty text."""
+    if match := _PULLS.search(line):
+        return match[0].strip()
+    # One pattern for both would take quadratic time: ctr and nerdctl have options before the command.
+    for command in re.split("[;&|]", line):
+        client = _CONTAINERD_CLIENT.search(command)
+        if client and (pull := _PULL_COMMAND.search(command, client.end())):
+            return command[client.start() : pull.end()].strip()[:_SHOWN]
+    return ""
 
 
 def check(context: Context) -> Iterator[Finding]:

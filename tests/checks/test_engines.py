@@ -200,6 +200,14 @@ def test_an_archive_that_engines_share_is_where_units_look_for_it(
     assert findings(tmp_path, capsys, "containerd=*", "k3s=*", units=text, checks=("unit",)) == []
 
 
+def test_a_long_command_takes_linear_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With quadratic time, this test would not end for hours."""
+    text = f"[Service]\nExecStart={'ctr ' * 250_000}{NAME}\n"
+    ((_, where, why, _),) = findings(tmp_path, capsys, "containerd=*", units=text, checks=("unit",))
+    assert where == "root/etc/systemd/system/app.service:2"
+    assert why.startswith(f"{NAME} is in the image, but ")
+
+
 LOAD = "kiwi_containers-containerd-app_1.0.service"
 
 
