@@ -69,7 +69,8 @@ def _inject(package: Package, options: argparse.Namespace) -> None:
     choices = engines.parse(values)
     formats = sbom.formats_of(options.sbom)
     suffix = "-".join(profiles)
-    documents = list(sbom.documents(package, description, arch, containers, formats, suffix)) if containers else []
+    named = sbom.documents(package, description, arch, containers, formats, suffix)
+    documents = list(named) if formats and containers else []
     inject.inject_root(package, description, arch, profiles, options.root, patterns, choices)
     sbom.write(documents, Path())
 
