@@ -148,7 +148,7 @@ class DownloadQueue:
             with self._changed:
                 self._busy -= isinstance(item[0], BlobTask) or item[1] is None
                 self._add(download, segments)
-                if download.is_complete:
+                if download.is_delivered:
                     self._begun.discard(download)
                 self._changed.notify_all()
 
@@ -212,7 +212,7 @@ class BlobDownload:
     """Bytes of the largest segment that is missing."""
 
     def __init__(self, task: BlobTask, progress: Progress, undivided: set[str]) -> None:
-        self.is_complete = False
+        self.is_delivered = False
         self._blob_lock: BlobLock | None = None
         self._undivided = undivided
         self._is_divided = True
@@ -426,7 +426,7 @@ class BlobDownload:
                 self._target.copy(other, self._size)
             if self._display:
                 self._display.close()
-            self.is_complete = True
+            self.is_delivered = True
             self.unlock()
             return True
         self._advance(-self._size)
