@@ -136,9 +136,15 @@ def test_registry_is_gone(project: Project, tmp_path: Path) -> None:
 
 def test_a_back_end_whose_starter_is_busy_is_stopped(tmp_path: Path) -> None:
     """The test process that started it waits for it only at its own end, and until then it is a zombie."""
-    script = "import subprocess, sys\nprint(subprocess.Popen('true').pid, flush=True)\nsys.stdin.read()"
+    script = "import subprocess, sys\nchild = subprocess.Popen('true')\nprint(child.pid, flush=True)\nsys.stdin.read()"
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as starter:
         assert starter.stdout
         Backend(directory=tmp_path, process=int(starter.stdout.readline())).stop()
         assert starter.poll() is None
+
+
+def test_a_back_end_that_has_ended_is_stopped(tmp_path: Path) -> None:
+    with subprocess.Popen("true") as process:
+        process.wait()
+        Backend(directory=tmp_path, process=process.pid).stop()

@@ -165,12 +165,20 @@ class Backend:
     def stop(self) -> None:
         """End all processes. Their mounts and their network go with them."""
         # The first process of the PID namespace; its parent ends when all others have ended.
-        for child in Path(f"/proc/{self.process}/task/{self.process}/children").read_text().split():
-            os.kill(int(child), signal.SIGKILL)
+        for child in _children(self.process):
+            os.kill(child, signal.SIGKILL)
         if process := _started.pop(self.process, None):
             process.wait()
         while not _has_ended(self.process):
             time.sleep(0.05)
+
+
+def _children(process: int) -> list[int]:
+    """Return the children of a process; none if it has ended."""
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def _has_ended(process: int) -> bool:
