@@ -60,7 +60,7 @@ def system_with(monkeypatch: pytest.MonkeyPatch, bundle: Path, directory: Path) 
         reads.append(context)
         context.load_verify_locations(bundle)
 
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
     monkeypatch.setattr(ssl.SSLContext, "load_default_certs", load)
     return reads

@@ -82,7 +82,7 @@ def _hashed_directory() -> str | None:
     It does so during a handshake, and reads one or two authorities instead of all.
     """
     directory = ssl.get_default_verify_paths().capath
-    if directory is None or "SSL_CERT_FILE" in os.environ:
+    if directory is None:
         return None
     with suppress(OSError), os.scandir(directory) as entries:
         if any(_HASHED.fullmatch(entry.name) for entry in entries):
