@@ -1,5 +1,7 @@
 """What every test gets: a home of its own, and registries that stop with the test."""
 
+import fcntl
+import itertools
 import logging
 import os
 import shutil
@@ -35,7 +37,7 @@ FAST = "not integration"
 
 # No test is timed: a busy machine is no bug. The same examples every time: a failure can be had again.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
-hypothesis.settings.register_profile("fast", hypothesis.settings.get_profile("steady"), max_examples=25)
+hypothesis.settings.register_profile("fast", hypothesis.settings.get_profile("steady"), max_examples=10)
 hypothesis.settings.load_profile("steady")
 
 
@@ -59,10 +61,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             rows[name] += 1
 
 
+@pytest.fixture(scope="session")
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give names of homes. To find a free name, `mktemp` would read a directory of thousands for each test."""
+    homes = tmp_path_factory.mktemp("homes")
+    return (homes / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _own_environment(monkeypatch: pytest.MonkeyPatch, _homes: Iterator[Path]) -> None:
     """Keep the developer's credentials, caches and proxies out of the tests."""
-    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    home = next(_homes)
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
     for name in os.environ:
         if name in _FOREIGN or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -128,9 +139,16 @@ def package(prefetched: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the prefix of a tree that `make install` made, for the Python that runs the tests."""
-    return _install(tmp_path_factory.mktemp("installed"), sys.executable)
+def installed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Give the prefix of a tree that `make install` made for the Python of the tests. All their processes share it."""
+    directory = tmp_path_factory.getbasetemp()
+    prefix = (directory if worker_id == "master" else directory.parent) / "installed"
+    with prefix.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not lock.tell():
+            _install(prefix, sys.executable)
+            lock.write("installed")
+    return prefix
 
 
 @pytest.fixture(scope="session")

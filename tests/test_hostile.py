@@ -341,7 +341,7 @@ def test_inject_into_a_hostile_tree_writes_nothing_outside(
 # Files in the package
 
 
-@pytest.mark.sampled(every=2)
+@pytest.mark.integration
 @pytest.mark.parametrize("command", ["list", "verify", "prefetch", "inject --root out", "check", "outdated"])
 def test_package_cannot_inject_code_into_the_command(installed: Path, tmp_path: Path, command: str) -> None:
     trap = tmp_path / "executed"

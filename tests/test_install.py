@@ -35,11 +35,13 @@ def test_staged_tree_runs_in_place(tmp_path: Path) -> None:
     assert marshal.loads(compiled[16:]).co_filename == "/opt/x/lib/osc-containers/osc_containers/cli/main.py"
 
 
+@pytest.mark.integration
 def test_link_to_the_program_runs_it(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(installed / "bin/osc-containers")
     assert subprocess.run([tmp_path / "link", "--version"], env=CLEAN, capture_output=True).returncode == 0
 
 
+@pytest.mark.integration
 def test_installed_files_are_world_readable(tmp_path: Path) -> None:
     assert make_install(f"DESTDIR={tmp_path}", f"PYTHON={sys.executable}", umask=0o077).returncode == 0
     modes = {path.relative_to(tmp_path): path.stat().st_mode & 0o7777 for path in (tmp_path / "usr").rglob("*")}
@@ -71,6 +73,7 @@ def test_install_removes_files_of_an_older_version(tmp_path: Path) -> None:
     assert not stale.exists()
 
 
+@pytest.mark.integration
 def test_uninstall_removes_exactly_what_install_added(tmp_path: Path) -> None:
     existing = {tmp_path / "usr/lib/obs/service/download_files", tmp_path / "usr/lib/osc-plugins/other.py"}
     for path in existing:

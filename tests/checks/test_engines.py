@@ -200,6 +200,7 @@ def test_an_archive_that_engines_share_is_where_units_look_for_it(
     assert findings(tmp_path, capsys, "containerd=*", "k3s=*", units=text, checks=("unit",)) == []
 
 
+@pytest.mark.integration
 def test_a_long_command_takes_linear_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With quadratic time, this test would not end for hours."""
     text = f"[Service]\nExecStart={'ctr ' * 250_000}{NAME}\n"

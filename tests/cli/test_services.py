@@ -61,7 +61,7 @@ def test_examples_use_declared_services_and_parameters(path: str) -> None:
         assert {param.get("name") for param in use.iterchildren("param")} <= names
 
 
-@pytest.mark.sampled(every=2)
+@pytest.mark.integration
 @pytest.mark.parametrize("name", NAMES)
 def test_package_cannot_inject_code_into_a_service(installed: Path, tmp_path: Path, name: str) -> None:
     """The modules are those that a service imports before it reads the lock or asks the registry."""

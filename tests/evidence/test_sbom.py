@@ -42,6 +42,7 @@ LABELS: list[Mapping[str, str]] = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("labels", LABELS)
 def test_documents_are_valid(format_: str, labels: Mapping[str, str]) -> None:
@@ -58,6 +59,7 @@ def test_documents_are_valid(format_: str, labels: Mapping[str, str]) -> None:
     assert json.loads(text)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("format_", FORMATS)
 def test_an_image_without_containers_has_a_valid_document(format_: str) -> None:
     assert problems(render(inventory("appliance", "1", []), format_), format_) == []

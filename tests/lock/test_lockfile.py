@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from osc_containers import __version__
@@ -134,7 +134,6 @@ def test_an_empty_lock_survives_a_round_trip() -> None:
     assert lockfile.loads(lockfile.dumps(lockfile.EMPTY)) == lockfile.EMPTY
 
 
-@settings(max_examples=30)
 @given(locks)
 def test_any_lock_survives_a_round_trip(lock: Lock) -> None:
     text = lockfile.dumps(lock)

@@ -106,6 +106,7 @@ def test_no_container_is_compared_with_all_others(tmp_path: Path, monkeypatch: p
     assert compared < 10 * len(references)
 
 
+@pytest.mark.integration
 def test_an_image_of_five_hundred_layers_is_had(tmp_path: Path) -> None:
     image = images.image(*(images.layer({f"{number}": b"x"}) for number in range(500)))
     source = FakeSource({APP: image})

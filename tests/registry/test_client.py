@@ -531,6 +531,7 @@ def test_a_response_that_is_no_manifest_is_retried(registry: FaultRegistry, sour
         source.manifest(Reference.parse(f"{registry.host}/team/other:1.0"))
 
 
+@pytest.mark.integration
 def test_a_failed_request_does_not_fail_other_threads(registry: FaultRegistry) -> None:
     """It closes idle connections, possibly just before another thread uses them."""
     connections = Transport(ssl.create_default_context(), 8)

@@ -1,26 +1,18 @@
-"""The libraries of the formats of SBOMs, as judges of our documents."""
+"""The libraries of the formats of SBOMs, as judges of our documents.
+
+They are imported where they are used: they need seconds, and the fast tests do without them.
+"""
 
 import json
 import re
 from typing import Any
-
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
-from packageurl import PackageURL
-from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
-from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
-
-
-def _parse_spdx(document: Any) -> Any:
-    parser: Any = JsonLikeDictParser
-    return parser().parse(document)
 
 
 def problems(text: bytes, format_: str) -> list[str]:
     """Return what the libraries of a format find wrong."""
     document = json.loads(text)
     if format_ == "spdx":
-        found = [each.validation_message for each in validate_full_spdx_document(_parse_spdx(document))]
+        found = _spdx_problems(document)
         purls = [
             reference["referenceLocator"]
             for package in document["packages"]
@@ -28,14 +20,31 @@ def problems(text: bytes, format_: str) -> list[str]:
             if reference["referenceType"] == "purl"
         ]
     else:
-        error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text.decode())
-        found = [repr(error)] if error else []
+        found = _cyclonedx_problems(text.decode())
         components = [each for part in document["components"] for each in (part, *part.get("components", ()))]
         purls = [each["purl"] for each in components]
     return found + [purl for purl in purls if canonical(purl) != purl]
 
 
+def _spdx_problems(document: Any) -> list[str]:
+    from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
+    from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+
+    parser: Any = JsonLikeDictParser
+    return [each.validation_message for each in validate_full_spdx_document(parser().parse(document))]
+
+
+def _cyclonedx_problems(text: str) -> list[str]:
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
+    return [repr(error)] if error else []
+
+
 def canonical(purl: str) -> str:
     """Return a package URL as packageurl-python writes it, but with escapes in capitals for every type."""
+    from packageurl import PackageURL
+
     text = PackageURL.from_string(purl).to_string()
     return re.sub("%[0-9a-f]{2}", lambda match: match[0].upper(), text)

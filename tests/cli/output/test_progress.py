@@ -85,7 +85,7 @@ def on_terminal(
     return frames
 
 
-@pytest.mark.sampled(every=4)
+@pytest.mark.integration
 @pytest.mark.parametrize("columns", [24, 40, 80, 120])
 def test_only_messages_remain_after_progress_bars(tmp_path: Path, columns: int) -> None:
     image_by_name = {f"application-{n}": images.image(images.random_layer(f"{n}", 1_000_000)) for n in range(COUNT)}

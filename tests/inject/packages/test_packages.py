@@ -426,6 +426,7 @@ def test_members_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "the databases have more than 10" in read(layer({DPKG: ONE})).gaps[0]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("format_", FORMATS)
 def test_gaps_are_in_the_documents(format_: str) -> None:
     found = installed.of_databases(Databases({b"var/lib/rpm/Packages": b"x"}, []))
