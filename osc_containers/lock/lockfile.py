@@ -20,6 +20,7 @@ them from the descriptors. A release reads the files of its own version only.
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -109,7 +110,7 @@ def dumps(lock: Lock) -> str:
 
 def encode(lock: Lock) -> bytes:
     """Return the content of a lock file."""
-    containers = {str(reference): _dump_reference(locked) for reference, locked in lock.references.items()}
+    containers = {str(reference): partial(_dump_reference, locked) for reference, locked in lock.references.items()}
     document: dict[str, object] = {"version": _VERSION, "containers": containers}
     used = {each.key for _, _, image in lock.images() for each in image.signatures}
     if used:
