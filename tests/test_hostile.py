@@ -28,7 +28,8 @@ from osc_containers.obs import selection
 from osc_containers.obs.package import Package
 from osc_containers.obs.selection import Request, Selection
 from osc_containers.oci.digest import Digest
-from osc_containers.prefetch import partial_file, prefetch
+from osc_containers.prefetch import prefetch
+from osc_containers.prefetch.download import partial_file
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.interface import FetchContext
 from osc_containers.sources.transports import Sources

@@ -25,7 +25,7 @@ FOREIGN = {
     "requests": {f"registry.{name}" for name in ("errors", "response", "session")},
     "urllib3": {f"registry.{name}" for name in ("config.proxy", "connection", "errors", "response", "session")},
     "lxml": {"formats.xml_reader"},
-    "platformdirs": {"obs.run_lock", "prefetch.cache"},
+    "platformdirs": {"obs.run_lock", "fs.user_cache"},
     "yaml": {"evidence.policy.registries_d"},
     "rich": {"cli.output.progress"},
     "argcomplete": {"cli.main"},

@@ -1,1 +1,1 @@
-"""Safe file I/O: atomic writes, byte ranges, rooted trees."""
+"""Safe file I/O: atomic writes, byte ranges, rooted trees, the user's cache."""

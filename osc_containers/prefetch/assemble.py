@@ -14,14 +14,14 @@ from pathlib import Path
 from osc_containers.archive import blobs
 from osc_containers.archive.blobs import read_document
 from osc_containers.errors import LockError, VerificationError
-from osc_containers.fs import atomic
+from osc_containers.fs import atomic, user_cache
 from osc_containers.fs.ranges import FileSlice
 from osc_containers.lock.lockfile import FILE_NAME
 from osc_containers.oci import chain
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor
-from osc_containers.prefetch import blob_lock, cache, download, partial_file
-from osc_containers.prefetch.download import BlobTask
+from osc_containers.prefetch.download import blob_lock, partial_file, queue
+from osc_containers.prefetch.download.blob_download import BlobTask
 from osc_containers.prefetch.plan import Frame, ImageJob, OutputFile
 from osc_containers.sources.interface import FetchContext
 
@@ -48,7 +48,7 @@ def assemble(
     atomic.require_writable(outdir)
     _check_space(outputs, outdir)
     atomic.allow_open(len(outputs) + len(package_files))
-    cache.note_if_unusable()
+    user_cache.note_if_unusable()
     with _naming(outdir), ExitStack() as new, ExitStack() as old:
         new.callback(blob_lock.tidy)
         files = [
@@ -63,7 +63,7 @@ def assemble(
         present = blobs.in_files(package_files, old, slices)
         # This finds a wrong lock before anything is downloaded.
         check_chains(jobs, lambda each: read_document(present[each.digest], each) if each.digest in present else None)
-        download.receive(_blob_tasks(jobs, slices, context, present), context)
+        queue.receive(_blob_tasks(jobs, slices, context, present), context)
         for file in files:
             atomic.flush(file.descriptor)
         yield {digest: targets[0] for digest, targets in slices.items()}

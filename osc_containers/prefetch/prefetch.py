@@ -29,7 +29,8 @@ from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.quirk import MAGIC_SIZE
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch import assemble as assembly
-from osc_containers.prefetch import blob_lock, partial_file, report, verified_files
+from osc_containers.prefetch import report, verified_files
+from osc_containers.prefetch.download import blob_lock, partial_file
 from osc_containers.prefetch.loading import Loading
 from osc_containers.prefetch.pin import Checked, ResolvedReference, resolve, resolved_from_lock, trusted_entries
 from osc_containers.prefetch.plan import ImageJob, OutputFile, archive_files, blob_files, jobs_of, lock_of, plan

@@ -9,9 +9,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from osc_containers.fs import atomic, ranges
+from osc_containers.fs import atomic, ranges, user_cache
 from osc_containers.fs.ranges import FileSlice
-from osc_containers.prefetch import cache
 from osc_containers.prefetch.plan import OutputFile
 
 _SETTLED = 2_000_000_000
@@ -41,9 +40,9 @@ def holds(path: Path, expected: OutputFile) -> bool:
 
 def _lookup(name: str) -> str:
     with suppress(OSError, ValueError):
-        directory = cache.open_directory(cache.VERIFIED, create=False)
+        directory = user_cache.open_directory(user_cache.VERIFIED, create=False)
         try:
-            descriptor = cache.open_file(name, os.O_RDONLY, directory)
+            descriptor = user_cache.open_file(name, os.O_RDONLY, directory)
             try:
                 key = FileSlice(descriptor, 0).read(0, _KEY_LIMIT).decode("ascii")
                 os.utime(descriptor)  # It is removed two weeks after its last use.
@@ -57,7 +56,7 @@ def _lookup(name: str) -> str:
 
 def _keep(name: str, key: str) -> None:
     with suppress(OSError):
-        directory = cache.open_directory(cache.VERIFIED)
+        directory = user_cache.open_directory(user_cache.VERIFIED)
         try:
             with atomic.new_file(name, 0o600, directory) as descriptor:
                 ranges.write_all(descriptor, key.encode(), 0)

@@ -15,11 +15,10 @@ import pytest
 
 from osc_containers.errors import Error, LockError
 from osc_containers.formats import xml_reader
-from osc_containers.fs import atomic
+from osc_containers.fs import atomic, user_cache
 from osc_containers.lock import lockfile
 from osc_containers.obs import run_lock, selection
 from osc_containers.obs.package import Package
-from osc_containers.prefetch import cache
 from tests.support.descriptors import all_closed
 from tests.support.messages import exactly
 
@@ -221,7 +220,7 @@ def test_home_that_does_not_exist_is_not_created(tmp_path: Path, monkeypatch: py
     with package.hold():
         pass
     with pytest.raises(FileNotFoundError):
-        cache.open_directory()
+        user_cache.open_directory()
     assert os.listdir(tmp_path) == []
 
 

@@ -17,7 +17,7 @@ from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
-from osc_containers.prefetch import partial_file
+from osc_containers.prefetch.download import partial_file
 from osc_containers.prefetch.prefetch import prefetch
 from osc_containers.sources.interface import FetchContext, Stream
 from tests.support import images

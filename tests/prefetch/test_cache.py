@@ -14,7 +14,8 @@ import platformdirs
 import pytest
 
 from osc_containers.oci.digest import Digest
-from osc_containers.prefetch import partial_file, verified_files
+from osc_containers.prefetch import verified_files
+from osc_containers.prefetch.download import partial_file
 from osc_containers.prefetch.plan import OutputFile, Slot
 from tests.support import images
 from tests.support.fake_source import FakeSource
@@ -95,7 +96,7 @@ def test_what_is_cleared_meanwhile_is_not_lost(tmp_path: Path, is_made_anew: boo
 def test_a_part_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `sudo` leaves one: root's, in the user's cache."""
     script = (
-        "import os, sys; from pathlib import Path; from osc_containers.prefetch import partial_file\n"
+        "import os, sys; from pathlib import Path; from osc_containers.prefetch.download import partial_file\n"
         "os.setresuid(4711, 4711, 4711)\n"
         "with partial_file.part(Path('x.ociarchive'), sys.argv[1], 10): pass\n"
     )
@@ -115,7 +116,7 @@ def test_a_part_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatch) 
 def test_a_cache_in_another_mount_of_the_same_file_system_is_not_used(tmp_path: Path) -> None:
     """As a container has it that gets the package from outside: nothing is moved from one mount to another."""
     script = (
-        "from pathlib import Path; from osc_containers.prefetch import partial_file\n"
+        "from pathlib import Path; from osc_containers.prefetch.download import partial_file\n"
         "with partial_file.part(Path('x'), 'key', 10): pass\n"
     )
     command = 'mount --bind . . && cd "$PWD" && exec "$0" -c "$1"'

@@ -19,7 +19,7 @@ from osc_containers.lock import lockfile
 from osc_containers.obs.package import Package
 from osc_containers.oci.manifest import MANIFEST_LIMIT
 from osc_containers.oci.reference import Reference
-from osc_containers.prefetch import partial_file
+from osc_containers.prefetch.download import partial_file
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.transports import Sources
 from tests.support import images, large

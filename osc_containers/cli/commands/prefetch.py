@@ -97,7 +97,8 @@ def prefetch_all(
         raise DescriptionError(service_file.BUNDLE_HAS_NO_LAYOUT)
     # A build root has no network libraries.
     tls_context = modules.load_network()
-    from osc_containers.prefetch import partial_file, prefetch
+    from osc_containers.prefetch import prefetch
+    from osc_containers.prefetch.download import partial_file
     from osc_containers.prefetch.plan import archive_files, blob_files, bundle_file
     from osc_containers.registry.retry import Policy
     from osc_containers.sources import transports

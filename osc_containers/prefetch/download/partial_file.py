@@ -16,8 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
-from osc_containers.fs import atomic, ranges
-from osc_containers.prefetch import cache
+from osc_containers.fs import atomic, ranges, user_cache
 
 _SUFFIX = ".part"
 _UNUSED_LIMIT = 14 * 24 * 3600
@@ -53,7 +52,7 @@ def part(target: Path, key: str, size: int, owner: str = "") -> Iterator[int]:
         with atomic.naming(target), _cache_directory(is_cached) as directory:
             if not name:
                 _give_name(descriptor, target)
-            elif cache.is_at(name, descriptor, directory):
+            elif user_cache.is_at(name, descriptor, directory):
                 atomic.set_mode(descriptor, 0o644)
                 os.rename(name, target, src_dir_fd=directory)
             else:
@@ -76,9 +75,9 @@ def _open_cached(target: Path, key: str, size: int, owner: str) -> tuple[str, in
         directories.callback(os.close, directory)
         name = f"{key}{'.' if owner else ''}{owner}{_SUFFIX}"
         with ExitStack() as own:
-            descriptor = cache.open_file(name, _OPEN, directory)
+            descriptor = user_cache.open_file(name, _OPEN, directory)
             own.callback(os.close, descriptor)
-            if cache.try_lock(descriptor) and cache.is_at(name, descriptor, directory):
+            if user_cache.try_lock(descriptor) and user_cache.is_at(name, descriptor, directory):
                 _set_size(descriptor, size)
                 own.pop_all()
                 return name, descriptor
@@ -87,9 +86,9 @@ def _open_cached(target: Path, key: str, size: int, owner: str) -> tuple[str, in
 
 def _adopt(name: str, owner: str, directory: int) -> None:
     """Make the partial file of another package that of `owner`, if no run uses it."""
-    descriptor = cache.open_file(name, os.O_RDWR, directory)
+    descriptor = user_cache.open_file(name, os.O_RDWR, directory)
     try:
-        if cache.try_lock(descriptor) and cache.is_at(name, descriptor, directory):
+        if user_cache.try_lock(descriptor) and user_cache.is_at(name, descriptor, directory):
             own = f"{_key_of(name)}.{owner}{_SUFFIX}"
             os.rename(name, own, src_dir_fd=directory, dst_dir_fd=directory)
     finally:
@@ -106,7 +105,7 @@ def _cache_directory(is_cached: bool) -> Iterator[int | None]:
     directory = None
     if is_cached:
         with suppress(OSError):
-            directory = cache.open_directory(create=False)
+            directory = user_cache.open_directory(create=False)
     try:
         yield directory
     finally:
@@ -202,7 +201,7 @@ def _open_cache_for(target: Path) -> int:
 
     :raises OSError: there is none, or files cannot be renamed from there to `target`.
     """
-    directory = cache.open_directory()
+    directory = user_cache.open_directory()
     try:
         # Files cannot be renamed between two file systems, nor between two mounts of the same one. The kernel checks
         # that before it looks up the name, so a file that does not exist is enough to find out.
@@ -223,7 +222,7 @@ def owner_of(package: Path) -> str:
 def has_content(owner: str) -> bool:
     """Tell whether an interrupted run of `owner` left something that the next one can continue."""
     with suppress(OSError):
-        directory = cache.open_directory(create=False)
+        directory = user_cache.open_directory(create=False)
         try:
             return any(
                 entry.stat(follow_symlinks=False).st_blocks
@@ -243,7 +242,7 @@ def tidy(owner: str, keys: Collection[str]) -> None:
     """
     _remove_stale()
     with suppress(OSError):
-        directory = cache.open_directory(create=False)
+        directory = user_cache.open_directory(create=False)
         try:
             size = 0
             entries = _by_age(directory)
@@ -270,9 +269,9 @@ def _by_age(directory: int) -> list["os.DirEntry[str]"]:
 
 def _remove_stale() -> None:
     """Remove what no run used for two weeks: partial files, and the state of verified files."""
-    for name in ("", cache.VERIFIED):
+    for name in ("", user_cache.VERIFIED):
         with suppress(OSError):
-            directory = cache.open_directory(name, create=False)
+            directory = user_cache.open_directory(name, create=False)
             try:
                 for entry in os.scandir(directory):
                     # A file that cannot be removed must not keep others.
@@ -294,7 +293,7 @@ def _remove_if_unused(name: str, directory: int) -> None:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     try:
         try:
-            is_unused = cache.try_lock(descriptor) and cache.is_at(name, descriptor, directory)
+            is_unused = user_cache.try_lock(descriptor) and user_cache.is_at(name, descriptor, directory)
         except OSError:  # Without locks, no run has a partial file here.
             is_unused = True
         if is_unused:

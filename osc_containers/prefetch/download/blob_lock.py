@@ -11,9 +11,9 @@ import time
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
+from osc_containers.fs import user_cache
 from osc_containers.fs.ranges import FileSlice
 from osc_containers.oci.digest import Digest
-from osc_containers.prefetch import cache
 
 PATIENCE = 90
 """Seconds after which a run that receives nothing is no longer waited for: longer than registries take to restart."""
@@ -64,17 +64,17 @@ class BlobLock:
         If not, try again after a while. Without a cache, or without locks in it, nothing is waited for.
         """
         with suppress(OSError), ExitStack() as stack:
-            directory = cache.open_directory(cache.DOWNLOADS)
+            directory = user_cache.open_directory(user_cache.DOWNLOADS)
             stack.callback(os.close, directory)
-            descriptor = cache.open_file(self._name, os.O_RDWR | os.O_CREAT, directory)
+            descriptor = user_cache.open_file(self._name, os.O_RDWR | os.O_CREAT, directory)
             unlock = stack.enter_context(ExitStack())
             unlock.callback(os.close, descriptor)
-            is_free = cache.try_lock(descriptor)
+            is_free = user_cache.try_lock(descriptor)
             self._open_other(descriptor)
             if not is_free:
                 self.is_stalled = self._has_stalled()
                 return self.is_stalled
-            if not cache.is_at(self._name, descriptor, directory):
+            if not user_cache.is_at(self._name, descriptor, directory):
                 return False
             self._write_location(descriptor)
             unlock.pop_all()
@@ -130,7 +130,7 @@ def _read_location(descriptor: int) -> _Location | None:
 def tidy() -> None:
     """Remove locks that no run has and that lead to no file any more."""
     with suppress(OSError):
-        directory = cache.open_directory(cache.DOWNLOADS, create=False)
+        directory = user_cache.open_directory(user_cache.DOWNLOADS, create=False)
         try:
             for name in os.listdir(directory):
                 with suppress(OSError):
@@ -140,13 +140,13 @@ def tidy() -> None:
 
 
 def _remove_if_useless(name: str, directory: int) -> None:
-    descriptor = cache.open_file(name, os.O_RDWR, directory)
+    descriptor = user_cache.open_file(name, os.O_RDWR, directory)
     try:
         location = _read_location(descriptor)
         file = location.open() if location else None
         if file is not None:
             os.close(file)
-        elif _is_unused(descriptor) and cache.is_at(name, descriptor, directory):
+        elif _is_unused(descriptor) and user_cache.is_at(name, descriptor, directory):
             os.unlink(name, dir_fd=directory)
     finally:
         os.close(descriptor)
@@ -154,6 +154,6 @@ def _remove_if_useless(name: str, directory: int) -> None:
 
 def _is_unused(descriptor: int) -> bool:
     try:
-        return cache.try_lock(descriptor)
+        return user_cache.try_lock(descriptor)
     except OSError:  # Without locks, no run waits for another.
         return True

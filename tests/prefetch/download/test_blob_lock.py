@@ -15,24 +15,26 @@ from pathlib import Path
 import pytest
 
 from osc_containers.fs.ranges import FileSlice
-from osc_containers.prefetch import blob_lock
-from osc_containers.prefetch.blob_lock import BlobLock
+from osc_containers.prefetch.download import blob_lock
+from osc_containers.prefetch.download.blob_lock import BlobLock
 from tests.support import images, packages
 from tests.support.fault_registry import Exchange, Fault, FaultRegistry, Request
 from tests.support.prefetch_run import APP, hashes
 from tests.support.recording_source import BIG, LAYER, RecordingSource, transfer
 
 PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop(1)); from osc_containers.cli.main import console; console()"
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 BASE = images.random_layer("base", 3_000_000)
+_PREPARATIONS = 2
+"""Seconds that a run may need from its last manifest to its first layer, on a busy machine."""
 WAITING = "is downloading the same blobs; waiting for it"
 
 
 class Slow:
     """A script for the registry that counts the bytes of each layer that it sends.
 
-    The first layer begins when `runs` runs have asked for a manifest. After `limit` bytes, nothing is sent until
-    `continues` is set.
+    The first layer begins when `runs` runs have had the time to come to their layers. After `limit` bytes, nothing is
+    sent until `continues` is set.
     """
 
     def __init__(self, registry: FaultRegistry, runs: int, limit: int = 1 << 62) -> None:
@@ -47,6 +49,8 @@ class Slow:
     def _send(self, exchange: Exchange) -> None:
         while self._count_runs() < self._runs:
             exchange.pause(0.05)
+        if not self.sent:
+            exchange.pause(_PREPARATIONS if self._runs > 1 else 0)
         answer = exchange.answer()
         exchange.send_bytes(answer.head())
         step = len(answer.body) // 20 + 1

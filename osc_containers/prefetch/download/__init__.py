@@ -1,0 +1,1 @@
+"""Receive blobs into files: concurrently, and resumable after an interrupted run."""
