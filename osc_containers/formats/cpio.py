@@ -19,9 +19,11 @@ SIZE_LIMIT = 0xFFFFFFFF
 """Maximum size of a member in bytes; the format has eight hexadecimal digits for it."""
 
 _MAGIC = b"070701"
+# Bytes of the magic and of 13 fields with eight digits each; the name follows.
 _HEADER = 110
 _DIGITS = re.compile(rb"[0-9A-Fa-f]*")
 _TRAILER = "TRAILER!!!"
+# PATH_MAX of Linux: no longer path can be unpacked.
 _NAME_LIMIT = 4096
 
 
@@ -67,7 +69,9 @@ def lay_out(entries: Sequence[Entry]) -> Layout:
         header = _header(entry.path, entry.mode, inodes[entry.content], links[entry.content], size)
         frame.append((position, header))
         position += len(header)
+        # Each link overwrites the offset of the previous one, so that of the last link remains, which has the content.
         contents[entry.content] = position
+        # In this format, headers with their names and contents are each padded to a multiple of four bytes.
         padding = bytes(-size % 4)
         frame.append((position + size, padding))
         position += size + len(padding)
@@ -96,6 +100,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
     """Yield the non-empty regular files of a cpio archive, up to the first damaged header."""
     with suppress(ValueError):
         for mode, member in _walk(file):
+            # Of a file with several links, all but one are empty here.
             if stat.S_ISREG(mode) and member.size:
                 yield member
 

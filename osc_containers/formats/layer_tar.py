@@ -27,6 +27,8 @@ _ID_LIMIT = (1 << 32) - 2
 
 _USTAR, _GNU = b"ustar\x00", b"ustar  \x00"
 _XATTR = b"SCHILY.xattr."
+# Digits are matched, because `int` also accepts signs, spaces and underscores. A number of 63 bits has at most 19, and
+# the length of a record that fits in `_HEADER_LIMIT` at most 7.
 _NUMBER = re.compile(rb"[0-9]{1,19}")
 _TIME = re.compile(rb"(-?[0-9]{1,18})(?:\.[0-9]*)?")
 _LENGTH = re.compile(rb"[0-9]{1,7}")
@@ -82,6 +84,7 @@ def members(file: FileSlice, size: int) -> Iterator[Member]:
                     long_names[kind] = _text(content)
             else:
                 member = _member(block, extended, long_names, position + BLOCK, size)
+                # Extended headers are for one member only. The size may be theirs, too, instead of that of the block.
                 extended, long_names, length = {}, {}, member.size
                 yield member
         except ValueError as error:
@@ -100,6 +103,7 @@ def _check_end(file: FileSlice, position: int, size: int) -> None:
 
 def _check_sum(block: bytes) -> None:
     expected = _octal(block[148:156], "checksum")
+    # The field itself counts as if it were filled with spaces.
     total = sum(block[:148]) + 8 * ord(" ") + sum(block[156:])
     if expected == total:
         return
@@ -136,16 +140,20 @@ def _member(
     block: bytes, extended: Mapping[bytes, bytes], long_names: Mapping[bytes, bytes], offset: int, end: int
 ) -> Member:
     kind = block[156:157]
+    # As in Go, a GNU header for a long name takes precedence over a pax record.
     name = long_names.get(_LONG_NAME) or extended.get(b"path") or _name(block)
     target = long_names.get(_LONG_LINK) or extended.get(b"linkpath") or _text(block[157:257])
     if kind == _OLD_FILE:
+        # Before ustar, a directory was a file whose name ends in a slash.
         kind = DIRECTORY if name.endswith(b"/") else FILE
+    # GNU tar also writes sparse files as plain ones with pax records, and many readers do not know those.
     if any(key.startswith(b"GNU.sparse.") for key in extended):
         kind = b"S"
     if kind not in _KINDS:
         what = "a sparse file" if kind == b"S" else f"type {kind!r}"
         raise ValueError(f"{printable(name)}: got {what}, expected a file, directory, link, device or FIFO")
     size = _pax_number(extended, b"size", _number(block[124:136], "size"))
+    # Some readers skip this content, and others take it for the next header.
     if kind != FILE and size:
         raise ValueError(f"{printable(name)}: got {size} bytes of content for type {kind!r}, expected none")
     if size > end - offset:
@@ -154,6 +162,7 @@ def _member(
         raise ValueError(f"{printable(name)}: expected the name of a file")
     if kind in (HARD_LINK, SYMLINK) and not target:
         raise ValueError(f"{printable(name)}: got a link without a target")
+    # Older formats than ustar and GNU do not define these fields, so anything may be in them.
     has_device = kind in (CHARACTER, BLOCK_DEVICE) and block[257:263] in (_USTAR, _GNU[:6])
     return Member(
         name=name,
@@ -193,6 +202,8 @@ def _records(content: bytes) -> dict[bytes, bytes]:
     records: dict[bytes, bytes] = {}
     position = 0
     while position < len(content):
+        # A record is `LENGTH KEY=VALUE` and a newline, and the length counts all of it. A value may have newlines in
+        # it, so only the length tells where it ends.
         space = content.find(b" ", position, position + 8)
         if space < 0 or not _LENGTH.fullmatch(content, position, space):
             raise ValueError("got a bad pax header, expected records of the form 'LENGTH KEY=VALUE'")
@@ -200,6 +211,7 @@ def _records(content: bytes) -> dict[bytes, bytes]:
         key, equals, value = content[space + 1 : end - 1].partition(b"=")
         if end > len(content) or end <= space + 1 or content[end - 1 : end] != b"\n" or not equals or not key:
             raise ValueError("got a bad pax header, expected records of the form 'LENGTH KEY=VALUE'")
+        # As in Go: C programs would cut a name off there. Other values may be binary, like those of xattrs.
         if b"\0" in (value if key in (b"path", b"linkpath", b"uname", b"gname") else key):
             raise ValueError(f"got a NUL in the pax record {printable(key)}")
         if key in records:
@@ -244,6 +256,7 @@ def _number(field: bytes, where: str, *, signed: bool = False) -> int:
 
 
 def _octal(field: bytes, where: str) -> int:
+    # Programs pad with spaces or NULs, on either side. As in Go, what follows a NUL in between is ignored.
     digits = field.strip(b" \0")
     digits = digits.partition(b"\0")[0]
     if digits.strip(b"01234567"):

@@ -15,6 +15,7 @@ from typing import NoReturn
 DEPTH_LIMIT = 256
 """Levels of nested objects and arrays."""
 
+# A string, even if its closing quote is missing, or a run of characters that are neither quotes nor brackets.
 _STRING_OR_PLAIN = re.compile(r'"[^"]*"?|[^]["{}]+')
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
@@ -56,6 +57,7 @@ def depth(text: str) -> int:
     if (count := text.count("[") + text.count("{")) <= DEPTH_LIMIT:
         return count
     # Only brackets outside of strings count: drop escape sequences, then strings and everything else.
+    # Escaped backslashes go before escaped quotes, because the quote in `\\"` ends a string.
     brackets = _STRING_OR_PLAIN.sub("", text.replace(r"\\", "").replace(r"\"", ""))
     return max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0)
 

@@ -18,6 +18,7 @@ BLOCK = 512
 END = bytes(2 * BLOCK)
 """The end of an archive: two blocks of zeros."""
 
+# `tarfile` keeps an object for each member, so this bounds memory.
 MEMBER_LIMIT = 100_000
 _READ_LIMIT = 1 << 20
 _USTAR_NAME_LENGTH = 100
@@ -53,6 +54,8 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 def _block(name: bytes, size: int, mode: int, kind: bytes, owner: bytes) -> bytes:
     fields = (name, b"%07o" % mode, b"%07o" % 0, b"%07o" % 0, b"%011o" % size, b"%011o" % 0, b" " * 8, kind, b"")
+    # `struct` fills the fields with NULs and cuts a name that is too long. The device numbers and the prefix are among
+    # the last 183 bytes, which are all NUL.
     block = struct.pack("100s8s8s8s12s12s8ss100s8s32s32s183x", *fields, b"ustar\x0000", owner, owner)
     # The checksum is computed with its own field filled with spaces. The last of these remains: "NNNNNN\0 ".
     return block[:148] + b"%06o\0" % sum(block) + block[155:]
@@ -78,6 +81,7 @@ def members(file: BinaryIO) -> Iterator["TarInfo"]:
                 if number >= MEMBER_LIMIT:
                     raise ValueError(f"got more than {MEMBER_LIMIT} members")
                 yield member
+    # `tarfile` calls itself for the header that follows an extended one, so a long chain of them exhausts the stack.
     except (tarfile.TarError, OSError, OverflowError, EOFError, RecursionError) as error:
         reason = str(error)[:200]
         raise ValueError(f"not an uncompressed tar archive: {reason!r}; if it is compressed, decompress it") from None
@@ -92,6 +96,7 @@ class _Headers:
         self._file = file
 
     def read(self, size: int) -> bytes:
+        # A damaged header may declare a negative size, with which a file would read everything up to its end.
         if not 0 <= size <= _READ_LIMIT:
             raise OverflowError(f"got a header of {size} bytes, expected at most {_READ_LIMIT}")
         return self._file.read(size)

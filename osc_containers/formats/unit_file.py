@@ -43,7 +43,9 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
         first = first if parts else number
         parts.append(line.removesuffix("\\"))
         if not line.endswith("\\"):
+            # The backslash and the end of the line together count as one space (systemd.syntax(7)).
             yield first, " ".join(parts).strip()
             parts = []
+    # The file ends in a continued line.
     if parts:
         yield first, " ".join(parts).strip()

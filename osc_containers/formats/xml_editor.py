@@ -8,9 +8,11 @@ from typing import NamedTuple
 from osc_containers.formats import xml_reader, xml_tags
 from osc_containers.formats.xml_reader import Element
 
+# A byte order mark, as it is in text from UTF-16, or that of UTF-8 in text from Latin-1; and the XML declaration.
 _HEAD = re.compile(r"(\ufeff|\xef\xbb\xbf)?(<\?xml\s.*?\?>)?", re.DOTALL)
 _REST_OF_LINE = re.compile(r"[ \t]*\r?\n")
 
+# In an attribute, a parser would turn white space into blanks, unless it is escaped (XML 1.0, 3.3.3).
 _ESCAPES = str.maketrans(
     {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
 )
@@ -49,6 +51,8 @@ class XmlText(NamedTuple):
     def head(self) -> str:
         """The byte order mark and XML declaration for another file in the same encoding."""
         mark, declaration = next(_HEAD.finditer(self.text)).groups("")  # this always matches, if only the empty text
+        # Latin-1 stands for all encodings that are based on ASCII (see `xml_tags.decode`). Without a declaration, the
+        # file is in UTF-8.
         encoding = "utf-8" if self.codec == "latin-1" else "utf-16"
         return mark + (declaration or f'<?xml version="1.0" encoding="{encoding}"?>')
 
@@ -104,6 +108,7 @@ def _whole_lines(source: XmlText, elements: tuple[tuple[int, int], ...]) -> Iter
     remaining = deque(elements)
     while remaining:
         on_line = [remaining.popleft()]
+        # Elements are on one line if only blanks, and no newline, are between them.
         while remaining and not source.text[on_line[-1][1] : remaining[0][0]].strip(" \t\r"):
             on_line.append(remaining.popleft())
         start, end = on_line[0][0], on_line[-1][1]

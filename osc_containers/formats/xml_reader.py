@@ -148,6 +148,7 @@ def parse(xml: bytes, file: str, keep: Collection[str] = ()) -> Element:
         root = _parse_with_lxml(xml)
     except ValueError as error:
         raise ValueError(f"{file}:{error}") from None
+    # Both list the elements in the order of their start tags, so they can be paired one by one.
     nodes = list(root.iter())
     if len(nodes) != len(tags) or not all(map(_is_same, nodes, tags)):
         # The encoding hides markup from one of the two.
@@ -185,6 +186,7 @@ def _element(node: "_Element", tag_of: Mapping["_Element", Tag], children: Colle
         attributes=dict(node.attrib),
         tag=tag_of[node],
         children=tuple(map(partial(_descend, tag_of), children)),
+        # In lxml, the text behind a child is the `tail` of that child.
         text="".join([node.text or "", *(child.tail or "" for child in node)]),
     )
 
@@ -195,6 +197,7 @@ def _descend(tag_of: Mapping["_Element", Tag], node: "_Element") -> Element:
 
 def _is_same(node: "_Element", tag: Tag) -> bool:
     name = _local(node)
+    # Where the text is Latin-1, a name with other characters than ASCII looks different in it.
     return name == tag.name.rpartition(":")[2] or not name.isascii()
 
 

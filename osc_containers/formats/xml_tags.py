@@ -24,6 +24,8 @@ NAMESPACE_LIMIT = 1000
 TAG_LIMIT = 1 << 16
 """Characters of a start tag. libxml2 2.9 keeps an error for each unknown entity in it."""
 
+# The order of the alternatives matters: what begins no complete markup is `broken`. So is a tag with more than 1000
+# values in quotes, for which `find` reports the limit of attributes.
 _MARKUP = re.compile(
     r"""
       (?P<comment><!--.*?-->)
@@ -83,6 +85,7 @@ def decode(xml: bytes) -> tuple[str, str]:
                 raise ValueError("not XML; invalid UTF-16") from None
     text = xml.decode("latin-1")
     declaration = _DECLARATION.match(text)
+    # Everything that looks like an encoding is checked: this expression cannot tell which one a parser will use.
     for encoding in _ENCODING.findall(declaration[0]) if declaration else ():
         if not _has_ascii_markup(encoding):
             raise ValueError(f"encoding {encoding[:40]!r} is not supported; save the file as UTF-8")
@@ -128,6 +131,7 @@ def find(text: str) -> list[Tag]:
             if not open_tags or tags[open_tags[-1]].name != match["end"]:
                 expected = f", expected that of {tags[open_tags[-1]].name[:80]!a}" if open_tags else ""
                 raise ValueError(f"{line}: not XML; got the end tag of {match['end'][:80]!a}{expected}")
+            # Until now, the tag counted as one without content; the end tag completes it.
             index = open_tags.pop()
             tags[index] = tags[index]._replace(stop=match.start(), end=match.end())
             continue
@@ -135,6 +139,7 @@ def find(text: str) -> list[Tag]:
             raise ValueError(f"{line}: not XML; got a second root element")
         attributes = len(_VALUE.findall(match["attributes"]))
         total_attributes += attributes
+        # This is an upper bound, because it also counts what is in names and values.
         namespaces += match["attributes"].count("xmlns")
         for amount, limit, what in (
             (len(match[0]), TAG_LIMIT, "characters in a tag"),
