@@ -99,6 +99,7 @@ def replacement(path: Path | str, directory: int | None = None) -> Iterator[str]
     temporary = temporary_name(path)
     try:
         yield temporary
+        # There is no fsync(2) before: after a power cut, a file may be empty or cut off. `verify` finds such archives.
         os.rename(temporary, path, src_dir_fd=directory, dst_dir_fd=directory)
     finally:
         # This is needed after a rename, too: rename(2) leaves both names in place if they are links to the same file.
@@ -160,6 +161,7 @@ def allow_open(count: int) -> None:
 
     :raises Error: the hard limit is lower than that.
     """
+    # In Python, RLIM_INFINITY is -1, so it cannot be compared with a number of files.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Failing here is better than running out of descriptors in the middle of a download.
     least = count + _FEW_FILES

@@ -23,11 +23,15 @@ def open_beneath(directory: Path, path: Path, flags: int = os.O_RDONLY) -> int:
     :raises OSError: it cannot be opened.
     """
     base = os.path.abspath(directory)
+    # The components that are still to be resolved, the next one last. Those of a path outside begin with `..`, which
+    # ends the loop below.
     pending = list(reversed(os.path.relpath(os.path.abspath(path), base).split("/")))
     link_count = 0
     with ExitStack() as stack:
 
         def enter(name: str, parent: int | None) -> int:
+            # O_PATH needs no permission to read the directory. O_NOFOLLOW makes this fail if a link has taken its place
+            # since it was looked at.
             descriptor = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent)
             stack.callback(os.close, descriptor)
             return descriptor
@@ -39,6 +43,8 @@ def open_beneath(directory: Path, path: Path, flags: int = os.O_RDONLY) -> int:
             if name in ("", "."):
                 continue
             if name == "..":
+                # Back on the directories that were opened on the way, and not by `..` on the disk: the current one may
+                # have been moved elsewhere meanwhile.
                 branch.pop()
                 if not branch:
                     raise LeadsOutsideError
@@ -50,11 +56,13 @@ def open_beneath(directory: Path, path: Path, flags: int = os.O_RDONLY) -> int:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 if target.startswith("/"):
                     raise LeadsOutsideError
+                # The target of a link takes the place of its name in the path.
                 pending += reversed(target.split("/"))
             elif pending:
                 branch.append(enter(name, branch[-1]))
             else:
                 return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=branch[-1])
+        # The path ends in `.`, `..` or a slash, so it is the directory that was reached.
         return os.open(".", flags | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=branch[-1])
 
 

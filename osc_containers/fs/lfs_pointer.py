@@ -11,6 +11,7 @@ from pathlib import Path
 LIMIT = 1024
 """Bytes of a pointer; git-lfs reads no more than that."""
 WRONG = "is a git-lfs pointer, expected the file itself"
+# The second host is from before git-lfs had its name; git-lfs accepts it, too (lfs/pointer.go).
 _POINTER = re.compile(rb"version https?://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v[0-9]+\r?\n")
 _SIZE = re.compile(rb"^size ([0-9]{1,18})\r?$", re.MULTILINE)
 

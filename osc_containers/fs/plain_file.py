@@ -25,6 +25,7 @@ def read(directory: Path, name: str, limit: int) -> bytes | None:
     path = directory / name
     *parents, last = Path(name).parts
     with atomic.naming(path):
+        # One directory after the other is opened, because O_NOFOLLOW is about the last component of a path only.
         parent = os.open(directory, _DIRECTORY & ~os.O_NOFOLLOW)
         try:
             for part in parents:
@@ -35,6 +36,7 @@ def read(directory: Path, name: str, limit: int) -> bytes | None:
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
+            # In this order: a link, a link or a file in the place of a directory, and a socket (open(2)).
             if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
                 raise Error(f"{path}: got a symlink or a special file, expected a file; remove it") from None
             raise
@@ -43,6 +45,7 @@ def read(directory: Path, name: str, limit: int) -> bytes | None:
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise Error(f"{path}: got a directory or a special file, expected a file; remove it")
+            # One byte more than the limit shows that the file is larger, whatever its size was a moment ago.
             content = FileSlice(descriptor, 0).read(0, limit + 1)
         finally:
             os.close(descriptor)

@@ -26,6 +26,7 @@ _NEVER = (
 )
 """Variables that make programs load code or run other programs."""
 
+# Limits for `run`: bytes of output, bytes of messages that are kept, and seconds.
 _OUTPUT = 1 << 20
 _MESSAGES = 64 << 10
 _TIMEOUT = 120.0
@@ -106,6 +107,7 @@ def run(
             stdout, stderr = _read(name, process, limit, deadline)
             process.wait(max(0, deadline - time.monotonic()))
         except BaseException as error:
+            # Leaving the block waits for the process, which would otherwise run on.
             process.kill()
             if isinstance(error, (TimeoutError, subprocess.TimeoutExpired)):
                 raise Error(f"{name}: killed, because it did not end within {timeout:.0f} seconds") from None
@@ -130,6 +132,7 @@ def transform(
         everything that `source` raises. The program is killed then.
     """
     path = _find(name, environ)
+    # Messages go to a file in memory, because nobody reads a pipe for them, and the program would wait when it is full.
     with open(os.memfd_create("stderr"), "r+b") as messages:
         try:
             process = subprocess.Popen(
@@ -148,6 +151,7 @@ def transform(
         except subprocess.TimeoutExpired:
             raise Error(f"{name}: killed, because it did nothing for {timeout:.0f} seconds") from None
         finally:
+            # This is also reached if the consumer does not want the rest of the output.
             for pipe in (process.stdin, process.stdout):
                 if pipe:
                     with suppress(BrokenPipeError):
@@ -168,6 +172,7 @@ def _exchange(
     pending = memoryview(b"")
     if process.stdin is None or process.stdout is None:
         raise ValueError("expected a process with pipes")
+    # A program may have to write before it reads on, so a write to it must never block.
     os.set_blocking(process.stdin.fileno(), False)
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdin, selectors.EVENT_WRITE)
@@ -185,6 +190,7 @@ def _exchange(
                         selector.unregister(process.stdout)
                     continue
                 try:
+                    # The next chunk is taken when the program has read the previous one, so only one is in memory.
                     pending = pending or memoryview(next(chunks))
                     with suppress(BlockingIOError):
                         pending = pending[os.write(key.fd, pending) :]
@@ -216,6 +222,7 @@ def _find(name: str, environ: Mapping[str, str]) -> str:
     for element in _elements(environ):
         path = os.path.join(element, name)
         if os.path.isfile(path) and os.access(path, os.X_OK):
+            # The directory of PATH, the directory where a link leads, and the program itself: each decides what runs.
             if all(map(_is_safe, (element, os.path.dirname(os.path.realpath(path)), path))):
                 return path
             unsafe = unsafe or path
@@ -258,5 +265,6 @@ def _read(name: str, process: "subprocess.Popen[bytes]", limit: int, deadline: f
                 key.data.extend(chunk)
             if len(stdout) > limit:
                 raise Error(f"{name}: killed, because it wrote more than {limit} bytes")
+            # Only the end of the messages is kept, which is where programs say why they failed.
             del stderr[:-_MESSAGES]
     return bytes(stdout), bytes(stderr)

@@ -21,7 +21,8 @@ from osc_containers.fs.source_file import SourceFile, open_below
 _LINK_LIMIT = 40
 """Symbolic links that are followed in one path, as in Linux (path_resolution(7))."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Another file system, a file system without hard links or a kernel that forbids them, and too many links to the source.
+# A source that was deleted meanwhile, another file system, a file system without hard links or a kernel that forbids
+# them, and too many links to the source.
 _NO_HARD_LINK = {errno.ENOENT, errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
 _MODES = {"/tmp": 0o1777, "/var/tmp": 0o1777}  # noqa: S108 - directories of the image, which any user may write to
 
@@ -184,6 +185,7 @@ def _open_directory(root: int, directory: PurePosixPath, stack: ExitStack) -> in
         parent = branch[-1][1]
         target = _link_target(name, parent)
         if target is None:
+            # The mode depends on where the directory really is, and not on the links that lead there.
             path = "/".join(part for part, _ in branch) + "/" + name
             branch.append((name, _open_or_create(name, parent, directory_mode(path), stack)))
             continue
@@ -191,6 +193,7 @@ def _open_directory(root: int, directory: PurePosixPath, stack: ExitStack) -> in
         if link_count > _LINK_LIMIT:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         if target.startswith("/"):
+            # In the running image, this is `/`.
             branch = branch[:1]
         pending += [part for part in reversed(target.split("/")) if part not in ("", ".")]
     return branch[-1][1]
@@ -201,6 +204,7 @@ def _open_or_create(name: str, parent: int, mode: int, stack: ExitStack) -> int:
     try:
         os.mkdir(name, 0o700, dir_fd=parent)
     except FileExistsError:
+        # If a link has taken its place meanwhile, O_NOFOLLOW makes this fail.
         return _open(name, parent, stack)
     descriptor = _open(name, parent, stack)
     os.fchmod(descriptor, mode)  # unlike mkdir(2), this ignores the umask

@@ -69,8 +69,10 @@ def _open_own(path: Path | str, parent: int | None, *, create: bool) -> int:
             os.mkdir(path, 0o700, dir_fd=parent)
     descriptor = os.open(path, _OPEN_DIRECTORY, dir_fd=parent)
     try:
+        # The open directory is checked, and not its name, which may belong to another one by now.
         status = os.fstat(descriptor)
         _refuse_others(status, str(path))
+        # Others could only read, so the content can be trusted; from now on they cannot read either.
         if status.st_mode & _FOR_OTHERS:
             os.fchmod(descriptor, 0o700)
     except BaseException:
@@ -103,6 +105,7 @@ def try_lock(descriptor: int) -> bool:
     :raises OSError: the file system has no locks (some NFS).
     """
     try:
+        # Not lockf(3): a process loses such a lock when it closes any other descriptor of the file.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False

@@ -36,4 +36,5 @@ def create(path: Path) -> None:
     home = Path(os.environ.get("HOME") or "/")
     if path.is_relative_to(home) and not home.is_dir():
         raise FileNotFoundError(errno.ENOENT, "it does not exist", str(home))
+    # The mode is the one that the XDG Base Directory Specification asks for.
     path.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
