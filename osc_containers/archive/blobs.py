@@ -91,6 +91,7 @@ class PackageBlobs:
 
     def _find(self, claim: Claim, blob: Descriptor, open_file: Callable[[str], SourceFile]) -> Blob | None:
         name = archive_names.blob(blob.digest)
+        # A file of the wrong size is passed over: the package may have the blob in another form, too.
         if name in self.files and (source := open_file(name)).status.st_size == blob.size:
             return Blob(content=FileSlice(source.descriptor, 0), size=blob.size, source=source, is_whole=True)
         name = self.names[claim.reference, claim.arch]
@@ -127,6 +128,7 @@ class PackageBlobs:
     def proves(self, claim: Claim) -> bool:
         """Return whether the package has the documents of an image, and they prove what is claimed of it."""
         with suppress(ValueError):
+            # Empty bytes match no document, so a missing one breaks the chain.
             chain.check(claim, lambda each: self.document(claim, each) or b"")
             return True
         return False
@@ -170,12 +172,14 @@ def in_files(
 
 def _in_archive(path: Path, descriptor: int) -> Iterator[tuple[Digest, int]]:
     """Yield digest and offset of each blob in an archive, or in a cpio archive of blobs and archives."""
+    # The descriptor belongs to the slices, so it stays open.
     with open(descriptor, "rb", closefd=False) as file:
         starts = [0]
         if path.name.endswith(cpio.FILE_NAME):
             members = list(cpio.members(file))
             starts = [member.offset for member in members]
             for member in members:
+                # Layouts are below overlay directories here, so only the end of the path is that of a blob in a layout.
                 if digest := _digest_of_path("/".join(member.path.split("/")[-3:])):
                     yield digest, member.offset
         for start in starts:

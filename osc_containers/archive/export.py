@@ -51,6 +51,7 @@ def export(package: Package, lock: Lock, claim: Claim, path: Path, *, force: boo
                 if found is None:
                     raise VerificationError(f"{name}: missing, or of another size than locked; {_ADVICE}")
                 found.content.copy(target.at(member.offset), member.size)
+                # The copy is hashed, because the file of the package may have been changed while it was copied.
                 digest = Digest(
                     member.digest.algorithm, target.at(member.offset).hash(member.digest.algorithm, member.size)
                 )

@@ -108,6 +108,7 @@ def lay_out(image: Image, reference: Reference, arch: str) -> Layout:
 
 
 def _contents(image: Image, reference: Reference, arch: str) -> Iterator[tuple[str, int, bytes | None, Digest]]:
+    # Each once, and in the same order in every run, which a set would not give.
     directories = dict.fromkeys(["blobs/", *(f"blobs/{blob.digest.algorithm}/" for blob in image.blobs)])
     yield _generated("oci-layout", LAYOUT_VERSION)
     for name in directories:

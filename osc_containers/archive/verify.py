@@ -63,6 +63,8 @@ def check_images(blobs: PackageBlobs, images: Iterable[tuple[Reference, str]]) -
     with ThreadPoolExecutor(_WORKERS) as pool:
         problems = pool.map(_Check.problem, checks)
     damage = [problem for problem in problems if problem]
+    # A damaged document would break the chain as well, and be reported twice. The chain of an archive was checked with
+    # its content.
     chains = [_Check(str(claim.reference), partial(_check_chain, blobs, claim)).problem() for claim in others]
     return (*missing, *damage, *filter(None, chains if not damage else ()))
 
@@ -117,6 +119,7 @@ def _check_size(source: SourceFile, expected: int) -> None:
 def _check_chain(blobs: PackageBlobs, claim: Claim) -> None:
     """Check that documents which match their digests prove the claim: a lock may be edited, or merged from two."""
     documents = {each.digest: blobs.document(claim, each) for each in claim.image.documents}
+    # Documents that are missing were reported as missing blobs.
     if all(document is not None for document in documents.values()):
         chain.check(claim, lambda each: documents[each.digest] or b"")
 
