@@ -47,9 +47,11 @@ def assemble(
     """
     atomic.require_writable(outdir)
     _check_space(outputs, outdir)
+    # New files stay open for their blobs, and files of the package for what is copied from them.
     atomic.allow_open(len(outputs) + len(package_files))
     user_cache.note_if_unusable()
     with _naming(outdir), ExitStack() as new, ExitStack() as old:
+        # This runs after the new files have got their names. Locks on blobs that were in them lead nowhere then.
         new.callback(blob_lock.tidy)
         files = [
             FileSlice(new.enter_context(partial_file.part(outdir / output.name, output.key, output.size, owner)), 0)
@@ -64,6 +66,7 @@ def assemble(
         # This finds a wrong lock before anything is downloaded.
         check_chains(jobs, lambda each: read_document(present[each.digest], each) if each.digest in present else None)
         queue.receive(_blob_tasks(jobs, slices, context, present), context)
+        # Errors of earlier writes show here, before any file gets its name.
         for file in files:
             atomic.flush(file.descriptor)
         yield {digest: targets[0] for digest, targets in slices.items()}
@@ -87,6 +90,8 @@ def _naming(outdir: Path) -> Iterator[None]:
 
 def _check_space(outputs: Sequence[OutputFile], outdir: Path) -> None:
     """Fail before anything is downloaded if there is too little room."""
+    # Only the directory of this path matters. Old files do not count as free space: they are there until the new ones
+    # are complete.
     reusable = partial_file.reusable_bytes(outdir / "any")
     needed = sum(max(0, output.size - reusable.get(output.key, 0)) for output in outputs)
     if atomic.describe_shortage(outdir, needed):
@@ -113,6 +118,7 @@ def _blob_tasks(
         content = job.pinned.documents.get(blob.digest)
         is_manifest = blob in (job.image.manifest, *job.image.indexes)
         if is_manifest and old and content is None:
+            # If it is damaged there, this is None, and it is requested.
             content = read_document(old, blob)
         tasks.append(
             BlobTask(
@@ -163,6 +169,7 @@ def check_chains(jobs: Iterable[ImageJob], read: Callable[[Descriptor], bytes | 
     problems = []
     for job in jobs:
         try:
+            # This leaves the check of one image at its first missing document.
             with suppress(FileNotFoundError):
                 chain.check(job.claim, require)
         except ValueError as error:

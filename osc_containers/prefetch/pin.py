@@ -25,6 +25,7 @@ from osc_containers.sources.interface import ATTEMPTS, ImageSource
 
 logger = logging.getLogger(__name__)
 
+# Together with `_ENTRY_LIMIT`, this bounds the requests that a hostile index can cause.
 _INDEX_DEPTH = 3
 _ENTRY_LIMIT = 8
 """Entries of an index that are tried; only artifacts that are not marked as such come before an image."""
@@ -157,6 +158,7 @@ def _resolve_one(
         return _from_lock(request, entry)
     # The digest was only claimed. What the registry sends counts, and may be what is locked.
     document = source.manifest(request.reference)
+    # A reference may have a digest of another algorithm; that of the document is always a SHA-256.
     digest = request.reference.digest or document.digest
     if entry and _is_locked(request, entry, digest):
         return _from_lock(request, entry)

@@ -91,6 +91,8 @@ def prefetch(
             checked = check(resolved, requests)
             if not locked:
                 resolved, keys = checked.apply(resolved), {**old.keys, **checked.keys}
+        # Names of archives depend on all references of the package. A locked run leaves the lock as it is, so it must
+        # come to the names that belong to all of its entries.
         jobs = plan(resolved, among=old.references if locked else kept)
         rest = Lock(references=old.references if locked else kept)
         all_jobs = [*jobs, *(() if is_bundle else _to_convert(package, rest, jobs, all_requests, files_of))]
@@ -101,6 +103,7 @@ def prefetch(
             with _provide(package, files, all_jobs, context, outdir, loading) as written:
                 pinned = old if locked else lock_of(jobs)
                 new = Lock(references={**kept, **pinned.references}, keys=keys)
+                # A locked run keeps every byte of the lock, also where we would write it in another way.
                 source = package.find(lockfile.FILE_NAME) if locked else None
                 text = source.read_bytes() if source else lockfile.encode(new)
                 own = package.directory / lockfile.FILE_NAME
@@ -135,6 +138,7 @@ def _provide(
     :raises VerificationError: a blob does not match its digest.
     :raises LockError: the documents do not prove what the lock says.
     """
+    # Called for its check only: manifests that differ in the size of a blob are an error before anything is read.
     assembly.unique_blobs(jobs)
     package_files = package.image_files()
     # To verify the files that are there can take minutes.
@@ -148,6 +152,7 @@ def _provide(
     partial_file.tidy(owner, {file.key for file in missing})
     blob_lock.tidy()
     places = {slot.digest: (present[file.name], slot) for file in files if file.name in present for slot in file.slots}
+    # Filled when the new files are there. Until then, only what the package has can be read.
     slices: dict[Digest, FileSlice] = {}
 
     def with_content(digest: Digest, use: Callable[[FileSlice], _Result]) -> _Result:
@@ -184,6 +189,7 @@ def _provide(
         if missing:
             old_files = package.image_paths()
             slices.update(stack.enter_context(assembly.assemble(missing, jobs, context, old_files, outdir, owner)))
+        # Now all documents are there, so that no link remains unchecked.
         assembly.check_chains(jobs, read)
         loading.check_layers(jobs, manifest, config, read_start)
         yield missing
@@ -259,6 +265,7 @@ def _to_convert(
         wanted = {file.name for file in files_of([job])}
         other = {file.name for file in (*archive_files([job]), *blob_files([job]))} - wanted
         if wanted - present.keys() and other & present.keys():
+            # The blobs are copied from the package; the location is needed for one that is damaged there.
             location = locations.get(job.reference, f"docker://{job.reference}")
             yield job._replace(resolved=job.resolved._replace(location=location))
 
@@ -309,4 +316,5 @@ def _prune(directory: Path, old: Lock, new: Lock, needed: Collection[str]) -> No
 
 def _is_blob(path: Path) -> bool:
     digest = archive_names.digest_of_blob(path.name)
+    # Results of a service that runs automatically have a prefix in front of this name, and osc removes them.
     return digest is not None and archive_names.blob(digest) == path.name

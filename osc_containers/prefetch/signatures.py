@@ -64,6 +64,7 @@ class SignatureFinder:
         :raises RegistryError: a store of signatures failed, or has what is none.
         """
         repository = self._images.locate(reference, digest)
+        # As in podman: registries.d and the stores go by the place that the image comes from, policies by its name.
         physical = Identity.of(reference)._replace(name=repository.name)
         scopes = tuple(physical.scopes())
         signatures = self._from_lookaside(self._stores.lookaside(scopes), physical, digest)
@@ -90,6 +91,8 @@ class SignatureFinder:
 
     def _from_lookaside(self, base: str, physical: Identity, digest: Digest) -> list[Signature]:
         parts = _split(base)
+        # BASE/PATH@ALGORITHM=HEX/signature-NUMBER, where PATH is without the host (docs/signature-protocols.md). The
+        # numbers begin with 1 and have no gaps, so the first file that is missing is the end.
         path = f"{unquote(parts.path)}/{physical.name.partition('/')[2]}@{digest.algorithm}={digest.hex}"
         signatures: list[Signature] = []
         while True:
@@ -135,6 +138,7 @@ def _read(path: str) -> bytes | None:
 
 
 def _attachments(repository: Repository, digest: Digest) -> list[Signature]:
+    # cosign keeps the signatures of a manifest as the layers of an image with this tag.
     tag = f"{digest.algorithm}-{digest.hex}.sig"
     document = repository.document(tag, MANIFEST_LIMIT)
     if document is None:
@@ -161,9 +165,11 @@ def _attachments(repository: Repository, digest: Digest) -> list[Signature]:
 def _has_bundle(repository: Repository, digest: Digest) -> bool:
     """Return whether cosign 3 has signed: its signatures are referrers, at a fallback tag in older registries."""
     try:
+        # The tag is that of the referrers tag schema (OCI distribution-spec, "Referrers Tag Schema").
         document = repository.document(f"{digest.algorithm}-{digest.hex}", MANIFEST_LIMIT)
         referrers = repository.referrers(digest, MANIFEST_LIMIT)
     except RegistryError:
+        # The result is for a hint only, so it need not be known.
         return False
     return any(signature.BUNDLE_TYPE.encode() in each for each in (document[0] if document else b"", referrers))
 

@@ -32,6 +32,7 @@ def holds(path: Path, expected: OutputFile) -> bool:
             return True
         with atomic.naming(path):
             is_same = expected.matches(FileSlice(file.fileno(), 0))
+        # What changed while it was read is not kept either.
         is_settled = _name(os.fstat(file.fileno())) == name and status.st_ctime_ns < time.time_ns() - _SETTLED
         if is_same and is_settled:
             _keep(name, key)

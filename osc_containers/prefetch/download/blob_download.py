@@ -65,13 +65,18 @@ class BlobDownload:
         self._size = task.blob.size
         self._target = task.slices[0]
         self._direct = task.slices[:1]
+        # Where the blob begins, and how many bytes each worker gets, if all large blobs are seen as one sequence.
         self._position = 0
         self._share = UNLIMITED
         self._lock = threading.Lock()
+        # The hasher has seen the first `_hashed` bytes, all of which are in the first slice. `_written` has the ranges
+        # that are in it, in any order, without segments that are still being received.
         self._hasher = task.blob.digest.hasher()
         self._hashed = 0
         self._written: list[Range] = []
+        # Segments that are not received yet. The thread that receives the last one decides what comes next.
         self._pending = 0
+        # How often the whole blob was received and turned out to be damaged.
         self._attempts = 0
         self._progress = progress
         self._display: ExitStack | None = None
@@ -94,6 +99,8 @@ class BlobDownload:
             with suppress(OSError):
                 old.copy(self._target, self._size)
                 self._record((0, self._size))
+        # `written_ranges` is careful about blocks at both ends of a blob. Its digest can show that it is complete
+        # nevertheless.
         elif self._is_complete():
             self._written = [(0, self._size)]
         if self._hashed < self._size:
@@ -122,6 +129,7 @@ class BlobDownload:
         if self._hashed == self._size and self._deliver():
             return ()
         self._attempts = 0  # No request was made yet.
+        # What is written already is in the first slice only, and would be missing in the others.
         if not self._written:
             self._direct = self._choose_direct()
         return self._missing_segments()
@@ -161,6 +169,7 @@ class BlobDownload:
 
     def _content(self) -> bytes | None:
         if self._task.is_manifest and self._task.content is None:
+            # Registries serve manifests at an endpoint of their own, and not among the blobs (OCI distribution-spec).
             return self._task.source.manifest(self._task.reference, self._task.blob.digest).raw
         return self._task.content
 
@@ -181,11 +190,14 @@ class BlobDownload:
         """Split what is missing into segments; if the registry ignores ranges, all after the first gap is one."""
         self._is_divided = self._registry not in self._undivided
         if not self._is_divided:
+            # Such a registry sends the blob from its start in any case, so one request for everything that is not
+            # hashed is best.
             self._pending = 1
             return [(self._hashed, self._size)]
         segments = []
         for position, stop in self._gaps():
             while position < stop:
+                # A segment ends where the share of the next worker begins, counted over all large blobs.
                 end = min(position + self._share - (self._position + position) % self._share, stop)
                 segments.append((position, end))
                 position = end
@@ -210,6 +222,8 @@ class BlobDownload:
         Return what to fetch next, if this was the last segment and the blob is still incomplete or damaged.
         """
         position = segment[0]
+        # The download of another segment may have shown that the registry ignores ranges. This one is not requested
+        # then.
         if not self._is_divided or self._registry not in self._undivided:
             position = self._receive(segment, is_stopped)
         if position > segment[0]:
@@ -217,6 +231,7 @@ class BlobDownload:
         with self._lock:
             self._pending -= 1
             is_last = self._pending == 0
+        # Nobody else works on the blob any more, so this thread can look at all of it.
         if not is_last or is_stopped() or (self._hashed == self._size and self._deliver()):
             return ()
         return self._missing_segments()
@@ -230,6 +245,7 @@ class BlobDownload:
             if stream.ignores_range and self._is_divided:
                 self._undivided.add(self._registry)
                 return position
+            # Between reading and writing, too: after Ctrl-C nobody waits for this thread, and its files may be closed.
             while not is_stopped() and (count := stream.readinto(buffer[: stop - position])) and not is_stopped():
                 for target in self._direct:
                     target.write(buffer[:count], position)
@@ -258,6 +274,7 @@ class BlobDownload:
         """Record that ranges are written, and hash up to the first gap."""
         with self._lock:
             self._written.extend(ranges)
+            # Repeat while a range has the next byte to be hashed in it; the ranges are in no order, and may overlap.
             while ends := [stop for first, stop in self._written if first <= self._hashed < stop]:
                 for chunk in self._target.chunks(self._hashed, max(ends)):
                     self._hasher.update(chunk)

@@ -19,6 +19,7 @@ PATIENCE = 90
 """Seconds after which a run that receives nothing is no longer waited for: longer than registries take to restart."""
 _NO_FILE_PATIENCE = 1
 """The same for a run whose file cannot be opened, so that nothing can be copied from it."""
+# Bytes of a lock, more than three numbers and the longest path (PATH_MAX) take.
 _LIMIT = 8 << 10
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -35,6 +36,7 @@ class _Location(NamedTuple):
         """Open the file, unless it is gone."""
         with suppress(OSError):
             descriptor = os.open(self.path, _OPEN)
+            # Another file may have this path by now.
             if os.fstat(descriptor).st_ino == self.inode:
                 return descriptor
             os.close(descriptor)
@@ -68,12 +70,14 @@ class BlobLock:
             stack.callback(os.close, directory)
             descriptor = user_cache.open_file(self._name, os.O_RDWR | os.O_CREAT, directory)
             unlock = stack.enter_context(ExitStack())
+            # Closing the descriptor gives up the lock, unless `pop_all` below keeps it open.
             unlock.callback(os.close, descriptor)
             is_free = user_cache.try_lock(descriptor)
             self._open_other(descriptor)
             if not is_free:
                 self.is_stalled = self._has_stalled()
                 return self.is_stalled
+            # Another run has removed the file between its opening and the lock, so others would not see the lock.
             if not user_cache.is_at(self._name, descriptor, directory):
                 return False
             self._write_location(descriptor)
@@ -105,6 +109,7 @@ class BlobLock:
     def _has_stalled(self) -> bool:
         """Tell whether the other run has written nothing for too long."""
         now = time.monotonic()
+        # Any write to the file of the other run shows that it is alive, also one of another blob in the same file.
         activity = os.fstat(self.other.descriptor).st_mtime_ns if self.other else 0
         if activity != self._activity or not self._active_at:
             self._activity, self._active_at = activity, now

@@ -121,6 +121,7 @@ def _open_beside(target: Path) -> tuple[str, int]:
     """
     name = ""
     try:
+        # Without /proc, `_give_name` could not give the file a name.
         if not os.path.exists(_DESCRIPTORS):
             raise FileNotFoundError(_DESCRIPTORS)
         descriptor = os.open(target.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -136,6 +137,7 @@ def _give_name(descriptor: int, target: Path) -> None:
     atomic.set_mode(descriptor, 0o644)
     directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        # linkat(2) does not replace a file, but rename(2) does.
         with atomic.replacement(target.name, directory) as temporary:
             # Python follows the link only if a directory is given (linkat(2)).
             os.link(f"{_DESCRIPTORS}/{descriptor}", temporary, dst_dir_fd=directory, follow_symlinks=True)
@@ -190,6 +192,8 @@ def _set_size(descriptor: int, size: int) -> None:
 def supports_reflink(descriptor: int) -> bool:
     """Tell whether two files can share blocks on this file system (btrfs, XFS)."""
     try:
+        # Cloning a file onto itself changes nothing. Where blocks can be shared, it may fail as well, but not with this
+        # error (ioctl_ficlone(2)).
         fcntl.ioctl(descriptor, _FICLONE, descriptor)
     except OSError as error:
         return error.errno != errno.EOPNOTSUPP
@@ -247,6 +251,7 @@ def tidy(owner: str, keys: Collection[str]) -> None:
             size = 0
             entries = _by_age(directory)
             names = {entry.name for entry in entries}
+            # The newest first, so that those beyond the limit are the oldest.
             for entry in reversed(entries):
                 key = _key_of(entry.name)
                 if key in keys:
@@ -309,6 +314,8 @@ def written_ranges(descriptor: int, start: int, stop: int) -> list[Range]:
     that the range shares with its neighbours counts only if the range has more than zeros in it.
     """
     block = os.fstat(descriptor).st_blksize
+    # The first and the last block boundary in the range. What is before and behind them is in blocks that the range
+    # shares with its neighbours.
     head = min(start + -start % block, stop)
     tail = max(stop - stop % block, start)
     written = []

@@ -46,6 +46,7 @@ def receive(tasks: Sequence[BlobTask], context: FetchContext) -> None:
     is_interrupted = False
     try:
         workers = [pool.submit(queue.run, context.progress) for _ in range(width)]
+        # In the order in which they end, so that the first error ends the run.
         for worker in as_completed(workers):
             worker.result()
     except BaseException as error:
@@ -113,6 +114,8 @@ class DownloadQueue:
                 download, segment = item
                 segments = download.fetch(segment, lambda: self._is_stopped) if segment else self._begin(download)
             with self._changed:
+                # A worker that receives a segment does not count as busy: what it may add is more of the same blob,
+                # which it can receive itself.
                 self._busy -= isinstance(item[0], BlobTask) or item[1] is None
                 self._add(download, segments)
                 if download.is_delivered:
@@ -139,6 +142,8 @@ class DownloadQueue:
     def _next(self) -> tuple[BlobTask, int] | tuple[BlobDownload, Range | None] | None:
         with self._changed:
             while not self._is_stopped:
+                # What is on the disk is looked at first for all blobs, because only then is the largest missing segment
+                # known.
                 if self._waiting:
                     self._busy += 1
                     return self._waiting.popleft()
