@@ -21,10 +21,12 @@ _CLIENT_ID = "osc-containers"
 # The patterns follow the grammar of RFC 9110, 11.6.1, where both the challenges of a header and the parameters of a
 # challenge are separated by commas. A word is a scheme if a blank, a comma or the end follows, but no "=".
 _SCHEME = re.compile(r"[ \t,]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:[ ]+|(?=,)|$)")
+# Some servers do not quote the URL of a realm, so a value without quotes may contain '/' and ':', too.
 _PARAMETER = re.compile(
     r"[ \t,]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*"
     r"(?:\"((?:[^\"\\]|\\.)*)\"|([!#$%&'*+.^_`|~0-9A-Za-z/:-]+))"
 )
+# The bare token that some schemes have in place of parameters: base64 in either alphabet, with its padding.
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)")
 _PULL = re.compile(r"repository:[A-Za-z0-9._/:-]{1,300}:pull")
 
@@ -77,6 +79,7 @@ class Login(NamedTuple):
     @property
     def basic(self) -> str:
         """The value of `Authorization` for the scheme Basic (RFC 7617)."""
+        # RFC 7617 leaves the encoding open; Go's programs and curl send UTF-8.
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
@@ -115,6 +118,7 @@ def token_request(challenge: Challenge, realm: str, scope: str, login: Login | N
         return TokenRequest(url=realm, form=form)
     if login:
         query["account"] = login.username
+    # The URL of a realm may have a query of its own, which is kept.
     url = realm + ("&" if "?" in realm else "?") + urlencode(query)
     return TokenRequest(url=url, authorization=login.basic if login else None)
 
@@ -135,6 +139,7 @@ def parse_token(response: bytes, where: str) -> Token:
     :raises ValueError: there is no usable token in it.
     """
     document = strict_json.load(response, where)
+    # `access_token` is the name in OAuth2. The specification allows either, and both are the same if both are there.
     value = document.text("token", "") or document.text("access_token", "")
     if not value:
         raise ValueError(f"{where}: got no token")
@@ -145,4 +150,5 @@ def parse_token(response: bytes, where: str) -> Token:
     # A token is usable even if its lifetime is malformed.
     with suppress(ValueError):
         lifetime = document.size("expires_in")
+    # Shorter lifetimes are raised, as in containers/image: the specification promises at least 60 seconds.
     return Token(value=value, lifetime=max(lifetime, _DEFAULT_LIFETIME))

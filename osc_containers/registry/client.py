@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _USER_AGENT = f"osc-containers/{__version__}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# The same number as in Go's `http.Client`, which podman and skopeo use.
 _REDIRECT_LIMIT = 10
 _LOGIN_TO_NETWORK = 511
 """Network Authentication Required (RFC 6585, 6)."""
@@ -36,6 +37,7 @@ _UNDECIDED_TIMEOUT = 10.0
 """Seconds to connect with TLS to a registry that may use plain HTTP; the same as in skopeo."""
 _AUTH_ATTEMPTS = 5
 """A token, no credentials, two new tokens, and a password; more cannot help."""
+# The host in the names of Docker Hub's images is a web site; the registry is at another host.
 _API_HOSTS = {"docker.io": "registry-1.docker.io"}
 _Result = TypeVar("_Result")
 
@@ -67,9 +69,11 @@ class Registry:
         self._transport = Transport(context, policy.connections)
         # Peers are checked when a connection is opened, so connections that were not checked must stay apart.
         self._untrusted_transport = Transport(context, policy.connections, home=self._transport)
+        # HTTPS is tried first even where plain HTTP is allowed, as in containers/image (`detectProperties`).
         schemes = ("https", "http") if insecure or url_policy.is_loopback(host) else ("https",)
         # The possible addresses; reduced to one as soon as one of them answers.
         self._bases = tuple(f"{scheme}://{self._home}" for scheme in schemes)
+        # Redacted URLs of the servers that have answered in this run: an outage of one of these is worth waiting for.
         self._answered: set[str] = set()
         self.is_down = False
         """Whether all attempts at some request have failed."""
@@ -195,9 +199,11 @@ class Registry:
         tried = [authorization]
         while response.status == 401 and self._is_home(response):
             challenge = response.headers.get("WWW-Authenticate", "")
+            # Reading the refusal also frees the connection for the next request.
             refusal = f"{url_policy.redact(response.url)}: {response.refusal()}"
             self._tokens.learn(challenge, repository, tried)
             authorization = self._tokens.authorization(repository, self._bases[0])
+            # What was rejected once is rejected again. The limit is for servers that reject every new token.
             if authorization in tried or len(tried) == _AUTH_ATTEMPTS:
                 raise self._tokens.denial(repository, refusal)
             response = self._send_with_http_fallback(method, path, headers, authorization)
@@ -228,6 +234,7 @@ class Registry:
         else:
             self._bases = bases[:1]
             return response
+        # This is certain, so later requests skip HTTPS even if this one fails by plain HTTP, too.
         if https_failure.is_plain_http:
             self._bases = bases[1:]
         try:
@@ -282,6 +289,7 @@ class Registry:
                 next_url = url_policy.follow(url, target, home=self._home)
             except ValueError as error:
                 raise Failure(f"{url_policy.redact(url)}: redirect: {error}", is_final=True) from None
+            # The credentials stay away from here on, even if a later redirect leads back to the registry.
             if url_policy.origin(next_url) != url_policy.origin(url):
                 authorization = None
             url = next_url
@@ -297,11 +305,13 @@ class Registry:
         proxy = proxy_settings.of_environment(url)
         redacted_proxy = url_policy.redact(proxy) if proxy else ""
         route = Route(url=url_policy.redact(url), proxy=redacted_proxy, certificates=self._certificates)
+        # Hosts are compared without their ports, because a peer is judged by its address alone.
         is_home = url_policy.origin(url)[1] == url_policy.origin(self._bases[0])[1]
         connect_timeout = self._policy.connect_timeout
         # A server of plain HTTP may keep a TLS handshake waiting, and then plain HTTP must still get its turn.
         if len(self._bases) > 1:
             connect_timeout = min(connect_timeout, _UNDECIDED_TIMEOUT)
+        # Read before the request: another thread may complete the settings while this one fails with the partial ones.
         is_partial = certs_d.is_partial(self._context)
         started = time.monotonic()
         try:
@@ -315,6 +325,7 @@ class Registry:
                 route=route,
             )
         except Failure as failure:
+            # The handshake failed, so the server has not seen the request, and it can be sent again.
             if failure.is_untrusted and is_partial:
                 certs_d.complete(self._context)
                 return self._send(method, url, headers, form, label)
@@ -330,6 +341,7 @@ class Registry:
             response.close()
             raise errors.from_proxy_status(response.status, route)
         if is_home:
+            # The quickest response shows the distance best; the others include time for the server's own work.
             self.latency = min(self.latency or response.latency, response.latency)
         return response
 

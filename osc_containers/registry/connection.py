@@ -71,6 +71,7 @@ class _LimitedSocketReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
+        # `settimeout` takes 0 for a socket that does not block, and refuses negative numbers.
         if self._waited >= self._timeout:
             raise TimeoutError("too slow")
         self._sock.settimeout(self._timeout - self._waited)
@@ -102,6 +103,7 @@ class _PatientReader(io.BufferedReader):
             raise self._error
         view, count = memoryview(buffer), 0
         try:
+            # `readinto1` reads from the socket at most once, so an error cannot take along bytes that came before it.
             while count < len(view) and (received := self.readinto1(view[count:])):
                 count += received
         except (OSError, http.client.HTTPException) as error:
@@ -131,6 +133,7 @@ class IncomingResponse(http.client.HTTPResponse):
         """Receive the headers. `http.client` skips interim responses of status 100 only; this skips all of them."""
         super().begin()
         while 100 <= self.status < 200:
+            # `begin` does nothing while there are headers.
             self.headers = self.msg = None  # type: ignore[assignment]
             super().begin()
         self.latency = time.monotonic() - self.request_began
@@ -208,6 +211,7 @@ class _Pool:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if IS_URLLIB3_1:
+            # A finalizer that knew the pool itself would keep it alive, so it gets only the queue of connections.
             weakref.finalize(self, _close_all, self.pool)  # type: ignore[attr-defined]
 
 

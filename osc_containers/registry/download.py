@@ -16,10 +16,12 @@ from osc_containers.registry.response import Decompressed, Response, is_web_page
 _EXPECTED = frozenset({200, 206, 404})
 _RANGE_REFUSED = frozenset({400, 416, 501})
 """Statuses with which registries refuse a range although they have the blob."""
+# Nineteen digits hold any size of 64 bits. The server may not know the size of the whole blob (`*`).
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _CHUNK = 256 << 10
 _SHORTEST = 32 << 10
 """A server may send less than the range it was asked for (RFC 9110, 15.3.7); fewer bytes are not worth a request."""
+# A manifest may list any number of URLs for a foreign layer; only so many are tried.
 _URLS = 8
 _PAGE_START = 512
 
@@ -43,6 +45,7 @@ class Download:
         self._position = start
         self._stop = blob.size if stop is None else stop
         self._where = f"{where}: blob {blob.digest}"
+        # One count for all requests of this blob, whether they fail at once or are interrupted later.
         self._attempts = endpoints[0][0].attempts(self._where)
         self._takes_ranges = True
         self._problems: list[str] = []
@@ -52,6 +55,7 @@ class Download:
         self._end_of_part: int | None = None
 
     def __enter__(self) -> "Download":
+        # A range has at least one byte (RFC 9110, 14.1.1), so an empty part cannot be requested.
         if self._position < self._stop:
             self._body = self._open()
         return self
@@ -82,6 +86,7 @@ class Download:
             except Failure as failure:
                 self._interrupted(failure)
                 continue
+            # Only the first bytes tell a page from a blob; anything may follow in the middle of one.
             if count and self._position == 0 and self._response and _is_page(self._response, buffer[:count]):
                 self._interrupted(self._response.web_page("a blob"))
                 continue
@@ -142,6 +147,7 @@ class Download:
             length: int | None = self._blob.size
         else:
             length = self._part_length(response)
+            # A wrong range is treated like a refusal: next, the whole blob is requested.
             if length is None and self._is_part and self._takes_ranges:
                 raise _RangeRefusedError
             if length is None:
@@ -151,9 +157,11 @@ class Download:
                 self._end_of_part = self._position + length
         # A body of the right length is not compressed, whatever the headers say.
         if response.encoding and response.length != length:
+            # The range counts compressed bytes then (RFC 9110, 14.1.2), which are useless without those before them.
             if response.status != 200:
                 raise Failure(f"got encoding {response.encoding[:40]!r} for a range, expected none", is_final=True)
             return response.decompressed()
+        # A page in place of the blob hardly ever has its size, so its first bytes decide which message helps.
         if response.length not in (None, length):
             start = memoryview(bytearray(_PAGE_START))
             if is_web_page(bytes(start[: response.readinto(start)]), response.content_type):
@@ -183,6 +191,7 @@ class Download:
                 return registry.fetch(url)
             except Failure as failure:
                 problem += f"; {failure}"
+                # One URL that may work later is enough for another attempt.
                 wait, is_final = failure.wait or wait, is_final and failure.is_final
         raise Failure(problem, is_final=is_final, wait=wait)
 

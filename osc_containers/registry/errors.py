@@ -87,6 +87,7 @@ def from_exception(error: BaseException, route: Route) -> Failure:
     for cause in causes:
         if match := _TUNNEL_REFUSED.match(str(cause)):
             return from_proxy_status(int(match[1]), route)
+    # The order of the kinds decides, and not which of the causes is nearer.
     for kind, describe in _KINDS:
         for cause in causes:
             if isinstance(cause, kind):
@@ -106,6 +107,7 @@ def from_proxy_status(status: int, route: Route) -> Failure:
         f"{route.url}: the proxy {route.proxy} answers HTTP {status}; {hint}",
         is_final=status < 500,
         max_attempts=3,
+        # A proxy may refuse the tunnel that HTTPS needs, and still pass on plain HTTP to the same host.
         may_be_plain_http=True,
         is_outage=status >= 500,
     )
@@ -181,6 +183,7 @@ def _proxy(_error: BaseException, route: Route) -> Failure:
 
 def _resolver(error: BaseException, route: Route) -> Failure:
     # Other errors of the resolver, as of a name server that does not answer, may go away.
+    # EAI_NODATA is an extension of glibc with the value -5; Python does not have it everywhere.
     missing = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", -5))
     return Failure(
         f"{route.url}: cannot resolve {route.host!r}; correct the name, or check the network",
@@ -200,6 +203,7 @@ def _system(error: BaseException, route: Route) -> Failure:
     text = error.strerror if isinstance(error, OSError) and error.strerror else "connection broken"
     return Failure(
         f"{route.url}: {text[:200].lower()}",
+        # A server of plain HTTP may close the connection when a handshake arrives.
         may_be_plain_http=isinstance(error, ConnectionError),
         is_outage=isinstance(error, OSError) and error.errno in _UNREACHABLE,
     )

@@ -31,6 +31,7 @@ def is_web_page(content: bytes, content_type: str) -> bool:
 
     The type counts only if the content is not JSON: some registries send everything as HTML.
     """
+    # The three bytes are the byte order mark of UTF-8.
     start = content[:_PAGE_START].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     kind = content_type.partition(";")[0].strip().lower()
     return start.startswith(_PAGE_STARTS) or (kind in _PAGE_TYPES and not start.startswith(b"{"))
@@ -73,8 +74,10 @@ class Response:
     def length(self) -> int | None:
         """The length of the body on the wire according to the headers; None if they do not say."""
         text = self.headers.get("Content-Length", "")
+        # `Transfer-Encoding` overrides `Content-Length` (RFC 9112, 6.3).
         if not (text.isascii() and text.isdigit()) or "Transfer-Encoding" in self.headers:
             return None
+        # `int` refuses more than 4300 digits. Any number that is too large stands for all of them.
         return min(int(text[:20]), 1 << 63)
 
     @property
@@ -156,6 +159,8 @@ class Response:
             duration = time.monotonic() - self._started
             logger.debug("%s: %d, %d bytes, %.2f s", self._label, self.status, self._received, duration)
             self._label = None
+        # `close` ends the connection if the response still has it, so it is given back first. A connection that was
+        # closed goes back, too: the pool opens it again.
         if self._incoming.isclosed():  # the whole body was read
             self._raw.release_conn()
         self._raw.close()
@@ -174,6 +179,7 @@ class Decompressed:
     def __init__(self, response: Response, where: str) -> None:
         self._response = response
         self._where = where
+        # 31 is 16 for gzip alone, without a guess, and 15 for the largest window.
         self._decoder = zlib.decompressobj(wbits=31)
         self._compressed = memoryview(bytearray(_CHUNK))
 

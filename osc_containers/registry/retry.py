@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _OUTAGE_DELAY = 4.0
 """Longest delay while a server restarts, in seconds; its first answer should not be missed by much."""
+# Statuses that last: Not Implemented, HTTP Version Not Supported, Network Authentication Required.
 _FINAL = frozenset({501, 505, 511})
 _PROGRESS = 1 << 20
 """Bytes that count as progress. A server that interrupts every transfer after fewer is not worth new attempts."""
@@ -77,12 +78,15 @@ class Attempts:
         :raises RegistryError: there is no next attempt, because of their number (`max_attempts` or the policy's),
             because of the deadline, or because the run was cancelled.
         """
+        # A failure of another kind ends an outage, so a later one may take its whole time again.
         self._outage_count = 0
         self._count += 1
+        # A problem that comes again is listed once, as the latest.
         self._problems = [*(each for each in self._problems if each != problem), problem]
         elapsed = time.monotonic() - self._started
         # "0", and a date that our clock has passed, leave the delay to us.
         delay = wait or self._delay()
+        # The policy of a mirror allows fewer attempts than many failures do.
         if self._count >= min(max_attempts or self._policy.attempts, self._policy.attempts):
             raise RegistryError(self._message(elapsed, self._problems, self._count))
         if elapsed + delay > self._policy.deadline:

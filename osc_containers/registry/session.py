@@ -47,6 +47,7 @@ class Transport:
         self._peer: url_policy.Address | None = None
         self._adapter = _Adapter(context, count, pool_classes(self._register))
         self._session = _Session(self._adapter)
+        # All open sockets, idle or in use. Weak, so that sockets of closed connections disappear.
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._is_cancelled = False
         self._lock = threading.Lock()
@@ -115,13 +116,16 @@ class Transport:
         if connection.sock is not None:
             with self._lock:
                 self._sockets.add(connection.sock)
+                # `cancel` may have run while this connection was being opened.
                 if self._is_cancelled:
                     _shut_down(connection.sock)
 
     def _check_peer(self, connection: HTTPConnection) -> None:
         """Refuse a peer that we must not be led to. The name in the URL was checked, but not what it resolves to."""
+        # With a proxy, the peer is the proxy, and only the proxy knows where the name leads.
         if getattr(connection, "proxy", None) is not None or connection.sock is None:
             return
+        # After a '%', a link-local IPv6 address names the interface.
         address = ipaddress.ip_address(str(connection.sock.getpeername()[0]).partition("%")[0])
         if self._home is not None:
             is_allowed = url_policy.may_lead(self._home._peer, address)
@@ -186,6 +190,7 @@ class _Adapter(HTTPAdapter):
         with self._lock:
             managers = list(self._managers.values())
             self._managers.clear()
+        # urllib3's container of pools refuses iteration; it only lists its keys.
         for pool in [manager.pools[key] for manager in managers for key in manager.pools.keys()]:  # noqa: SIM118
             pool.close()
 

@@ -68,11 +68,13 @@ class Tokens:
         :raises Failure: the token server refuses a token.
         """
         access = self._access(repository)
+        # Before its first request, a repository is expected to ask for the same credentials as the others.
         offers = self._offers if access.offers is None else access.offers
         if _BEARER in offers and not access.uses_basic:
             try:
                 return self._bearer(access, offers[_BEARER], repository, base)
             except Failure:
+                # The token server may be down while the registry itself takes passwords.
                 password = self._basic(access, repository) if _BASIC in offers else None
                 if password is None:
                     raise
@@ -111,6 +113,7 @@ class Tokens:
             # Another thread may have replaced the rejected token in the meantime.
             if access.token and tried[-1] == f"Bearer {access.token.value}":
                 access.token = None
+            # The rejected value was not a token, so it was the password.
             if tried[-1] and tried[-1] not in tokens:
                 access.is_password_rejected, access.uses_basic = True, False
             # Harbor answers a rejected token by Basic alone, and a request without credentials by what it really wants.
@@ -119,6 +122,7 @@ class Tokens:
                 return
             # Other repositories will get the same challenges, so their first request can already have a token.
             self._offers = {scheme: challenge.without_scope() for scheme, challenge in offers.items()}
+            # Another token would not help; what is left is the password, if the registry takes one.
             if len(tokens) >= _TOKEN_ATTEMPTS:
                 offers.pop(_BEARER, None)
             access.offers = offers

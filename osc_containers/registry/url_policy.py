@@ -73,6 +73,7 @@ def follow(base: str, target: str, *, home: str) -> str:
         raise ValueError(f"got a URL like {target[:60]!r}, expected at most {_URL_LENGTH} printable ASCII characters")
     url = urljoin(base, target)
     parts = _split(url)
+    # requests would send such a login, even in place of the user's own.
     if parts.username is not None or parts.password is not None:
         raise ValueError("got a URL with a user name, expected none")
     host = parts.hostname or ""
@@ -106,6 +107,7 @@ def redact(url: str) -> str:
     """
     scheme, separator, rest = url.partition("://")
     host = re.split(r"[/?#]", rest if separator else scheme, maxsplit=1)[0].rpartition("@")[2]
+    # `repr` escapes control characters, which could change what a terminal shows.
     return repr((f"{scheme}{separator}{host}" if separator else host)[:120])[1:-1]
 
 
@@ -129,11 +131,14 @@ def _split(url: str) -> SplitResult:
 def _name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
+    # With more than one colon it is an IPv6 address, and none of them separates a port. A dot at the end makes a name
+    # absolute; it is the same host.
     return (host.partition(":")[0] if host.count(":") == 1 else host).rstrip(".").lower()
 
 
 def _address(name: str) -> Address | None:
     """Return the address that a host is called by; None if it is a name that must be looked up."""
+    # These names mean this machine, whatever a name server says (RFC 6761, 6.3).
     if name == "localhost" or name.endswith(".localhost"):
         return _LOOPBACK
     # After a '%', an IPv6 address names the interface.
@@ -149,6 +154,7 @@ def _address(name: str) -> Address | None:
 
 
 def _is_loopback(address: Address) -> bool:
+    # For Python 3.11, `::ffff:127.0.0.1` is not a loopback address.
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
     return address.is_loopback
@@ -188,6 +194,7 @@ def _local_nat64(value: int) -> Iterator[ipaddress.IPv4Address]:
     length fits, since it is where the longer or shorter prefix has its own zeros.
     """
     without_gap = (value >> 64 << 56) | (value & ((1 << 56) - 1))  # 120 bits
+    # The prefix has at least 48 bits. With 96 bits, the IPv4 address is at the end, behind the gap.
     found = {
         without_gap >> (120 - length - 32) & 0xFFFFFFFF
         for length in (48, 56, 64)

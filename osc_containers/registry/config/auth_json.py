@@ -27,6 +27,7 @@ from osc_containers.registry.config.registries_conf import AUTH_FILES
 logger = logging.getLogger(__name__)
 
 _FILE_LIMIT = 4 << 20
+# A part of the name of a program that is looked up in PATH, so it must not contain a slash.
 _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HELPER_TIMEOUT = 120.0
 """Seconds; a helper may ask for a passphrase."""
@@ -34,6 +35,7 @@ _NOT_FOUND = "credentials not found"
 _IDENTITY = "<token>"
 """The user name with which a helper marks an identity token."""
 _DOCKER_HUB = ("docker.io", "registry-1.docker.io")
+# The names under which podman, skopeo and docker store logins for Docker Hub.
 _DOCKER_HUB_KEYS = ("docker.io", "https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io")
 
 
@@ -63,6 +65,7 @@ class Credentials(NamedTuple):
                 decoded = base64.b64decode(encoded, validate=True).decode()
             except ValueError:
                 raise ValueError(f"{entry.where}: auth: not a user name and a password in base64") from None
+            # Only the password may contain a colon (RFC 7617, 2).
             username, _, password = decoded.partition(":")
         # docker removes NUL characters at the ends, too (`decodeAuth`).
         login = Login(username=username, password=password.strip("\0"), identity_token=entry.text("identitytoken", ""))
@@ -159,6 +162,7 @@ class Logins:
     def _find_in(self, credentials: Credentials, host: str, repository: str, path: Path) -> Login | None:
         keys = tuple(_keys(host, repository))
         for key in keys:
+            # A helper takes precedence over a login in the same file, as in podman.
             if (helper := credentials.helper(key)) and (login := self._ask(helper, key)):
                 return login
         # docker has at times written URLs as keys.
@@ -170,6 +174,7 @@ class Logins:
         return self._find_in_store(credentials.store, host, path) if credentials.store else None
 
     def _find_in_store(self, store: str, host: str, path: Path) -> Login | None:
+        # The URL is docker's name for Docker Hub in its stores.
         for server in ("https://index.docker.io/v1/", host) if host in _DOCKER_HUB else (host,):
             try:
                 if login := self._ask(store, server):
@@ -185,6 +190,7 @@ class Logins:
             try:
                 self._answers[helper, server] = _run_helper(helper, server, self._environ)
             except RegistryError as error:
+                # Failures are kept, too: a dialogue that the user has closed must not open again for every image.
                 self._answers[helper, server] = error
         answer = self._answers[helper, server]
         if isinstance(answer, RegistryError):
@@ -195,6 +201,7 @@ class Logins:
 def _load(path: Path) -> Credentials:
     try:
         with path.open("rb") as file:
+            # The start of a longer file is not valid JSON, so such a file is refused.
             text = file.read(_FILE_LIMIT)
     except (FileNotFoundError, NotADirectoryError):
         text = b""
@@ -231,6 +238,7 @@ def _run_helper(helper: str, server: str, environ: Mapping[str, str]) -> Login |
     except Error as error:
         raise RegistryError(f"{error}; it was asked for the login at {server}") from None
     if done.status != 0:
+        # Helpers print this message to standard output (docker-credential-helpers, credentials/error.go).
         if _NOT_FOUND in done.stdout.decode(errors="replace"):
             return None
         # The output of a helper may contain secrets, so it is not part of any message.

@@ -16,6 +16,7 @@ from pathlib import Path
 from osc_containers.errors import RegistryError
 
 _SYSTEM = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+# Names as `openssl rehash` makes them: the hash of the authority's name, and a number for equal hashes.
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 _partial: "weakref.WeakSet[ssl.SSLContext]" = weakref.WeakSet()
 """Contexts that have only the directory of the system's authorities, and not the file with all of them."""
@@ -57,13 +58,16 @@ def context_for(directory: Path | None, *, insecure: bool = False) -> ssl.SSLCon
         that is neither.
     """
     hashed = _hashed_directory()
+    # With a directory, `ssl` does not read the file with all authorities; with None, it does.
     context = ssl.create_default_context(capath=hashed)
     if hashed:
         _partial.add(context)
     # As in podman, an authority that was installed by hand is trusted even if it is not a root.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    # Python 3.13 is strict by default, and refuses older authorities without the key usage extension.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if insecure:
+        # In this order, because `ssl` refuses CERT_NONE while it checks host names.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     for path in _files(directory) if directory else ():

@@ -23,6 +23,7 @@ from osc_containers.registry.errors import Failure
 def of_environment(url: str) -> str | None:
     """Return the URL of the proxy for requests to `url`; None for a direct connection, as always to this machine."""
     scheme, host, port = url_policy.origin(url)
+    # ALL_PROXY is ignored, as in Go.
     proxy = _variable(f"{scheme}_proxy")
     if not proxy or url_policy.is_loopback(host):
         return None

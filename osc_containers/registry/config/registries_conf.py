@@ -68,6 +68,7 @@ class RegistryConfig(NamedTuple):
         """
         rest = reference.with_lower_case_registry.name[self.match(reference) :]
         for mirror in self.mirrors:
+            # A tag is resolved first, and the rest is requested by digest. Mirrors of both kinds may serve that rest.
             if {"digest-only": by_digest, "tag-only": reference.digest is None}.get(mirror.use, True):
                 yield _endpoint(mirror.location + rest, mirror.insecure, is_mirror=True)
         yield _endpoint(reference.name if self.location is None else self.location + rest, self.insecure)
@@ -176,6 +177,7 @@ def files(environ: Mapping[str, str]) -> tuple[Path, ...]:
     levels: tuple[Path, ...] = (Path("/usr/share/containers"), Path("/etc/containers"), home)
     override = environ.get("CONTAINERS_REGISTRIES_CONF")
     existing = [level for level in levels if (level / "registries.conf").is_file()]
+    # Only one main file counts, the user's before the administrator's before the vendor's; drop-ins add to it.
     main = [Path(override)] if override else [level / "registries.conf" for level in existing[-1:]]
     if not override and existing[-1:] == [home]:
         # The file of a user replaces the system's, with its drop-ins.
