@@ -40,6 +40,7 @@ class StoredFileStream:
 
         :raises RegistryError: the file is shorter than expected, or cannot be read.
         """
+        # In an archive, other files follow, so a read must end with the range.
         wanted = min(len(buffer), self._stop - self._position)
         if not wanted:
             return 0
@@ -144,7 +145,9 @@ class Tar:
             raise RegistryError(f"{path}: {error}") from None
 
     def _add(self, member: tarfile.TarInfo) -> None:
+        # `tar` may have written names with './' in front; `find` is asked for names without it.
         name = os.path.normpath(member.name)
+        # The bytes of a sparse file are not stored in one piece, so they cannot be read at an offset.
         if member.isreg() and not member.sparse:
             self._files[name] = StoredFile(
                 path=self.path, offset=member.offset_data, size=member.size, opener=self._opener
@@ -173,6 +176,7 @@ def _open(path: Path, opener: Opener) -> int:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise RegistryError(f"{path}: not a file")
+    # Otherwise a pointer would be reported as damage, without the command that gets the file.
     if lfs_pointer.is_pointer(os.pread(descriptor, lfs_pointer.LIMIT, 0)):
         os.close(descriptor)
         raise RegistryError(f"{path}: {lfs_pointer.problem(path.parent)}")

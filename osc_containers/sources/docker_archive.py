@@ -32,6 +32,7 @@ from osc_containers.sources.blob_store import BlobStore, StoredFile
 from osc_containers.sources.interface import Stream
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
+# The first bytes of gzip (RFC 1952, 2.3.1) and zstd (RFC 8878, 3.1.1), with the suffixes of the media type.
 _MAGIC = {b"\x1f\x8b": "+gzip", b"\x28\xb5\x2f\xfd": "+zstd"}
 _CHUNK = 1 << 20
 
@@ -82,6 +83,7 @@ class DockerArchive:
     def _digests(self) -> tuple[tuple[Digest, StoredFile], ...]:
         """The digests of the configuration and the layers; each of them is read once."""
         files = [self._find(name) for name in self._names]
+        # A layer that occurs twice, under one name or by a link, is one file.
         digests = {file: _digest_of(file) for file in set(files)}
         return tuple((digests[file], file) for file in files)
 
@@ -98,8 +100,10 @@ class DockerArchive:
             "mediaType": MANIFEST,
             "schemaVersion": 2,
         }
+        # Sorted and without blanks, so that the text depends on the content alone: the lock pins its digest.
         raw = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
         try:
+            # The archive may be hostile, so the limits for the manifests of registries hold for this one, too.
             manifest = parse_document(raw, MANIFEST, str(self._storage.path))
         except ValueError as error:
             raise RegistryError(str(error)) from None

@@ -30,6 +30,7 @@ def is_local(package: Path, location: str) -> bool:
     if transport in ENGINES:
         return True
     try:
+        # Opened instead of compared as text, because a link in the package may lead out of it.
         os.close(open_beneath(package, package / path_of(location), os.O_PATH))
     except LeadsOutsideError:
         return True

@@ -44,6 +44,7 @@ class OciLayout:
     def manifest(self, reference: Reference, digest: Digest | None = None) -> Manifest | Index:
         """Return a manifest or index of the layout."""
         digest = digest or self.resolve(reference)
+        # `index.json` has the type of its own entries only; for other documents, their properties decide.
         media_type = self._top.media_type if digest == self._top.digest else ""
         return verified_manifest(self._find(digest), digest, media_type)
 

@@ -43,6 +43,7 @@ _NO_DIGEST_STATUSES = frozenset({400, 404, 405, 406, 410, 415, 501})
 """How registries say that they do not serve a manifest by its digest. Some serve the same one by its tag."""
 _HEAD_STATUSES = frozenset(range(200, 600)) - {401, 408, 429, 502, 503, 504}
 """Some registries, and stores that they redirect to, refuse HEAD but answer GET. The others mean both methods."""
+# Manifests that are kept in memory, each of up to `MANIFEST_LIMIT` bytes.
 _MANIFEST_COUNT = 64
 _HIGH_LATENCY = 0.01
 """Seconds. A registry that has answered some request in less is near."""
@@ -87,6 +88,7 @@ class RegistryImages:
         except MissingError as error:
             if digest is None or reference.tag is None:
                 raise
+            # Some registries serve manifests by tag only. The tag may have moved, so the digest decides.
             document = self._tagged(reference)
             if document and digest.matches(document.raw):
                 return document
@@ -143,11 +145,13 @@ class RegistryImages:
         return self._registries.client(urlsplit(url).netloc).read_file(url, limit)
 
     def _probe(self, registry: Registry, name: str, reference: Reference, digest: Digest) -> "Repository":
+        # Never from memory, since the question is which endpoint has it.
         self._get(registry, name, reference, digest)
         return Repository(registry, name)
 
     def _head(self, registry: Registry, repository: str, reference: Reference) -> Digest:
         def claimed_digest(response: Response) -> Digest | None:
+            # The response to HEAD has no body, but its connection has to go back to the pool.
             response.discard()
             return _claimed_digest(response) if response.status == 200 else None
 
@@ -177,6 +181,7 @@ class RegistryImages:
         )
         # A manifest that was fetched to learn its digest is soon requested by that digest.
         with self._lock:
+            # A dict keeps the order of insertion, so this drops the oldest.
             while len(self._manifests) >= _MANIFEST_COUNT:
                 del self._manifests[next(iter(self._manifests))]
             self._manifests[digest or manifest.digest] = manifest
@@ -235,6 +240,7 @@ class Repository:
             response.discard()
             return b""
 
+        # Registries from before version 1.1 of the specification do not know this path, and say so in several ways.
         return self._get(f"{self._name}/referrers/{digest}", read, frozenset({200, 400, 404, 405}))
 
     def _get(self, path: str, consume: Callable[[Response], _Answer], expected: frozenset[int]) -> _Answer:
@@ -295,6 +301,7 @@ class _Registries:
         with self._lock:
             if not self._open:  # nothing was requested, so the configuration need not be read
                 return ()
+            # Pulls by tag and by digest may use different mirrors.
             endpoints = self._configuration.endpoints(reference, by_digest=True)
             endpoints += self._configuration.endpoints(reference, by_digest=False)
             opened = ((endpoint, self._open.get(_key(endpoint))) for endpoint in endpoints)
@@ -342,6 +349,7 @@ class _Registries:
 
 def _key(endpoint: PullEndpoint) -> tuple[str, bool, bool]:
     """Return what distinguishes the clients of registries."""
+    # A host may be a mirror for some images and the registry of others, with another number of attempts.
     return (endpoint.host, endpoint.insecure, endpoint.is_mirror)
 
 
@@ -353,9 +361,11 @@ def _first(endpoints: Iterable[_Endpoint], ask: Callable[[Registry, str], _Answe
         try:
             return ask(registry, repository)
         except ArtifactError:
+            # Something was found under this name; the other endpoints have the same.
             raise
         except RegistryError as error:
             problems.extend(error.problems)
+            # The last endpoint is the registry itself, so its error decides whether the image is missing.
             kind = type(error)
     raise kind(*problems)
 
@@ -385,6 +395,7 @@ def _read_manifest(
     raw = response.read(MANIFEST_LIMIT)
     if is_web_page(raw, response.content_type):
         raise response.web_page("a manifest")
+    # What the header claims proves nothing, but it reveals a response that was damaged on its way.
     expected = digest or _claimed_digest(response)
     is_expected = expected is not None and expected.matches(raw)
     if not is_expected and (message := error_message(raw)):

@@ -28,6 +28,7 @@ from osc_containers.sources.local import LocalFiles
 from osc_containers.sources.registry import RegistryImages
 
 _SCRATCH = "/var/tmp"  # noqa: S108 - images do not fit into a /tmp in memory
+# Settings of containers/storage and of docker's client. `_CONTAINERS_*` describes a rootless user namespace.
 _SKOPEO_VARIABLES = (
     *("CONTAINERS_*", "_CONTAINERS_*", "CONTAINER_HOST", "BUILDAH_*", "DOCKER_*", "REGISTRIES_*", "STORAGE_*"),
 )
@@ -82,6 +83,7 @@ class Sources:
         if location.startswith("docker://"):
             return self._registries
         with self._lock:
+            # The lock is held while skopeo copies, so that two threads do not copy the same image.
             if location not in self._opened:
                 self._opened[location] = self._open(location)
             return self._opened[location]
@@ -107,6 +109,7 @@ class Sources:
                 raise local.refusal(location)
             return DirLayout(Directory(self._copy(location)))
         files = self._local_files[location] = LocalFiles(self._directory, allowed=self._allow_local)
+        # An absolute path replaces the directory.
         path, version = self._directory / local.path_of(location), rest.partition(":")[2]
         if transport == "oci":
             return OciLayout(Directory(path, files.open), version)
