@@ -60,12 +60,15 @@ def check(claim: Claim, read: Callable[[Descriptor], bytes]) -> None:
         document = _parse(descriptor, read, "index")
         if not isinstance(document, Index):
             raise ValueError("index: got a manifest, expected an index")
+        # The document that this index has to list: the next index, or the manifest after the last one.
         following = (*image.indexes[number + 1 :], image.manifest)[0]
+        # Of two entries with the same digest the first one counts, as in a prefetch; it replaces the later one here.
         entries = {entry.digest: entry for entry in reversed(candidates(document, target, "index"))}
         if following.digest not in entries:
             available = " or ".join(map(str, reversed(entries)))[:400]
             raise ValueError(f"index: for {target} it has {available}, but the lock says {following.digest}")
         listed = entries[following.digest].platform
+        # The lock must have `start` if, and only if, an engine would take another entry than the manifest.
         is_choice = engine_choice(document, target) == following.digest
         if following == image.manifest and is_choice == image.starts_at_manifest:
             problem = "an engine takes the manifest" if is_choice else "an engine takes another entry than the manifest"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 # The algorithms of go-digest, the library that container engines use.
 _HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
+# The grammar for digests of any algorithm, so that an unknown algorithm gets a message of its own.
 _PATTERN = re.compile(r"(?P<algorithm>[a-z0-9]+(?:[+._-][a-z0-9]+)*):(?P<hex>[A-Za-z0-9=_-]+)")
 
 

@@ -33,6 +33,7 @@ class Image(NamedTuple):
             config=manifest.config,
             layers=manifest.layers,
             indexes=tuple(map(_descriptor, indexes)),
+            # The last index is the one that lists the manifest.
             starts_at_manifest=bool(indexes and target and engine_choice(indexes[-1], target) != manifest.digest),
         )
 

@@ -80,6 +80,7 @@ def diff_ids(config: bytes, layer_count: int) -> tuple[Digest, ...]:
 
 
 def _check(value: object, expected: Type, where: str) -> None:
+    # Go accepts null for a value of any type.
     if value is None:
         return
     if isinstance(expected, str):
@@ -104,6 +105,7 @@ def _is_time(value: object) -> bool:
     if not match:
         return False
     try:
+        # The pattern has checked the form; this checks the ranges of months, days and hours.
         datetime.fromisoformat(match[1] + match[3])
     except ValueError:
         return False
@@ -111,6 +113,7 @@ def _is_time(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
+    # The range is that of Go's int64. In Python, true and false are whole numbers, too.
     return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63
 
 

@@ -27,6 +27,7 @@ DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", DOCKER_CONFIG)
 _OLD_CONFIG_TYPES = ("", "application/json", "application/octet-stream", "text/html")
 """Types of configurations in Docker manifests from around 2016; engines still load them."""
+# The rest of a type says how the layer is compressed or encrypted; `quirk` judges that.
 _LAYER_PREFIXES = (
     "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
@@ -42,6 +43,7 @@ CONFIG_LIMIT = 16 << 20
 LAYER_COUNT_LIMIT = 1000
 INDEX_COUNT_LIMIT = 10_000
 
+# RFC 3339, 5.6, where 'T' and 'Z' may be in lower case.
 _DATE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,12})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
@@ -75,6 +77,7 @@ class Descriptor(NamedTuple):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Descriptor) and self[:3] == other[:3]
 
+    # A tuple has its own `__ne__`, which would compare all fields.
     def __ne__(self, other: object) -> bool:
         return not self == other
 
@@ -302,6 +305,7 @@ def engine_choice(index: Index, target: Platform) -> Digest | None:
     Source: containers/image, manifest/oci1_index.go.
     """
     best = _best((platforms.rank(target, entry.platform), entry) for entry in index.manifests if entry.platform)
+    # If none fits, podman takes the first entry that names no platform.
     best = best or tuple(entry for entry in index.manifests if entry.platform is None)
     return best[0].digest if best else None
 

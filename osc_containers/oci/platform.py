@@ -136,14 +136,17 @@ def check_config(target: Platform, config: Platform, *, listed: Platform | None,
     """
     if rank(target, config) is not None:
         return ""
+    # The platform may be the right one, with another name for its architecture.
     usual = config._replace(architecture=_SYNONYMS.get(config.architecture, config.architecture))
     if rank(target, usual) is not None:
         return f"its config is for {config}; taken for {target}"
     is_listed = listed is not None and rank(target, listed) is not None
+    # What the configuration leaves out, the index may name.
     if may_fit(target, config):
         return "" if is_listed else f"its config names {config.gap}; taken for {target}, as engines do"
     if is_listed:
         return f"its config is for {config}, but its index lists it for {listed}; taken, as engines do"
+    # Only the variant differs here, as in amd64/v3, and the machine may be able to run it.
     if is_chosen and (target.os, target.architecture) == (config.os, config.architecture):
         return f"it is for {config}, expected {target}; taken because you named it by its digest"
     raise ValueError(f"it is for {config} only")

@@ -112,6 +112,7 @@ def _find(manifest: Manifest) -> Iterator[tuple[Quirk, str]]:
 
 
 def _is_unknown(layer: Descriptor) -> bool:
+    # A type without `tar` is its own suffix, and therefore unknown.
     suffix = layer.media_type.rpartition(_TAR)[2]
     return suffix not in _COMPRESSIONS and not suffix.endswith("+encrypted")
 
@@ -139,6 +140,7 @@ def find_in_layers(manifest: Manifest, read_start: Callable[[Descriptor], bytes]
     for number, layer in enumerate(manifest.layers):
         start = read_start(layer)
         name = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
+        # A type that ends so says that the layer is not compressed. containerd believes it, podman looks at the bytes.
         if name and layer.media_type.endswith(_TAR):
             detail = f"layers[{number}] is {layer.media_type[:120]}, but is compressed with {name}"
             found.setdefault(Quirk.HIDDEN_COMPRESSION, detail)

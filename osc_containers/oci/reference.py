@@ -18,10 +18,12 @@ _HOST_LENGTH, _LABEL_LENGTH = 253, 63
 """Limits of DNS (RFC 1035, section 2.3.4)."""
 _PORT_LIMIT = 65535
 
+# Labels of letters, digits and inner hyphens, separated by dots; then perhaps a port.
 _HOST = re.compile(
     r"((?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*"
     r")(?::([0-9]{1,5}))?"
 )
+# Lower-case letters and digits, separated by one dot, one or two underscores, or any number of hyphens.
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
