@@ -24,6 +24,7 @@ def flatten(references: Iterable[Reference]) -> Mapping[Reference, str]:
 
     Names are distinct even if case is ignored, because a package may be checked out on such a file system.
     """
+    # A name that has to be cut gets a hash from the start, which stands for the part that is missing.
     levels = {reference: int(len(str(reference)) > _LENGTH) for reference in sorted(set(references), key=str)}
     # Each round gives longer hashes to all names that clash, until no two are equal.
     while True:
@@ -56,6 +57,7 @@ def digest_of_blob(name: str) -> Digest | None:
     """Return the digest in the file name of a blob, or None for any other name."""
     if not name.endswith(BLOB_SUFFIX):
         return None
+    # OBS names the output of a service `_service:SERVICE:FILE`.
     name = name.rpartition(":")[2] if name.startswith("_service:") else name
     try:
         return Digest.parse(name.removesuffix(BLOB_SUFFIX).replace("-", ":", 1))

@@ -110,6 +110,7 @@ def dumps(lock: Lock) -> str:
 
 def encode(lock: Lock) -> bytes:
     """Return the content of a lock file."""
+    # A reference becomes a dictionary only while it is written: thousands of them at once need a lot of memory.
     containers = {str(reference): partial(_dump_reference, locked) for reference, locked in lock.references.items()}
     document: dict[str, object] = {"version": _VERSION, "containers": containers}
     used = {each.key for _, _, image in lock.images() for each in image.signatures}
@@ -167,6 +168,7 @@ def loads(text: str, where: str = FILE_NAME) -> Lock:
             problems.append(_with_advice(str(error), where))
     lock = Lock(references=references, keys=keys)
     problems += _find_ambiguous_sizes(lock, where)
+    # If a reference could not be read, neither could its signatures, and their keys would seem unused.
     if not problems:
         problems += _find_key_problems(lock, where)
     if len(problems) > PROBLEM_LIMIT:
@@ -183,6 +185,7 @@ def _with_advice(problem: str, where: str) -> str:
 
 
 def _check_version(document: Fields) -> None:
+    # A version that is text belongs to another format, too, and must not lead to the advice to remove the lock.
     value = document.values.get("version")
     version = value if isinstance(value, str) else document.size("version")
     if version != _VERSION:
@@ -227,6 +230,7 @@ def _load_image(item: Fields) -> LockedImage:
         indexes=tuple(Descriptor.from_fields(index) for index in item.members("indexes")) if "indexes" in item else (),
         starts_at_manifest=item.line("start", "") == _MANIFEST,
     )
+    # These documents are read into memory as a whole, and the sizes in a lock cannot be trusted.
     for blob, limit in (
         (image.config, CONFIG_LIMIT),
         *((each, MANIFEST_LIMIT) for each in (image.manifest, *image.indexes)),

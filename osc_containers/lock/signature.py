@@ -18,6 +18,7 @@ TYPES = ("sigstore", "simple")
 COUNT_LIMIT = 16
 """Signatures of one image that are recorded; a policy has one requirement or two."""
 _BASE64_PAYLOAD = "base64:"
+# The hash of a public key, or an OpenPGP fingerprint: 40 digits in version 4, 64 in version 6 (RFC 9580, 5.5.4).
 _KEY_ID = re.compile("sha256:[0-9a-f]{64}|[0-9A-F]{40}|[0-9A-F]{64}")
 
 
@@ -110,6 +111,7 @@ def _payload_text(payload: bytes) -> str:
         text = payload.decode()
     except UnicodeDecodeError:
         return _BASE64_PAYLOAD + b64encode(payload).decode()
+    # A text that begins like base64 would be decoded when it is read.
     return text if not text.startswith(_BASE64_PAYLOAD) else _BASE64_PAYLOAD + b64encode(payload).decode()
 
 
@@ -119,6 +121,7 @@ def _base64(text: str, where: str) -> bytes:
         data = binascii.a2b_base64(text.encode(), strict_mode=True)
     except ValueError:
         raise ValueError(f"{where}: not valid base64") from None
+    # Strict mode ignores the unused bits of the last character: 'QQ==' and 'QR==' both mean the byte 'A'.
     if b64encode(data).decode() != text:
         raise ValueError(f"{where}: not canonical base64")
     return data
