@@ -81,6 +81,7 @@ def build(
     layers: dict[str, _Layer] = {}
     image_records: dict[str, ImageRecord] = {}
     problems: dict[str, None] = {}
+    # The order shows in the store: a layer gets its date from the first image that has it.
     for each in sorted(images, key=lambda each: each.name):
         try:
             _prepare(each, open_blob, workspace, layers, image_records)
@@ -113,6 +114,7 @@ def _prepare(
     created = records.timestamp(created_of(config, "config"))
     lower: tuple[str, ...] = ()
     for number, (descriptor, diff_id) in enumerate(zip(image.layers, expected, strict=True), 1):
+        # The ID depends on all layers below, too, so a layer that is above another base is another layer.
         layer = records.layer_id(lower[0] if lower else "", diff_id)
         if layer not in layers:
             try:
@@ -185,6 +187,7 @@ def _add_image(
     data = {
         str(image.config.digest): documents[image.config.digest],
         **{f"manifest-{part.digest}": documents[part.digest] for part in (image.manifest, *image.indexes)},
+        # podman can run no image without an item of this name.
         "manifest": documents[image.manifest.digest],
     }
     # podman lists the digest that it was asked for. It knows no index of indexes, so of these the last one counts.
@@ -209,6 +212,7 @@ def _entries(layers: Sequence[_Layer], images: Sequence[ImageRecord]) -> Iterato
         yield squashfs.directory(base)
         with ExitStack() as stack:
             yield from _diff(f"{base}/diff", layer, stack)
+        # mksquashfs has got its content. So the disk need not hold all unpacked layers and the whole squashfs together.
         layer.tar.unlink()
         # podman mounts an image for "podman image mount" on these.
         for name in ("merged", "work"):
@@ -237,6 +241,7 @@ def _entries(layers: Sequence[_Layer], images: Sequence[ImageRecord]) -> Iterato
 def _diff(base: str, layer: _Layer, stack: ExitStack) -> Iterator[Entry]:
     """Yield the files of a layer, which has been read before without a problem."""
     content = FileSlice(stack.enter_context(layer.tar.open("rb")).fileno(), 0)
+    # The tree of the first reading was not kept: it may need as much as `MEMORY_LIMIT`, and an image has many layers.
     tree = LayerTree()
     for member in layer_tar.members(content, layer.record.size):
         tree.add(member)
@@ -252,6 +257,7 @@ def entries_of(tree: LayerTree, base: bytes, content: FileSlice) -> Iterator[Ent
     for path, node in tree.entries():
         full_path = base + (b"/" + path if path else b"")
         original = first.setdefault(id(node), full_path)
+        # A node that was there before is a file with several names.
         if original != full_path:
             yield Entry(path=full_path, kind=HARD_LINK, mode=0, target=original)
             continue

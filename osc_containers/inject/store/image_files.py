@@ -102,6 +102,7 @@ def render(
         TextFile(path=store.images, text=lines, mode=0o644),
         TextFile(path=f"{store.squashfs}.sha256", text=f"{sha256}  {store.squashfs}\n", mode=0o644),
         TextFile(path=f"{UNITS}/{store.mount_unit}", text=_mount_unit(store), mode=0o644),
+        # It is wanted and not required: a machine that cannot mount the store boots nevertheless.
         Symlink(path=f"{UNITS}/local-fs.target.wants/{store.mount_unit}", target=f"../{store.mount_unit}"),
         TextFile(path=f"{UNITS}/{store.check_unit}", text=service, mode=0o644),
         Symlink(path=f"{UNITS}/kiwi_containers.service.wants/{store.check_unit}", target=f"../{store.check_unit}"),
@@ -176,6 +177,7 @@ Type=squashfs
 Options=loop,ro,nodev,nosuid
 """
 
+# The check does not require the mount, because it has to report a mount that failed.
 _CHECK_UNIT = """\
 [Unit]
 Description={description}

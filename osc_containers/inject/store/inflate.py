@@ -49,6 +49,7 @@ def inflate(
     :raises ValueError: a digest does not match, the blob is damaged, or unpacks to more than there is space for.
     :raises Error: the program zstd is needed and is missing or fails.
     """
+    # As in podman, the first bytes decide how a layer is compressed. Its media type may say something else.
     magic = blob.read(0, min(8, descriptor.size))
     compression = next((name for start, name in _MAGIC.items() if magic.startswith(start)), PLAIN)
     if int.from_bytes(magic[:4], "little") in _SKIPPABLE_FRAME:
@@ -79,7 +80,7 @@ def inflate(
 def _check_space(target: FileSlice) -> None:
     info = os.fstatvfs(target.descriptor)
     free = info.f_bavail * info.f_frsize
-    # Some file systems report no size.
+    # Until the next check, as many bytes as the interval may be written. Some file systems report no size.
     if info.f_blocks and free < _RESERVE + _SPACE_INTERVAL:
         raise ValueError(
             f"no space left to unpack it: {human.size(free)} are free, and {human.size(_RESERVE)} must stay free; "
@@ -115,6 +116,7 @@ def _gunzip(chunks: Iterator[memoryview], _: Mapping[str, str]) -> Iterator[byte
         for chunk in chunks:
             data = bytes(chunk)
             while data:
+                # Adding 16 selects the format of gzip (zlib manual, inflateInit2).
                 member = member or zlib.decompressobj(16 + zlib.MAX_WBITS)
                 yield member.decompress(data, CHUNK)
                 data = member.unconsumed_tail
@@ -143,6 +145,7 @@ def _unzstd(chunks: Iterator[memoryview], environ: Mapping[str, str]) -> Iterato
     try:
         for chunk in chunks:
             data = bytes(chunk)
+            # A frame that needs no input still has output, more than fitted into a chunk.
             while data or (frame and not frame.needs_input):
                 frame = frame or zstd.ZstdDecompressor()
                 yield frame.decompress(data, CHUNK)

@@ -24,6 +24,7 @@ _LINK_LIMIT = 40
 """Symbolic links that are followed in one path, as in Linux (path_resolution(7))."""
 _NAME_LENGTH, _PATH_LENGTH = 255, 4095
 _XATTR_NAME_LENGTH, _XATTR_LENGTH = 255, 65535
+# The numbers of a device have 12 and 20 bits (Linux, include/linux/kdev_t.h).
 _MAJOR_LIMIT, _MINOR_LIMIT = 1 << 12, 1 << 20
 _TIME_LIMIT = (1 << 32) - 1
 """squashfs has unsigned times of 32 bits. Earlier and later ones are set to the limit."""
@@ -97,6 +98,7 @@ class LayerTree:
             if len(path) > _PATH_LENGTH:
                 raise ValueError(f"{printable(path)}: the path is longer than {_PATH_LENGTH} bytes")
             yield path, node
+            # The first path in order has to be the last one in the list.
             pending += [
                 (path + b"/" + name if path else name, child) for name, child in sorted(node.children.items())[::-1]
             ]
@@ -104,6 +106,7 @@ class LayerTree:
     def _add(self, member: Member) -> None:
         parts = _split(member.name)
         name = b"/".join(parts)
+        # The name is in memory twice: in `_names`, and as the keys of `children`.
         self._charge(_ENTRY_SIZE + 2 * len(name) + len(member.target))
         # podman's record of the archive (tar-split) cannot have a name twice.
         if name in self._names:
@@ -122,6 +125,7 @@ class LayerTree:
             return
         parent = self._directory(parts[:-1])
         old = parent.children.get(parts[-1])
+        # As in podman, only a directory that replaces a directory leaves its content there.
         if member.kind == DIRECTORY and old and old.kind == DIRECTORY:
             self._describe(old, member)
             return
@@ -197,6 +201,8 @@ class LayerTree:
         For a whiteout, this may be the whiteout of the directory or of one above it.
         """
         branch = [self.root]
+        # `pending` has the components that are left, the next one last. `branch` has the directories from the root to
+        # the current one, so that `..` removes the last of them.
         pending = [(part, is_member) for part in reversed(parts)]
         link_count = 0
         while pending:
@@ -223,6 +229,7 @@ class LayerTree:
                     raise ValueError("too many symbolic links in its path")
                 if node.target.startswith(b"/"):
                     branch = [self.root]
+                # As in podman, nothing is created that only a link leads to.
                 pending += [(part, False) for part in reversed(node.target.split(b"/"))]
             elif node.kind == DIRECTORY:
                 branch.append(node)

@@ -18,6 +18,7 @@ from osc_containers.oci.digest import Digest
 _COMPRESSION = {PLAIN: 0, GZIP: 2, ZSTD: 4}
 """The numbers of containers/storage (`pkg/archive`, Compression)."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Names with other characters are encoded for the file system (containers/storage, makeBigDataBaseName).
 _PLAIN_NAME = re.compile(r"[0-9a-z.]+")
 
 
@@ -85,6 +86,7 @@ def layer_id(parent: str, diff_id: Digest) -> str:
 
 def link_name(layer: str) -> str:
     """Return the short name of a layer. All lower layers together must fit in the options of one mount."""
+    # 26 is also the length of podman's own names (containers/storage, drivers/overlay, idLength).
     return base64.b32encode(hashlib.sha256(layer.encode()).digest())[:26].decode()
 
 

@@ -27,6 +27,7 @@ _OPTIONS = ("-comp", "zstd", "-Xcompression-level", "9", "-b", "256K", "-mem", "
 _ROOT = ("-root-mode", "0755", "-root-uid", "0", "-root-gid", "0")
 _ID_COUNT_LIMIT = 1 << 16
 """Distinct owners and groups in one squashfs."""
+# What the fields of a tar header can hold: names in bytes, and numbers of seven or eleven octal digits.
 _NAME_LENGTH = 100
 _OCTAL_LIMIT = 8**7
 _SIZE_LIMIT = 8**11
@@ -97,6 +98,7 @@ def write(target: Path, entries: Iterable[Entry], latest: int, environ: Mapping[
     for _ in program.transform(PROGRAM, *options, source=tar_of(entries, count), environ=environ, settings=settings):
         pass  # with -quiet, it has nothing to say
     with target.open("rb") as image:
+        # The superblock begins with these two.
         magic, inodes = struct.unpack("<4sI", image.read(8))
     # It skips what it does not understand, and still reports success.
     if magic != b"hsqs" or inodes != count.inodes:
@@ -105,6 +107,7 @@ def write(target: Path, entries: Iterable[Entry], latest: int, environ: Mapping[
 
 class _Count:
     def __init__(self) -> None:
+        # The root, which belongs to user 0, is not among the entries.
         self.inodes = 1
         self.ids = {0}
 
@@ -137,6 +140,7 @@ def _header(entry: Entry) -> bytes:
     numbers = {b"uid": entry.uid, b"gid": entry.gid, b"size": entry.size}
     limits = {b"uid": _OCTAL_LIMIT, b"gid": _OCTAL_LIMIT, b"size": _SIZE_LIMIT}
     records = {b"SCHILY.xattr." + key: value for key, value in sorted(entry.xattrs.items())}
+    # Numbers that are too large for their field go into a pax record, and the field is 0.
     records |= {key: b"%d" % value for key, value in numbers.items() if value >= limits[key]}
     blocks = [_extension(_LONG_NAME, path + b"\0")] if len(path) > _NAME_LENGTH else []
     blocks += [_extension(_LONG_LINK, entry.target + b"\0")] if len(entry.target) > _NAME_LENGTH else []
@@ -170,6 +174,7 @@ def _block(
     times = (b"%011o" % size, b"%011o" % mtime, b" " * 8)
     devices = [b"%07o" % number for number in device]
     block = struct.pack(
+        # The gaps are the names of owner and group, and the prefix of the name with the padding of the block.
         "100s8s8s8s12s12s8ss100s8s64x8s8s167x",
         name,
         *numbers,
@@ -179,4 +184,5 @@ def _block(
         b"ustar\x0000",
         *devices,
     )
+    # The checksum is made over a block with blanks in its place. The last of them stays.
     return block[:148] + b"%06o\0" % sum(block) + block[155:]

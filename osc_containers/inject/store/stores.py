@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _ROOT = "root"
 _CONFIGURATION_LIMIT = 1 << 20
+# /tmp may be in memory, and is meant for small files (file-hierarchy(7)).
 _LARGE_FILES = "/var/tmp"  # noqa: S108 - other users cannot get into the directory that is made there
 
 
@@ -73,6 +74,7 @@ def build_all(
         squashfs = directory / f"store{store.suffix}.squashfs"
         wanted = [StoreImage(name=each, image=image) for each, image in images.items()]
         summary = build.build(wanted, open_blob, squashfs, directory, environ)
+        # A file with this mode can become a hard link in the overlay directory, instead of a copy.
         squashfs.chmod(0o644)
         with squashfs.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -124,6 +126,7 @@ def is_configured(root: Path) -> bool:
 
     :raises DescriptionError: podman would not use its store with that.
     """
+    # In a whole tree, the file in /usr/share is that of a package, and one in /etc may replace it.
     found = _check_files(root, str(root), [Store.of_directory(_ROOT)], (STORAGE_CONF,))
     if any(found):
         raise DescriptionError(*found)

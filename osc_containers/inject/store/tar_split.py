@@ -18,6 +18,7 @@ from osc_containers.fs.ranges import FileSlice
 _SEGMENT_LIMIT = 1 << 20
 _FILE_TYPE, _SEGMENT_TYPE = 1, 2
 _INITIAL = (1 << 64) - 1
+# Bytes after which the number is reduced, because it grows by a sixteenth of a piece with each piece.
 _CRC_CHUNK = 256 << 10
 _PIECE = 32 << 10
 """Bytes that are combined at a time: 8 times a power of two, and few enough for the processor's cache."""
@@ -28,6 +29,7 @@ class TarSplit:
 
     def __init__(self, layer: FileSlice, file: BinaryIO) -> None:
         self._layer = layer
+        # Without a time and a name, the same layer gives the same bytes.
         self._gzip = gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6, mtime=0, filename="")
         self._position = self._end = 0
 
@@ -41,6 +43,7 @@ class TarSplit:
         entry: dict[str, object] = {"type": _FILE_TYPE, **_named(member.name)}
         if member.size:
             crc = crc64(self._layer.chunks(member.offset, member.offset + member.size))
+            # Go's hashes give their bytes in this order.
             entry |= {"size": member.size, "payload": _base64(crc.to_bytes(8, "big"))}
         else:
             entry["payload"] = None
@@ -92,6 +95,7 @@ def _append(state: int, content: memoryview) -> int:
     if whole:
         e = _PIECE // 8
         value, width = int.from_bytes(content[:_PIECE], "little") ^ state, 8 * _PIECE
+        # Each round multiplies by x^(64e), which makes space for the bits of one piece, and adds the next piece.
         for start in range(_PIECE, whole, _PIECE):
             value ^= value << e
             value ^= value << 3 * e
@@ -108,6 +112,7 @@ def _reduce(value: int, width: int) -> int:
     while width > 64:
         e = 1 << (((width - 1) // 64).bit_length() - 1)
         rest = width - 64 * e
+        # The powers from 64e up are in the lowest `rest` bits. Smaller ones take their place, and the others are added.
         high = value & ((1 << rest) - 1)
         new = max(64 * e, rest + 4 * e)
         high ^= high << e
