@@ -82,6 +82,7 @@ def _add(found: Databases, members: Iterable[Member], content: FileSlice) -> Non
         if count == _MEMBER_LIMIT:
             raise ValueError(f"got more than {_MEMBER_LIMIT} members")
         folder, _, name = path.rpartition(b"/")
+        # A whiteout concerns the path that it hides. An opaque mark hides what lower layers have in its directory.
         is_opaque, is_whiteout = name == _OPAQUE, name.startswith(_WHITEOUT)
         if is_whiteout:
             path = folder if is_opaque else b"/".join(filter(None, (folder, name.removeprefix(_WHITEOUT))))
@@ -92,6 +93,7 @@ def _add(found: Databases, members: Iterable[Member], content: FileSlice) -> Non
             raise ValueError(f"got more than {_CHANGE_LIMIT} members that concern databases of packages")
         if is_whiteout:
             _remove(found.files, path, keeps_itself=is_opaque)
+        # A directory that is there again adds to that of lower layers. Everything else replaces what had its path.
         elif member.kind != DIRECTORY:
             _remove(found.files, path)
             _remove(own, path)

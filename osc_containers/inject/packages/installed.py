@@ -43,6 +43,7 @@ def of_databases(found: Databases) -> Installed:
     gaps = dict.fromkeys(found.gaps)
     records: set[Record] = set()
     release = Release()
+    # If both files are there, the one in /etc counts (os-release(5)), which is the last here.
     for path in OS_RELEASE:
         release = parse_release(found.files[path]) if path in found.files else release
     for path, content in sorted(found.files.items()):

@@ -15,6 +15,7 @@ _LENGTH = 500
 """Characters of a field; longer ones are cut."""
 _ID = re.compile("[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION_ID = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# A value is in quotes of either kind, or in none. Escapes are not resolved: no valid value needs any.
 _RELEASE_LINE = re.compile(r"""(ID|VERSION_ID)=(["']?)(.*)\2\s*""")
 
 
@@ -53,6 +54,7 @@ def text(content: bytes) -> str:
 
 def field(content: bytes) -> str:
     """Decode a value, without blanks around it and without its end if it is too long."""
+    # A character has at most four bytes in UTF-8.
     return text(content[: 4 * _LENGTH]).strip()[:_LENGTH]
 
 
@@ -66,6 +68,7 @@ def to_package(record: Record, release: Release) -> SoftwarePackage:
     }
     query = "&".join(f"{key}={quote(value, safe=':/')}" for key, value in sorted(qualifiers.items()) if value)
     namespace = f"{release.id}/" if release.id else ""
+    # purl-spec has the names of deb and apk packages in lower case, and those of rpm as they are.
     name = record.name if record.kind == RPM else record.name.lower()
     version_part = f"@{quote(record.version, safe=':/')}" if record.version else ""
     purl = f"pkg:{record.kind}/{namespace}{quote(name, safe=':')}{version_part}{f'?{query}' if query else ''}"

@@ -35,10 +35,12 @@ def ndb(content: bytes) -> Iterator[Record]:
     if magic != _NDB or pages * _PAGE > len(content):
         raise ValueError("it is not a database of rpm (ndb)")
     budget = _Budget(content)
+    # The header takes two blocks. The slots follow, one block each, up to the end of the last page of slots.
     for position in range(2 * _BLOCK, pages * _PAGE, _BLOCK):
         magic, package, block, _ = struct.unpack_from("<4I", content, position)
         if magic != _SLOT:
             raise ValueError(f"got no slot at byte {position}")
+        # The slots of removed packages, and those that were never used, are empty.
         if block:
             record = _record(budget.take(_ndb_blob(content, package, block * _BLOCK)))
             if record:
@@ -87,6 +89,7 @@ def sqlite(content: bytes) -> Iterator[Record]:
             "it needs Python's module sqlite3, which is not installed (openSUSE: package python3)"
         ) from None
     # sqlite opens a database with a write-ahead log only as a file. Here, there is no log (see `databases`).
+    # Bytes 18 and 19 say whether there is one: 1 is without, 2 is with a log (SQLite's file format, section 1.3).
     content = content[:18] + b"\1\1" + content[20:]
     calls = iter(range(_SQLITE_CALLS))
     try:
@@ -98,6 +101,7 @@ def sqlite(content: bytes) -> Iterator[Record]:
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA cell_size_check = ON")
             kinds = connection.execute("SELECT type, rootpage FROM sqlite_master WHERE name = 'Packages'").fetchall()
+            # A virtual table has the type "table", too, but no root page.
             if len(kinds) != 1 or kinds[0][0] != "table" or not kinds[0][1]:
                 raise ValueError("it is not a database of rpm (sqlite)")
             budget = _Budget(content)
@@ -113,6 +117,8 @@ def _record(header: bytes) -> Record | None:
     """Read a header; None if it is that of a key."""
     if len(header) < 8:
         raise ValueError("got a header that is cut off")
+    # A database leaves out the magic number with which a header begins in a package. The two lengths are followed by
+    # the index, of 16 bytes for each entry, and the data.
     count, length = struct.unpack_from(">2I", header)
     start = 8 + 16 * count
     if start + length > len(header):
@@ -137,6 +143,7 @@ def _record(header: bytes) -> Record | None:
         version=version,
         arch=texts.get(_ARCH, ""),
         license=texts.get(_LICENSE, ""),
+        # For rpm, no epoch is the same as 0.
         epoch=epoch if epoch != "0" else "",
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from osc_containers.inject.packages.record import APK, DEB, Record, field
 
+# Lines of blanks may separate paragraphs as well (deb822(5)).
 _EMPTY_LINES = re.compile(rb"\n[ \t]*\n\s*")
 
 
@@ -20,6 +21,7 @@ def dpkg(content: bytes) -> Iterator[Record]:
             key, colon, value = line.partition(b":")
             if colon and not key[:1].isspace():
                 values.setdefault(key.lower(), value)
+        # The field has three words: the wanted state, an error flag, and the state that counts.
         is_installed = values.get(b"status", b"installed").split()[-1:] == [b"installed"]
         if is_installed and values.get(b"package", b"").strip():
             yield Record(
