@@ -121,6 +121,7 @@ def list_intrusions(package: Package, request: Request) -> Iterator[tuple[str, s
         if _final_name(path) == cpio.FILE_NAME:
             continue
         try:
+            # The file object closes its descriptor, and the stack closes the one that it opened: so there are two.
             with ExitStack() as stack, os.fdopen(os.dup(open_source(path, stack).descriptor), "rb") as file:
                 found = [name for name in cpio.paths(file) if _is_intrusive(name, overlays, package)]
         except (OSError, ValueError) as error:
@@ -143,6 +144,7 @@ def _is_intrusive(name: str, overlays: Collection[str], package: Package) -> boo
         return False
     if name.startswith("/") or ".." in parts or parts[0] in overlays:
         return True
+    # What kiwi and obs-build look for next to the description: descriptions, scripts such as config.sh, and overlays.
     is_source = len(parts) == 1 and (name.endswith((".kiwi", ".sh", ".xml")) or name.startswith("root.tar"))
     return is_source or (package.directory / parts[0]).is_file()
 

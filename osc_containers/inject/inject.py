@@ -92,6 +92,7 @@ def inject_sources(
             _write([(trees[name], groups[name]) for name in trees], contents.others, may_link=True)
             for name, each in built.items():
                 _write_store(trees[name], each)
+        # Everything is written, so nothing is to be removed again.
         undo.pop_all()
     # The description comes last: with <containers> removed it must never be seen without the overlay directories.
     for path in description.files:
@@ -143,6 +144,7 @@ def inject_root(
         environ = program.outside(package.directory, os.environ)
         with stores.workspace() as workspace:
             built = stores.build_all(stored, contents.open_blobs(), workspace, configured, environ)
+            # Only now is it known how large the stores are. Nothing has been written to the tree yet.
             shortage = atomic.describe_shortage(
                 tree.root, contents.copied_bytes + sum(each.squashfs.stat().st_size for each in built.values())
             )
@@ -221,6 +223,7 @@ class _Contents(NamedTuple):
                 blobs[file.blob.digest] = file.blob.size
             elif isinstance(file, TextFile):
                 sizes.append(len(file.text))
+        # The two minus signs round up. A blob counts once, however many files it is: they are hard links.
         return sum(-(-size // _BLOCK) * _BLOCK for size in (*sizes, *blobs.values()))
 
 
@@ -255,6 +258,7 @@ def _open(
     for each, reason in overlay.list_relocations({each.container: each.path for each in placements}):
         logger.warning("%s:%d: %s: stored at %s, because %s", each.file, each.line, each.reference, paths[each], reason)
     blobs = PackageBlobs(package, lock, stack)
+    # A file that was opened stays open until everything is written.
     atomic.allow_open(len(blobs.files))
     return _Contents(blobs, placements, stored)
 
@@ -316,6 +320,7 @@ def _write(trees: Sequence[tuple[Tree, Sequence[Placement]]], contents: _Content
     files: dict[Digest, list[tuple[Tree, BlobFile]]] = {}
     for tree, placements in trees:
         claims = {each.archive: each.claim for each in placements}
+        # Containers in a store have no files here, but the list of all containers in the image names them, too.
         loaded = [each for each in placements if each in contents.placements]
         for file in (*overlay.list_files(loaded), *inventory.list_documents(placements)):
             if isinstance(file, BlobFile):
@@ -332,11 +337,13 @@ def _write(trees: Sequence[tuple[Tree, Sequence[Placement]]], contents: _Content
             else:
                 tree.write(file.path, file.text.encode(), file.mode)
             logger.info("%s%s", tree.root.name, file.path)
+    # Blobs come last, because only now all places of each one are known.
     for digest, places in files.items():
         _write_blob(sources[digest], places, may_link=may_link)
 
 
 def _write_store(tree: Tree, built: BuiltStore) -> None:
+    # The check of the store is started by kiwi_containers.service, which images without loads would not have otherwise.
     for file in (*built.files, *units.render_service()):
         if isinstance(file, Symlink):
             tree.symlink(file.path, file.target)
@@ -363,6 +370,7 @@ def _assemble(tree: Tree, path: str, layout: Layout, sources: Mapping[Digest, Bl
     """Write the archive of an image."""
     parts: list[Part] = []
     for member in layout.members:
+        # Members without content are blobs. The others, such as index.json, are made for the archive.
         source = sources[member.digest] if member.content is None else None
         parts += [member.header, (source.content, source.size) if source else member.content or b""]
         parts.append(bytes(tar.padding(member.size)))

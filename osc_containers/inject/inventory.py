@@ -100,8 +100,11 @@ def list_documents(placements: Sequence[Placement]) -> tuple[TextFile, ...]:
         return ()
     found = {(each.claim.reference, each.claim.arch): _component(each.claim) for each in placements}
     text = document.render(component.inventory("containers", "", found.values()), "cyclonedx").decode()
+    # All containers in the directory of a profile have its name. Two directories have the same names in common only if
+    # they have the same containers, and then the documents are the same, too.
     common = frozenset.intersection(*(frozenset(each.container.profile_names) for each in placements))
     name = "-".join(["containers", *sorted(common)])
+    # Names of profiles are free text, and many of them together can be too long for a file name.
     if not re.fullmatch("[A-Za-z0-9_.-]{1,200}", name):
         name = f"containers-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return (TextFile(path=f"{DOCUMENTS}/{name}.cdx.json", text=text, mode=0o644),)

@@ -49,6 +49,7 @@ def stream_sum(reference: Reference, image: Image, arch: str) -> str:
 def _stream(reference: Reference, image: Image, arch: str) -> tuple[str, str]:
     """Return the texts of `stream` and `frame`. Tar headers are ASCII with zero bytes between the fields."""
     lines, frame, count = [], [], 0
+    # `count` is the number of bytes that the frame has since the last blob.
     for member in lay_out(image, reference, arch).members:
         piece = member.header + (member.content or b"")
         frame.append(piece)

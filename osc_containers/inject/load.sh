@@ -21,6 +21,7 @@
 # /var/lib/kiwi_containers/.ENGINE-loading exists while the engine loads, and remains after a power cut. For containerd, it
 # has the list of the snapshots before the load.
 set -u
+# systemd sets no HOME for services without `User=` (systemd.exec(5)), and engines look for their configuration there.
 export LC_ALL=C HOME="${HOME:-/root}"
 
 state=/var/lib/kiwi_containers
@@ -30,6 +31,7 @@ owner=$(id -u)
 units=/usr/lib/systemd/system
 
 say() { # PRIORITY TEXT
+    # systemd sets the variable if the output goes to the journal, which takes `<N>` for a priority (sd-daemon(3)).
     [ -n "${JOURNAL_STREAM-}" ] && printf '<%s>' "$1"
     printf '%s\n' "$2"
 }
@@ -61,6 +63,8 @@ summarize() {
 # grants to single users.
 is_own() { # directory|regular PATH
     found=$(stat -c '%u/%a/%F' -- "$2" 2> /dev/null)
+    # The last two digits of the mode are for group and others; 0, 1, 4 and 5 do not let them write. The type of a file
+    # may also be "regular empty file".
     case $found in "$owner/"*[0145][0145]"/$1"*) return 0 ;; esac
     problem="$2: got ${found:-nothing} (owner, mode, type), expected a $1 that only root can write to"
     problem="$problem; remove it, or give it to root: chown -h root $2 && chmod go-w $2"
@@ -78,6 +82,7 @@ process() { # PID
     read -r line 2> /dev/null < "/proc/$1/stat"
     # shellcheck disable=SC2086  # split the fields after the program name into words
     set -- "$1" ${line##*) }
+    # The start time is field 22 of the file. Here, one word stands for the first two fields.
     echo "$1-${21-}"
 }
 
@@ -118,6 +123,7 @@ recorded() { # ENGINE
 release_layout() {
     [ -e "$layout" ] || [ -h "$layout" ] || return 0
     for file in "$units"/kiwi_containers-*-"$id".service; do
+        # The pattern also finds the units of longer IDs that end like this one. What is left of these is no engine.
         other=${file##*/kiwi_containers-} other=${other%-"$id".service}
         case $other in
             podman | docker | container-snap | containerd | containerd:*)
@@ -235,6 +241,7 @@ sound() {
     problem="the power went while images were loaded, and there is no space to check whether this one is damaged"
     for choose in copy_on_disk copy_in_memory; do
         $choose || continue
+        # In this order, the redirections keep the messages and discard the archive.
         output=$(TMPDIR=$copy timeout -k 30 "$limit" "$engine" save "$found" 2>&1 > /dev/null) && return 0
         case $output in *"no space left"*) continue ;; esac
         problem="the power went while images were loaded, and this one is damaged"
@@ -260,6 +267,7 @@ repair() {
 # after an interrupted load, all snapshots are removed that were not there before it: first the one that was being
 # written, whose key has two words, "extract-ID sha256:HEX". Those with children stay, among them those that containers use.
 forget_layers() {
+    # A snapshot can be removed only after those that rest on it, so this is repeated until nothing more can be removed.
     before=$(cat "$loading") removed=yes
     while [ -n "$removed" ]; do
         removed=
@@ -325,6 +333,7 @@ explain() {
 
 # Print the image as an archive. "head" may read more than it prints, so the frame is not read through one descriptor.
 archive() {
+    # `tail` counts bytes from 1.
     offset=1
     while read -r count path; do
         tail -c "+$offset" "$layout/frame" | head -c "$count"
@@ -348,6 +357,7 @@ find_store() {
         containerd*) store=/var/lib/containerd ;;
         *) store=/var/lib/container-snap ;;
     esac
+    # An engine that was never used has no store yet, so the file system of the nearest directory above it counts.
     while [ ! -d "${store:=/var/lib}" ]; do store=$(dirname "$store"); done
     printf '%s\n' "$store" > "$runtime/$engine.store"
 }
@@ -384,6 +394,7 @@ EOF
     esac
     problem="no temporary directory could be made in $state or /dev/shm"
     while read -r key memory _; do [ "$key" = MemAvailable: ] && break; done < /proc/meminfo
+    # MemAvailable is in KiB (proc(5)). /dev/shm has a limit of its own, by default half of the memory (tmpfs(5)).
     if [ $((2 * copies)) -lt $((memory * 1024)) ] && [ $((2 * copies)) -lt "$(free /dev/shm)" ]; then
         copy_in_memory
     else
@@ -412,6 +423,7 @@ check_space() {
 # pinned one.
 run_engine() {
     problem="$state cannot be written"
+    # This file must be on the disk before the engine writes anything, or a power cut could leave layers without it.
     : > "$loading" && sync -f "$state" || return 1
     case $engine in
         containerd*)
@@ -436,8 +448,10 @@ run_engine() {
             ;;
     esac
     status=$?
+    # After a power cut the file stays: any later image may rest on a damaged layer, so all of them are read back.
     [ -n "$cut_off" ] || { sync -f "$store" && rm -f "$loading"; }
     [ $status -eq 0 ] && return 0
+    # No other try: it would take as long again, and all other loads of this engine wait for the lock.
     [ $status -eq 124 ] && give_up "$engine did not finish within $limit s"
     # Warnings come first, and the error last.
     problem="$engine failed with status $status: $(printf %s "$output" | tr -s '[:cntrl:]' ' ' | tail -c 600)"
@@ -476,9 +490,11 @@ load() {
     [ ! -e "$layouts" ] || is_own directory "$layouts" || give_up "$problem"
     command -v "${client%% *}" > /dev/null || give_up "${client%% *} is not installed; install it"
     trap clean_up EXIT
+    # Not every shell runs the trap for EXIT when a signal ends it; dash does not.
     trap 'exit 143' HUP INT TERM
     for pause in 2 6 18 -; do
         lock
+        # Before the first try, the file can only be that of an interrupted load; later, it may be that of this run.
         [ -n "$tried" ] || [ ! -e "$loading" ] || cut_off=yes
         tried=yes
         case $cut_off/$engine in yes/containerd*) forget_layers && cut_off='' ;; esac
@@ -507,5 +523,6 @@ case $engine in
         ;;
 esac
 case $name in *@*) digest=${name##*@} tag=${name%%@*}:${digest%%:*}-$(printf %.12s "${digest#*:}") ;; esac
+# Ten minutes, and one second for each MiB.
 limit=$((600 + size / 1048576)) locked='' tried='' cut_off='' loaded=''
 load

@@ -90,6 +90,7 @@ def _avoid_collisions(names: Mapping[Reference, str], kiwi_names: Collection[str
     unavailable = {*kiwi_names, *names.values()}
     result = {}
     for reference, name in names.items():
+        # A name that is only derived gives way, because other programs rely on kiwi's paths.
         if name in kiwi_names:
             while name in unavailable:
                 name += "_"
@@ -198,6 +199,7 @@ def list_files(placements: Sequence[Placement]) -> tuple[ImageFile, ...]:
     for load in loads:
         has_stream = load.id in streamed
         files += layout_directory.files(load.id, load.reference, load.image, load.arch, has_stream=has_stream)
+    # Two engines that load the same container share a layout, whose files are in the list twice.
     return tuple(sorted({file.path: file for file in files}.values(), key=lambda file: file.path))
 
 

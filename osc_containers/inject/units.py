@@ -114,6 +114,7 @@ def load_id(path: str) -> str:
         return name
     # Every string has an ID, even one that is not valid Unicode.
     suffix = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    # 13 characters are left for the hyphen and the suffix.
     return f"{re.sub('[^A-Za-z0-9_.-]', '_', name)[: _ID_LENGTH - 13]}-{suffix}"
 
 
@@ -138,6 +139,7 @@ def quote_description(text: str) -> str:
 
 
 def _quote_character(character: str) -> str:
+    # systemd expands variables ($) and specifiers (%), also inside quotes.
     if character in "$%":
         return character * 2
     if character in '"\\':
