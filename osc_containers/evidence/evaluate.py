@@ -75,6 +75,7 @@ class Verdict(NamedTuple):
     @property
     def is_accepted(self) -> bool:
         """Whether every requirement is met."""
+        # `all` is true for no outcomes, but no policy accepts an image without saying so.
         return bool(self.outcomes) and all(outcome.is_met for outcome in self.outcomes)
 
     @property
@@ -159,6 +160,7 @@ def _judge(
     accept_expired: bool,
 ) -> Outcome:
     format_ = SIMPLE if requirement.type == GPG else SIGSTORE
+    # As in podman, signatures of another kind neither meet the requirement nor spoil it.
     fitting = [each for each in signatures if each.format == format_ and each.media_type == MEDIA_TYPE]
     others = len(signatures) - len(fitting)
     if not fitting:
@@ -201,6 +203,7 @@ def _open_sigstore(requirement: Requirement, keys: tuple[bytes, ...]) -> _Judge:
         key = next((key for key in parsed if verifier.is_signed(key, signature.payload, value)), None)
         if key is None:
             raise _Refused(f"signed with a different key than {_names(requirement)}")
+        # Only now is the payload read: before, anybody may have written it.
         claim = payload.parse(signature.payload, SIGSTORE)
         recorded = RecordedSignature(
             type=SIGSTORE, identity=claim.identity, key=key.id, payload=signature.payload, signature=value

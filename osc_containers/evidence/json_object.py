@@ -47,6 +47,7 @@ def _reject_constant(name: str) -> NoReturn:
 
 
 def _number(text: str) -> float:
+    # Go reads numbers without a declared type as float64, and refuses those that are too large.
     value = float(text)
     if math.isinf(value):
         raise ValueError("a number is too large")
@@ -95,6 +96,7 @@ def data(value: object, where: str) -> bytes | None:
     if value is None:
         return None
     if isinstance(value, list):
+        # A fraction is in no range.
         if all(each is None or (isinstance(each, float) and each in range(256)) for each in value):
             return bytes(int(each or 0) for each in value)
         raise ValueError(f"{where}: got an array, expected base64")

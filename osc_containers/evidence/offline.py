@@ -68,6 +68,7 @@ def check(
 
 def _policy_problems(each: LockedEvidence, policies: Sequence[Policy], verifier: Verifier, where: str) -> Iterable[str]:
     transport = each.location.partition(":")[0]
+    # The path of an image that was in a file is not known here, so only the default of its transport can apply.
     image = Image(
         identity=Identity.of(each.reference) if transport == "docker" else None,
         digest=each.locked.image.manifest.digest,
@@ -89,6 +90,7 @@ def _check_signature(signature: RecordedSignature, key: bytes, digest: Digest, v
     expired = ""
     if signature.type == payload.SIGSTORE:
         parsed = public_key.parse_der(key)
+        # A key has one encoding in a lock. Otherwise it could be changed there without a change of its meaning.
         if parsed.id != signature.key or parsed.der != key:
             raise ValueError("the key is another one than its id says")
         if not verifier.is_signed(parsed, signature.payload, signature.signature):

@@ -50,9 +50,11 @@ class Identity(NamedTuple):
         :raises ValueError: it is not the name of an image.
         """
         expected = "expected the name of an image"
+        # 64 hexadecimal digits could also be the ID of an image, so the grammar excludes them as a name.
         if len(text) > _LENGTH or _IDENTIFIER.fullmatch(text):
             raise ValueError(f"got {text[:80]!r}, {expected}")
         first, slash, rest = text.partition("/")
+        # Any other first part is a namespace of Docker Hub.
         is_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
         domain, remainder = (first, rest) if is_host else (DOCKER_HUB, text)
         if domain == "index.docker.io":
@@ -145,10 +147,12 @@ class IdentityRule(NamedTuple):
 
     def _remapped(self, image: Identity) -> Identity:
         prefix, signed_prefix = self.values
+        # A prefix ends where a component ends: `r.test/app` is no prefix of `r.test/application`.
         if image.name != prefix and not image.name.startswith(f"{prefix}/"):
             return image
         text = signed_prefix + str(image)[len(prefix) :]
         remapped = Identity.parse(text)
+        # Parsing has completed the name, for example by a registry, so it is not the one that the policy says.
         if str(remapped) != text:
             raise ValueError(f"got {text[:80]!r}, expected a full name")
         return remapped

@@ -10,6 +10,7 @@ _SYSTEM = Path("/etc/containers")
 def policy_json(environ: Mapping[str, str] = os.environ, system: Path = _SYSTEM) -> Path | None:
     """Return the policy that podman would use on this machine, or None if there is none."""
     paths = (each / "policy.json" for each in (_home(environ), system))
+    # A dangling link counts: that a policy cannot be read is an error, and must not mean that there is none.
     return next((path for path in paths if os.path.lexists(path)), None)
 
 

@@ -127,6 +127,7 @@ def _sigstore_signed(value: object, where: str) -> Requirement:
     sources = [key for key in _KEYS if _is_source(members, key, where)]
     rekor = [key for key in _REKOR if _is_source(members, key, where)]
     others = [key for key in ("fulcio", "pki") if key in members]
+    # Even what is not supported has to be valid: podman refuses every image with a policy that is not.
     if "fulcio" in others:
         _check_fulcio(members["fulcio"], f"{where}.fulcio")
     if "pki" in others:
@@ -278,6 +279,7 @@ def _is_storage_scope(scope: str) -> bool:
     match = re.fullmatch(r"\[([^]]*)\](.*)", scope, re.DOTALL)
     if match is None:
         return False
+    # The store is `[DRIVER@ROOT]` or `[ROOT]`. A name may follow, and behind `@` a digest, the ID of an image, or both.
     driver, at, root = match[1].partition("@")
     if not (driver.startswith("/") if not at else driver and root.startswith("/")):
         return False

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _LIMIT = 1 << 20
 """Bytes of a file."""
+# Where a boolean is expected, podman's library takes the words of YAML 1.1 (gopkg.in/yaml.v3).
 _BOOLEANS = {
     **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "true", "True", "TRUE"), True),
     **dict.fromkeys(("n", "N", "no", "No", "NO", "off", "Off", "OFF", "false", "False", "FALSE"), False),
@@ -156,6 +157,7 @@ def _text(node: "Any", where: str) -> str:
 def _boolean(node: "Any", where: str) -> bool | None:
     if node is None or node.tag == _NULL:
         return None
+    # A scalar in quotes or in a block has a style, and is a string.
     if node.id != "scalar" or node.style is not None or node.value not in _BOOLEANS:
         raise ValueError(f"{where}: expected true or false")
     return _BOOLEANS[node.value]

@@ -51,6 +51,7 @@ class Policy(NamedTuple):
         `scopes` are those that the image belongs to, the narrowest first.
         """
         configured = self.transports.get(transport, {})
+        # The empty scope is the default of a transport.
         for scope in (*scopes, ""):
             if scope in configured:
                 return f"{transport} {scope}" if scope else f"{transport} default", configured[scope]

@@ -108,6 +108,7 @@ def inventory(name: str, version: str, components: Iterable[Component], environ:
     epoch = environ.get("SOURCE_DATE_EPOCH", "")
     times = [time for each in ordered if (time := utc(each.created))]
     timestamp = max(times, default=_EPOCH)
+    # With eleven digits, dates end in the year 5138. `datetime` has none after 9999.
     if epoch.isascii() and epoch.isdecimal() and len(epoch) < 12:
         timestamp = utc(datetime.fromtimestamp(int(epoch), UTC).isoformat())
     return Inventory(name=name, version=version, components=ordered, timestamp=timestamp)

@@ -72,6 +72,7 @@ def _component(component: Component) -> Mapping[str, object]:
 
 def _package(component: Component, package: SoftwarePackage) -> Mapping[str, object]:
     return {
+        # The same package may be in several containers, but a `bom-ref` must be unique in the document.
         "bom-ref": f"{component.key} {package.purl}",
         "type": "library",
         "name": package.name,

@@ -38,6 +38,7 @@ def expression(text: str) -> str:
     if len(text) > _LENGTH:
         return ""
     tokens = _TOKEN.findall(text)
+    # Each parenthesis is one level of recursion in `_read`.
     if not tokens or tokens.count("(") > _DEPTH:
         return ""
     end = _read(tokens, 0)

@@ -33,6 +33,7 @@ def document(inventory: Inventory) -> Mapping[str, object]:
         container = f"SPDXRef-Container-{uuid.uuid5(NAMESPACE, component.key)}"
         packages.append(_container(container, component, inventory.timestamp, extracted))
         relationships.append((_IMAGE, "CONTAINS", container))
+        # An image may have the same layer several times, and several containers may share it.
         for layer in dict.fromkeys(layer.digest for layer in component.image.layers):
             key = f"SPDXRef-Layer-{layer.algorithm}-{layer.hex}"
             layers[key] = _package(key, str(layer), "ARCHIVE", checksums=[_checksum(layer)])

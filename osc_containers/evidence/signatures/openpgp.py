@@ -15,6 +15,7 @@ from collections.abc import Iterator
 _PUBLIC_KEY, _SIGNATURE, _COMPRESSED = 6, 2, 8
 _OPEN_LENGTH = 3
 """The type of length in an old-format header of a packet that ends with the message."""
+# Four kinds of certification of a user ID, and a signature directly on a key (RFC 4880, section 5.2.1).
 _SELF_SIGNATURES = (b"\x10", b"\x11", b"\x12", b"\x13", b"\x1f")
 _ARMOR = re.compile(
     rb"-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n(.*?)-----END PGP PUBLIC KEY BLOCK-----", re.DOTALL
@@ -47,6 +48,7 @@ def uncompressed(message: bytes, limit: int) -> bytes:
     """
     if not message:
         return message
+    # GnuPG writes compressed packets like this, but `_header` reads no open lengths.
     if message[0] == 0x80 | _COMPRESSED << 2 | _OPEN_LENGTH:
         body = message[1:]
     else:
@@ -67,6 +69,8 @@ def _decompress(algorithm: bytes, data: bytes, limit: int) -> bytes:
     if algorithm == b"\0":
         return data
     if algorithm in (b"\1", b"\2"):
+        # 1 (ZIP) is raw deflate data, and 2 (ZLIB) has a header and a checksum. One byte more than the limit is enough
+        # to notice that there are too many.
         return zlib.decompressobj(-zlib.MAX_WBITS if algorithm == b"\1" else zlib.MAX_WBITS).decompress(data, limit + 1)
     if algorithm == b"\3":
         return bz2.BZ2Decompressor().decompress(data, limit + 1)
@@ -96,6 +100,7 @@ def expiry(ring: bytes) -> int | None:
                 break
             created = int.from_bytes(body[1:5], "big")
         elif tag == _SIGNATURE and body[:1] == b"\4" and body[1:2] in _SELF_SIGNATURES:
+            # Version, type and algorithms take four bytes. The hashed subpackets follow the number of their bytes.
             expires = _key_lifetime(body[6 : 6 + int.from_bytes(body[4:6], "big")])
     return created + expires if created is not None and expires else None
 
@@ -104,12 +109,15 @@ def _key_lifetime(subpackets: bytes) -> int | None:
     at = 0
     while at < len(subpackets):
         octet = subpackets[at]
+        # Lengths are as in headers of packets, but none is partial (RFC 4880, section 5.2.3.1).
         size = 1 if octet < 192 else 2 if octet < 255 else 5
         length = int.from_bytes(subpackets[at + (size == 5) : at + size], "big")
         length = length - (192 << 8) + 192 if size == 2 else length
         at += size
+        # Type 9 is the time after which the key expires. The length counts the byte of the type as well.
         if subpackets[at : at + 1] == b"\x09" and length == 5:
             return int.from_bytes(subpackets[at + 1 : at + 5], "big")
+        # A length of 0 is not valid, but the loop has to end.
         at += max(length, 1)
     return None
 
@@ -142,11 +150,13 @@ def _header(ring: bytes, at: int) -> tuple[int, int, int] | None:
     if not first & 0x80:
         return None
     if first & 0x40:
+        # Bit 6 tells new headers from old ones. 224 stands for a partial length, which is refused like a missing one.
         tag, octet = first & 0x3F, ring[at] if at < len(ring) else 224
         size = 1 if octet < 192 else 2 if octet < 224 else 5
         if 224 <= octet < 255 or len(ring) < at + size:
             return None
         value = int.from_bytes(ring[at + (size == 5) : at + size], "big")
+        # Two octets mean ((first - 192) << 8) + second + 192 (RFC 4880, section 4.2.2.2).
         return tag, at + size, value - (192 << 8) + 192 if size == 2 else value
     size = (1, 2, 4, 0)[first & 3]
     if not size or len(ring) < at + size:

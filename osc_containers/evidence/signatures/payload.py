@@ -56,5 +56,6 @@ def _check_optional(value: object) -> None:
         return
     if not isinstance(timestamp, float):
         raise ValueError(f"{where}.timestamp: got {json_object.kind(timestamp)}, expected a number")
+    # podman converts it to an int64 and back, and refuses what is changed by that.
     if not timestamp.is_integer() or not -(2**63) <= timestamp < 2**63:
         raise ValueError(f"{where}.timestamp: got {timestamp}, expected a whole number")

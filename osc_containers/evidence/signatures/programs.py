@@ -47,6 +47,7 @@ class Verifier:
             (directory / "signature").write_bytes(signature)
             (directory / "payload").write_bytes(payload)
             if key.kind == ED25519:
+                # Ed25519 signs the whole text, and not a hash that was made before.
                 options = ["pkeyutl", "-verify", "-pubin", "-inkey", "key", "-rawin", "-in", "payload"]
                 options += ["-sigfile", "signature"]
             else:
@@ -63,6 +64,7 @@ class Verifier:
             directory = Path(name)
             (directory / "ring.gpg").write_bytes(ring)
             (directory / "message").write_bytes(message)
+            # The payload has standard output for itself, so the status lines are among the messages.
             options = ["--homedir", name, "--keyring", f"{name}/ring.gpg", "--status-fd", "2", "--output", "-"]
             done = self._run("gpgv", [*options, "message"], directory)
         return read_status(done.stdout, done.stderr, done.status)
@@ -94,9 +96,11 @@ def read_status(payload: bytes, messages: bytes, exit_status: int) -> Opened:
     expired = next((word for word in words if word in ("EXPKEYSIG", "EXPSIG")), "")
     good = words.count("GOODSIG") + words.count("EXPKEYSIG") + words.count("EXPSIG")
     bad = [word for word in words if word in ("BADSIG", "ERRSIG", "REVKEYSIG", "FAILURE")]
+    # gpgv may fail only because something has expired. Whether that matters is up to the caller.
     if words.count("NEWSIG") != 1 or good != 1 or bad or len(valid) != 1 or (exit_status and not expired):
         reason = next((_REASONS[word] for word in ("NO_PUBKEY", *bad) if word in words and word in _REASONS), "")
         raise ValueError(reason or "not an OpenPGP message with one good signature")
+    # The first field is the fingerprint of the key that signed, and the last one that of its primary key.
     match = re.fullmatch(rb"VALIDSIG ([0-9A-F]{40,64})(?: .*)? ([0-9A-F]{40,64})", b" ".join(valid[0]))
     if match is None:
         raise ValueError("not an OpenPGP message with one good signature")

@@ -31,6 +31,7 @@ _CURVES = {  # the bytes of a coordinate
     bytes.fromhex("2b81040022"): 48,  # P-384
     bytes.fromhex("2b81040023"): 66,  # P-521
 }
+# Go refuses keys of fewer bits since 1.24 and larger exponents (crypto/rsa, checkPub), and OpenSSL keys of more bits.
 _RSA_BITS = (1024, 16384)
 _EXPONENT_LIMIT = 1 << 31
 
@@ -62,6 +63,7 @@ class PublicKey(NamedTuple):
         if self.kind == RSA:
             info, _ = _element(self.der, 0, _SEQUENCE)
             bits, _ = _element(info, _element(info, 0, _SEQUENCE)[1], _BITS)
+            # The first byte of a bit string is the number of bits that are not used.
             modulus, _ = _integer(_element(bits, 1, _SEQUENCE)[0], 0)
             return len(signature) == (modulus.bit_length() + 7) // 8
         try:
@@ -114,6 +116,7 @@ def parse_der(der: bytes) -> PublicKey:
         curve, end = _element(parameters, 0, _OID)
         if curve not in _CURVES or end != len(parameters):
             raise ValueError("got another elliptic curve, expected P-224, P-256, P-384 or P-521")
+        # 4 is for an uncompressed point, of which both coordinates follow (RFC 5480, section 2.2).
         if len(key) != 1 + 2 * _CURVES[curve] or key[0] != 4:
             raise ValueError("got a compressed or incomplete point, expected an uncompressed one")
         return PublicKey(EC, _info(oid, parameters, key))
@@ -149,6 +152,7 @@ def _encode(tag: int, content: bytes) -> bytes:
 
 
 def _encode_integer(value: int) -> bytes:
+    # The highest bit is the sign, so a number that has it gets a zero byte in front.
     return _encode(_INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big"))
 
 
@@ -161,6 +165,7 @@ def _element(data: bytes, at: int, tag: int) -> tuple[bytes, int]:
         count = size & 0x7F
         length = data[at : at + count]
         size, at = int.from_bytes(length, "big"), at + count
+        # Three bytes of length are enough for `_LIMIT`.
         if not 1 <= count <= 3 or len(length) != count or not length[0] or size < 0x80:
             raise ValueError("not a public key in DER: bad length")
     if at + size > len(data):
@@ -170,6 +175,7 @@ def _element(data: bytes, at: int, tag: int) -> tuple[bytes, int]:
 
 def _integer(data: bytes, at: int) -> tuple[int, int]:
     content, end = _element(data, at, _INTEGER)
+    # There must be a byte, no sign, and no zero byte in front that is not needed.
     if not content or content[0] & 0x80 or (len(content) > 1 and not content[0] and not content[1] & 0x80):
         raise ValueError("not a public key in DER: bad integer")
     return int.from_bytes(content, "big"), end
@@ -177,9 +183,11 @@ def _integer(data: bytes, at: int) -> tuple[int, int]:
 
 def _first_block(text: bytes) -> tuple[str, bytes]:
     """Return label and content of the first PEM block; what is not a complete block is skipped."""
+    # A mark counts only at the start of a line; the line break makes the first line one like all others.
     text, begin_mark, end_mark = b"\n" + text, b"\n-----BEGIN ", b"\n-----END "
     at = 0
     while (begin := text.find(begin_mark, at)) >= 0:
+        # If this is no block, the search goes on at the line break before `body`, which belongs to the next mark.
         line, body = _line(text, begin + len(begin_mark))
         at = body - 1
         if not line.endswith(b"-----"):
@@ -188,6 +196,7 @@ def _first_block(text: bytes) -> tuple[str, bytes]:
         while b":" in (line := _line(text, body)[0]):
             body, has_headers = _line(text, body)[1], True
         at = body - 1
+        # The line break before the end is missing if nothing is in front of it.
         if not has_headers and text.startswith(end_mark[1:], body):
             end, trailer = body, body + len(end_mark) - 1
         else:

@@ -41,6 +41,7 @@ def of_file(content: bytes) -> Signature:
     if content and content[0] in _OPENPGP:
         return Signature(format=SIMPLE, payload=b"", value=content)
     name, newline, rest = content.partition(b"\n")
+    # All other formats begin with a zero byte and a line with their name (containers/image, internal/signature).
     if not newline or name not in (b"\0simple-signing", b"\0sigstore-json"):
         raise ValueError(f"got a file that begins with {content[:20]!r}, expected a signature")
     if name == b"\0simple-signing":
