@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+# RFC 9110, 4.1 asks every program to support at least 8000 octets; signed URLs are long.
 _URL_LENGTH = 8192
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
 """What every URL parser takes for the host. For urllib3 it ends at a backslash, and a proxy may decode a '%'."""
