@@ -20,6 +20,7 @@ Type: TypeAlias = "str | list[Type] | Mapping[str, Type]"
 
 _TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
 
+# The keys are in lower case here: `_check` converts those of a configuration before it looks them up.
 _SETTINGS: Mapping[str, Type] = {
     **dict.fromkeys(("hostname", "domainname", "user", "image", "workingdir", "macaddress", "stopsignal"), "string"),
     **dict.fromkeys(("attachstdin", "attachstdout", "attachstderr", "tty", "openstdin", "stdinonce"), "boolean"),

@@ -200,6 +200,7 @@ def _type_of(document: Fields, declared: str) -> str:
         if declared in MANIFEST_TYPES:
             return declared
         config = document.member("config").line("mediaType", "")
+        # Engines refuse an OCI manifest with Docker's configuration, so this one must be Docker's.
         return DOCKER_MANIFEST if config == DOCKER_CONFIG else MANIFEST
     return declared or own
 
