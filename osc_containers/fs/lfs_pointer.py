@@ -25,6 +25,7 @@ def is_pointer_file(path: Path) -> bool:
     """Tell whether a regular file is a pointer; False if it cannot be read."""
     with suppress(OSError):
         if path.is_file() and path.stat().st_size <= LIMIT:
+            # A FIFO may have taken the place of the file, and opening one would wait for its writer.
             with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
                 return is_pointer(file.read(LIMIT))
     return False

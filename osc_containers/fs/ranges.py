@@ -45,6 +45,7 @@ class FileSlice(NamedTuple):
         """
         position, end = self.offset + start, self.offset + stop
         buffer = memoryview(bytearray(max(0, min(stop - start, CHUNK))))
+        # `os.preadv` fills a buffer that exists; `os.pread` would allocate one for each chunk.
         while position < end and (count := os.preadv(self.descriptor, [buffer[: end - position]], position)):
             yield buffer[:count]
             position += count
