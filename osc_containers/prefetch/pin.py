@@ -90,6 +90,7 @@ def resolve(
 
     :raises Error: some references could not be resolved; each is named with its place in the description.
     """
+    # The block ends when all have ended, so that every problem is reported, and not only the first one.
     with ThreadPoolExecutor(_PARALLEL_REQUESTS) as pool:
         tasks = [
             pool.submit(_resolve_one, request, open_source, lock.references.get(request.reference))

@@ -124,6 +124,7 @@ class OutputFile(NamedTuple):
     def key(self) -> str:
         """A hash of what the file will hold: equal keys mean equal bytes."""
         lines = [f"{self.name} {self.size}", *(f"{slot.offset} {slot.digest}" for slot in self.slots)]
+        # Equal blobs do not make equal files: an archive has the reference of its image between them.
         lines += [f"{offset} {hashlib.sha256(content).hexdigest()}" for offset, content in self.frame()]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -97,6 +97,7 @@ class SignatureFinder:
         signatures: list[Signature] = []
         while True:
             file = f"{path}/signature-{len(signatures) + 1}"
+            # A `file:` URL names a plain path, but a path of HTTP must be quoted.
             url = parts._replace(path=quote(file, safe="/@=:")).geturl()
             content = _read(file) if parts.scheme == "file" else self._images.read_file(url, payload.LIMIT)
             if content is None:
@@ -266,6 +267,7 @@ def checked_image(where: str, resolved: ResolvedReference, arch: str) -> Checked
         arch=arch,
         location=resolved.location,
         digest=image.manifest.digest,
+        # The outermost one, which the tag names, and which `cosign sign` signs without --recursive.
         index_digest=image.indexes[0].digest if image.indexes else None,
         recorded=resolved.images[arch].signatures,
     )
@@ -285,6 +287,7 @@ def judge(
     :raises Error: as `Judge.judge`.
     """
     transport, _, path = image.location.partition(":")
+    # Only images in registries have a name for policies; for others, scopes are paths (containers-policy.json(5)).
     identity = Identity.of(image.reference) if transport == "docker" else None
     source = open_source(image.location) if identity else None
     subject = Image(

@@ -27,6 +27,7 @@ def holds(path: Path, expected: OutputFile) -> bool:
         status = os.fstat(file.fileno())
         if status.st_size != expected.size:
             return False
+        # A file of the cache is named after the state of a file, and its content is the key of what that file holds.
         key, name = expected.key, _name(status)
         if _lookup(name) == key:
             return True

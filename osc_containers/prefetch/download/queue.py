@@ -75,6 +75,7 @@ class DownloadQueue:
         for task in tasks:
             self._waiting.append((task, position))
             position += task.blob.size + _REQUEST_COST if task.blob.size > _SEGMENT else 0
+        # Rounded up, so that all shares together are not smaller than the blobs.
         self._share = max(_SEGMENT, -(-position // shares)) if shares else UNLIMITED
         self._ready: list[tuple[int, int, BlobDownload, Range | None]] = []
         """Segments to receive; None for a download that has to be begun."""
