@@ -173,6 +173,7 @@ STORE = Engine(
     name="a read-only store",
     stores=(),
     packages=(),
+    # Layers with URLs or other digests do no harm here: `inject` unpacks the layers, and podman does not copy them.
     refuses={
         # podman would not only fail to run these, but also to list any other image.
         Quirk.DOCKER_CONFIG: "",

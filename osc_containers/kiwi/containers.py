@@ -79,6 +79,7 @@ def containers_of(section: Element, file: str, problems: Problems) -> Iterator[C
     with problems.at(file, section):
         shared.source = Source.parse(section.required("source"))
     with problems.at(file, section):
+        # A value in RELAX NG is a token, so kiwi's schema allows white space around it.
         backend = section.required("backend").strip(BLANKS)
         if backend not in BACKENDS:
             raise ValueError(f"backend {backend[:80]!r}: expected one of {', '.join(BACKENDS)}")
@@ -127,6 +128,7 @@ def _profiles(section: Element) -> str | None:
     """Return the `profiles` attribute. Its names must be valid names of directories: kiwi uses them for overlays."""
     value = section.attributes.get("profiles")
     for name in (value or "").split(","):
+        # An empty name is allowed: it stands for no profile, in kiwi as in `split_names`.
         if not name.isprintable() or "/" in name or name in (".", ".."):
             raise ValueError(f"profiles {name[:160]!r}: expected names without slash and control characters")
     return value

@@ -95,6 +95,7 @@ class Description(NamedTuple):
 
         :raises DescriptionError: a profile is not declared for `arch`.
         """
+        # It is enough if one of the descriptions that this one may be built with declares the profiles.
         used: frozenset[str] | None = None
         for declared in self.declarations:
             try:
@@ -142,6 +143,7 @@ def find(directory: Path) -> tuple[Path, ...]:
     with os.scandir(directory) as scan:
         entries = [e for e in scan if _is_description(e.name) and not e.is_dir(follow_symlinks=False)]
     files = [entry.name for entry in entries if not entry.is_symlink()]
+    # A link to anything else stays in the list, so that `read` refuses it with a message.
     names = sorted(files + [e.name for e in entries if e.is_symlink() and os.readlink(e) not in files])
     names = [name for name in names if not name.startswith("_service:") or name.rpartition(":")[2] not in files]
     if not names:
@@ -186,6 +188,7 @@ def read(path: Path) -> Description:
     """
     name = os.fsencode(path.name)
     try:
+        # Python represents other bytes by surrogates, which the check below would call control characters.
         name.decode("utf-8")
     except UnicodeDecodeError:
         raise DescriptionError(f"{str(name)[2:-1]}: the file name is not UTF-8; rename the file") from None
@@ -207,6 +210,7 @@ def load(directory: Path, name: str) -> bytes:
     :raises ValueError: it is something else.
     """
     path = directory
+    # O_NOFOLLOW is only about the last part of a path, but the directories before it may be links, too.
     for part in name.split("/"):
         path /= part
         if path.is_symlink():
@@ -229,8 +233,10 @@ def made_for_build(directory: Path, name: str) -> bytes | None:
         if other.endswith(cpio.SUFFIX) and path.is_file() and not path.is_symlink():
             with open(path, "rb") as file:
                 for member in cpio.members(file):
+                    # A member may be called ./FILE, as find(1) prints names for cpio.
                     if posixpath.normpath(member.path) == name:
                         file.seek(member.offset)
+                        # One byte more than is allowed, so that the parser refuses the file.
                         return file.read(min(member.size, xml_reader.SIZE_LIMIT + 1))
     return None
 
@@ -269,8 +275,10 @@ def parse(xml: bytes, path: Path, load: Callable[[str], bytes]) -> Description:
 def _directive(name: bytes, xml: bytes) -> tuple[str, ...] | None:
     """Return the words of a comment for obs-build, which finds it with a pattern (Build/Kiwi.pm, `kiwiparse`)."""
     # The pattern there also matches blank lines before the comment. This one does not, so that it takes linear time.
+    # The words begin and end with \S for the same reason: no blank can then match in two ways.
     pattern = rb"^[^\S\n]*<!--\s+%s:\s+(?:(\S(?:.*\S)?)\s+|\s)-->\s*$" % name
     match = re.search(pattern, xml, re.IGNORECASE | re.MULTILINE)
+    # The first comment counts, even if it has no words and so sets no limit.
     return tuple(dict.fromkeys(match[1].decode("utf-8", "replace").split())) if match and match[1] else None
 
 
@@ -322,7 +330,9 @@ class _Reader:
                 raise ValueError(f"include {name[:160]!r}: {error.strerror}") from None
             except ValueError as error:
                 raise ValueError(f"include {name!r}: {error}") from None
+        # Otherwise a problem was reported.
         if xml is not None:
+            # The first open file is the description itself.
             is_nested = len(self.open_files) > 1
             self.includes.append(Include(name=name, file=file, line=element.line, is_nested=is_nested))
             yield from self.elements(name, xml)
@@ -333,6 +343,7 @@ def _included_name(element: Element) -> str:
     if element.children or element.has_text:
         raise ValueError("include: got content in it, expected none; move the content out")
     name = element.required("from")
+    # kiwi includes files by document() of XSLT, which resolves the name relative to this attribute (XSLT 1.0, 12.1).
     if any(attribute.endswith("}base") for attribute in element.attributes):
         raise ValueError(f"include {name[:160]!r}: got an 'xml:base', expected the whole path in 'from'")
     match = _INCLUDED.fullmatch(name)

@@ -14,6 +14,7 @@ def read(description: Description) -> tuple[str, str]:
     """
     includes = (include.name for include in description.includes if not include.is_nested)
     image_name = version = ""
+    # The description comes first. kiwi takes the sections of an included file, but not the name in its root element.
     for name in dict.fromkeys([description.path.name, *includes]):
         try:
             root = xml_reader.parse(load(description.path.parent, name), name, ("preferences",))

@@ -16,12 +16,14 @@ from osc_containers.oci.reference import Reference
 
 _NAMED_TRANSPORTS = ("containers-storage", "docker-daemon")
 _PATH_TRANSPORTS = ("dir", "docker-archive", "oci", "oci-archive")
+# A directory of the transport `dir` has exactly one image, without a name (containers-transports(5)).
 _HOLD_TAGS = ("docker-archive", "oci", "oci-archive")
 TRANSPORTS = ("docker", *_NAMED_TRANSPORTS, *_PATH_TRANSPORTS)
 _SERVED_BY_OBS = ("obs", "obsrepositories")
 
 # A number after the colon is a port, even if the host has the name of a transport.
 _TRANSPORT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?!\d{1,5}(?:/|$))(.*)", re.DOTALL)
+# Any algorithm: `Digest.parse` then says which ones are possible.
 _DIGEST = re.compile(r"[a-z0-9]+:[A-Za-z0-9]+")
 
 
@@ -58,6 +60,7 @@ class Source(NamedTuple):
             if not rest.startswith("//"):
                 raise ValueError(f"source {text[:160]!r}: expected 'docker://' before the registry")
             rest = rest[2:]
+        # The store of an engine needs no location: its images are found by their names alone.
         if not rest and transport not in _NAMED_TRANSPORTS:
             raise ValueError(f"source {text!r}: empty, expected a registry like 'docker.io', or a transport and a path")
         return cls(text, transport, rest)

@@ -19,6 +19,7 @@ MEBIBYTE = 1 << 20
 
 _MULTIBUILD = "_multibuild"
 _FLAVOR = "@BUILD_FLAVOR@"
+# More digits are no size of a disk, and int() refuses texts of more than 4300.
 _SIZE = re.compile(r"([0-9]{1,12})([MG]?)")
 
 
@@ -215,5 +216,6 @@ def _mounts(element: Element) -> Iterator[str]:
         for volume in disk.children:
             name = volume.attributes.get("name", "")
             takes_rest = "all" in (volume.attributes.get("size"), volume.attributes.get("freespace"))
+            # The volume @root is the root file system itself.
             if not takes_rest and not name.startswith("@root"):
                 yield "/" + (volume.attributes.get("mountpoint") or name).strip("/")

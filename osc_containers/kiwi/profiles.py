@@ -94,10 +94,12 @@ def selectable(declared: Sequence[Profile], arch: str) -> frozenset[str]:
     # kiwi refuses a profile that requires, directly or not, one that is not declared for `arch`.
     refused = {name for name in users if name not in available}
     pending = list(refused)
+    # Profiles that were found before are not added again, so that a circle of requirements ends.
     while pending:
         found = set(users.get(pending.pop(), ())) - refused
         refused |= found
         pending += found
+    # kiwi does not look at what imported profiles require, so they are usable in any case.
     return resolve(declared, arch, ()) | (available.keys() - refused)
 
 

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME = "containers.xml"
 
+# The end of a line, and of a comment with nothing behind it.
 _COMMENT_END = re.compile(r"(?P<comment>-->)[ \t]*\r?\n\Z")
 _LINE = 1000
 """Characters before an element that are searched for the end of a comment."""
@@ -42,8 +43,11 @@ SECTIONS = (
     "certificates",
 )
 """The other sections of a description (`k.image` in kiwi/schema/kiwi.rnc)."""
+# obs-build finds its directives in the text of the description, wherever they are (Build/Kiwi.pm).
 _DIRECTIVE = re.compile(r"<!--\s*OBS-", re.IGNORECASE)
+# The tag of any element but <containers> and <container>.
 _OTHER_ELEMENT = re.compile(r"</?(?!containers?\b)[A-Za-z_][^\s<>]*(?:\s[^<>]*)?/?>")
+# The characters that `description` accepts in an include, without the slash.
 _INCLUDABLE_NAME = re.compile(r"[A-Za-z0-9._+=,~@-]+")
 
 
@@ -129,6 +133,7 @@ def detach_containers(described: Description, splits: Sequence[Split] = ()) -> t
     # Only the description itself is edited, so only its own includes have a position in this text.
     own = (include for include in described.includes if not include.is_nested)
     pieces, done = [], 0
+    # Both are in the order of the document, and `strict` notices if they do not belong together.
     for include, (start, end) in zip(own, xml_editor.spans(xml, "include"), strict=True):
         if include.name in detached:
             first, last = source.whole_line(start, end)
@@ -181,6 +186,7 @@ def _with_comments(source: XmlText, start: int) -> int:
     """
     text = source.text
     while source.begins_line(start):
+        # Invariant: from `start` to the element there are only whole comments and white space.
         match = _COMMENT_END.search(text, max(0, source.line_start(start) - _LINE), source.line_start(start))
         comment = text.rfind("<!--", 0, match.end("comment")) if match else -1
         if match is None or comment < 0 or not source.begins_line(comment) or _DIRECTIVE.match(text, comment):
@@ -246,6 +252,7 @@ def _check(before: Description, edited: bytes, new: Mapping[str, bytes]) -> None
             "<containers> before or after it"
         )
     if after.seen_by_obs_build:
+        # That would be a bug in this module, and not a problem of the package.
         raise AssertionError(f"{before.path}: obs-build still sees {after.seen_by_obs_build[0]}")
 
 
