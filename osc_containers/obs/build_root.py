@@ -10,6 +10,7 @@ _DATA = Path("/.build/build.data")
 """What the first stage of a build in a virtual machine leaves for the second (build-vm, `vm_first_stage`)."""
 _LIMIT = 1 << 20
 
+# Both files are assignments of a shell script, with quoted values.
 _FLAVOR = r"([A-Za-z0-9_][A-Za-z0-9_.+-]{0,99})'$"
 _IN_DATA = re.compile(rf"^BUILD_FLAVOR='{_FLAVOR}", re.MULTILINE)
 # obs://INSTANCE/PROJECT/REPOSITORY/REVISION-PACKAGE:FLAVOR. A colon in `_product:…` and `_patchinfo:…` is no flavor.

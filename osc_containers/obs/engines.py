@@ -47,6 +47,7 @@ class Choice(NamedTuple):
                 f"engine: got the namespace {namespace[:80]!r}, expected at most {_NAMESPACE_LENGTH} letters and "
                 "digits, separated by '.' or '_'"
             )
+        # `containerd` and `containerd:k8s.io` are one target, so that an image is loaded once.
         return cls(target=name if namespace in ("", NAMESPACE) else target, pattern=pattern)
 
     def __str__(self) -> str:
@@ -116,6 +117,7 @@ def _confusions(containers: Iterable[Container], choices: Iterable[Choice]) -> I
     for each in containers:
         for target in targets(each, choices):
             metadata = engine_of(target).metadata
+            # The file name is left out, because it differs even if all else is the same.
             other = first.setdefault((target, metadata(each.reference, "")), each) if metadata else each
             if other.reference != each.reference:
                 yield (

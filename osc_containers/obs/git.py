@@ -15,8 +15,11 @@ from osc_containers.formats import strict_json
 from osc_containers.fs import plain_file, program
 from osc_containers.fs.program import Done
 
+# Most of these turn off a program that the repository itself could configure (git-config(1)). Besides, no object may
+# stand for another one, and a file name with an asterisk is a name and not a pattern.
 _OPTIONS = (
     *("--no-pager", "--no-replace-objects", "--literal-pathspecs"),
+    # A directory of the package may be a bare repository, with a configuration of its own.
     *("-c", "safe.bareRepository=explicit"),
     *("-c", "core.fsmonitor="),
     *("-c", "core.hooksPath=/dev/null"),
@@ -31,6 +34,7 @@ _OPTIONS = (
     *("-c", "protocol.allow=never"),
     *("-c", "diff.external="),
 )
+# Older releases of git do not know GIT_NO_LAZY_FETCH. Without a protocol, they cannot fetch either.
 _SETTINGS = {
     "GIT_NO_LAZY_FETCH": "1",
     "GIT_ALLOW_PROTOCOL": "none",
@@ -47,7 +51,10 @@ _HEAD_LIMIT = 1 << 10
 _META_LIMIT = 1 << 16
 _BATCH = 200
 """Names in one call; each has at most 4096 bytes, and the kernel allows two megabytes."""
+# The name of an object, in a repository with SHA-256 or SHA-1.
 _OBJECT = r"\b[0-9a-f]{64}\b|\b[0-9a-f]{40}\b"
+# git-config(1) prints `extensions.partialclone NAME` or `remote.NAME.promisor true`. Only a plain name gets into a
+# command for the user.
 _PARTIAL = r"^(extensions\.partialclone|remote\..*\.promisor)$"
 _REMOTE = r"(?:extensions\.partialclone |remote\.)([A-Za-z0-9][A-Za-z0-9_-]*)(?:\n|\.promisor )"
 
@@ -55,6 +62,7 @@ _REMOTE = r"(?:extensions\.partialclone |remote\.)([A-Za-z0-9][A-Za-z0-9_-]*)(?:
 def find_top(directory: Path) -> Path | None:
     """Return the directory of the work tree that a directory is in, or None if it is in none."""
     path = directory.resolve()
+    # `.git` is a file in submodules and in additional work trees.
     return next((each for each in (path, *path.parents) if (each / ".git").exists()), None)
 
 
@@ -65,6 +73,7 @@ def has_obs_metadata(directory: Path) -> bool:
     """
     try:
         text = plain_file.read(directory, ".git/HEAD", _HEAD_LIMIT) or b""
+        # With a detached HEAD this is the name of a commit, for which there is no such directory.
         branch = text.decode().strip().removeprefix("ref: refs/heads/").replace("/", "__")
         content = plain_file.read(directory, f".git/obs/{branch}/meta.json", _META_LIMIT) if branch else None
         fields = strict_json.load(content.decode(), "meta.json") if content else None
@@ -97,6 +106,7 @@ class Repository(NamedTuple):
             if not entry:
                 return None
             mode, kind, number = entry.partition(b"\t")[0].decode().split()
+        # Files have the mode 100644 or 100755. A symbolic link is a blob, too, with the mode 120000.
         if kind != "blob" or not mode.startswith("100"):
             raise Error(f"{path}: got a link or a directory in {revision or 'the last commit'}, expected a file")
         return self._run("cat-file", "blob", number, limit=limit, needed=number)
@@ -107,6 +117,7 @@ class Repository(NamedTuple):
         commit = self._commit(None)
         entry = commit and self._run("ls-tree", "-z", "-l", "--full-tree", commit, arguments=[name])
         size = entry.partition(b"\t")[0].split()[-1] if entry else b""
+        # The size of a directory or submodule is `-`.
         return int(size) if size.isdigit() else None
 
     def untracked(self, directory: Path, names: Sequence[str]) -> list[str]:
@@ -136,11 +147,13 @@ class Repository(NamedTuple):
         for batch in batches:
             # The user's own attributes count, too: without its filter, a large file would be added as it is.
             own = f"core.attributesFile={self._attributes()}"
+            # The output is path, attribute and value, each with a null byte behind it (git-check-attr(1)).
             fields = self._run("-c", own, "check-attr", "-z", "filter", arguments=batch).split(b"\0")
             values = dict(zip(fields[0::3], fields[2::3], strict=False))
             filtered = [os.fsdecode(path) for path, value in values.items() if value not in (b"unspecified", b"unset")]
             if filtered:
                 raise Error(f"{filtered[0]}: .gitattributes has a filter for it, which only you can run by 'git add'")
+        # Nothing was added so far, so an error above leaves the index unchanged.
         for batch in batches:
             self._run("add", "--force", arguments=batch)
 
@@ -169,6 +182,7 @@ class Repository(NamedTuple):
     def _commit(self, revision: str | None) -> str:
         """Return the name of a commit; an empty string if the repository has none yet."""
         name = revision or "HEAD"
+        # A revision is a word of the user, and may begin with a dash.
         query = ("rev-parse", "--quiet", "--verify", "--end-of-options")
         done = self._start(*query, f"{name}^{{commit}}")
         if done.status:

@@ -133,5 +133,6 @@ def _word(name: str) -> str:
     if path.isprintable():
         return shlex.quote(path)
     escaped = path.replace("\\", "\\\\").replace("'", "\\'")
+    # Shells read octal escapes in $'…' as bytes, so that the command is printable and still names the file.
     octal = (c if c.isprintable() else "".join(f"\\{byte:03o}" for byte in os.fsencode(c)) for c in escaped)
     return f"$'{''.join(octal)}'"

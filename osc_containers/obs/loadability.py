@@ -37,7 +37,10 @@ def judge(
     kinds = [each.quirk for each in quirks]
     others = engines.targets_of(reference, choices)
     uses = [use for use in uses if use.arch == arch]
+    # Each use, the engine or store that gets the image for it, and whether anything is loaded there.
     loads = [(use, STORE, True) for use in uses if use.is_stored]
+    # A container with fetch_only is for the engines of `engine`. Without one, it stays an archive, and what its backend
+    # cannot load is only advice.
     loads += [
         (use, engine_of(target), not use.is_fetch_only or bool(others))
         for use in uses

@@ -20,7 +20,9 @@ STORE = ".osc"
 _STORE_LIMIT = 4096
 _LIST_LIMIT = 4 << 20
 _CONFIGURATION_LIMIT = 1 << 20
+# Projects, packages and flavors as OBS names them. None of these can be an option or a path.
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?::[A-Za-z0-9_][A-Za-z0-9_.+-]*)*"
+# A number or a hash; the source server also knows two revisions by name.
 _REVISION = r"[0-9a-f]{1,40}|latest|upload"
 _TIMEOUT = 300.0  # seconds; it may ask an agent to unlock a key
 _INHERITED = (
@@ -55,6 +57,7 @@ def untracked(directory: Path, names: Collection[str]) -> list[str]:
         files = xml_reader.parse(listed, "_files", ("entry",)).children if listed else ()
     except ValueError:
         files = ()
+    # File names may have characters at which splitlines() would split, too.
     known = {*added.decode("utf-8", "replace").split("\n"), *(entry.attributes.get("name", "") for entry in files)}
     return [name for name in names if name not in known and kept_size(directory, name) is None]
 
@@ -145,11 +148,13 @@ def _configuration(environ: Mapping[str, str]) -> str:
     """
     home = environ.get("HOME") or "/"
     if "OSC_CONFIG" in environ:
+        # osc reads no file if the variable is empty, and does the same for /dev/null.
         path = environ["OSC_CONFIG"] or os.devnull
         path = path.replace("~", home, 1) if path.startswith("~/") else path
         if not os.path.isabs(path):
             raise Error(f"OSC_CONFIG: got {path!r}, expected an absolute path")
         return path
+    # The newer location counts if both files exist, as for osc.
     new = os.path.join(environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config"), "osc", "oscrc")
     old = os.path.join(home, ".oscrc")
     return old if os.path.exists(old) and not os.path.exists(new) else new
@@ -157,6 +162,7 @@ def _configuration(environ: Mapping[str, str]) -> str:
 
 def _servers(configuration: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the servers that the user has configured, by their URLs and aliases."""
+    # What osc accepts (OscConfigParser): `%` means nothing, `;` after a blank begins a comment, names may be repeated.
     parser = configparser.ConfigParser(
         interpolation=None, strict=False, allow_no_value=True, inline_comment_prefixes=(";",)
     )
@@ -174,6 +180,7 @@ def _servers(configuration: str, environ: Mapping[str, str]) -> dict[str, str]:
             aliases = re.split("[, ]+", parser.get(section, "aliases", fallback="") or "")
             servers |= dict.fromkeys(filter(None, aliases), url) | {url: url}
     default = environ.get("OSC_APIURL") or parser.get("general", "apiurl", fallback="")
+    # With a login from the environment, a server needs no section of its own.
     if default and default not in servers:
         servers[_sanitized(default)] = _sanitized(default)
     return servers

@@ -27,6 +27,7 @@ from osc_containers.obs.service_file import Entry
 _IMAGE_FILES = (ARCHIVE_SUFFIX, BLOB_SUFFIX, cpio.FILE_NAME)
 logger = logging.getLogger(__name__)
 
+# obs-build removes everything up to the last colon (script `build`), so this can be the prefix of several services.
 _PREFIX = re.compile(r"_service:(?:[^:/]+:)*")
 
 
@@ -133,6 +134,7 @@ class Package:
         """
         paths = self.image_paths()
         earlier = {_PREFIX.sub("", path.name, count=1): path for path in paths if path.name.startswith("_service:")}
+        # Later keys win, so these are the files of the package.
         return {**earlier, **{path.name: path for path in paths if not path.name.startswith("_service:")}}
 
     def image_paths(self) -> tuple[Path, ...]:
@@ -155,6 +157,7 @@ class Package:
         if lock:
             blobs = {blob.digest for _, _, locked in lock.images() for blob in locked.image.blobs}
             names |= {*lock.archive_names().values(), *map(archive_names.blob, blobs)}
+        # osc does not commit the files that services make at every run.
         present = (name for name in names if (self.directory / name).is_file())
         return tuple(sorted(name for name in present if not name.startswith("_service:")))
 
@@ -203,6 +206,7 @@ class Package:
         :raises Error: another run of this user is in the package; or as `run_lock.hold`.
         """
         with run_lock.hold(self.directory) as is_alone:
+            # Otherwise a run of another user may still be writing its temporary files.
             if is_alone:
                 atomic.remove_abandoned(self.directory)
             yield

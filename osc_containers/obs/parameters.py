@@ -206,6 +206,7 @@ SERVICES: Mapping[str, Service] = {
 
 def service_xml(service: Service) -> str:
     """Return the `.service` file by which osc and the OBS server know a service (osc: obs_scm/serviceinfo.py)."""
+    # The source server refuses a file with elements or attributes that it does not know (BSXML.pm).
     lines = [
         f'<service name="{service.name}">',
         f"  <summary>{html.escape(service.summary, quote=False)}</summary>",

@@ -22,6 +22,8 @@ from osc_containers.fs import user_directory
 
 logger = logging.getLogger(__name__)
 
+# flock(2) fails like this on file systems without locks. EBADF is for NFS, where only a file that is open for writing
+# can have an exclusive lock, and a directory never is.
 _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _INTERVAL = 0.1
@@ -56,6 +58,7 @@ def hold(directory: Path) -> Iterator[bool]:
             holder = _lock_file(status, fcntl.LOCK_EX, stack)
             if holder and holder.is_reader:
                 logger.info("%s: waiting for %s, which is reading it", directory, holder.name)
+            # flock(2) could wait by itself, but it would also wait for a writer, which is an error here.
             while holder and holder.is_reader:
                 time.sleep(_INTERVAL)
                 holder = _lock_file(status, fcntl.LOCK_EX, stack)
@@ -64,6 +67,7 @@ def hold(directory: Path) -> Iterator[bool]:
         except OSError as error:
             reason = f"{error.filename or 'lock file'}: {error.strerror}"
             logger.warning("%s: cannot be locked against a second run at the same time: %s", directory, reason)
+        # Anybody can hold this second lock. Without it, the run goes on, but removes no temporary files.
         is_alone = False
         try:
             is_alone = _flock(package, fcntl.LOCK_EX)
@@ -105,6 +109,7 @@ def share(directory: Path) -> Iterator[None]:
 def find_writer(directory: Path) -> str | None:
     """Return which run of this user is changing a package, if one does."""
     with suppress(OSError, ImportError), ExitStack() as stack:
+        # Readers share the lock, so only a writer can have it.
         if holder := _lock_file(os.stat(directory), fcntl.LOCK_SH, stack, create=False):
             return holder.name
     return None
@@ -129,11 +134,13 @@ def _lock_file(package: os.stat_result, operation: int, stack: ExitStack, *, cre
                     if holder or not _flock(descriptor, operation):
                         return holder or _UNKNOWN
             except OSError:
+                # Where files cannot be locked, no run would ever remove this one.
                 _remove(name, directory)
                 raise
             # Releasing the lock removes the file. If that happened since it was opened, a new one is needed.
             try:
                 if os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino == status.st_ino:
+                    # Callbacks run in reverse order, so the file is removed while it is still locked.
                     attempt.callback(_remove_unless_shared, name, directory, descriptor)
                     stack.push(attempt.pop_all())
                     return None
@@ -144,6 +151,7 @@ def _lock_file(package: os.stat_result, operation: int, stack: ExitStack, *, cre
 def _remove_unless_shared(name: str, directory: int, descriptor: int) -> None:
     """Remove the file of a lock that is about to be released, unless others have the lock, too."""
     with suppress(OSError):
+        # The kernel may drop a lock before it converts it (flock(2)). Here it is about to be released anyway.
         if _flock(descriptor, fcntl.LOCK_EX):
             _remove(name, directory)
 
@@ -183,6 +191,7 @@ def _holder(status: os.stat_result) -> _Holder | None:
     except OSError:
         lines = []
     for fields in map(str.split, lines):
+        # Only the inode is compared. On btrfs, stat(2) returns another device number than the kernel lists here.
         if "FLOCK" in fields and any(field.endswith(f":{status.st_ino}") for field in fields):
             kind, process = fields[fields.index("FLOCK") + 2 :][:2]
             return _Holder(name=f"process {process}", is_reader=kind == "READ")

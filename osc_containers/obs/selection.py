@@ -155,6 +155,7 @@ class Request(NamedTuple):
         ]
         used = [part.used_profiles(arch) for part in parts]
         limits = [each for each in used if each is not None]
+        # If one part has no limit, all containers are requested.
         return frozenset().union(*limits) if limits and len(limits) == len(used) else None
 
 
@@ -186,10 +187,12 @@ def of_entries(
 
     A description in `names` belongs to the entries that read it, or to all entries if none of them does.
     """
+    # A package without a prefetch service requests what an entry without parameters would.
     entries = entries or [Entry(name=PREFETCH, mode="")]
     limits = []
     for entry in entries:
         own = [name for name in names if entry.reads(name) or not any(each.reads(name) for each in entries)]
+        # An entry that reads none of the given descriptions has no part in this run.
         if own or not names:
             limits.append(
                 (
@@ -262,6 +265,7 @@ def default_architectures(request: Request, lock: Lock) -> tuple[str, ...]:
 
     :raises DescriptionError: as `image_requests`.
     """
+    # An image that is locked because an entry names its architecture says nothing about entries that name none.
     explicit = {
         (item.reference, arch) for item in image_requests(request.with_explicit_arch) for arch in item.architectures
     }
@@ -269,6 +273,7 @@ def default_architectures(request: Request, lock: Lock) -> tuple[str, ...]:
 
 
 def _build_architectures(description: Description) -> tuple[str, ...]:
+    # OBS has more architectures than kiwi, for other kinds of builds.
     known = (arch for arch in description.exclusive_archs or () if arch in platform.ARCHITECTURES)
     return tuple(dict.fromkeys(map(platform.canonical, known)))
 
@@ -296,6 +301,7 @@ def image_requests(request: Request) -> tuple[ImageRequest, ...]:
     for description in request.descriptions:
         for arch in request.architectures_of(description):
             for container in request.containers(description, arch):
+                # A reference has one entry in the lock, so it cannot be two images.
                 first = containers.setdefault(container.reference, container)
                 if first.origin != container.origin:
                     problems.append(

@@ -47,6 +47,7 @@ class Entry(NamedTuple):
 
     def value(self, parameter: str) -> str:
         """Return the value of a parameter that has choices: the last one, or else its default."""
+        # Of an option that is repeated, argparse takes the last value, too.
         last = self.values(parameter)[-1:]
         return last[0] if last and last[0] not in NO_VALUE else SERVICES[self.name].parameters[parameter].choices[0]
 
@@ -86,6 +87,7 @@ def similar_service(name: str) -> str:
         return name
     from difflib import SequenceMatcher  # rarely needed
 
+    # Likely mistakes are the name of the package, obs-service-NAME, and dashes, which Debian has in that name.
     plain = name.strip().lower().removeprefix("obs-service-").replace("-", "_")
     ratios = {ours: SequenceMatcher(None, plain, ours).ratio() for ours in SERVICES}
     best = max(ratios, key=lambda ours: ratios[ours])
@@ -248,6 +250,7 @@ def signature_parameters(
     entries = list(prefetches)
     choices = SERVICES[PREFETCH].parameters["signatures"].choices
     modes = {entry.value("signatures") for entry in entries} or {choices[0]}
+    # From the strictest to the weakest.
     own = next(each for each in ("required", "policy", "ignore") if each in modes)
     names = drop_empty(policies) or [name for entry in entries for name in entry.effective_values("policy")]
     chosen = mode or own
@@ -270,6 +273,7 @@ def _entry(element: Element) -> Entry:
         name=name,
         mode=mode,
         parameters=tuple(
+            # osc passes the text as it is, and our services strip it.
             (child.attributes.get("name", ""), child.text.strip(xml_reader.BLANKS))
             for child in element.children
             if child.name == "param"
@@ -334,9 +338,11 @@ def append(xml: bytes, new: Sequence[Entry]) -> bytes:
     added = source.newline.join(_format(entry, indent, source.newline) for entry in new)
     if not source.text.startswith("</", end):  # <services/>
         end = source.text.rindex("/", 0, end)
+        # The slash moves to a new end tag. What followed it, the `>` first, completes that tag.
         rest = f">{source.newline}{added}{source.newline}</services{source.text[end + 1 :]}"
         return source.encode(source.text[:end].rstrip() + rest)
     start = source.line_start(end)
+    # An end tag on the line of the last service moves to a line of its own.
     before = "" if source.begins_line(end) else source.newline
     return source.encode(source.text[:start] + before + added + source.newline + source.text[start:])
 

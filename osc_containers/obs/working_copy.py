@@ -38,6 +38,7 @@ def system_of(directory: Path) -> System | None:
 
 def _has_store(directory: Path) -> bool:
     path = directory / osc.STORE
+    # A link leads to the store of another working copy.
     return path.is_dir() and not path.is_symlink()
 
 
@@ -105,6 +106,7 @@ def _is_committed(directory: Path, name: str) -> bool:
         content = committed(directory, name, None, _COMPARED)
     except (Error, OSError):
         return False
+    # git only has the pointer of a file in git-lfs, which says how large the file is.
     if content is not None and lfs_pointer.is_pointer(content):
         return lfs_pointer.size_of(content) == size
     return content == (directory / name).read_bytes()
@@ -117,6 +119,7 @@ def _committed_size(directory: Path, name: str) -> int | None:
         repository = git.open_repository(top, program.outside(directory, os.environ))
         path = directory.resolve() / name
         size = repository.size(path)
+        # The file itself is large, so such a small one can only be its pointer, or an older version.
         if size is not None and size <= lfs_pointer.LIMIT:
             return lfs_pointer.size_of(repository.read(path, None, lfs_pointer.LIMIT) or b"")
         return size
