@@ -56,6 +56,7 @@ def _unused_references(lock: Lock, references: set[Reference], context: Context)
     """Find references in the lock that neither the options of this run nor `_service` ask for."""
     path = context.package.find(FILE_NAME)
     texts = path.read_text("utf-8").splitlines() if path else []
+    # Reversed, so that of equal lines the first one remains.
     lines = {text.strip(): number for number, text in reversed(list(enumerate(texts, start=1)))}
     service_request = of_entries(context.package, context.prefetches())
     architectures = default_architectures(service_request, lock)
@@ -95,6 +96,7 @@ def _files(lock: Lock, context: Context) -> Iterator[Finding]:
     blobs = {blob.digest: blob for claim in claims.values() for blob in claim.image.blobs}
     blob_files = {archive_names.blob(digest): blob for digest, blob in blobs.items()}
     own = present.keys() & blob_files.keys()
+    # If no file is there, the parameter tells which form is missing.
     uses_blobs = bool(own) or service_file.has_blobs(context.entries_of(PREFETCH))
     missing: dict[str, Claim] = {}
     for name, claim in claims.items():
@@ -102,6 +104,7 @@ def _files(lock: Lock, context: Context) -> Iterator[Finding]:
             yield from _size(name, present[name], layout_of(claim).size, context)
         elif uses_blobs:
             needed = {archive_names.blob(blob.digest) for blob in claim.image.blobs}
+            # A blob that several images lack is reported for the first of them.
             missing = {**dict.fromkeys(needed - present.keys(), claim), **missing}
         else:
             missing[name] = claim

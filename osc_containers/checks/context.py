@@ -50,6 +50,7 @@ class Context(NamedTuple):
     def is_set_up(self) -> bool:
         """Whether anything was done to put the containers into the image; before that, only `init` is of use."""
         names = (lockfile.FILE_NAME, cpio.FILE_NAME)
+        # A misspelled service or an unreadable file shows that the set-up was begun; other checks report what is wrong.
         has_service = any(similar_service(entry.name) for entry in self.entries)
         return has_service or not self.has_service_file or any(map(self.package.find, names))
 

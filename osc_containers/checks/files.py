@@ -79,6 +79,7 @@ def _is_for_inclusion(context: Context, name: str) -> bool:
         root = xml_reader.parse(xml, name, ("containers", "preferences")) if b"<containers" in xml else None
     except (OSError, ValueError):
         return False  # Nothing says that it is for kiwi.
+    # A description of its own has <preferences>, too; a file that is made to be included may have <containers> alone.
     return root is not None and root.name == "image" and {each.name for each in root.children} == {"containers"}
 
 
@@ -108,6 +109,7 @@ def _subdirectories(context: Context) -> Iterator[Finding]:
                 why = f"osc commits no directories, so kiwi would not find {include.name}"
                 fix = f'move it beside the description, and write <include from="this://./{name}"/>'
                 yield _finding(Severity.ERROR, "include", include.file, why, fix, line=include.line)
+            # kiwi reads what obs-build unpacks over the sources, which may be older than the file.
             elif packed != load(directory, include.name):
                 why = f"{include.name} differs from the file of this name in a *{cpio.SUFFIX}, which a build uses"
                 fix = f"pack the directory again: osc add {include.name.partition('/')[0]}"

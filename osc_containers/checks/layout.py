@@ -43,6 +43,7 @@ def check(context: Context) -> Iterator[Finding]:
 def _visible(description: Description, context: Context) -> Iterator[Finding]:
     """Find containers that obs-build would turn into build dependencies."""
     if maker := maker_of(description.path.name):
+        # One finding is enough: all containers in the file have the same remedy.
         for container in description.seen_by_obs_build[:1]:
             why = f"OBS would require a package for each of these containers, and {maker!r} in _service makes this file"
             fix = f"move <containers> into an included file where {maker!r} takes this file from"

@@ -35,6 +35,7 @@ def check(context: Context) -> Iterator[Finding]:
                 claim = entry.claim(request.reference, arch)
                 manifest = _manifest(blobs, claim)
                 found = quirk.find(manifest)
+                # The configuration and the layers may be missing or damaged, so each of the three is judged by itself.
                 if config := blobs.document(claim, claim.image.config):
                     found += quirk.find_in_config(config, manifest)
                 read_start = partial(blobs.read_start, claim, size=quirk.MAGIC_SIZE)

@@ -49,6 +49,7 @@ def _needs(
         for engine in map(engine_of, targets[container]):
             for name in filter(None, (engine.name, engine.loaded_by)):
                 first_users.setdefault(name, container)
+            # Only the loader needs coreutils, and an engine that takes archives has none.
             if not engine.archives:
                 first_users.setdefault("coreutils", container)
     yield from ((container, name) for name, container in sorted(first_users.items()) if name != "coreutils")

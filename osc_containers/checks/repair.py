@@ -42,6 +42,7 @@ def plan_edits(context: Context) -> tuple[Edit, ...]:
     edits = tuple(each for each in (*_includes(context), *_modes(context)) if each.after != each.before)
     directory = context.package.directory
     names = [each.path.name for each in edits]
+    # If all was committed before, a revert undoes the edits and nothing else.
     if working_copy.system_of(directory) is not None and (changed := working_copy.uncommitted(directory, names)):
         raise DescriptionError(
             *(
@@ -61,6 +62,7 @@ def apply(edits: Sequence[Edit]) -> None:
         for each in edits:
             mode = each.path.stat().st_mode & 0o7777
             with atomic.naming(each.path):
+                # Each file is renamed when the stack is closed, after all of them were written.
                 descriptor = stack.enter_context(atomic.new_file(each.path, mode))
                 ranges.write_all(descriptor, each.after, 0)
 

@@ -33,6 +33,7 @@ def check(context: Context) -> Iterator[Finding]:
         yield from _set_up(context)
     typos = list(_typos(context))
     yield from typos
+    # A misspelled service would be reported as missing, too.
     if context.is_set_up and not typos:
         yield from _missing(context)
     for entry in context.entries_of(PREFETCH):
@@ -123,6 +124,7 @@ def _not_prefetched(context: Context) -> Iterator[Finding]:
     if not entries or not context.descriptions or context.is_bundled:
         return
     request = selection.of_entries(context.package, entries)
+    # A prefetch may read several descriptions, but what is injected shows which of them are built.
     built_names = {name for entry in context.entries_of(INJECT) for name in entry.effective_values("description")}
     for description in context.descriptions:
         name = description.path.name

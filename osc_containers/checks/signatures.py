@@ -55,6 +55,7 @@ def _unsigned(context: Context, policies: tuple[Policy, ...]) -> Iterator[Findin
 def _expiring(keys: Mapping[str, bytes]) -> Iterator[Finding]:
     now = time.time()
     for name, key in sorted(keys.items()):
+        # Public keys of sigstore are named by their SHA-256 and have no date. The others are OpenPGP keys.
         expiry = None if name.startswith("sha256:") else openpgp.expiry(key)
         if expiry is not None and expiry < now + _SOON:
             day = datetime.fromtimestamp(expiry, UTC).date()

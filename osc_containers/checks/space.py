@@ -56,6 +56,7 @@ def check(context: Context) -> Iterator[Finding]:
                 worst[kind.file, kind.line] = need, kind, image
     for need, kind, image in worst.values():
         used = (engine_of(target) for each in image.containers for target in targets[each] or (each.backend,))
+        # Where the bytes will be: layouts, the stores of the engines, and archives for engines that take them.
         directories = (LAYOUTS, *(path for engine in used for path in (*engine.stores, engine.archives) if path))
         mounts = [each for each in kind.mounts if any(f"{path}/".startswith(f"{each}/") for path in directories)]
         if mounts and need.images:
@@ -96,6 +97,7 @@ def _need(
         layers=sum(archives.values()) + sum(layers.values()),
         images=sum(stored.values()),
         largest=max((size for _, size in sizes), default=0),
+        # Containers are loaded one after the other. container-snap reads an archive as a file, and copies it twice.
         copies=max((3 * size if target == "container-snap" else size for target, size in sizes), default=0),
     )
 

@@ -19,6 +19,7 @@ from osc_containers.obs.service_file import FILE_NAME, Entry
 from osc_containers.oci.image import Image
 
 _CONSTRAINTS = "_constraints"
+# `install MODULE COMMAND` runs a command instead of loading the module, mostly /bin/true (modprobe.d(5)).
 _MODULE_LINE = re.compile(r"^\s*(?:blacklist|install)\s+(squashfs|loop)\b", re.MULTILINE)
 _SMALL_KERNELS = ("kernel-default-base", "kernel-kvmsmall", "kernel-azure-base")
 _CONFIGURATION_LIMIT = 1 << 16
@@ -86,6 +87,7 @@ def _configuration(context: Context, stored: list[tuple[Container, str]]) -> Ite
 
 def _directories(context: Context) -> set[str]:
     profiles = {profile.name for description in context.descriptions for profile in description.profiles}
+    # Profiles are named by the description, and no name may lead out of the package.
     return {overlay.ROOT, *(name for name in profiles if "/" not in name and name not in ("", ".", ".."))}
 
 
@@ -131,6 +133,7 @@ def _space(context: Context, entry: Entry, stored: list[tuple[Container, str]]) 
     if need > max(requested, _SMALL_SPACE):
         why = f"the build needs about {size(need)} of disk space to unpack the containers of the store"
         why += f", and {_CONSTRAINTS} asks for {size(requested)}" if requested else ""
+        # Rounded up to whole GiB, and four more for the build itself.
         fix = f'{_CONSTRAINTS}: <hardware><disk><size unit="G">{-(-need // (1 << 30)) + 4}</size></disk></hardware>'
         severity = Severity.WARNING if requested else Severity.INFO
         yield _finding(FILE_NAME, why, fix, line=entry.line, severity=severity)
@@ -139,6 +142,7 @@ def _space(context: Context, entry: Entry, stored: list[tuple[Container, str]]) 
 def _bytes_for(images: dict[Image, None]) -> int:
     """Return the space for the unpacked layers and the squashfs, which is about as large as compressed layers."""
     layers = {layer.digest: layer for image in images for layer in image.layers}.values()
+    # A layer that is not compressed has the same size when it is unpacked, and the squashfs is counted like it.
     return sum(
         layer.size * (2 if layer.media_type.endswith((".tar", ".diff.tar")) else _UNPACKED + 1) for layer in layers
     )

@@ -25,12 +25,14 @@ from osc_containers.oci.reference import Reference
 _SYSTEMD = ("etc/systemd/system", "usr/lib/systemd/system", "usr/local/lib/systemd/system", "lib/systemd/system")
 _QUADLETS = ("etc/containers/systemd", "usr/share/containers/systemd", "usr/local/share/containers/systemd")
 _QUADLET_SUFFIXES = (".container", ".kube", ".image", ".volume")
+# Besides units: drop-ins, and the YAML of .kube units.
 _SUFFIXES = (*_QUADLET_SUFFIXES, ".service", ".conf", ".yaml", ".yml")
 _FILE_LIMIT = 2000
 """Files that are read in an overlay directory or archive."""
 _ARCHIVE_LIMIT = 256 << 20
 """Bytes of an archive that are read, unpacked."""
 _ALL = "kiwi_containers.service"
+# The program may have a path before it, but is a whole word: no other program that ends in "podman" matches.
 _PULLS = re.compile(r"(?<![^\s/])(?:podman|docker)\s+(?:image\s+)?pull\s|--pull[= ]always")
 _CONTAINERD_CLIENT = re.compile(r"(?<![^\s/])(?:ctr|nerdctl)(?=\s)")
 _PULL_COMMAND = re.compile(r"\spull\s")
@@ -38,9 +40,12 @@ _SHOWN = 200
 """Characters of a command in a message."""
 _CLIENTS = re.compile(r"\b(podman|docker|ctr|nerdctl)\b")
 _NAMESPACE = re.compile(r"\s(?:-n|--namespace)[= ]\s*[\"']?([\w.-]+)")
+# A unit goes on if a command with the prefix `-` fails; other prefixes may come before it (systemd.service(5)).
 _IGNORES_FAILURE = re.compile(r"[@:+!|]*-")
+# Mount=type=image,source=IMAGE,… in a quadlet, with the options in any order.
 _MOUNTED = re.compile(r"(?:^|,)type=image(?:,|$)")
 _SOURCE = re.compile(r"(?:^|,)(?:source|src)=([^,]+)")
+# Not a parser of YAML: PyYAML is required for signatures only, and these lines are enough here.
 _YAML_IMAGE = re.compile(r"^[\s-]*image:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
 
@@ -97,6 +102,7 @@ class _Unit(NamedTuple):
             elif each.key == "Mount" and _MOUNTED.search(each.value) and (match := _SOURCE.search(each.value)):
                 yield match[1], each.line
             elif each.key.startswith("Exec") and _CLIENTS.search(each.value):
+                # Which word is the image depends on the options before it. The others name no image of the package.
                 yield from ((word.strip("\"'"), each.line) for word in each.value.split())
         line = next((each.line for each in self.assignments if each.key == "Yaml"), 0)
         yield from ((match[1], line) for match in _YAML_IMAGE.finditer(self.yaml))
@@ -109,6 +115,7 @@ class _Unit(NamedTuple):
         commands = [each.value for each in self.assignments if each.key.startswith("Exec")]
         clients = {client for command in commands for client in _CLIENTS.findall(command)}
         if not clients.isdisjoint({"ctr", "nerdctl"}):
+            # Both clients use the namespace `default` unless an option names another.
             namespace = next((match[1] for match in map(_NAMESPACE.search, commands) if match), "default")
             return "containerd" if namespace == NAMESPACE else f"containerd:{namespace}"
         return "docker" if "docker" in clients else "podman"
@@ -144,6 +151,7 @@ def check(context: Context) -> Iterator[Finding]:
     images = _images(context)
     if not images:
         return
+    # kiwi has one overlay directory for all images, and one for each profile.
     names = {overlay.ROOT}
     for description in context.descriptions:
         names.update(profile.name for profile in description.profiles)
@@ -173,11 +181,13 @@ def _images(context: Context) -> tuple[_Image, ...]:
                     digests = (top(locked.image, arch).digest, locked.image.manifest.digest)
                 is_stored = bool(container.matching(context.store_patterns(description)))
                 engines = [engine_of(target) for target in targets[container]]
+                # A unit loads from a layout, which takes the place of the archive.
                 is_moved = container.fetch_only and engines and not any(engine.archives for engine in engines)
                 archive = paths[container] if is_moved else ""
                 for target, unit in _loads(container, units.load_id(paths[container]), targets, is_stored=is_stored):
                     image = _Image(container.reference, target, unit, digests, is_stored, archive)
                     key = (image.reference, image.target, image.unit)
+                    # A unit is in the images for all architectures, so the digests of all of them count.
                     if key in images:
                         image = image._replace(digests=(*images[key].digests, *digests))
                     images[key] = image
@@ -189,6 +199,7 @@ def _check_paths(unit: _Unit, images: Sequence[_Image]) -> Iterator[Finding]:
     missing = {each.missing_archive: each for each in images if each.missing_archive}
     for each in unit.assignments:
         for path, image in missing.items():
+            # The path must end there, and not be the beginning of a longer name.
             if re.search(rf"{re.escape(path)}(?![\w.-])", each.value):
                 why = f"{path} is not in the image, because {image.reference} is for {image.target} (engine)"
                 yield _finding(unit, each.line, why, "a pattern of engine that does not match it")
@@ -218,6 +229,7 @@ def _check(unit: _Unit, images: Sequence[_Image], others: Mapping[str, _Unit]) -
         if not candidates or reference in seen:
             continue
         seen.add(reference)
+        # podman runs quadlets in users/ for other users than root (podman-systemd.unit(5)).
         if "users" in unit.path.parts and unit.path.suffix != ".service":
             why = f"it runs for users, but {reference} is loaded for root, and other users do not see it"
             yield _finding(unit, line, why, "move it to /etc/containers/systemd")
@@ -280,6 +292,7 @@ def _check_order(
     if load not in needs and _ALL in needs:
         why = f"it does not start if any other container of the image cannot be loaded; require {load} alone"
         yield _finding(unit, line, why, f"Requires={load}", severity=Severity.INFO)
+    # To require another unit of the package is enough: that may require the load in its turn.
     elif needs.isdisjoint({load, *others}):
         why = f"it starts even if {reference} could not be loaded, and then needs a registry"
         yield _finding(unit, line, why, f"Requires={load}", severity=Severity.INFO)
@@ -304,6 +317,7 @@ def _units(files: Iterator[tuple[str, PurePosixPath, str]]) -> Iterator[_Unit]:
             continue
         assignments = list(unit_file.assignments(text))
         for other, (_, more) in texts.items():
+            # A drop-in may be in another directory than its unit (systemd.unit(5)). Its lines have no number there.
             if other.suffix == ".conf" and other.parent.name == f"{path.name}.d":
                 assignments += (each._replace(line=0) for each in unit_file.assignments(more))
         yaml = next((each.value for each in assignments if each.key == "Yaml"), "")
@@ -317,6 +331,7 @@ def _is_wanted(path: PurePosixPath) -> bool:
 
 def _files_below(directory: Path, name: str) -> Iterator[tuple[str, PurePosixPath, str]]:
     """Yield location, path in the image and text of each unit below an overlay directory."""
+    # It could lead out of the package.
     if directory.is_symlink():
         return
     count = 0
@@ -334,6 +349,7 @@ def _files_in(archive: Path) -> Iterator[tuple[str, PurePosixPath, str]]:
     """Yield the same for an archive that obs-build unpacks into `root/`; one that cannot be read has none."""
     count = 0
     try:
+        # As a stream, the archive is unpacked once, and only as far as it is read.
         with tarfile.open(archive, "r|*") as tar:
             for member in tar:
                 if member.offset > _ARCHIVE_LIMIT or count >= _FILE_LIMIT:

@@ -14,6 +14,7 @@ from osc_containers.oci.reference import Reference
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9]+(?:[._][A-Za-z0-9]+)*")
 """containerd (pkg/identifiers) also allows hyphens. In the name of a unit, they would not end where the ID begins."""
+# The name of a unit has the namespace and an ID in it, and as a file name at most 255 bytes.
 _NAMESPACE_LENGTH = 32
 _HAS_NAMESPACES = "containerd"
 
