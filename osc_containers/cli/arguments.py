@@ -117,6 +117,7 @@ def _profiles(*, parsed_args: argparse.Namespace, **_: object) -> list[str]:
     try:
         descriptions = selection.of_package(Package(getattr(parsed_args, "directory", Path()))).descriptions
     except (Error, OSError):
+        # The shell is completing a line, so that nothing may be printed.
         return []
     return [profile.name for each in descriptions for profile in each.profiles]
 

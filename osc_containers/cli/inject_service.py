@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     service_file.check_no_bundle(package.service_entries, {"store": patterns, "engine": values})
     choices = engines.parse(values)
     formats = sbom.formats_of(options.sbom)
+    # osc runs all services on the packager's machine, too (`osc service runall`), where nothing may be changed.
     if not build_root.is_here():
         with package.share():
             count = verify_all(package, names, [], [])
@@ -61,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
         for document in sbom.documents(package, description, arch, containers, formats, suffix)
     ]
     injection.inject_sources(package, description, arch, profiles, patterns, choices)
+    # obs-build makes /.build.packages a link to TOPDIR, and the current directory is TOPDIR/SOURCES.
     sbom.write(documents, _RESULTS if _RESULTS.is_dir() else Path("../OTHER"))
     return 0
 

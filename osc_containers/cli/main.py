@@ -46,6 +46,7 @@ def console() -> NoReturn:
             import argcomplete
 
             argcomplete.autocomplete(parser())
+        # Without argcomplete there are no completions, and nothing else may be printed.
         sys.exit(1)
     process.exit_fast(main(sys.argv[1:]))
 
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    # A value may have the name of a command, too, which only costs the import of its module.
     options, unknown = parser(COMMANDS.keys() & set(arguments)).parse_known_args(arguments)
     # The parser of the command reports these, so that the usage is that of the command.
     if unknown:

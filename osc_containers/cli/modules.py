@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import ssl
 
+# A codec is a module that Python imports when it is first used.
 _OFFLINE = ("lxml.etree", "encodings.ascii")
 _NETWORK = (
     # What libraries import only when they first look up a name, parse a date or format a number.
@@ -58,6 +59,7 @@ def load_network() -> "Callable[[], ssl.SSLContext]":
 
 def load_late(*names: str) -> None:
     """Import what only the package or the options show to be necessary; signals wait until it is done."""
+    # The handlers raise exceptions already, and none may arrive in the middle of an import.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         for name in names:

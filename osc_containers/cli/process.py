@@ -33,6 +33,7 @@ _hooks: list[Callable[[Any], object]] = []
 """The handlers of signals, and the hook for lost exceptions, that were there before ours."""
 _PATIENCE = 20.0
 """Seconds after a signal in which a run must end: it may have to move large files."""
+# Seconds until a lost exception is raised again, when the finalizer or callback that lost it should have ended.
 _SOON = 0.01
 
 _MARKS = {logging.WARNING: ("warning:", "yellow"), logging.ERROR: ("error:", "red")}
@@ -159,6 +160,7 @@ def _discard_output() -> None:
     try:
         sys.stdout.flush()
     except OSError:
+        # The buffer of sys.stdout cannot be emptied, but what it is written to can be replaced.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -185,6 +187,7 @@ def handle_signals() -> None:
         if signal.getsignal(number) == signal.SIG_DFL:
             _handlers.setdefault(number, signal.signal(number, _interrupt))
     _handlers[signal.SIGALRM] = signal.signal(signal.SIGALRM, _interrupt_again)
+    # If this is called twice, our own hook must not become the one that is restored.
     if sys.unraisablehook is not _unraisable:
         _hooks[:] = [sys.unraisablehook]
         sys.unraisablehook = _unraisable
@@ -192,6 +195,7 @@ def handle_signals() -> None:
 
 def _leave_signals() -> None:
     """Handle signals as before: everything is written or removed, and only messages remain to be printed."""
+    # Otherwise the alarm of an earlier signal could end the run while it prints its last message.
     signal.setitimer(signal.ITIMER_REAL, 0)
     for number in list(_handlers):
         signal.signal(number, _handlers.pop(number))
@@ -200,6 +204,7 @@ def _leave_signals() -> None:
 
 
 def _end_interrupted(note: str = "") -> NoReturn:
+    # The level CRITICAL has no mark before its messages: an interrupt is no error.
     logger.critical("interrupted%s", f"; {note}" if note else "")
     exit_fast(128 + (_signals[0] if _signals else signal.SIGINT))
 

@@ -35,6 +35,7 @@ def _prefetch(parameters: Sequence[str]) -> int:
         locked=options.locked == "yes",
         signatures=service_file.SignatureParameters(
             mode=options.signatures if options.signatures not in (None, *NO_VALUE) else "policy",
+            # `ignore` in the package turns off its policies, as in `service_file.signature_parameters`.
             policies=() if options.signatures == "ignore" else tuple(arguments.drop_empty(options.policy)),
             is_user_choice=False,
         ),

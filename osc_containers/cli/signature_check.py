@@ -45,6 +45,7 @@ def list_problems(
     from osc_containers.evidence.signatures import programs
     from osc_containers.fs import program
 
+    # None leaves out the policy of this machine, so that the result is the same on every machine.
     policies = load.of_package(package.directory, parameters.policies, None)
     if has_anchor and anchor is not None:
         policies = (*policies, load.of_file(anchor, anchor.parent))

@@ -110,6 +110,7 @@ def _fix(package: Package, options: argparse.Namespace) -> None:
         if not context.is_set_up:
             return
         try:
+            # The edits change what is included, and so what has to be added.
             context, _ = _read(Package(package.directory), options)
             added = repair.add_files(context)
         except Error as error:
@@ -138,6 +139,7 @@ def _read(package: Package, options: argparse.Namespace) -> tuple[Context, tuple
         lock=lock,
         entries=entries or (),
         has_service_file=entries is not None,
+        # The server can only report an error of this service if it has run it, which `manual` should prevent.
         has_old_server=options.old_server or PREFETCH in working_copy.service_error(package.directory),
     )
     names, architectures = arguments.drop_empty(options.description), arguments.architectures(options.arch)

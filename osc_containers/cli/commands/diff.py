@@ -60,6 +60,7 @@ def _read_old(directory: Path, name: str | None) -> Lock:
     # A file takes precedence over a revision of the same name.
     if name is not None and Path(name).is_file():
         with Path(name).open("rb") as file:
+            # One byte more than is allowed shows that the file is too large, whatever its real size is.
             content: bytes | None = file.read(lockfile.LIMIT + 1)
         where = name
     else:

@@ -61,6 +61,7 @@ def _choose(lock: Lock, name: str, arch: str | None) -> Claim:
         )
     default = platform.of_this_machine() if platform.of_this_machine() in entry.images else min(entry.images)
     claim = lock.claim_for(reference, arch or default)
+    # Of several images that are all for other machines, none is a good guess.
     if claim is None or (arch is None and default != platform.of_this_machine() and len(entry.images) > 1):
         what = f"for {arch}" if arch else "for this machine"
         raise LockError(

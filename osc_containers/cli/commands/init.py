@@ -68,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
         )
     if not options.no_prefetch:
         installation.require_prefetch()
+    # What this run changes is what the packager is told to commit.
     before = _file_states(package.directory)
     with package.hold():
         package.refuse_pointers()
@@ -144,6 +145,7 @@ def _set_up(package: Package, name: str | None, architectures: list[str], mode: 
     _check_entries(package, service_file.parse(new))
     _check_options(_our_entries(package), name, architectures, mode)
     _check_layout(package.prefetches, layout)
+    # Nothing was written so far: everything that can be refused was checked above.
     split.apply(split.plan(request.descriptions, name))
     if new != old:
         atomic.write_atomically(path, new)
@@ -178,6 +180,7 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str],
         )
     (description,) = descriptions
     build_architectures = request.architectures_of(description)
+    # A bundle has no architecture in its name, and obs-build unpacks it in every build.
     if len(build_architectures) != 1:
         raise DescriptionError(
             f"{description.path.name}: got the architectures {', '.join(build_architectures)}, but "
@@ -191,6 +194,7 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str],
             "those of one file; move them all to one"
         )
     parameters = [*(("description", file) for file in sources), ("arch", build_architectures[0]), ("inject", "source")]
+    # obs-build unpacks the bundle by itself, so that no service is needed in the build root.
     new = service_file.add_our_services(old, parameters, names=(PREFETCH,), mode=mode or _MODES[0])
     split.apply(splits)
     # _service comes before the description. If the second step fails, the next run finds the entry, sees that the

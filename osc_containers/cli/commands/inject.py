@@ -70,6 +70,7 @@ def _inject(package: Package, options: argparse.Namespace) -> None:
     formats = sbom.formats_of(options.sbom)
     suffix = "-".join(profiles)
     named = sbom.documents(package, description, arch, containers, formats, suffix)
+    # They are made now, so that an error leaves the tree unchanged.
     documents = list(named) if formats and containers else []
     inject.inject_root(package, description, arch, profiles, options.root, patterns, choices)
     sbom.write(documents, Path())

@@ -30,6 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compare the lock with the current images of the tags."""
+    # The modules were loaded before signals were handled; this only returns the function.
     tls_context = modules.load_network()
     from osc_containers.prefetch.pin import resolve, trusted_entries
     from osc_containers.sources import transports

@@ -66,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
             outdir=options.outdir or options.directory,
             locked=options.locked if options.locked is not None else service_file.is_locked(entries),
             signatures=parameters,
+            # All entries count, also those that this run does not use: a package has one layout.
             layout=options.layout or service_file.layout(package.prefetches),
             bundled=options.inject == "source" if options.inject else service_file.is_bundled(entries),
             connections=options.connections or service_file.connections(entries),
@@ -119,6 +120,7 @@ def prefetch_all(
         files_of = partial(bundle_file, _pack_for(request))
     with transports.Sources(
         package.directory,
+        # Idle connections to keep. Without a limit, the downloads choose their number by cores and latency.
         policy=Policy(connections=connections or _MAX_CONNECTIONS),
         system_context=tls_context,
         allow_local=allow_local,

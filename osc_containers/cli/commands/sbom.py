@@ -87,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output:
         write(files, options.output)
     elif len(files) == 1:
+        # print() would add a newline, and the file of --output would have other bytes.
         sys.stdout.write(files[0][1].decode())
     else:
         raise DescriptionError(f"got {len(files)} SBOMs to print; choose one --arch and one --format, or use --output")

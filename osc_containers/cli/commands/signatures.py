@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     requests = _requests(package, options.references, arguments.architectures(options.arch))
     is_accepted = True
     with transports.Sources(package.directory, system_context=tls_context) as sources:
+        # With an empty lock, nothing is taken from earlier runs.
         for resolved in resolve(requests, sources.open, EMPTY):
             for arch, pinned in resolved.images.items():
                 image = signatures.checked_image("", resolved, arch)

@@ -86,8 +86,10 @@ def verify_all(
     locked_images = [(reference, arch) for reference, arch, _ in lock.images() if arch in (architectures or [arch])]
     with ExitStack() as stack:
         blobs = PackageBlobs(package, lock, stack)
+        # Every file stays open until the end, and there may be more of them than the soft limit allows (getrlimit(2)).
         atomic.allow_open(len(blobs.files))
         damage = verify.check_images(blobs, locked_images)
+    # The bundle has all that _service requests, even if options select a part of it.
     bundled = (configured if package.prefetches else request).with_default_architectures(default)
     locations = {each.reference: each.location for each in all_requests}
     damage += signature_check.list_problems(package, lock, locked_images, locations)

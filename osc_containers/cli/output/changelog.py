@@ -18,6 +18,7 @@ _HEADS = ("  ARCH", "OLD", "CREATED", "NEW", "CREATED", "LAYERS", "TO FETCH")
 def as_text(changes: Sequence[Change]) -> str:
     """Return a table of the images by architecture, with each reference as a line above its images."""
     images = [image for change in changes for image in change.images]
+    # One table for all references, so that the columns are aligned; its rows are then distributed.
     head, *rows = table.render(_HEADS, map(_row, images), right=("TO FETCH",), wrapped=("LAYERS",))
     texts = [head]
     for change in changes:

@@ -93,6 +93,7 @@ def blobs_as_table(rows: Sequence[BlobRow]) -> str:
     ]
     text = "\n".join(table.render(("BLOB", "SIZE", "IMAGES"), lines, right=("SIZE",), wrapped=("IMAGES",)))
     unique = sum(row.blob.size for row in rows)
+    # With layout=archives, each image has its own copy of each of its blobs.
     repeated = sum(row.blob.size * len(row.images) for row in rows)
     shared = sum(len(row.images) > 1 for row in rows)
     total = f"{human.count(len(rows), 'blob')} of {human.size(unique)}, {shared} of them in several images"

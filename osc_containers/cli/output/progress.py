@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _WIDE = 72
 """The number of columns that bars, rates and times need; narrower terminals show amounts only."""
+# The widest text in the DownloadColumn of Rich.
 _AMOUNT = len(" 999.9/999.9 MB")
 _NARROWEST = 4
 _FREE = len("^C^C")
@@ -68,6 +69,7 @@ def on_terminal() -> Iterator[Progress]:
         *(each(table_column=Column(no_wrap=True)) for each in others),
         console=console,
         transient=True,
+        # Rich itself would redraw in a thread that does not take our lock, and replace streams without it.
         auto_refresh=False,
         redirect_stdout=False,
         redirect_stderr=False,
@@ -86,6 +88,7 @@ def _redrawn(bars: "Bars", messages: TextIO, lock: threading.RLock) -> Iterator[
             with lock:
                 bars.refresh()
 
+    # A daemon, so that a run that ends in another way does not wait for it.
     thread = threading.Thread(target=redraw, daemon=True)
     stderr = sys.stderr
     try:

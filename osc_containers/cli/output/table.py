@@ -66,6 +66,7 @@ def _widths(table: Sequence[Sequence[str]], flexible: Sequence[int]) -> list[int
 
 def _list(heads: Sequence[str], row: Sequence[str]) -> str:
     """Return a row as lines: its first cell, then the others, indented, after their headings."""
+    # A first cell may be indented itself, below a line that is its title.
     indent = len(row[0]) - len(row[0].lstrip()) + len(_GAP)
     margin = indent + max(len(head.strip()) for head in heads[1:]) + len(_GAP)
     lines = wrap(row[0], line_width())
@@ -86,6 +87,7 @@ def wrap(text: str, width: int) -> list[str]:
     for word in _WORD.findall(text):
         if lines[-1] and len(lines[-1] + word) > width:
             lines.append("")
+        # A continued line does not begin with the blank at which it was broken.
         lines[-1] += word.lstrip() if len(lines) > 1 and not lines[-1] else word
         # A single word can be longer than the line.
         while len(lines[-1]) > width:
