@@ -104,7 +104,8 @@ def timestamp(created: str) -> str:
         date = datetime.fromisoformat(created.upper())
         # Python 3.11 has no other way that neither overflows nor depends on the time zone of the machine.
         seconds = (date - _EPOCH) // timedelta(seconds=1)
-        return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
+        # `%Y` would not pad the year 1, which is Go's zero time and the date of images of reproducible builders.
+        return (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat() + "Z"
     except (ValueError, TypeError, OverflowError):
         return "1970-01-01T00:00:00Z"
 
