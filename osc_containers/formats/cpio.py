@@ -23,7 +23,7 @@ _MAGIC = b"070701"
 _HEADER = 110
 _DIGITS = re.compile(rb"[0-9A-Fa-f]*")
 _TRAILER = "TRAILER!!!"
-# PATH_MAX of Linux: no longer path can be unpacked.
+# PATH_MAX of Linux, which includes the NUL at the end: no longer path can be unpacked.
 _NAME_LIMIT = 4096
 
 
@@ -108,7 +108,8 @@ def members(file: BinaryIO) -> Iterator[Member]:
 def paths(file: BinaryIO) -> Iterator[str]:
     """Yield the path of every member of a cpio archive, whatever its type.
 
-    :raises ValueError: a header is damaged or has another format; `cpio` may unpack more than was yielded.
+    :raises ValueError: a header is damaged or has another format, or a name has a NUL in it; `cpio` may unpack more
+        than was yielded.
     """
     yield from (member.path for _, member in _walk(file))
 
@@ -124,7 +125,16 @@ def _walk(file: BinaryIO) -> Iterator[tuple[int, Member]]:
         fields = [int(header[at : at + 8], 16) for at in range(len(_MAGIC), _HEADER, 8)]
         mode, size, name_size = fields[1], fields[6], fields[11]
         # The limit bounds memory: an untrusted header can declare a name of 4 GiB.
-        path = file.read(min(name_size, _NAME_LIMIT)).rstrip(b"\0").decode("utf-8", "replace")
+        name = file.read(min(name_size, _NAME_LIMIT + 1))
+        # cpio ends a name at the first NUL. With another one behind it, or none, it would unpack another path than the
+        # one that is yielded. More NULs at the end are padding, which some writers add.
+        text, *rest = name.split(b"\0")
+        if len(name) > _NAME_LIMIT or not rest or any(rest):
+            raise ValueError(
+                f"got the name {name[:100]!r} of the member at byte {position}, expected at most {_NAME_LIMIT} bytes, "
+                "with a NUL only at the end"
+            )
+        path = text.decode("utf-8", "replace")
         if path == _TRAILER:
             return
         start = position + _HEADER + name_size

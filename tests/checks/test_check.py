@@ -553,7 +553,32 @@ def make_link(path: Path) -> None:
     path.symlink_to("a.kiwi")
 
 
-@pytest.mark.parametrize("make", [make_damaged, make_link, os.mkfifo])
+def member_named(name: bytes) -> Callable[[Path], object]:
+    """Return what makes a cpio archive with one member, whose name is exactly these bytes."""
+    fields = (1, stat.S_IFREG | 0o755, 0, 0, 1, 0, 0, 0, 0, 0, 0, len(name), 0)
+    header = b"070701" + b"".join(b"%08X" % field for field in fields) + name
+    trailer = cpio.lay_out([]).frame[-1][1]
+    return lambda path: path.write_bytes(header + bytes(-len(header) % 4) + trailer)
+
+
+def test_the_name_of_a_cpio_member_may_be_padded_with_nuls(tmp_path: Path) -> None:
+    member_named(b"notes.txt\0\0\0")(tmp_path / "other.obscpio")
+    with (tmp_path / "other.obscpio").open("rb") as file:
+        assert list(cpio.paths(file)) == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        make_damaged,
+        make_link,
+        os.mkfifo,
+        member_named(b"config.sh\0.txt\0"),
+        member_named(b"TRAILER!!!\0z\0"),
+        member_named(b"notes.txt"),
+        member_named(b"x" * 5000 + b"\0"),
+    ],
+)
 def test_cpio_archives_that_cannot_be_listed_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], object]
 ) -> None:

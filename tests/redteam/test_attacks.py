@@ -605,6 +605,13 @@ def test_bundle_where_there_is_none(victim: Victim, package: Path, command: str)
     must("kiwi_containers.obscpio" in victim.run(command).output, "the bundle must be named")
 
 
+def test_other_archive_with_a_script_whose_name_goes_on(victim: Victim, package: Path) -> None:
+    """A merge request adds an archive whose names have a NUL in them, where cpio ends a name: `check` names it."""
+    other = cpio("config.sh\0.txt", FILE | 0o755, b"id\n") + cpio("TRAILER!!!", 0, inode=0)
+    (package / "tool.obscpio").write_bytes(other)
+    must("tool.obscpio" in victim.run("check").output, "the archive must be named")
+
+
 # Injecting as root
 
 
