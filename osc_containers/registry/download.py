@@ -141,6 +141,8 @@ class Download:
 
     def _body_of(self, response: Response) -> Response | Decompressed:
         """Return the body, after checks of what the headers say about it."""
+        # An earlier answer may have been the whole blob, and have ended before all of these bytes were skipped.
+        self._skip_count = 0
         self._end_of_part = None
         if response.status == 200:
             self._skip_count = self._position

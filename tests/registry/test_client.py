@@ -395,6 +395,20 @@ def test_an_interrupted_download_resumes(registry: FaultRegistry, hasty_source: 
     assert starts[2] > starts[1]
 
 
+def test_a_part_after_a_whole_blob_is_not_skipped(registry: FaultRegistry, source: ImageSource) -> None:
+    """Servers behind one name may differ: the first ignores ranges, and breaks off before the wanted bytes."""
+    reference, blob = put(registry, BIG)
+
+    def ignore_range(exchange: Exchange) -> None:
+        answer = Answer(status=200, headers={"Content-Length": str(len(BIG))}, body=BIG)
+        exchange.send_bytes(answer.head() + answer.body[:500_000])
+        exchange.close()
+
+    registry.script = faults.at(0, ignore_range)
+    assert read(source, reference, blob, 1_000_000) == BIG[1_000_000:]
+    assert len(registry.requests) == 2
+
+
 def test_bytes_before_a_reset_are_not_lost(registry: FaultRegistry, source: ImageSource) -> None:
     reference, blob = put(registry, BIG)
 
