@@ -274,11 +274,8 @@ class Registry:
             try:
                 response = self._send(method, url, all_headers, form, label)
             except Failure as failure:
-                # The registry cannot be asked by plain HTTP for what another server does.
-                if hop and failure.may_be_plain_http:
-                    hint = f"; {self.host} redirected there" if failure.is_plain_http else ""
-                    problem = f"{failure}{hint}"
-                    raise Failure(problem, is_final=failure.is_final, max_attempts=failure.max_attempts) from None
+                if hop:
+                    failure.come_from_redirect(self.host)
                 raise
             target = response.headers.get("Location")
             # A form contains a secret, so it is never sent to a second URL.

@@ -187,7 +187,7 @@ class Download:
         """
         registry = self._endpoints[0][0]
         problem = f"not in {registry.host}, although its manifest is: {response.refusal()}"
-        wait, is_final = None, True
+        wait, is_final, is_outage = None, True, False
         for url in self._blob.urls[:_URLS]:
             try:
                 return registry.fetch(url)
@@ -195,7 +195,8 @@ class Download:
                 problem += f"; {failure}"
                 # One URL that may work later is enough for another attempt.
                 wait, is_final = failure.wait or wait, is_final and failure.is_final
-        raise Failure(problem, is_final=is_final, wait=wait)
+                is_outage = is_outage or failure.is_outage
+        raise Failure(problem, is_final=is_final, wait=wait, is_outage=is_outage)
 
     def _interrupted(self, failure: Failure) -> None:
         """Prepare the next attempt, at the next endpoint if this one has no attempts left."""

@@ -62,6 +62,13 @@ class Failure(Exception):
         self.is_outage = is_outage
         self.is_untrusted = is_untrusted
 
+    def come_from_redirect(self, host: str) -> None:
+        """Change the failure into that of another server, to which the registry `host` has redirected."""
+        if self.is_plain_http:
+            self.args = (f"{self}; {host} redirected there",)
+        # The registry cannot be asked by plain HTTP for what another server does.
+        self.may_be_plain_http = self.is_plain_http = False
+
 
 class Route(NamedTuple):
     """How a server is reached: its URL, the URL of the proxy, and the directory for the server's certificates.

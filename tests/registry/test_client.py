@@ -615,6 +615,26 @@ def test_registry_that_restarts_is_waited_for(registry: FaultRegistry, part: int
         assert read(source, reference, blob) == BIG
 
 
+@pytest.mark.sampled(every=2)
+@pytest.mark.parametrize("way", ["redirect", "foreign layer"])
+def test_blob_store_that_restarts_is_waited_for(registry: FaultRegistry, elsewhere: FaultRegistry, way: str) -> None:
+    def restart(exchange: Exchange) -> None:
+        exchange.registry.refuse(1.0)
+        exchange.send_bytes(exchange.answer().head())
+        exchange.reset()
+
+    store = f"http://{elsewhere.host}/storage/"
+    digest = elsewhere.put_blob(BIG)
+    reference, blob = put(registry, BIG, urls=(f"{store}{digest}",))
+    if way == "redirect":
+        registry.blob_location = store
+    else:
+        registry.blobs.clear()
+    elsewhere.script = faults.at(0, restart)
+    with Sources(Path(), policy=HASTY._replace(attempts=3, deadline=30)) as sources:
+        assert read(sources.open("docker://"), reference, blob) == BIG
+
+
 @pytest.mark.integration
 def test_registry_that_stays_away_is_given_up(registry: FaultRegistry) -> None:
     def vanish(exchange: Exchange) -> None:
