@@ -18,6 +18,7 @@ from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch.download import partial_file
+from osc_containers.prefetch.download.blob_download import REQUEST_COST
 from osc_containers.prefetch.prefetch import prefetch
 from osc_containers.sources.interface import FetchContext, Stream
 from tests.support import images
@@ -48,6 +49,32 @@ def test_blobs_are_split_where_the_source_is_far(is_high_latency: bool, tmp_path
     source.is_high_latency = is_high_latency
     transfer(source, tmp_path, connections=None)
     assert (len(source.ranges) > 1) is is_high_latency
+
+
+def test_small_blobs_are_not_divided(tmp_path: Path) -> None:
+    """Although the share of a worker ends 13 bytes after the last large blob."""
+    small = [images.random_layer(str(number), 3000) for number in range(10)]
+    large = sized((11 << 20) - 13)
+    source = FakeSource({APP: images.image(large, *small)})
+    transfer(source, tmp_path)
+    assert [source.asked[str(Digest.of(layer.content))] for layer in (large, *small)] == [3] + [1] * 10
+
+
+@pytest.mark.parametrize("excess", [-13, 13])
+def test_no_segment_is_smaller_than_what_a_request_costs(excess: int, tmp_path: Path) -> None:
+    """The shares of four workers end 5, 10, 15 and 20 MiB after the start of the first of these two layers."""
+    first, second = sized((10 << 20) + excess), sized((8 << 20) - excess)
+    for layer in (first, second):
+        source = RecordingSource({APP: images.image(first, second)}, layer=Digest.of(layer.content))
+        transfer(source, make(tmp_path / str(len(layer.content))))
+        assert min(stop - start for start, stop in source.ranges) >= REQUEST_COST
+        assert len(source.ranges) == 2
+
+
+def sized(size: int) -> images.Layer:
+    """Return a layer of exactly so many bytes."""
+    content = images.random_layer(str(size), size - 100_000).content.ljust(size, b"\0")
+    return images.Layer(content=content, compression="none", diff_id=Digest.of(content))
 
 
 class Counting:

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 UNLIMITED = 1 << 63
 """The share of a worker that takes whole blobs."""
+REQUEST_COST = 1 << 20
+"""Bytes that could be received in the time that a request takes, about."""
 _DIRECT_LIMIT = 8
 """Slices that a blob is written to as it is received: with more, the registry would wait for our disk."""
 
@@ -85,7 +87,8 @@ class BlobDownload:
     def start(self, position: int, share: int) -> bool:
         """Use what is already on the disk, and return whether something is missing.
 
-        `position` is the offset of the blob among all large ones, of which each worker gets `share` bytes.
+        `position` is the offset of the blob among all large ones, of which each worker gets `share` bytes. With a share
+        of `UNLIMITED`, the blob is not divided.
         """
         self._position, self._share = position, share
         content, old = self._content(), self._task.old
@@ -195,12 +198,16 @@ class BlobDownload:
             self._pending = 1
             return [(self._hashed, self._size)]
         segments = []
-        for position, stop in self._gaps():
-            while position < stop:
-                # A segment ends where the share of the next worker begins, counted over all large blobs.
-                end = min(position + self._share - (self._position + position) % self._share, stop)
-                segments.append((position, end))
-                position = end
+        for start, stop in self._gaps():
+            # A segment ends where the share of the next worker begins, counted over all large blobs.
+            cut = start + self._share - (self._position + start) % self._share
+            # A request for less than it costs itself would save nothing.
+            while cut + REQUEST_COST <= stop:
+                if start + REQUEST_COST <= cut:
+                    segments.append((start, cut))
+                    start = cut
+                cut += self._share
+            segments.append((start, stop))
         self._pending = len(segments)
         return segments
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from osc_containers.prefetch.download.blob_download import UNLIMITED, BlobDownload, BlobTask
+from osc_containers.prefetch.download.blob_download import REQUEST_COST, UNLIMITED, BlobDownload, BlobTask
 from osc_containers.prefetch.download.partial_file import Range
 from osc_containers.sources.interface import FetchContext
 from osc_containers.sources.progress import Progress
@@ -23,9 +23,7 @@ logger = logging.getLogger(__name__)
 _NEAR, _FAR = 4, 20
 """Default numbers of parallel requests for blobs. Near a registry, more than one for each core only compete."""
 _SEGMENT = 4 << 20
-"""Minimum bytes of a segment: a request for fewer costs more than it saves."""
-_REQUEST_COST = 1 << 20
-"""Bytes that could be received in the time that a request takes, about."""
+"""Minimum bytes of the share of a worker; a blob of so many, or fewer, is not divided."""
 _POLL = 0.3
 """Seconds between two looks at the blobs that other runs are downloading."""
 _QUIET = 1.0
@@ -74,7 +72,7 @@ class DownloadQueue:
         position = 0
         for task in tasks:
             self._waiting.append((task, position))
-            position += task.blob.size + _REQUEST_COST if task.blob.size > _SEGMENT else 0
+            position += task.blob.size + REQUEST_COST if task.blob.size > _SEGMENT else 0
         # Rounded up, so that all shares together are not smaller than the blobs.
         self._share = max(_SEGMENT, -(-position // shares)) if shares else UNLIMITED
         self._ready: list[tuple[int, int, BlobDownload, Range | None]] = []
@@ -110,7 +108,8 @@ class DownloadQueue:
             if isinstance(item[0], BlobTask):
                 task, position = item
                 download = BlobDownload(task, progress, self._undivided)
-                segments = [None] if download.start(position, self._share) else []
+                share = self._share if task.blob.size > _SEGMENT else UNLIMITED
+                segments = [None] if download.start(position, share) else []
             else:
                 download, segment = item
                 segments = download.fetch(segment, lambda: self._is_stopped) if segment else self._begin(download)
