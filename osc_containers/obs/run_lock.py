@@ -4,6 +4,9 @@ flock(2) only needs an open file, so anybody who can read a file or directory ca
 like. Therefore the lock that counts is on a file that no other user can open. It is outside the package, because osc
 and git would show it, and named after device and inode of the directory. The runs of other users lock the directory
 itself; a lock there is only reported, because it may be anybody's.
+
+A run that changes the package removes the file when it ends. Runs that only read it leave the file, which is empty: to
+remove it safely, they would need an exclusive lock, and other readers would take that for a change of the package.
 """
 
 import errno
@@ -28,6 +31,8 @@ _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _INTERVAL = 0.1
 """Seconds between attempts to get a lock while others read the package."""
+_ATTEMPTS = 10
+"""Attempts to get a lock, or to find out who has it, while the runs that have it come and go."""
 
 
 class _Holder(NamedTuple):
@@ -128,32 +133,28 @@ def _lock_file(package: os.stat_result, operation: int, stack: ExitStack, *, cre
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
                 raise OSError(errno.EPERM, "it is not a file that only this user can open; remove it", name)
             try:
-                if not _flock(descriptor, operation):
-                    holder = _holder(status)
+                for _ in range(_ATTEMPTS):
+                    if _flock(descriptor, operation):
+                        break
                     # A holder that is not listed has just ended, or is in another PID namespace.
-                    if holder or not _flock(descriptor, operation):
-                        return holder or _UNKNOWN
+                    if holder := _holder(status):
+                        return holder
+                else:
+                    return _UNKNOWN
             except OSError:
                 # Where files cannot be locked, no run would ever remove this one.
                 _remove(name, directory)
                 raise
-            # Releasing the lock removes the file. If that happened since it was opened, a new one is needed.
+            # A writer may have removed the file since it was opened. Then a new one is needed.
             try:
                 if os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino == status.st_ino:
-                    # Callbacks run in reverse order, so the file is removed while it is still locked.
-                    attempt.callback(_remove_unless_shared, name, directory, descriptor)
+                    if operation == fcntl.LOCK_EX:
+                        # Callbacks run in reverse order, so the file is removed while it is still locked.
+                        attempt.callback(_remove, name, directory)
                     stack.push(attempt.pop_all())
                     return None
             except FileNotFoundError:
                 continue
-
-
-def _remove_unless_shared(name: str, directory: int, descriptor: int) -> None:
-    """Remove the file of a lock that is about to be released, unless others have the lock, too."""
-    with suppress(OSError):
-        # The kernel may drop a lock before it converts it (flock(2)). Here it is about to be released anyway.
-        if _flock(descriptor, fcntl.LOCK_EX):
-            _remove(name, directory)
 
 
 def _remove(name: str, directory: int) -> None:

@@ -199,6 +199,42 @@ def test_run_waits_for_readers(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert os.listdir(Path.home() / ".local/state/osc-containers/locks") == []
 
 
+def test_readers_do_not_refuse_each_other_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def flock_before_another_reader(descriptor: int, operation: int) -> None:
+        nonlocal calls
+        flock(descriptor, operation)
+        calls += 1
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", flock)
+            with Package(tmp_path).share():
+                assert run_lock.find_writer(tmp_path) is None
+
+    flock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", flock_before_another_reader)
+    with Package(tmp_path).share():
+        pass
+    assert calls
+
+
+def test_run_waits_for_the_next_reader_if_one_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    find_holder = run_lock._holder
+    lookups = [None]
+    monkeypatch.setattr(run_lock, "_holder", lambda status: lookups.pop() if lookups else find_holder(status))
+    with ExitStack() as reader, ThreadPoolExecutor() as pool:
+        reader.enter_context(Package(tmp_path).share())
+        writer = pool.submit(enter_and_leave, Package(tmp_path))
+        while not caplog.messages and not writer.done():
+            time.sleep(0.01)
+        reader.close()
+        writer.result(timeout=10)
+    assert caplog.messages == [f"{tmp_path}: waiting for process {os.getpid()}, which is reading it"]
+
+
 def test_run_that_ends_while_it_is_looked_up_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as first:
         first.enter_context(Package(tmp_path).hold())
