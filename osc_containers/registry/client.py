@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 _USER_AGENT = f"osc-containers/{__version__}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# The same number as in Go's `http.Client`, which podman and skopeo use.
-_REDIRECT_LIMIT = 10
+_REDIRECT_LIMIT = 9
+"""Redirects to follow; as many as Go's `http.Client`, which podman and skopeo use, and which sends ten requests."""
 _LOGIN_TO_NETWORK = 511
 """Network Authentication Required (RFC 6585, 6)."""
 _UNDECIDED_TIMEOUT = 10.0
@@ -267,7 +267,7 @@ class Registry:
         form: dict[str, str] | None = None,
     ) -> Response:
         """Send a request and follow redirects; only the original origin receives `authorization`."""
-        for hop in range(_REDIRECT_LIMIT):
+        for hop in range(_REDIRECT_LIMIT + 1):
             all_headers = dict(headers, Authorization=authorization) if authorization else headers
             # The path of a redirect may be a signature, as its query may.
             label = f"{method} {url_policy.redact(url)}{'/...' if hop else url_policy.path(url)}"
@@ -290,7 +290,8 @@ class Registry:
             if url_policy.origin(next_url) != url_policy.origin(url):
                 authorization = None
             url = next_url
-        raise Failure(f"{url_policy.redact(url)}: more than {_REDIRECT_LIMIT} redirects")
+        problem = f"got more than {_REDIRECT_LIMIT} redirects, which may lead in a circle; ask the administrator"
+        raise Failure(f"{url_policy.redact(url)}: {problem} of {self.host}", is_final=True)
 
     def _send(
         self, method: str, url: str, headers: Mapping[str, str], form: dict[str, str] | None, label: str

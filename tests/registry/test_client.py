@@ -681,6 +681,21 @@ def test_redirects_may_be_relative_and_chained(registry: FaultRegistry, source: 
     assert [request.path.split("/")[1] for request in registry.requests] == ["v2", "first", "storage"]
 
 
+@pytest.mark.parametrize("count", [9, 10])
+def test_redirects_that_do_not_end_are_not_tried_again(
+    registry: FaultRegistry, source: ImageSource, count: int
+) -> None:
+    """Ten requests are sent, as by Go's programs."""
+    reference, blob = put(registry, BIG)
+    registry.script = lambda request: faults.redirect_loop if request.number < count else None
+    if count < 10:
+        assert read(source, reference, blob) == BIG
+    else:
+        with pytest.raises(RegistryError, match="got more than 9 redirects, which may lead in a circle; ask the"):
+            read(source, reference, blob)
+    assert len(registry.requests) == 10
+
+
 def test_a_challenge_after_a_redirect_is_not_answered(
     registry: FaultRegistry, elsewhere: FaultRegistry, source: ImageSource
 ) -> None:
