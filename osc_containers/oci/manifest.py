@@ -313,7 +313,8 @@ def engine_choice(index: Index, target: Platform) -> Digest | None:
 
 def _best(ranked: Iterable[tuple[int | None, Descriptor]]) -> tuple[Descriptor, ...]:
     fitting = [(rank, entry) for rank, entry in ranked if rank is not None]
-    return tuple(entry for rank, entry in fitting if rank == min(rank for rank, _ in fitting))
+    best = min((rank for rank, _ in fitting), default=None)
+    return tuple(entry for rank, entry in fitting if rank == best)
 
 
 def _may_fit(entry: Descriptor, target: Platform) -> bool:

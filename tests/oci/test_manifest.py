@@ -238,6 +238,21 @@ def test_the_best_entry_of_an_index_is_selected(entries: list[object], target: P
     assert candidates(result, target, "x")[0].size == position
 
 
+def test_the_best_entry_is_found_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    comparisons = []
+
+    class Rank(int):
+        def __lt__(self, other: int) -> bool:
+            comparisons.append(other)
+            return super().__lt__(other)
+
+    monkeypatch.setattr("osc_containers.oci.platform.rank", lambda target, candidate: Rank(0))
+    result = parse(index(*[entry("amd64")] * 1000))
+    assert isinstance(result, Index)
+    assert len(candidates(result, AMD64, "x")) == 1000
+    assert len(comparisons) < 1000
+
+
 @pytest.mark.parametrize(
     "other",
     [
