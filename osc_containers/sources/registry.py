@@ -80,9 +80,9 @@ class RegistryImages:
     def manifest(self, reference: Reference, digest: Digest | None = None) -> Manifest | Index:
         """Return the manifest or index with `digest`, or without one, what `reference` names."""
         digest = digest or reference.digest
-        # Without a digest a tag is requested, which may have moved since.
-        if digest in self._manifests:
-            return self._manifests[digest]
+        # Without a digest a tag is requested, which may have moved since. Another thread may drop what is looked up here.
+        if digest and (known := self._manifests.get(digest)):
+            return known
         try:
             return self._fetch(reference, digest)
         except MissingError as error:

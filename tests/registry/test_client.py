@@ -132,6 +132,24 @@ def test_a_manifest_fetched_by_tag_is_not_fetched_by_digest(registry: FaultRegis
     assert len(registry.requests) == 1
 
 
+def test_another_thread_may_drop_a_manifest_that_is_wanted(
+    registry: FaultRegistry, source: ImageSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("osc_containers.sources.registry._MANIFEST_COUNT", 1)
+    wanted, other = (Reference.parse(registry.push(each, f"{name}:1")) for each, name in ((IMAGE, "a"), (OTHER, "b")))
+    lookups = []
+
+    class Wanted(Digest):
+        def __hash__(self) -> int:
+            lookups.append(self)
+            if len(lookups) == 2:
+                source.manifest(other)
+            return super().__hash__()
+
+    source.manifest(wanted)
+    assert source.manifest(wanted, Wanted(*IMAGE.digest)).raw == IMAGE.raw
+
+
 def test_a_digest_is_resolved_without_a_request(registry: FaultRegistry, source: ImageSource) -> None:
     reference = Reference.parse(f"{registry.push(IMAGE, 'team/app:1.0')}@{IMAGE.digest}")
     registry.push(OTHER, "team/app:1.0")
