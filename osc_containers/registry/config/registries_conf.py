@@ -6,6 +6,7 @@ has its registry, or is Docker Hub's, as in skopeo's `docker://`, by which kiwi 
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -142,6 +143,10 @@ def _registry(item: Fields) -> RegistryConfig:
     prefix = item.line("prefix", "").rstrip("/") or location
     if not prefix:
         raise ValueError(f"{item.where}: got neither prefix nor location")
+    # As podman: such a prefix would match nothing, and `blocked` would have no effect.
+    if prefix.startswith("*.") and any(character in prefix for character in "/:@"):
+        expectation = f"only a domain after '*.', as in {re.split('[/:@]', prefix)[0][:80]!r}"
+        raise ValueError(f"{item.path('prefix')}: got {prefix[:80]!r}, expected {expectation}")
     # The older key, which applies to all mirrors of the table.
     digest_only = _flag(item, "mirror-by-digest-only")
     host, slash, path = prefix.partition("/")

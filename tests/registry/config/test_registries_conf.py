@@ -236,6 +236,13 @@ def _kept_garbage() -> Iterator[None]:
             '[[registry]]\nlocation = "a"\n[[registry.mirror]]\nlocation = "b"\npull-from-mirror = "never"\n',
             "['pull-from-mirror']: got 'never', expected one of all, digest-only, tag-only",
         ),
+        *(
+            (
+                f'[[registry]]\nprefix = "*.example.com{rest}"\nblocked = true\n',
+                f"prefix: got '*.example.com{rest}', expected only a domain after '*.', as in '*.example.com'",
+            )
+            for rest in (":5000", "/team", ":5000/team", "@sha256")
+        ),
         ("[registries.search]\nregistries = ['docker.io']\n", "version 1 of registries.conf"),
     ],
 )
