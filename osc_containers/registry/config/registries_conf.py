@@ -194,13 +194,17 @@ def files(environ: Mapping[str, str]) -> tuple[Path, ...]:
 def load(environ: Mapping[str, str] = os.environ) -> Configuration:
     """Read all files.
 
-    :raises RegistryError: a file is malformed or cannot be read.
+    :raises RegistryError: a file is malformed or too large, or cannot be read.
     """
     configuration = Configuration()
     for path in files(environ):
         try:
             with path.open("rb") as file:
-                configuration = configuration.updated(parse(file.read(_FILE_LIMIT), str(path)))
+                text = file.read(_FILE_LIMIT + 1)
+            # The beginning may be valid without the rest, which may block a registry.
+            if len(text) > _FILE_LIMIT:
+                raise ValueError(f"{path}: got more than {_FILE_LIMIT} bytes, expected at most that many")
+            configuration = configuration.updated(parse(text, str(path)))
         except ValueError as error:
             raise RegistryError(str(error)) from None
         except OSError as error:

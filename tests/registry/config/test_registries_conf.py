@@ -243,6 +243,7 @@ def _kept_garbage() -> Iterator[None]:
             )
             for rest in (":5000", "/team", ":5000/team", "@sha256")
         ),
+        ("#" * (4 << 20) + '\n[[registry]]\nlocation = "a"\nblocked = true\n', "got more than 4194304 bytes"),
         ("[registries.search]\nregistries = ['docker.io']\n", "version 1 of registries.conf"),
     ],
 )
