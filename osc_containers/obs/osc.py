@@ -169,7 +169,11 @@ def _servers(configuration: str, environ: Mapping[str, str]) -> dict[str, str]:
     servers: dict[str, str] = {}
     try:
         with open(configuration, encoding="utf-8", errors="replace") as file:
-            parser.read_string(file.read(_CONFIGURATION_LIMIT))
+            text = file.read(_CONFIGURATION_LIMIT + 1)
+        # The beginning may be valid without the rest, which may have the server.
+        if len(text) > _CONFIGURATION_LIMIT:
+            raise Error(f"{configuration}: got more than {_CONFIGURATION_LIMIT} characters, expected a file of osc")
+        parser.read_string(text)
     except FileNotFoundError:
         pass  # the environment can have all that osc needs
     except configparser.Error as error:

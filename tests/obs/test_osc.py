@@ -154,6 +154,14 @@ def test_a_broken_configuration_is_reported(asked: Path, text: str) -> None:
         read(asked)
 
 
+def test_a_configuration_that_is_too_large_is_reported(asked: Path) -> None:
+    osc_program.write_working_copy(asked, API)
+    oscrc = osc_program.log_in(API) / ".config/osc/oscrc"
+    oscrc.write_text(f"{oscrc.read_text()}\n{'#' * (1 << 20)}")
+    with pytest.raises(Error, match=rf"^{oscrc}: got more than 1048576 characters, expected a file of osc$"):
+        read(asked)
+
+
 def test_the_last_received_file_is_kept_in_two_places(tmp_path: Path) -> None:
     (tmp_path / ".osc/sources").mkdir(parents=True)
     assert osc.kept(tmp_path, "lock", 9) is None
