@@ -197,7 +197,26 @@ def test_damaged_archive_and_links_out_of_the_package_are_ignored(
 def test_assignments_of_a_unit() -> None:
     text = "; comment\n[A]\nx = 1 \\\n# comment\n 2\nnone\n[B]\ny=\nz=a=b \\"
     assert list(unit_file.assignments(text)) == [
-        ("A", "x", "1  2", 3),
+        ("A", "x", "1   2", 3),
         ("B", "y", "", 8),
         ("B", "z", "a=b", 9),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x=1\\\ny=2", ["1 y=2"]),
+        ("x=1\\\r\ny=2\r\n", ["1 y=2"]),
+        ("x=1\\\\\ny=2", ["1\\\\", "2"]),
+        ("x=1\\\\\\\ny=2", ["1\\\\ y=2"]),
+        ("x=1\\ \ny=2", ["1\\", "2"]),
+        ("x=1\\\n\ny=2", ["1", "2"]),
+        ("# x\x0cy=1", []),
+        ("; x\u2028y=1\x0by=1\x85y=1\x1cy=1", []),
+        ("x=1\x0cy=2\n", ["1\x0cy=2"]),
+        ("x=1\ry=2\0z=3", ["1", "2", "3"]),
+    ],
+)
+def test_lines_of_a_unit_end_where_systemd_ends_them(text: str, expected: list[str]) -> None:
+    assert [each.value for each in unit_file.assignments(text)] == expected
