@@ -214,6 +214,48 @@ def test_parts_that_the_package_no_longer_needs_are_removed() -> None:
     ]
 
 
+def test_of_several_parts_that_others_left_the_newest_is_continued() -> None:
+    for name, age in (("needed.old", 20), ("needed.new", 10)):
+        write_part(name, age)
+    newest = (cache() / "needed.new.part").stat().st_ino
+    partial_file.tidy("mine", {"needed"})
+    assert sorted(os.listdir(cache())) == ["needed.mine.part", "needed.old.part"]
+    assert (cache() / "needed.mine.part").stat().st_ino == newest
+
+
+def hide(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let another run remove a file of the cache when its directory was just listed."""
+    scandir = os.scandir
+
+    def list_first(directory: int) -> list["os.DirEntry[str]"]:
+        entries = list(scandir(directory))
+        (cache() / name).unlink(missing_ok=True)
+        return entries
+
+    monkeypatch.setattr(os, "scandir", list_first)
+
+
+def test_a_part_that_another_run_removes_keeps_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("gone.mine", "here.mine", "old.other"):
+        write_part(name)
+    (cache() / "link.mine.part").symlink_to("nowhere")  # cannot be opened, and is the newest
+    hide(monkeypatch, "gone.mine.part")
+    partial_file.tidy("mine", ())
+    assert sorted(os.listdir(cache())) == ["link.mine.part", "old.other.part"]
+
+
+def test_parts_make_room_although_one_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache() / "link.part").symlink_to("nowhere")
+    os.utime(cache() / "link.part", (time.time() - 30,) * 2, follow_symlinks=False)
+    for name in ("gone.other", "new.other"):
+        write_part(name)
+    hide(monkeypatch, "gone.other.part")
+    assert partial_file.reusable_bytes(tmp_path / "x.ociarchive") == {"link": 0, "new": 8192}
+    monkeypatch.setattr("osc_containers.fs.atomic.describe_shortage", lambda *_: "short")
+    partial_file.make_room(tmp_path / "x.ociarchive", (), 10_000)
+    assert os.listdir(cache()) == ["link.part"]
+
+
 def test_parts_are_bounded_in_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partial_file, "_SIZE_LIMIT", 3 * 8192)
     for number in range(6):

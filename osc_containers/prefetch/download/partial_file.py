@@ -84,13 +84,14 @@ def _open_cached(target: Path, key: str, size: int, owner: str) -> tuple[str, in
     return None
 
 
-def _adopt(name: str, owner: str, directory: int) -> None:
-    """Make the partial file of another package that of `owner`, if no run uses it."""
+def _adopt(name: str, own: str, directory: int) -> bool:
+    """Rename the partial file of another package to `own`, if no run uses it, and return whether that was done."""
     descriptor = user_cache.open_file(name, os.O_RDWR, directory)
     try:
-        if user_cache.try_lock(descriptor) and user_cache.is_at(name, descriptor, directory):
-            own = f"{_key_of(name)}.{owner}{_SUFFIX}"
+        is_unused = user_cache.try_lock(descriptor) and user_cache.is_at(name, descriptor, directory)
+        if is_unused:
             os.rename(name, own, src_dir_fd=directory, dst_dir_fd=directory)
+        return is_unused
     finally:
         os.close(descriptor)
 
@@ -159,7 +160,9 @@ def make_room(target: Path, keys: Collection[str], needed: int) -> None:
                 if not atomic.describe_shortage(target.parent, needed):
                     break
                 if _key_of(entry.name) not in keys:
-                    _remove_if_unused(entry.name, directory)
+                    # A file that cannot be removed, or that another run removes meanwhile, must not keep others.
+                    with suppress(OSError):
+                        _remove_if_unused(entry.name, directory)
         finally:
             os.close(directory)
 
@@ -169,9 +172,8 @@ def _files_for(target: Path) -> Iterator[tuple[str, int]]:
     with suppress(OSError):
         directory = _open_cache_for(target)
         try:
-            for entry in os.scandir(directory):
-                if entry.name.endswith(_SUFFIX):
-                    yield entry.name, entry.stat(follow_symlinks=False).st_blocks * _SECTOR
+            for entry in _by_age(directory):
+                yield entry.name, entry.stat(follow_symlinks=False).st_blocks * _SECTOR
         finally:
             os.close(directory)
 
@@ -254,21 +256,29 @@ def tidy(owner: str, keys: Collection[str]) -> None:
             # The newest first, so that those beyond the limit are the oldest.
             for entry in reversed(entries):
                 key = _key_of(entry.name)
-                if key in keys:
-                    if f"{key}.{owner}{_SUFFIX}" not in names:
-                        with suppress(OSError):
-                            _adopt(entry.name, owner, directory)
-                    continue
-                size += entry.stat(follow_symlinks=False).st_blocks * _SECTOR
-                if entry.name == f"{key}.{owner}{_SUFFIX}" or size > _SIZE_LIMIT:
-                    _remove_if_unused(entry.name, directory)
+                own = f"{key}.{owner}{_SUFFIX}"
+                # As in `make_room`, a file that causes an error must not keep others.
+                with suppress(OSError):
+                    if key in keys:
+                        # Of several that others left, the newest is the one that is continued.
+                        if own not in names and _adopt(entry.name, own, directory):
+                            names.add(own)
+                        continue
+                    size += entry.stat(follow_symlinks=False).st_blocks * _SECTOR
+                    if entry.name == own or size > _SIZE_LIMIT:
+                        _remove_if_unused(entry.name, directory)
         finally:
             os.close(directory)
 
 
 def _by_age(directory: int) -> list["os.DirEntry[str]"]:
     """Return the partial files of a directory, the oldest first."""
-    entries = [entry for entry in os.scandir(directory) if entry.name.endswith(_SUFFIX)]
+    entries = []
+    for entry in os.scandir(directory):
+        # Another run may have removed it. The entry keeps its status, so later calls of `stat` do not fail.
+        with suppress(OSError):
+            if entry.name.endswith(_SUFFIX) and entry.stat(follow_symlinks=False):
+                entries.append(entry)
     return sorted(entries, key=lambda entry: entry.stat(follow_symlinks=False).st_mtime)
 
 
