@@ -40,7 +40,6 @@ def export(package: Package, lock: Lock, claim: Claim, path: Path, *, force: boo
         if shortage:
             raise OSError(errno.ENOSPC, shortage, str(path.parent))
         with atomic.naming(path), atomic.new_file(path) as descriptor:
-            os.ftruncate(descriptor, layout.size)
             target = FileSlice(descriptor, 0)
             for offset, content in layout.frame():
                 target.write(content, offset)

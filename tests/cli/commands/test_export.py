@@ -1,5 +1,6 @@
 """`export`: an archive of one image from either layout, or an error and nothing written."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,18 @@ def test_a_file_is_replaced_with_force_only(package: Path, tmp_path: Path, capsy
     target.mkdir()
     assert main([*arguments, "--force"]) == 1
     assert "exists already; choose another name" in capsys.readouterr().err
+
+
+def test_a_file_system_that_cannot_extend_files_may_have_the_archive(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As fusefat, where ftruncate(2) only makes files shorter."""
+
+    def refuse(descriptor: int, size: int) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    assert main(["export", APP, str(tmp_path / "x"), str(package), "--arch", "x86_64"]) == 0
 
 
 def damage(path: Path) -> None:
