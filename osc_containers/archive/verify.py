@@ -51,11 +51,10 @@ def check_images(blobs: PackageBlobs, images: Iterable[tuple[Reference, str]]) -
     Then everything that `blobs` returns for these images is verified.
     """
     claims = [blobs.lock.references[reference].claim(reference, arch) for reference, arch in images]
-    archived = [claim for claim in claims if blobs.names[claim.reference, claim.arch] in blobs.files]
-    others = [claim for claim in claims if claim not in archived]
-    checks = [
-        _Check(name, partial(_check_archive, blobs, claim)) for claim in archived for name in [_name(blobs, claim)]
-    ]
+    # There may be thousands of claims, each of which is large, so that they are not compared with each other.
+    archived = [claim for claim in claims if _name(blobs, claim) in blobs.files]
+    others = [claim for claim in claims if _name(blobs, claim) not in blobs.files]
+    checks = [_Check(_name(blobs, claim), partial(_check_archive, blobs, claim)) for claim in archived]
     checks += _blob_checks(blobs, claims)
     missing = [problem for claim in others for problem in _find_missing(blobs, claim)]
     # An interrupt ends only the wait for these threads, at the end of the block. The program then exits without joining
