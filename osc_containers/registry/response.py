@@ -19,6 +19,10 @@ logger = logging.getLogger(__name__)
 _ERROR_LIMIT = 64 << 10
 _DISCARD_LIMIT = 64 << 10
 _CHUNK = 64 << 10
+_GZIP = 31
+"""Of zlib's `wbits`: 16 for gzip alone, without a guess, and 15 for the largest window."""
+_EMPTY_LIMIT = 1 << 20
+"""Bytes of gzip data that may come without any content: empty members and blocks could go on without end."""
 _PAGE_START = 512
 _PAGE_STARTS = (b"<!doctype html", b"<html", b"<head", b"<script")
 _PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml"})
@@ -174,13 +178,15 @@ class Response:
 
 
 class Decompressed:
-    """The body of a response that was compressed with gzip."""
+    """The body of a response that was compressed with gzip.
+
+    All members are read (RFC 1952, 2.2), and nothing else may follow, as in Go's programs.
+    """
 
     def __init__(self, response: Response, where: str) -> None:
         self._response = response
         self._where = where
-        # 31 is 16 for gzip alone, without a guess, and 15 for the largest window.
-        self._decoder = zlib.decompressobj(wbits=31)
+        self._decoder = zlib.decompressobj(_GZIP)
         self._compressed = memoryview(bytearray(_CHUNK))
 
     def readinto(self, buffer: memoryview, /) -> int:
@@ -188,11 +194,16 @@ class Decompressed:
 
         :raises Failure: the body is not gzip, or incomplete.
         """
-        while not self._decoder.eof:
+        count = 0
+        while count <= _EMPTY_LIMIT:
             # Input is left over if the last output filled the buffer; a small body may expand to any size.
-            compressed = self._decoder.unconsumed_tail
+            compressed = self._decoder.unconsumed_tail or self._decoder.unused_data
             if not compressed:
                 compressed = bytes(self._compressed[: self._response.readinto(self._compressed)])
+            if self._decoder.eof:
+                if not compressed:
+                    return 0
+                self._decoder = zlib.decompressobj(_GZIP)
             try:
                 content = self._decoder.decompress(compressed, len(buffer))
             except zlib.error:
@@ -202,7 +213,8 @@ class Decompressed:
                 return len(content)
             if not compressed:
                 raise Failure(f"{self._where}: got incomplete gzip data")
-        return 0
+            count += len(compressed)
+        raise Failure(f"{self._where}: got more than {_EMPTY_LIMIT} bytes of gzip data without content", is_final=True)
 
 
 def _read(body: Response | Decompressed, limit: int) -> bytes:

@@ -1,6 +1,7 @@
 """The distribution API against registries in this process, correct ones and faulty ones."""
 
 import email.utils
+import gzip
 import hashlib
 import logging
 import os
@@ -463,7 +464,7 @@ def test_a_download_without_progress_is_abandoned(registry: FaultRegistry, sourc
         read(source, reference, blob)
 
 
-@pytest.mark.parametrize("fault", [faults.packed, faults.falsely_packed, faults.chunked, faults.old_http])
+@pytest.mark.parametrize("fault", [faults.packed, faults.packed_in_members, faults.falsely_packed, faults.chunked, faults.old_http])
 @pytest.mark.parametrize("start", [0, 1_234_567])
 def test_transfer_encodings_of_blobs_are_undone(
     registry: FaultRegistry, source: ImageSource, fault: Fault, start: int
@@ -484,6 +485,26 @@ def test_encodings_that_are_no_compression_are_ignored(
 
     registry.script = faults.on(label, lambda _: True)
     assert pull(source, registry.push(IMAGE, "team/app:1.0")) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"\0\0\0\xff\xff" * 1000, "got more than 1048576 bytes of gzip data without content"),
+        (b"\3\0" + bytes(8) + gzip.compress(b"")[:10], "got more than 1048576 bytes of gzip data without content"),
+        (b"\3\0" + bytes(8) + b"more", "got invalid gzip data"),
+    ],
+    ids=["empty blocks", "empty members", "something else"],
+)
+def test_compressed_data_without_content_is_refused(registry: FaultRegistry, data: bytes, problem: str) -> None:
+    reference, blob = put(registry, BIG)
+    name = registry.push(IMAGE, "team/app:1.0")
+    registry.script = faults.on(faults.packed_without_content(data), lambda request: request.method == "GET")
+    with Sources(Path(), policy=PATIENT._replace(attempts=1)) as sources:
+        source = sources.open("docker://")
+        assert f"http://{registry.host}: {problem}" in pull_error(source, name)
+        with pytest.raises(RegistryError, match=problem):
+            read(source, reference, blob)
 
 
 def test_a_compressed_blob_cannot_exceed_its_size(registry: FaultRegistry, source: ImageSource) -> None:

@@ -348,11 +348,32 @@ def mostly_extensions(exchange: Exchange) -> None:
 
 def packed(exchange: Exchange) -> None:
     """Compress the body although the client refuses that."""
+    _pack(exchange, lambda body: (body,))
+
+
+def packed_in_members(exchange: Exchange) -> None:
+    """Compress the body in several members, the first of which is empty (RFC 1952, 2.2)."""
+    _pack(exchange, lambda body: (b"", body[:100], body[100:]))
+
+
+def packed_without_content(data: bytes) -> Fault:
+    """Send the same gzip data without end."""
+
+    def fault(exchange: Exchange) -> None:
+        head = Answer(status=200, headers={"Content-Encoding": "gzip"}).head()
+        exchange.send_bytes(head + gzip.compress(b"")[:10])
+        while exchange.pause(0):
+            exchange.send_bytes(data)
+
+    return fault
+
+
+def _pack(exchange: Exchange, split: Callable[[bytes], tuple[bytes, ...]]) -> None:
     answer = exchange.answer()
     # A server that compresses sends the whole, since a part of a compressed body would be useless.
     if answer.status == 206:
         answer = exchange.registry.answer(exchange.request.without_range())
-    answer.body = gzip.compress(answer.body, compresslevel=1, mtime=0)
+    answer.body = b"".join(gzip.compress(part, compresslevel=1, mtime=0) for part in split(answer.body))
     answer.headers["Content-Encoding"] = "gzip"
     _resize(answer)
     exchange.send(answer)
@@ -451,6 +472,7 @@ FAULTS: dict[str, Fault] = {
         endless_trailers,
         mostly_extensions,
         packed,
+        packed_in_members,
         falsely_packed,
         wrong_range,
         unasked_range,
