@@ -50,9 +50,6 @@ def parse_challenges(header: str) -> tuple[Challenge, ...]:
     position = 0
     while match := _SCHEME.match(header, position):
         position = match.end()
-        # Without progress, the loop would not end.
-        if position == match.start():
-            break
         parameters: dict[str, str] = {}
         while parameter := _PARAMETER.match(header, position):
             name, quoted, plain = parameter.groups()
