@@ -32,8 +32,8 @@ MINIMUM = 16 << 10
 HEADER_LIMIT = 256 << 10
 """Bytes of the status lines and headers of one response, with its interim responses; also of its trailers."""
 IS_URLLIB3_1 = not hasattr(urllib3, "BaseHTTPResponse")
-_CHUNKED = 8
-"""Bytes on the wire for one byte of a body that comes in chunks of the smallest size."""
+_CHUNKED = 6
+"""Bytes on the wire for one byte of a body in chunks of the smallest size: the size, the byte, and two line ends."""
 _BUFFER = 32 << 10
 _FALLBACK_TIMEOUT = 60.0
 
