@@ -171,13 +171,19 @@ class Tar:
 def _open(path: Path, opener: Opener) -> int:
     try:
         descriptor = opener(path, os.O_RDONLY)
+        try:
+            _check(descriptor, path)
+        except BaseException:
+            os.close(descriptor)
+            raise
     except OSError as error:
         raise RegistryError(f"{path}: {error.strerror}") from None
+    return descriptor
+
+
+def _check(descriptor: int, path: Path) -> None:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
         raise RegistryError(f"{path}: not a file")
     # Otherwise a pointer would be reported as damage, without the command that gets the file.
     if lfs_pointer.is_pointer(os.pread(descriptor, lfs_pointer.LIMIT, 0)):
-        os.close(descriptor)
         raise RegistryError(f"{path}: {lfs_pointer.problem(path.parent)}")
-    return descriptor

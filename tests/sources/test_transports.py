@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -15,6 +16,7 @@ from osc_containers.errors import DescriptionError, RegistryError
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Index, Manifest
 from osc_containers.oci.reference import Reference
+from osc_containers.sources.blob_store import Tar
 from osc_containers.sources.interface import ImageSource
 from osc_containers.sources.transports import Sources
 from tests.support import images
@@ -169,6 +171,14 @@ def test_bytes_that_are_not_what_they_should_be_are_said(tmp_path: Path, sources
     (blobs / IMAGE.digest.hex).write_bytes(OTHER.raw)
     with pytest.raises(RegistryError, match=f"got a manifest {OTHER.digest}, expected {IMAGE.digest}"):
         source.manifest(REFERENCE)
+
+
+def test_a_file_that_cannot_be_read_is_said_and_closed() -> None:
+    count = len(os.listdir("/proc/self/fd"))
+    # No process has anything at the address 0.
+    with pytest.raises(RegistryError, match=r"^/proc/self/mem: Input/output error$"):
+        Tar(Path("/proc/self/mem"))
+    assert len(os.listdir("/proc/self/fd")) == count
 
 
 # Archives of docker save
