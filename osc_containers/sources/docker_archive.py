@@ -8,6 +8,7 @@ Spec: Docker's image-spec v1.2, "Combined Image JSON + Filesystem Changeset Form
 
 import hashlib
 import json
+import threading
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import cast
@@ -48,6 +49,7 @@ class DockerArchive:
         :raises RegistryError: it is not such an archive, or does not have exactly one image with that name.
         """
         self._storage = storage
+        self._lock = threading.Lock()
         listing = storage.find("manifest.json")
         if listing is None:
             raise RegistryError(f"{storage.path}: no manifest.json, expected an archive of `docker save`")
@@ -78,6 +80,11 @@ class DockerArchive:
             raise RegistryError(f"{self._storage.path}: it has no blob {blob.digest}")
         return oci_layout.open_blob(self._files[blob.digest], blob, start, stop)
 
+    def _read(self) -> tuple[tuple[Digest, StoredFile], ...]:
+        # Since Python 3.12, `cached_property` lets several threads compute the same value at the same time.
+        with self._lock:
+            return self._digests
+
     # An archive has no digests. They are computed when they are first needed, because that reads all of it.
     @cached_property
     def _digests(self) -> tuple[tuple[Digest, StoredFile], ...]:
@@ -89,11 +96,11 @@ class DockerArchive:
 
     @cached_property
     def _files(self) -> dict[Digest, StoredFile]:
-        return dict(self._digests)
+        return dict(self._read())
 
     @cached_property
     def _manifest(self) -> Manifest:
-        config, *layers = self._digests
+        config, *layers = self._read()
         document = {
             "config": _descriptor(*config, CONFIG_TYPES[0]),
             "layers": [_descriptor(digest, file, _layer_type(file)) for digest, file in layers],

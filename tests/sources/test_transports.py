@@ -7,7 +7,10 @@ import os
 import shutil
 import subprocess
 import tarfile
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,8 @@ from osc_containers.errors import DescriptionError, RegistryError
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Index, Manifest
 from osc_containers.oci.reference import Reference
-from osc_containers.sources.blob_store import Tar
+from osc_containers.sources import docker_archive
+from osc_containers.sources.blob_store import StoredFile, Tar
 from osc_containers.sources.interface import ImageSource
 from osc_containers.sources.transports import Sources
 from tests.support import images
@@ -299,6 +303,30 @@ def test_layers_are_counted_before_they_are_read_and_read_once(
         with pytest.raises(RegistryError, match=exactly(message)):
             sources.open("docker-archive:a.tar").resolve(REFERENCE)
     assert len(hashed) == (2 if fits else 0)
+
+
+def test_an_archive_is_read_once_by_several_threads(
+    tmp_path: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "a.tar", OTHER)
+    source = sources.open("docker-archive:a.tar")
+    opened = []
+    barrier = threading.Barrier(4)
+
+    def note(file: StoredFile) -> Digest:
+        opened.append(file)
+        time.sleep(0.05)
+        return digest_of(file)
+
+    def resolve(_: int) -> Digest:
+        barrier.wait()
+        return source.resolve(REFERENCE)
+
+    digest_of = docker_archive._digest_of
+    monkeypatch.setattr(docker_archive, "_digest_of", note)
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(resolve, range(4)))) == 1
+    assert len(opened) == len(OTHER.blobs)
 
 
 def test_a_member_that_is_missing_is_said(tmp_path: Path, sources: Sources) -> None:
