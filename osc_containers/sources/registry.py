@@ -80,7 +80,7 @@ class RegistryImages:
     def manifest(self, reference: Reference, digest: Digest | None = None) -> Manifest | Index:
         """Return the manifest or index with `digest`, or without one, what `reference` names."""
         digest = digest or reference.digest
-        # Without a digest a tag is requested, which may have moved since. Another thread may drop what is looked up here.
+        # Without a digest a tag is requested, which may have moved since.
         if digest and (known := self._manifests.get(digest)):
             return known
         try:
@@ -181,7 +181,7 @@ class RegistryImages:
         )
         # A manifest that was fetched to learn its digest is soon requested by that digest.
         with self._lock:
-            # A dict keeps the order of insertion, so this drops the oldest.
+            # A dict keeps the order of insertion, so this drops the oldest. Another thread may just look for that one.
             while len(self._manifests) >= _MANIFEST_COUNT:
                 del self._manifests[next(iter(self._manifests))]
             self._manifests[digest or manifest.digest] = manifest

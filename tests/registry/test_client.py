@@ -464,7 +464,9 @@ def test_a_download_without_progress_is_abandoned(registry: FaultRegistry, sourc
         read(source, reference, blob)
 
 
-@pytest.mark.parametrize("fault", [faults.packed, faults.packed_in_members, faults.falsely_packed, faults.chunked, faults.old_http])
+@pytest.mark.parametrize(
+    "fault", [faults.packed, faults.packed_in_members, faults.falsely_packed, faults.chunked, faults.old_http]
+)
 @pytest.mark.parametrize("start", [0, 1_234_567])
 def test_transfer_encodings_of_blobs_are_undone(
     registry: FaultRegistry, source: ImageSource, fault: Fault, start: int

@@ -119,8 +119,11 @@ class Configuration(NamedTuple):
 def parse(text: bytes, where: str) -> Configuration:
     """Parse one file.
 
-    :raises ValueError: the file is malformed, or of version 1.
+    :raises ValueError: the file is malformed, too large, or of version 1.
     """
+    # The beginning may be valid without the rest, which may block a registry.
+    if len(text) > _FILE_LIMIT:
+        raise ValueError(f"{where}: got more than {_FILE_LIMIT} bytes, expected at most that many")
     # Imported here because many machines have no such file.
     import tomllib
 
@@ -200,11 +203,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Configuration:
     for path in files(environ):
         try:
             with path.open("rb") as file:
-                text = file.read(_FILE_LIMIT + 1)
-            # The beginning may be valid without the rest, which may block a registry.
-            if len(text) > _FILE_LIMIT:
-                raise ValueError(f"{path}: got more than {_FILE_LIMIT} bytes, expected at most that many")
-            configuration = configuration.updated(parse(text, str(path)))
+                # One byte more than is allowed, so that the parser refuses the file.
+                configuration = configuration.updated(parse(file.read(_FILE_LIMIT + 1), str(path)))
         except ValueError as error:
             raise RegistryError(str(error)) from None
         except OSError as error:
