@@ -5,9 +5,9 @@ Source: docs/signature-protocols.md of containers/image; cosign's "signature spe
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
@@ -46,16 +46,31 @@ class Found(NamedTuple):
     hints: tuple[str, ...] = ()
 
 
-class SignatureFinder:
-    """Looks for signatures where registries.d says. Its files are read when the first image is looked for."""
+class StoreReader:
+    """Reads registries.d once for all images of a run, when the first of them is looked for."""
 
-    def __init__(self, images: RegistryImages, environ: Mapping[str, str] = os.environ) -> None:
-        self._images = images
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._environ = environ
+        self._stores: SignatureStores | None = None
+        self._lock = threading.Lock()
 
-    @cached_property
-    def _stores(self) -> SignatureStores:
-        return registries_d.load(locations.registries_d(self._environ), self._environ)
+    def read(self) -> SignatureStores:
+        """Return the stores of signatures; may be called from several threads.
+
+        :raises PolicyError: registries.d is not valid.
+        """
+        with self._lock:
+            if self._stores is None:
+                self._stores = registries_d.load(locations.registries_d(self._environ), self._environ)
+            return self._stores
+
+
+class SignatureFinder:
+    """Looks for signatures where registries.d says."""
+
+    def __init__(self, images: RegistryImages, reader: StoreReader) -> None:
+        self._images = images
+        self._reader = reader
 
     def find(self, reference: Reference, digest: Digest, index: Digest | None = None) -> Found:
         """Return the signatures of the manifest with `digest`. `index` is that of the index that lists it, if any.
@@ -67,9 +82,10 @@ class SignatureFinder:
         # As in podman: registries.d and the stores go by the place that the image comes from, policies by its name.
         physical = Identity.of(reference)._replace(name=repository.name)
         scopes = tuple(physical.scopes())
-        signatures = self._from_lookaside(self._stores.lookaside(scopes), physical, digest)
+        stores = self._reader.read()
+        signatures = self._from_lookaside(stores.lookaside(scopes), physical, digest)
         hints = []
-        if self._stores.uses_attachments(scopes):
+        if stores.uses_attachments(scopes):
             signatures += _attachments(repository, digest)
             if not signatures and index and index != digest and _attachments(repository, index):
                 hints.append(
@@ -278,11 +294,12 @@ def judge(
     policies: Sequence[Policy],
     open_source: Callable[[str], object],
     package: Path,
+    reader: StoreReader,
     *,
     is_required: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> Judgement:
-    """Judge one image.
+    """Judge one image; `reader` is the same for all images of a run.
 
     :raises Error: as `Judge.judge`.
     """
@@ -296,7 +313,7 @@ def judge(
         transport=transport,
         path_scopes=() if identity else _path_scopes(package, path),
     )
-    finder = SignatureFinder(source, environ) if isinstance(source, RegistryImages) else None
+    finder = SignatureFinder(source, reader) if isinstance(source, RegistryImages) else None
     verifier = programs.Verifier(program.outside(package, environ))
     judge = Judge(policies, finder, verifier, is_required=is_required)
     return judge.judge(
@@ -319,9 +336,10 @@ def check(
     :raises VerificationError: some images are not accepted; each is named with its line in the description.
     :raises Error: as `Judge.judge`.
     """
+    reader = StoreReader(environ)
 
     def judge_one(image: CheckedImage) -> Judgement:
-        return judge(image, policies, open_source, package, is_required=is_required, environ=environ)
+        return judge(image, policies, open_source, package, reader, is_required=is_required, environ=environ)
 
     images = [checked_image(where_of.get(each.reference, ""), each, arch) for each in resolved for arch in each.images]
     with ThreadPoolExecutor(_PARALLEL_CHECKS) as pool:

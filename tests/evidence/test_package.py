@@ -14,6 +14,7 @@ import pytest
 
 from osc_containers.cli import signature_check
 from osc_containers.cli.main import main
+from osc_containers.evidence.policy import registries_d
 from osc_containers.evidence.sbom.document import FORMATS
 from osc_containers.evidence.signatures import openpgp
 from osc_containers.evidence.signatures.programs import Verifier
@@ -132,6 +133,23 @@ def test_the_lock_has_the_evidence(setting: Setting, capsys: pytest.CaptureFixtu
     assert len(lock["keys"]) == 2
     assert main(["verify", str(setting.package)]) == 0
     assert "3 images verified" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["prefetch"], ["signatures", "--package"]])
+def test_the_places_of_signatures_are_read_once(
+    setting: Setting, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not for each image."""
+    (setting.package / lockfile.FILE_NAME).unlink()
+    load, directories = registries_d.load, []
+
+    def load_noted(path: Path, environ: Mapping[str, str]) -> registries_d.SignatureStores:
+        directories.append(path)
+        return load(path, environ)
+
+    monkeypatch.setattr(registries_d, "load", load_noted)
+    assert main([*command, str(setting.package)]) == 0
+    assert directories == [setting.home / ".config/containers/registries.d"]
 
 
 def test_a_second_run_asks_for_no_signature(setting: Setting) -> None:

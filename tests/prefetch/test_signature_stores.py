@@ -15,7 +15,7 @@ from osc_containers.evidence.signatures import payload
 from osc_containers.evidence.signatures.payload import SIMPLE
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
-from osc_containers.prefetch.signatures import Found, SignatureFinder
+from osc_containers.prefetch.signatures import Found, SignatureFinder, StoreReader
 from osc_containers.registry.config import certs_d
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.registry import RegistryImages
@@ -79,7 +79,7 @@ def _look(url: str, home: Path, *, image: str = "registry.example/team/app:1") -
     environ = {"HOME": str(home), "REGISTRY_AUTH_FILE": str(home / "auth.json")}
     images = RegistryImages(_POLICY, environ, certs_d.system_context)
     try:
-        return SignatureFinder(images, environ).find(Reference.parse(image), _DIGEST)
+        return SignatureFinder(images, StoreReader(environ)).find(Reference.parse(image), _DIGEST)
     finally:
         images.close()
 

@@ -21,7 +21,7 @@ from osc_containers.evidence.signatures.programs import Verifier
 from osc_containers.oci.manifest import Index, candidates
 from osc_containers.oci.platform import of_architecture
 from osc_containers.oci.reference import Reference
-from osc_containers.prefetch.signatures import Judge, SignatureFinder
+from osc_containers.prefetch.signatures import Judge, SignatureFinder, StoreReader
 from osc_containers.registry.config import certs_d
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.registry import RegistryImages
@@ -113,7 +113,7 @@ def ask_us(home: Path) -> Answer:
     try:
         path = locations.policy_json(environ)
         assert path is not None
-        judge = Judge([load.of_file(path)], SignatureFinder(images, environ), Verifier())
+        judge = Judge([load.of_file(path)], SignatureFinder(images, StoreReader(environ)), Verifier())
         reference = Reference.parse((home / "reference").read_text())
         document, index = images.manifest(reference), None
         while isinstance(document, Index):

@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     mode, names, _ = service_file.signature_parameters(entries, options.signatures, options.policy)
     policies = load.of_package(package.directory, names)
     requests = _requests(package, options.references, arguments.architectures(options.arch))
+    reader = signatures.StoreReader()
     is_accepted = True
     with transports.Sources(package.directory, system_context=tls_context) as sources:
         # With an empty lock, nothing is taken from earlier runs.
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
             for arch, pinned in resolved.images.items():
                 image = signatures.checked_image("", resolved, arch)
                 judgement = signatures.judge(
-                    image, policies, sources.open, package.directory, is_required=mode == "required"
+                    image, policies, sources.open, package.directory, reader, is_required=mode == "required"
                 )
                 is_accepted &= not judgement.problem
                 manifest = pinned.image.manifest.digest
