@@ -5,16 +5,25 @@ services are looked for in the overlay directories and in `root.tar*`, in the di
 read them (systemd.unit(5), podman-systemd.unit(5)).
 """
 
+import bz2
+import errno
+import gzip
+import lzma
+import os
 import re
-import tarfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from osc_containers.archive.layout import top
+from osc_containers.checks import overlay_files
 from osc_containers.checks.context import Context
 from osc_containers.checks.finding import Finding, Severity
-from osc_containers.formats import unit_file
+from osc_containers.formats import tar, unit_file
 from osc_containers.formats.unit_file import Assignment
 from osc_containers.inject import overlay, units
 from osc_containers.kiwi.backend import BACKENDS, NAMESPACE, OTHER_ENGINES, STORE_BACKEND, engine_of
@@ -29,8 +38,20 @@ _QUADLET_SUFFIXES = (".container", ".kube", ".image", ".volume")
 _SUFFIXES = (*_QUADLET_SUFFIXES, ".service", ".conf", ".yaml", ".yml")
 _FILE_LIMIT = 2000
 """Files that are read in an overlay directory or archive."""
+_TEXT_LIMIT = 4 << 20
+"""Characters of all these files together."""
+_ARCHIVE_COUNT = 10
 _ARCHIVE_LIMIT = 256 << 20
 """Bytes of an archive that are read, unpacked."""
+_OPENERS: dict[bytes, Callable[[Path, str], object]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+"""How to open an archive, by its first bytes."""
+_MAGIC_LENGTH = max(map(len, _OPENERS))
+_DAMAGES = (zlib.error, lzma.LZMAError)
+"""What the openers raise for a damaged archive, besides errors that are OSError, ValueError or EOFError."""
 _ALL = "kiwi_containers.service"
 # The program may have a path before it, but is a whole word: no other program that ends in "podman" matches.
 _PULLS = re.compile(r"(?<![^\s/])(?:podman|docker)\s+(?:image\s+)?pull\s|--pull[= ]always")
@@ -46,7 +67,7 @@ _IGNORES_FAILURE = re.compile(r"[@:+!|]*-")
 _MOUNTED = re.compile(r"(?:^|,)type=image(?:,|$)")
 _SOURCE = re.compile(r"(?:^|,)(?:source|src)=([^,]+)")
 # Not a parser of YAML: PyYAML is required for signatures only, and these lines are enough here.
-_YAML_IMAGE = re.compile(r"^[\s-]*image:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
+_YAML_IMAGE = re.compile(r"^[ \t-]*image:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
 
 class _Image(NamedTuple):
@@ -69,6 +90,14 @@ class _Image(NamedTuple):
             return frozenset(filter(None, [self.reference.tag]))
         digest = self.reference.digest
         return frozenset([f"{digest.algorithm}-{digest.hex[:12]}"])
+
+
+class _File(NamedTuple):
+    """A file that may be a unit, or belong to one; `location` and `path` are those of `_Unit`."""
+
+    location: str
+    path: PurePosixPath
+    text: str
 
 
 class _Unit(NamedTuple):
@@ -159,12 +188,20 @@ def check(context: Context) -> Iterator[Finding]:
     found: dict[PurePosixPath, _Unit] = {}
     for name in sorted(names):
         found |= {each.path: each for each in _units(_files_below(context.package.directory / name, name))}
-    for archive in sorted(context.package.directory.glob("root.tar*")):
+    for archive in sorted(context.package.directory.glob("root.tar*"))[:_ARCHIVE_COUNT]:
         found |= {each.path: each for each in _units(_files_in(archive))}
-    by_service = {each.service: each for each in found.values()}
+    by_name = defaultdict(list)
+    for image in images:
+        by_name[image.reference.name].append(image)
+    after = {each.service: each.values("After") for each in found.values()}
+    missing = {each.missing_archive: each for each in images if each.missing_archive}
+    # One pattern for all paths is much faster than one for each. A path must end where it matches, and not be the
+    # beginning of a longer name.
+    pattern = re.compile(rf"(?:{'|'.join(map(re.escape, missing))})(?![\w.-])")
     for unit in found.values():
-        yield from _check(unit, images, by_service)
-        yield from _check_paths(unit, images)
+        yield from _check(unit, by_name, after)
+        if missing:
+            yield from _check_paths(unit, missing, pattern)
 
 
 def _images(context: Context) -> tuple[_Image, ...]:
@@ -194,15 +231,13 @@ def _images(context: Context) -> tuple[_Image, ...]:
     return tuple(images.values())
 
 
-def _check_paths(unit: _Unit, images: Sequence[_Image]) -> Iterator[Finding]:
-    """Find archives that a unit reads and an image does not have."""
-    missing = {each.missing_archive: each for each in images if each.missing_archive}
+def _check_paths(unit: _Unit, missing: Mapping[str, _Image], pattern: re.Pattern[str]) -> Iterator[Finding]:
+    """Find archives that a unit reads and an image does not have; `pattern` matches the paths in `missing`."""
     for each in unit.assignments:
-        for path, image in missing.items():
-            # The path must end there, and not be the beginning of a longer name.
-            if re.search(rf"{re.escape(path)}(?![\w.-])", each.value):
-                why = f"{path} is not in the image, because {image.reference} is for {image.target} (engine)"
-                yield _finding(unit, each.line, why, "a pattern of engine that does not match it")
+        for path in dict.fromkeys(pattern.findall(each.value)):
+            image = missing[path]
+            why = f"{path} is not in the image, because {image.reference} is for {image.target} (engine)"
+            yield _finding(unit, each.line, why, "a pattern of engine that does not match it")
 
 
 def _loads(
@@ -218,14 +253,17 @@ def _loads(
         yield name, "" if engine.archives or not targets[container] else units.unit_name(name, load_id)
 
 
-def _check(unit: _Unit, images: Sequence[_Image], others: Mapping[str, _Unit]) -> Iterator[Finding]:
+def _check(
+    unit: _Unit, images: Mapping[str, Sequence[_Image]], others: Mapping[str, frozenset[str]]
+) -> Iterator[Finding]:
+    """Check the images that a unit names; `others` has what each unit is ordered after."""
     seen = set()
     for text, line in unit.images():
         try:
             reference = Reference.parse(text)
         except ValueError:
             continue
-        candidates = [each for each in images if each.reference.name == reference.name]
+        candidates = images.get(reference.name)
         if not candidates or reference in seen:
             continue
         seen.add(reference)
@@ -238,7 +276,11 @@ def _check(unit: _Unit, images: Sequence[_Image], others: Mapping[str, _Unit]) -
 
 
 def _check_image(
-    unit: _Unit, line: int, reference: Reference, candidates: Sequence[_Image], others: Mapping[str, _Unit]
+    unit: _Unit,
+    line: int,
+    reference: Reference,
+    candidates: Sequence[_Image],
+    others: Mapping[str, frozenset[str]],
 ) -> Iterator[Finding]:
     target = unit.target
     loaded = [each for each in candidates if each.unit and each.target == target]
@@ -282,9 +324,9 @@ def _not_loaded(unit: _Unit, line: int, reference: Reference, candidates: Sequen
 
 
 def _check_order(
-    unit: _Unit, line: int, reference: Reference, load: str, others: Mapping[str, _Unit]
+    unit: _Unit, line: int, reference: Reference, load: str, others: Mapping[str, frozenset[str]]
 ) -> Iterator[Finding]:
-    if not _is_ordered(unit, {load, _ALL}, others, set()):
+    if not _is_ordered(unit, {load, _ALL}, others):
         why = f"it may start before {reference} is loaded, and then stays failed at the first boot"
         yield _finding(unit, line, why, f"[Unit] After={load} Requires={load}")
         return
@@ -298,30 +340,52 @@ def _check_order(
         yield _finding(unit, line, why, f"Requires={load}", severity=Severity.INFO)
 
 
-def _is_ordered(unit: _Unit, loads: Collection[str], others: Mapping[str, _Unit], visited: set[str]) -> bool:
+def _is_ordered(unit: _Unit, loads: Collection[str], others: Mapping[str, frozenset[str]]) -> bool:
     """Tell whether a unit starts after one of these, or after a unit in the package that does."""
-    visited.add(unit.service)
-    after = unit.values("After")
-    return not after.isdisjoint(loads) or any(
-        _is_ordered(others[name], loads, others, visited) for name in after - visited if name in others
-    )
+    visited = {unit.service}
+    pending = [unit.values("After")]
+    # A loop instead of recursion: the chain may be as long as there are units.
+    while pending:
+        after = pending.pop()
+        if not after.isdisjoint(loads):
+            return True
+        names = (after & others.keys()) - visited
+        visited |= names
+        pending += (others[name] for name in names)
+    return False
 
 
-def _units(files: Iterator[tuple[str, PurePosixPath, str]]) -> Iterator[_Unit]:
+def _units(files: Iterator[_File]) -> Iterator[_Unit]:
     """Yield the units among files of one overlay, with what drop-ins add to them."""
-    texts = {path: (location, text) for location, path, text in files}
-    for path, (location, text) in texts.items():
+    texts: dict[PurePosixPath, _File] = {}
+    drop_ins = defaultdict(list)
+    size = 0
+    for file in islice(files, _FILE_LIMIT):
+        size += len(file.text)
+        if size > _TEXT_LIMIT:
+            break
+        texts[file.path] = file
+        if file.path.suffix == ".conf":
+            drop_ins[file.path.parent.name].append(file.text)
+    size = 0
+    for location, path, text in texts.values():
         is_quadlet = path.suffix in _QUADLET_SUFFIXES and str(path).startswith(_QUADLETS)
         is_service = path.suffix == ".service" and str(path.parent) in _SYSTEMD
         if not is_quadlet and not is_service:
             continue
+        # A drop-in may be in another directory than its unit (systemd.unit(5)). Its lines have no number there.
+        added = drop_ins[f"{path.name}.d"]
+        # Units of the same name have the same drop-ins, which therefore count again for each of them.
+        size += len(text) + sum(map(len, added))
+        if size > _TEXT_LIMIT:
+            return
         assignments = list(unit_file.assignments(text))
-        for other, (_, more) in texts.items():
-            # A drop-in may be in another directory than its unit (systemd.unit(5)). Its lines have no number there.
-            if other.suffix == ".conf" and other.parent.name == f"{path.name}.d":
-                assignments += (each._replace(line=0) for each in unit_file.assignments(more))
+        for more in added:
+            assignments += (each._replace(line=0) for each in unit_file.assignments(more))
         yaml = next((each.value for each in assignments if each.key == "Yaml"), "")
-        _, content = texts.get(path.parent / yaml.lstrip("/") if yaml[:1] != "/" else PurePosixPath(yaml[1:]), ("", ""))
+        other = texts.get(path.parent / yaml.lstrip("/") if yaml[:1] != "/" else PurePosixPath(yaml[1:]))
+        content = other.text if other else ""
+        size += len(content)
         yield _Unit(location=location, path=path, assignments=tuple(assignments), yaml=content)
 
 
@@ -329,40 +393,60 @@ def _is_wanted(path: PurePosixPath) -> bool:
     return path.suffix in _SUFFIXES and ".." not in path.parts
 
 
-def _files_below(directory: Path, name: str) -> Iterator[tuple[str, PurePosixPath, str]]:
-    """Yield location, path in the image and text of each unit below an overlay directory."""
-    # It could lead out of the package.
-    if directory.is_symlink():
-        return
-    count = 0
+def _files_below(directory: Path, name: str) -> Iterator[_File]:
+    """Yield the files below an overlay directory that may be of a unit."""
     for start in (*_SYSTEMD, *_QUADLETS):
-        for path in sorted((directory / start).rglob("*")):
-            inside = PurePosixPath(path.relative_to(directory))
-            if not _is_wanted(inside) or path.is_symlink() or not path.is_file() or count >= _FILE_LIMIT:
-                continue
-            count += 1
-            with path.open("rb") as file:
-                yield f"{name}/{inside}", inside, file.read(unit_file.LIMIT).decode("utf-8", "replace")
+        for path in overlay_files.list_below(directory, start):
+            if _is_wanted(path) and (text := overlay_files.read(directory, path, unit_file.LIMIT)) is not None:
+                yield _File(f"{name}/{path}", path, text)
 
 
-def _files_in(archive: Path) -> Iterator[tuple[str, PurePosixPath, str]]:
+def _files_in(archive: Path) -> Iterator[_File]:
     """Yield the same for an archive that obs-build unpacks into `root/`; one that cannot be read has none."""
-    count = 0
-    try:
-        # As a stream, the archive is unpacked once, and only as far as it is read.
-        with tarfile.open(archive, "r|*") as tar:
-            for member in tar:
-                if member.offset > _ARCHIVE_LIMIT or count >= _FILE_LIMIT:
-                    return
-                inside = PurePosixPath(member.name.removeprefix("./").lstrip("/"))
-                if not member.isreg() or not _is_wanted(inside) or not str(inside).startswith((*_SYSTEMD, *_QUADLETS)):
-                    continue
-                count += 1
-                if file := tar.extractfile(member):
-                    yield f"{archive.name}:{inside}", inside, file.read(unit_file.LIMIT).decode("utf-8", "replace")
-    except (tarfile.TarError, OSError, EOFError, ValueError, ImportError, RecursionError):
-        # The build reports an archive that tar cannot unpack.
+    # It could lead out of the package, or to a device.
+    if archive.is_symlink() or not archive.is_file():
         return
+    # What the build cannot unpack, it reports.
+    with suppress(ValueError, OSError, EOFError, *_DAMAGES), ExitStack() as stack:
+        with archive.open("rb") as start:
+            magic = start.read(_MAGIC_LENGTH)
+        opener = next((each for first, each in _OPENERS.items() if magic.startswith(first)), open)
+        file = cast(BinaryIO, _Beginning(stack.enter_context(cast(BinaryIO, opener(archive, "rb")))))
+        for member in tar.members(file):
+            path = PurePosixPath(member.name.removeprefix("./").lstrip("/"))
+            if not member.isreg() or member.issparse() or not str(path).startswith((*_SYSTEMD, *_QUADLETS)):
+                continue
+            if _is_wanted(path) and member.size <= unit_file.LIMIT:
+                file.seek(member.offset_data)
+                yield _File(f"{archive.name}:{path}", path, file.read(member.size).decode("utf-8", "replace"))
+
+
+class _Beginning:
+    """The first `_ARCHIVE_LIMIT` bytes of a file that may be compressed, from the first one to the last.
+
+    To go back, the file would have to be unpacked again from its beginning.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._position = 0
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int) -> int:
+        if position < self._position:
+            raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
+        if position > _ARCHIVE_LIMIT:
+            raise EOFError(f"got more than {_ARCHIVE_LIMIT} bytes")
+        # A compressed file is unpacked up to this position, and may end before it.
+        self._position = self._file.seek(position)
+        return self._position
+
+    def read(self, size: int) -> bytes:
+        content = self._file.read(max(0, min(size, _ARCHIVE_LIMIT - self._position)))
+        self._position += len(content)
+        return content
 
 
 def _finding(unit: _Unit, line: int, why: str, fix: str = "", *, severity: Severity = Severity.WARNING) -> Finding:

@@ -1,12 +1,18 @@
 """`check` finds units of the packager that would not find their containers at the first boot."""
 
+import bz2
 import io
 import json
+import os
 import tarfile
+import time
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from osc_containers.checks import units
 from osc_containers.cli.main import main
 from osc_containers.formats import unit_file
 from osc_containers.lock import lockfile
@@ -168,7 +174,7 @@ def test_quadlet_of_users_is_found(tmp_path: Path, capsys: pytest.CaptureFixture
     assert why == f"it runs for users, but {NAME}:1.0 is loaded for root, and other users do not see it"
 
 
-@pytest.mark.parametrize("compression", ["", "gz", "xz"])
+@pytest.mark.parametrize("compression", ["", "gz", "bz2", "xz"])
 def test_units_in_archives_of_the_overlay_are_found(
     tmp_path: Path, compression: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +198,97 @@ def test_damaged_archive_and_links_out_of_the_package_are_ignored(
     (package / QUADLET).symlink_to(outside)
     (package / "root.tar.gz").write_bytes(b"\x1f\x8bdamaged")
     assert find(package, {}, capsys) == []
+
+
+@pytest.mark.parametrize("link", ["root", "root/etc", "root/etc/systemd", QUADLET.rpartition("/")[0], QUADLET])
+def test_units_behind_links_are_not_read(tmp_path: Path, link: str, capsys: pytest.CaptureFixture[str]) -> None:
+    package, outside = tmp_path / "package", tmp_path / "outside"
+    for path in (QUADLET, SERVICE):
+        (outside / path).parent.mkdir(parents=True)
+        (outside / path).write_text(container(f"{NAME}:1.0", unit=""))
+    (package / link).parent.mkdir(parents=True)
+    (package / link).symlink_to(outside / link)
+    assert find(package, {}, capsys) == []
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_archives_that_are_no_files_are_ignored(
+    tmp_path: Path, make: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path / "root.tar.gz")
+    assert find(tmp_path, {}, capsys) == []
+
+
+def test_archive_is_unpacked_only_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tarfile.open(tmp_path / "root.tar.bz2", "w:bz2") as tar:
+        for name, size in (("etc/systemd/system/a.service", 10), ("large", 8 << 20)):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            tar.addfile(member, io.BytesIO(bytes(size)))
+    total = 0
+
+    class Counting:
+        def __init__(self) -> None:
+            self.decompressor = decompressor()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.decompressor, name)
+
+        def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+            nonlocal total
+            content = self.decompressor.decompress(data, max_length)
+            total += len(content)
+            return content
+
+    decompressor = bz2.BZ2Decompressor
+    monkeypatch.setattr(bz2, "BZ2Decompressor", Counting)
+    monkeypatch.setattr(units, "_ARCHIVE_LIMIT", 1 << 20)
+    assert len(list(units._files_in(tmp_path / "root.tar.bz2"))) == 1
+    assert total <= (1 << 20) + io.DEFAULT_BUFFER_SIZE
+
+
+def test_header_of_an_archive_is_not_read_into_memory(tmp_path: Path) -> None:
+    size = 100 << 20
+    with tarfile.open(tmp_path / "root.tar.gz", "w:gz", compresslevel=1) as tar:
+        header = tarfile.TarInfo("x")
+        header.type, header.size = tarfile.XHDTYPE, size
+        assert tar.fileobj
+        tar.fileobj.write(header.tobuf())
+        for _ in range(size >> 20):
+            tar.fileobj.write(bytes(1 << 20))
+    tracemalloc.start()
+    try:
+        assert list(units._files_in(tmp_path / "root.tar.gz")) == []
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_long_chain_of_units_is_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = "root/etc/systemd/system"
+    files = {f"{directory}/{i}.service": f"[Unit]\nAfter={i + 1}.service\n" for i in range(1500)}
+    files[f"{directory}/0.service"] += f"[Service]\nExecStart=podman run {NAME}:1.0\n"
+    files[f"{directory}/1500.service"] = ORDERED
+    ((severity, _, why, _),) = find(tmp_path, files, capsys)
+    assert severity == "info"
+    assert why.startswith("it starts even if")
+
+
+def test_blank_lines_of_yaml_take_little_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = "root/etc/containers/systemd/a"
+    start = time.process_time()
+    assert find(tmp_path, {f"{path}.kube": "[Kube]\nYaml=a.yaml\n", f"{path}.yaml": "\n" * 50_000}, capsys) == []
+    assert time.process_time() - start < 5
+
+
+def test_drop_ins_that_many_units_have_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "_TEXT_LIMIT", 10_000)
+    for number in range(50):
+        for path, text in ((f"{number}/a.container", "[Container]\n"), (f"a.container.d/{number}.conf", "x=y\n" * 10)):
+            (tmp_path / "etc/containers/systemd" / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "etc/containers/systemd" / path).write_text(text)
+    read = list(units._units(units._files_below(tmp_path, "root")))
+    assert 4 * sum(len(each.assignments) for each in read) <= 10_000
 
 
 def test_assignments_of_a_unit() -> None:
