@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from osc_containers.checks import overlay_files
 from osc_containers.checks.context import Context
 from osc_containers.checks.finding import Finding, Severity, from_problem
 from osc_containers.errors import DescriptionError, Error
@@ -27,6 +28,8 @@ _UNPACKED = 3
 """How many times larger layers are when they are unpacked, as a rule."""
 _SMALL_SPACE = 4 << 30
 """Bytes that every build has."""
+# More digits are no size of a disk, and int() refuses texts of more than 4300.
+_SIZE = re.compile(r"\s*([0-9]{1,18})\s*")
 _UNITS = {"B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -95,12 +98,14 @@ def _modules(context: Context) -> Iterator[Finding]:
     """Find what keeps the kernel from mounting a squashfs."""
     for name in sorted(_directories(context)):
         for directory in ("etc/modprobe.d", "usr/lib/modprobe.d"):
-            for path in sorted((context.package.directory / name / directory).glob("*.conf")):
-                for module in dict.fromkeys(_MODULE_LINE.findall(_read(path))):
+            for path in overlay_files.list_below(context.package.directory / name, directory):
+                # modprobe reads no subdirectories.
+                if path.suffix != ".conf" or str(path.parent) != directory:
+                    continue
+                text = overlay_files.read(context.package.directory / name, path, _CONFIGURATION_LIMIT)
+                for module in dict.fromkeys(_MODULE_LINE.findall(text or "")):
                     why = f"this disables the kernel module {module}, which is needed to mount the store"
-                    yield _finding(
-                        str(path.relative_to(context.package.directory)), why, f"remove the line of {module}"
-                    )
+                    yield _finding(f"{name}/{path}", why, f"remove the line of {module}")
     kernels = {
         (section.file, section.line, kernel)
         for image in context.images()
@@ -111,13 +116,6 @@ def _modules(context: Context) -> Iterator[Finding]:
     for file, line, kernel in sorted(kernels):
         why = f"{kernel} has few modules: the store needs squashfs with zstd, and loop"
         yield _finding(file, why, line=line, severity=Severity.INFO)
-
-
-def _read(path: Path) -> str:
-    if path.is_symlink() or not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return file.read(_CONFIGURATION_LIMIT).decode("utf-8", "replace")
 
 
 def _space(context: Context, entry: Entry, stored: list[tuple[Container, str]]) -> Iterator[Finding]:
@@ -155,13 +153,13 @@ def _requested_space(path: Path) -> int:
     except (ValueError, OSError, Error):
         return 0
     sizes = [
-        int(element.text) * _UNITS.get(element.attributes.get("unit", "B"), 1)
+        int(match[1]) * _UNITS.get(element.attributes.get("unit", "B"), 1)
         for hardware in (root.children if root else ())
         if hardware.name == "hardware"
         for disk in hardware.children
         if disk.name == "disk"
         for element in disk.children
-        if element.name == "size" and element.text.strip().isdecimal()
+        if element.name == "size" and (match := _SIZE.fullmatch(element.text))
     ]
     return max(sizes, default=0)
 
