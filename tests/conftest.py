@@ -139,10 +139,10 @@ def package(prefetched: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the prefix of a tree that `make install` made for the Python of the tests. All their processes share it."""
     directory = tmp_path_factory.getbasetemp()
-    prefix = (directory if worker_id == "master" else directory.parent) / "installed"
+    prefix = (directory.parent if "PYTEST_XDIST_WORKER" in os.environ else directory) / "installed"
     with prefix.with_suffix(".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not lock.tell():
