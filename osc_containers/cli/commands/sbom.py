@@ -57,8 +57,12 @@ def run(options: argparse.Namespace) -> int:
     """Print or write the SBOMs."""
     package = Package(options.directory)
     lock = package.require_lock()
-    names, profiles = arguments.drop_empty(options.description), arguments.drop_empty(options.profile)
-    request = selection.of_package(package, names, arguments.architectures(options.arch), profiles)
+    request = selection.of_package(
+        package,
+        arguments.drop_empty(options.description),
+        arguments.architectures(options.arch),
+        arguments.drop_empty(options.profile),
+    )
     request = request.with_default_architectures(selection.default_architectures(selection.of_package(package), lock))
     if len(request.descriptions) != 1:
         found = ", ".join(each.path.name for each in request.descriptions) or "none"
@@ -70,17 +74,18 @@ def run(options: argparse.Namespace) -> int:
         from osc_containers.inject.packages import installed
 
         read_packages = partial(installed.read, environ=program.outside(package.directory, os.environ))
-    [part] = request.parts
+    # Entries of `_service` may read the description for other architectures or profiles, each of which is an image.
+    parts = {(arch, part.profiles): part for part in request.parts for arch in part.architectures}
     files = [
         file
-        for arch in part.architectures
+        for (arch, profiles), part in parts.items()
         for file in documents(
             package,
             part.description,
             arch,
             part.containers(arch),
             formats,
-            "-".join(part.profiles),
+            "-".join(profiles),
             read_packages,
         )
     ]
@@ -90,7 +95,10 @@ def run(options: argparse.Namespace) -> int:
         # print() would add a newline, and the file of --output would have other bytes.
         sys.stdout.write(files[0][1].decode())
     else:
-        raise DescriptionError(f"got {len(files)} SBOMs to print; choose one --arch and one --format, or use --output")
+        profile = ", one --profile" if any(part.profiles for part in parts.values()) else ""
+        raise DescriptionError(
+            f"got {len(files)} SBOMs to print; choose one --arch{profile} and one --format, or use --output"
+        )
     return 0
 
 
