@@ -18,8 +18,8 @@
 # it is not loaded again, even if it is removed or replaced. If a newer version of the system has another image under
 # the same ID, the record does not match and the image is loaded.
 #
-# /var/lib/kiwi_containers/.ENGINE-loading exists while the engine loads, and remains after a power cut. For containerd, it
-# has the list of the snapshots before the load.
+# /var/lib/kiwi_containers/.ENGINE-loading exists while the engine loads, and remains after a power cut. For containerd,
+# it has the list of the snapshots before the load.
 set -u
 # systemd sets no HOME for services without `User=` (systemd.exec(5)), and engines look for their configuration there.
 export LC_ALL=C HOME="${HOME:-/root}"
@@ -265,7 +265,8 @@ repair() {
 
 # containerd keeps no checksums of unpacked layers, but unpacks a layer again if its snapshot is missing. Therefore,
 # after an interrupted load, all snapshots are removed that were not there before it: first the one that was being
-# written, whose key has two words, "extract-ID sha256:HEX". Those with children stay, among them those that containers use.
+# written, whose key has two words, "extract-ID sha256:HEX". Those with children stay, among them those that containers
+# use.
 forget_layers() {
     # A snapshot can be removed only after those that rest on it, so this is repeated until nothing more can be removed.
     before=$(cat "$loading") removed=yes
@@ -374,8 +375,8 @@ mib() { # BYTES
 
 # Images share layers. Blobs that a recorded load had are in the engine already, unless somebody has removed the image.
 # podman then needs space for the others only, once for a copy and once unpacked. docker and containerd copy the whole
-# archive to their stores before unpacking it. container-snap needs the archive as a file, and copies it twice: first as a whole, then
-# each blob. If there is plenty of memory, the copies go there, which saves disk space and writes.
+# archive to their stores before unpacking it. container-snap needs the archive as a file, and copies it twice: first as
+# a whole, then each blob. If there is plenty of memory, the copies go there, which saves disk space and writes.
 choose_copy_place() {
     before=$(cat "$state/$engine-"* 2> /dev/null)
     new=0

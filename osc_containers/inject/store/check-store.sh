@@ -1,8 +1,8 @@
 #!/bin/sh
 # Check that podman has the images of a read-only store:  check-store DIRECTORY SQUASHFS LIST UNIT
 #
-# kiwi_containers-store.service runs this script at each boot. LIST has a line for each image: ID and name. It needs only
-# coreutils, systemd and podman.
+# kiwi_containers-store.service runs this script at each boot. LIST has a line for each image: ID and name. It needs
+# only coreutils, systemd and podman.
 set -u
 export LC_ALL=C HOME="${HOME:-/root}"
 
@@ -33,5 +33,6 @@ while read -r id name; do
     count=$((count + 1))
     case $output in *"sha256:$id"*) ;; *) missing="$missing $name" ;; esac
 done < "$list"
-[ -z "$missing" ] || give_up "podman does not have$missing; additionalimagestores in /etc/containers/storage.conf must list this directory"
+[ -z "$missing" ] ||
+    give_up "podman does not have$missing; additionalimagestores in /etc/containers/storage.conf must list this directory"
 say 6 "$directory: podman has its images: $count"
