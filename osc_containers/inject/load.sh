@@ -436,24 +436,27 @@ run_engine() {
     case $engine in
         podman)
             output=$(ln -sfn -- "$layout" "$runtime/image" &&
-                TMPDIR=$copy timeout -k 30 "$limit" podman pull --quiet "oci:$runtime/image" 2>&1)
+                TMPDIR=$copy timeout -v -k 30 "$limit" podman pull --quiet "oci:$runtime/image" 2>&1)
             ;;
-        docker) output=$(archive 2> /dev/null | timeout -k 30 "$limit" docker load --quiet 2>&1) ;;
+        docker) output=$(archive 2> /dev/null | timeout -v -k 30 "$limit" docker load --quiet 2>&1) ;;
         containerd*)
             # shellcheck disable=SC2086
-            output=$(archive 2> /dev/null | timeout -k 30 "$limit" $client images import - 2>&1)
+            output=$(archive 2> /dev/null | timeout -v -k 30 "$limit" $client images import - 2>&1)
             ;;
         *)
             output=$(archive 2>&1 > "$copy/archive" &&
-                TMPDIR=$copy timeout -k 30 "$limit" "$engine" load -i "$copy/archive" 2>&1)
+                TMPDIR=$copy timeout -v -k 30 "$limit" "$engine" load -i "$copy/archive" 2>&1)
             ;;
     esac
     status=$?
     # After a power cut the file stays: any later image may rest on a damaged layer, so all of them are read back.
     [ -n "$cut_off" ] || { sync -f "$store" && rm -f "$loading"; }
     [ $status -eq 0 ] && return 0
-    # No other try: it would take as long again, and all other loads of this engine wait for the lock.
-    [ $status -eq 124 ] && give_up "$engine did not finish within $limit s"
+    # No other try: it would take as long again, and all other loads of this engine wait for the lock. An engine that
+    # ignores TERM is killed, which gives 137. So does a kill by the kernel for lack of memory, but without this message.
+    case $status/$output in
+        124/* | 137/*"timeout: sending signal TERM"*) give_up "$engine did not finish within $limit s" ;;
+    esac
     # Warnings come first, and the error last.
     problem="$engine failed with status $status: $(printf %s "$output" | tr -s '[:cntrl:]' ' ' | tail -c 600)"
     case $output in

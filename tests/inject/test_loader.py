@@ -19,6 +19,7 @@ from osc_containers.inject.units import LOADER, UNITS
 from tests.support import engines, images
 from tests.support.e2e.packed import Packed, pack
 
+TIMEOUT = shutil.which("timeout")
 STATE = "/var/lib/kiwi_containers"
 RUNTIME = "/run/kiwi_containers"
 SMALL = pack("registry.example.com:5000/team/app:1.0", images.small("app"))
@@ -353,6 +354,26 @@ def test_layers_of_an_interrupted_load_are_unpacked_again_by_containerd(tmp_path
         assert unpacked.read_bytes() == content
         assert kept.read_bytes() == b""
         assert not loading.exists()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+@pytest.mark.parametrize("cause", ["timeout", "memory"])
+def test_an_engine_that_ignores_the_timeout_is_not_tried_again(tmp_path: Path, cause: str, shell: str) -> None:
+    """The kernel also kills an engine if there is no memory; then another try may succeed."""
+    SMALL.write(tmp_path)
+    hang = f'trap "" TERM; {shutil.which("sleep")} 60' if cause == "timeout" else "kill -KILL $$"
+    pull = f"echo pull >> {tmp_path}/pulled; {hang}"
+    install(tmp_path, "podman", f"case $1 in info) echo /tmp ;; pull) {pull} ;; *) exit 1 ;; esac")
+    install(tmp_path, "timeout", f'[ "$1" != -v ] || {{ shift 4; set -- -v -k 0.2 0.2 "$@"; }}\nexec {TIMEOUT} "$@"')
+    output = run_loader(tmp_path, SMALL, shell=shell)
+    tries = (tmp_path / "pulled").read_text().count("pull")
+    if cause == "timeout":
+        assert "not loaded into podman: podman did not finish within 600 s; tried again at the next boot" in output
+        assert tries == 1
+    else:
+        assert "podman failed with status 137" in output
+        assert tries == 4
 
 
 @pytest.mark.integration
