@@ -237,7 +237,7 @@ copy_in_memory() {
 # that it reads. A lack of space does not mean a damaged image. For containerd itself, see forget_layers.
 sound() {
     [ -n "$cut_off" ] || return 0
-    case $engine in container-snap | containerd*) return 0 ;; esac
+    [ "$engine" != container-snap ] || return 0
     problem="the power went while images were loaded, and there is no space to check whether this one is damaged"
     for choose in copy_on_disk copy_in_memory; do
         $choose || continue
@@ -268,20 +268,20 @@ repair() {
 # written, whose key has two words, "extract-ID sha256:HEX". Those with children stay, among them those that containers
 # use.
 forget_layers() {
-    # A snapshot can be removed only after those that rest on it, so this is repeated until nothing more can be removed.
-    before=$(cat "$loading") removed=yes
-    while [ -n "$removed" ]; do
-        removed=
-        snapshots=$(ask snapshots list) || return 1
+    problem="containerd does not list its snapshots; see: systemctl status containerd"
+    before=$(cat "$loading") previous=
+    # A snapshot can be removed only after those that rest on it, so this is repeated until nothing changes any more.
+    while snapshots=$(ask snapshots list) || return 1; [ "$snapshots" != "$previous" ]; do
         while read -r key rest; do
             case $before in *"$key"*) continue ;; esac
             case "$key $rest " in
-                extract-*) ask snapshots rm "$key ${rest%% *}" && removed=yes ;;
-                *" Committed "*) ask snapshots rm "$key" && removed=yes ;;
+                extract-*) ask snapshots rm "$key ${rest%% *}" ;;
+                *" Committed "*) ask snapshots rm "$key" ;;
             esac
         done << EOF
 $snapshots
 EOF
+        previous=$snapshots
     done
     rm -f "$loading"
 }
@@ -467,6 +467,13 @@ run_engine() {
 }
 
 try() {
+    # While damaged layers may be there, no image of containerd is accepted, and none is loaded that would use them.
+    case $cut_off/$engine in
+        yes/containerd*)
+            forget_layers || return 1
+            cut_off=
+            ;;
+    esac
     find_store
     # Pulling an image that podman has takes as long as asking for it.
     if [ -n "$cut_off" ] || [ "$engine" != podman ]; then accept && return; fi
@@ -501,7 +508,6 @@ load() {
         # Before the first try, the file can only be that of an interrupted load; later, it may be that of this run.
         [ -n "$tried" ] || [ ! -e "$loading" ] || cut_off=yes
         tried=yes
-        case $cut_off/$engine in yes/containerd*) forget_layers && cut_off='' ;; esac
         remove_copies
         try && return
         repair

@@ -175,9 +175,11 @@ def install(directory: Path, name: str, script: str) -> None:
     (directory / name).chmod(0o755)
 
 
-def run_loader(directory: Path, packed: Packed, engine: str = "podman", shell: str = "dash") -> str:
-    """Run the loader of an image, without pauses, and return what it prints."""
-    install(directory, "sleep", "exit 0")
+def run_loader(
+    directory: Path, packed: Packed, engine: str = "podman", shell: str = "dash", pause: str = "exit 0"
+) -> str:
+    """Run the loader of an image, with a command instead of each pause, and return what it prints."""
+    install(directory, "sleep", pause)
     for name in (STATE, "/run"):
         (directory / name[1:]).mkdir(parents=True, exist_ok=True)
     load = packed.load
@@ -354,6 +356,39 @@ def test_layers_of_an_interrupted_load_are_unpacked_again_by_containerd(tmp_path
         assert unpacked.read_bytes() == content
         assert kept.read_bytes() == b""
         assert not loading.exists()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+@pytest.mark.parametrize("step", ["list", "rm"])
+def test_images_are_refused_until_containerd_forgets_layers(tmp_path: Path, step: str, shell: str) -> None:
+    """The damaged layers make the image look complete."""
+    SMALL.write(tmp_path, has_stream=True)
+    before = "KEY PARENT KIND\nsha256:old  Committed\n"
+    loading = tmp_path / STATE[1:] / ".containerd-loading"
+    loading.write_text(before)
+    down = tmp_path / "down"
+    snapshots = tmp_path / "snapshots"
+    snapshots.write_text(f"{before}sha256:new sha256:old Committed\n")
+    digest = top(SMALL.load.image, "x86_64").digest
+    install(
+        tmp_path,
+        "ctr",
+        f"""[ "$4" != {step} ] || touch {down}
+case "$3 $4" in
+    "images check") echo "{SMALL.name} type {digest} complete (3/3) 1 KiB true" ;;
+    "snapshots list") [ ! -e {down} ] && cat {snapshots} ;;
+    "snapshots rm") [ ! -e {down} ] && sed -i "/^$5 /d" {snapshots} ;;
+esac""",
+    )
+    output = run_loader(tmp_path, SMALL, "containerd", shell)
+    assert output.count("containerd does not list its snapshots; see: systemctl status containerd") == 4
+    assert loading.read_text() == before
+    script = (tmp_path / "ctr").read_text().replace(f"touch {down}", "true")
+    (tmp_path / "ctr").write_text(script)
+    output = run_loader(tmp_path, SMALL, "containerd", shell, pause=f"rm -f {down}")
+    assert output.splitlines()[-1] == f"{SMALL.name}: containerd has it already"
+    assert snapshots.read_text() == before
 
 
 @pytest.mark.integration
