@@ -1,4 +1,4 @@
-"""The compression around an OpenPGP message is taken away, because nothing protects its encoding."""
+"""OpenPGP packets: nothing protects the encoding of compression, so it is taken away; keys say when they expire."""
 
 import bz2
 import zlib
@@ -8,8 +8,23 @@ import pytest
 from osc_containers.evidence.signatures import openpgp
 
 CONTENT = b"\xcb\x05b\0\0\0\0" * 9
-DEFLATE = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-RAW = DEFLATE.compress(CONTENT) + DEFLATE.flush()
+
+
+def deflate(content: bytes) -> bytes:
+    """Return raw deflate data."""
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressor.compress(content) + compressor.flush()
+
+
+def compress(content: bytes, times: int) -> bytes:
+    """Return a message in so many packets of compressed data."""
+    for _ in range(times):
+        content = b"\xa3\x01" + deflate(content)
+    return content
+
+
+RAW = deflate(CONTENT)
+PARTS = b"\xc8\xe0\x01\xe2" + RAW[:4] + b"\xe0" + RAW[4:5] + bytes([len(RAW) - 5]) + RAW[5:]
 
 
 @pytest.mark.parametrize(
@@ -22,8 +37,15 @@ RAW = DEFLATE.compress(CONTENT) + DEFLATE.flush()
         b"\xa3\x02" + zlib.compress(CONTENT),
         b"\xa3\x03" + bz2.compress(CONTENT),
         b"\xc8" + bytes([len(RAW) + 1]) + b"\x01" + RAW,
+        PARTS,
+        compress(CONTENT, 2),
+        b"\xa3\x02" + zlib.compress(PARTS),
+        compress(CONTENT, 31),
     ],
-    ids=["none", "uncompressed", "ZIP", "ZIP, other padding", "ZLIB", "BZip2", "with a length"],
+    ids=[
+        *("none", "uncompressed", "ZIP", "ZIP, other padding", "ZLIB", "BZip2", "with a length", "in parts"),
+        *("twice", "in parts and once more", "31 times"),
+    ],
 )
 def test_a_message_has_one_form(message: bytes) -> None:
     assert openpgp.uncompressed(message, 1000) == CONTENT
@@ -37,9 +59,28 @@ def test_a_message_has_one_form(message: bytes) -> None:
         (b"\xa3\x09x", "the OpenPGP message is compressed by the unknown algorithm 09"),
         (b"\xa3", "the OpenPGP message is compressed by the unknown algorithm of no byte"),
         (b"\xa3\x02" + zlib.compress(bytes(1 << 20)), "the OpenPGP message has more than 1000 bytes"),
+        (compress(bytes(1 << 20), 2), "the OpenPGP message has more than 1000 bytes"),
+        (compress(CONTENT, 32), "the OpenPGP message is compressed more than 31 times"),
     ],
-    ids=["damaged ZIP", "damaged BZip2", "unknown", "empty", "bomb"],
+    ids=["damaged ZIP", "damaged BZip2", "unknown", "empty", "bomb", "bomb inside", "32 times"],
 )
 def test_a_message_that_cannot_be_unpacked_is_refused(message: bytes, problem: str) -> None:
     with pytest.raises(ValueError, match=f"^{problem}"):
         openpgp.uncompressed(message, 1000)
+
+
+@pytest.mark.parametrize(
+    ("subpackets", "expected"),
+    [
+        (b"\x05\x02\0\0\0\x01", None),
+        (b"\x05\x02\0\0\0\x01\x05\x09\0\0\0\x07", 1007),
+        (b"\x05\x82\0\0\0\x01\x05\x89\0\0\0\x07", 1007),
+        (b"\x05\x89\0\0\0\0", None),
+    ],
+    ids=["none", "with a lifetime", "critical", "a lifetime of 0"],
+)
+def test_a_key_may_say_when_it_expires(subpackets: bytes, expected: int | None) -> None:
+    key = b"\x04" + (1000).to_bytes(4, "big") + b"\x16"
+    signature = b"\x04\x13\x16\x08" + len(subpackets).to_bytes(2, "big") + subpackets
+    ring = b"".join(bytes([tag, len(body)]) + body for tag, body in ((0xC6, key), (0xC2, signature)))
+    assert openpgp.expiry(ring) == expected

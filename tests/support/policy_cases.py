@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import zlib
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -366,6 +367,17 @@ def fixed_cases(world: World) -> Iterator[Case]:
         "OpenPGP, not compressed",
         policy(world.signed_by()),
         stored(lambda d, n: [world.message(d, n, options=("--compress-level", "0"))]),
+    )
+    for times in (2, 31, 32):
+        yield world.case(
+            f"OpenPGP, compressed {times} times",
+            policy(world.signed_by()),
+            stored(lambda d, n, times=times: [_deflated(world.message(d, n), times - 1)]),
+        )
+    yield world.case(
+        "OpenPGP, compressed in parts",
+        policy(world.signed_by()),
+        stored(lambda d, n: [_in_parts(world.message(d, n, options=("--compress-level", "0")))]),
     )
     yield world.case(
         "OpenPGP, armored", policy(world.signed_by()), stored(lambda d, n: [world.message(d, n, options=("--armor",))])
@@ -1020,6 +1032,22 @@ def _pkcs1(key: PrivateKey) -> bytes:
     if not isinstance(key, rsa.RSAPrivateKey):
         return public_pem(key)
     return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.PKCS1)
+
+
+def _deflated(message: bytes, times: int) -> bytes:
+    """Return a message in so many packets of compressed data (RFC 4880, section 5.6)."""
+    for _ in range(times):
+        compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        message = b"\xa3\x01" + compressor.compress(message) + compressor.flush()
+    return message
+
+
+def _in_parts(message: bytes) -> bytes:
+    """Return a compressed message with partial lengths, of 128 bytes each."""
+    body, result = _deflated(message, 1)[1:], b"\xc8"
+    while len(body) > 128:
+        result, body = result + b"\xe7" + body[:128], body[128:]
+    return result + bytes([len(body)]) + body
 
 
 def _compressed(key: PrivateKey) -> bytes:

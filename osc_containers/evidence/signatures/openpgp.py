@@ -15,6 +15,8 @@ from collections.abc import Iterator
 _PUBLIC_KEY, _SIGNATURE, _COMPRESSED = 6, 2, 8
 _OPEN_LENGTH = 3
 """The type of length in an old-format header of a packet that ends with the message."""
+_COMPRESSION_LIMIT = 31
+"""How often a message may be compressed; gpg refuses 32 times, and so podman does."""
 # Four kinds of certification of a user ID, and a signature directly on a key (RFC 4880, section 5.2.1).
 _SELF_SIGNATURES = (b"\x10", b"\x11", b"\x12", b"\x13", b"\x1f")
 _ARMOR = re.compile(
@@ -46,23 +48,38 @@ def uncompressed(message: bytes, limit: int) -> bytes:
 
     :raises ValueError: it cannot be decompressed, or has more than `limit` bytes.
     """
-    if not message:
-        return message
-    # GnuPG writes compressed packets like this, but `_header` reads no open lengths.
-    if message[0] == 0x80 | _COMPRESSED << 2 | _OPEN_LENGTH:
-        body = message[1:]
-    else:
-        tag, at, length = _header(message, 0) or (0, 0, 0)
-        if tag != _COMPRESSED:
+    for _ in range(_COMPRESSION_LIMIT + 1):
+        body = _compressed_body(message)
+        if body is None:
             return message
-        body = message[at : at + length]
-    try:
-        content = _decompress(body[:1], body[1:], limit)
-    except (OSError, zlib.error, EOFError) as error:
-        raise ValueError(f"the compressed OpenPGP message is damaged: {error}") from None
-    if len(content) > limit:
-        raise ValueError(f"the OpenPGP message has more than {limit} bytes")
-    return content
+        try:
+            message = _decompress(body[:1], body[1:], limit)
+        except (OSError, zlib.error, EOFError) as error:
+            raise ValueError(f"the compressed OpenPGP message is damaged: {error}") from None
+        if len(message) > limit:
+            raise ValueError(f"the OpenPGP message has more than {limit} bytes")
+    raise ValueError(f"the OpenPGP message is compressed more than {_COMPRESSION_LIMIT} times")
+
+
+def _compressed_body(message: bytes) -> bytes | None:
+    """Return what is in the compressed packet that a message begins with, or None if it begins with another."""
+    # GnuPG writes compressed packets with an open length, and Sequoia with partial ones; `_header` reads neither.
+    if message[:1] == bytes([0x80 | _COMPRESSED << 2 | _OPEN_LENGTH]):
+        return message[1:]
+    body, at = bytearray(), 1
+    if message[:1] == bytes([0xC0 | _COMPRESSED]):
+        while at < len(message) and 224 <= message[at] < 255:
+            # A partial length is a power of two. The part is followed by another length.
+            size = 1 << (message[at] & 0x1F)
+            body += message[at + 1 : at + 1 + size]
+            at += 1 + size
+    header = _header(message[:1] + message[at:], 0) if at < len(message) else None
+    if header is None:
+        return bytes(body) or None
+    tag, start, length = header
+    # Here, the header begins one byte before `at`.
+    start += at - 1
+    return bytes(body + message[start : start + length]) if tag == _COMPRESSED else None
 
 
 def _decompress(algorithm: bytes, data: bytes, limit: int) -> bytes:
@@ -114,8 +131,9 @@ def _key_lifetime(subpackets: bytes) -> int | None:
         length = int.from_bytes(subpackets[at + (size == 5) : at + size], "big")
         length = length - (192 << 8) + 192 if size == 2 else length
         at += size
-        # Type 9 is the time after which the key expires. The length counts the byte of the type as well.
-        if subpackets[at : at + 1] == b"\x09" and length == 5:
+        # Type 9 is the time after which the key expires. The highest bit only says that it must not be ignored, and the
+        # length counts the byte of the type as well.
+        if length == 5 and at < len(subpackets) and subpackets[at] & 0x7F == 9:
             return int.from_bytes(subpackets[at + 1 : at + 5], "big")
         # A length of 0 is not valid, but the loop has to end.
         at += max(length, 1)
