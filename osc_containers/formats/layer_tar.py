@@ -63,6 +63,8 @@ def members(file: FileSlice, size: int) -> Iterator[Member]:
     position = 0
     extended: dict[bytes, bytes] = {}
     long_names: dict[bytes, bytes] = {}
+    # The types of the extended headers in front of the next member.
+    kinds: frozenset[bytes] = frozenset()
     while position < size:
         block = file.read(position, min(size, position + BLOCK))
         if len(block) < BLOCK:
@@ -82,16 +84,26 @@ def members(file: FileSlice, size: int) -> Iterator[Member]:
                     extended = _records(content)
                 else:
                     long_names[kind] = _text(content)
+                    _refuse_empty_name(long_names[kind])
+                kinds = _with_kind(kinds, kind)
             else:
                 member = _member(block, extended, long_names, position + BLOCK, size)
                 # Extended headers are for one member only. The size may be theirs, too, instead of that of the block.
-                extended, long_names, length = {}, {}, member.size
+                extended, long_names, kinds, length = {}, {}, frozenset(), member.size
                 yield member
         except ValueError as error:
             raise ValueError(f"header at byte {position}: {error}") from None
         position += BLOCK + length + padding(length)
-    if extended or long_names:
+    if kinds:
         raise ValueError("ends after an extended header, expected a member")
+
+
+def _with_kind(kinds: frozenset[bytes], kind: bytes) -> frozenset[bytes]:
+    """Return the types of extended headers in front of a member, with one more. Global ones belong to no member."""
+    # Of two headers of a type, some readers take the first one, some the last, and some a part of each.
+    if kind in kinds:
+        raise ValueError(f"got a second extended header of type {kind!r} for one member")
+    return kinds | {kind} - {GLOBAL}
 
 
 def _check_end(file: FileSlice, position: int, size: int) -> None:
@@ -140,9 +152,8 @@ def _member(
     block: bytes, extended: Mapping[bytes, bytes], long_names: Mapping[bytes, bytes], offset: int, end: int
 ) -> Member:
     kind = block[156:157]
-    # As in Go, a GNU header for a long name takes precedence over a pax record.
-    name = long_names.get(_LONG_NAME) or extended.get(b"path") or _name(block)
-    target = long_names.get(_LONG_LINK) or extended.get(b"linkpath") or _text(block[157:257])
+    name = _long_name(long_names.get(_LONG_NAME), extended.get(b"path")) or _name(block)
+    target = _long_name(long_names.get(_LONG_LINK), extended.get(b"linkpath")) or _text(block[157:257])
     if kind == _OLD_FILE:
         # Before ustar, a directory was a file whose name ends in a slash.
         kind = DIRECTORY if name.endswith(b"/") else FILE
@@ -177,6 +188,19 @@ def _member(
         device=(_number(block[329:337], "devmajor"), _number(block[337:345], "devminor")) if has_device else (0, 0),
         xattrs={key[len(_XATTR) :]: value for key, value in extended.items() if key.startswith(_XATTR)},
     )
+
+
+def _long_name(gnu: bytes | None, record: bytes | None) -> bytes | None:
+    """Return the name in a GNU header or a pax record, if there is one. Go prefers the former, GNU tar the latter."""
+    if gnu and record and gnu != record:
+        raise ValueError(f"got the long name {printable(gnu)}, and {printable(record)} in a pax record")
+    return gnu or record
+
+
+def _refuse_empty_name(name: bytes) -> None:
+    # Some readers then take the name of the member itself, and others an empty one, or the current directory.
+    if not name:
+        raise ValueError("got an empty name in an extended header")
 
 
 def _name(block: bytes) -> bytes:
@@ -216,6 +240,8 @@ def _records(content: bytes) -> dict[bytes, bytes]:
             raise ValueError(f"got a NUL in the pax record {printable(key)}")
         if key in records:
             raise ValueError(f"got two pax records {printable(key)}")
+        if key in (b"path", b"linkpath"):
+            _refuse_empty_name(value)
         records[key] = value
         position = end
     return {key: value for key, value in records.items() if value}

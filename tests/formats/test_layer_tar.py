@@ -18,6 +18,11 @@ def members(content: bytes) -> list[Member]:
         return list(layer_tar.members(file_slice, len(content)))
 
 
+def long_name(name: bytes, kind: bytes = b"L") -> bytes:
+    """Return the header of GNU tar for a long name, or with `K` for the target of a link."""
+    return header(kind, kind, size=len(name)) + name.ljust(512, b"\0")
+
+
 GOOD = {
     "no end": (file(b"a", b"x"), b"a"),
     "one block of zeros": (file(b"a") + bytes(512), b"a"),
@@ -26,19 +31,19 @@ GOOD = {
     "prefix of star": (archive(file(b"a", prefix=b"in", trailer=b"tar\0")), b"in/a"),
     "prefix of old Go": (archive(file(b"a", magic=b"ustar  \0", prefix=b"in/it")), b"in/it/a"),
     "pax path": (archive(pax([(b"path", b"long")]), file(b"a")), b"long"),
-    "empty pax path": (archive(pax([(b"path", b"")]), file(b"a")), b"a"),
-    "second pax header": (archive(pax([(b"path", b"1")]), pax([(b"path", b"2")]), file(b"a")), b"2"),
-    "GNU name": (archive(header(b"L", b"L", size=3) + b"new".ljust(512, b"\0"), file(b"a")), b"new"),
-    "GNU name before pax": (
-        archive(pax([(b"path", b"1")]), header(b"L", b"L", size=3) + b"new".ljust(512, b"\0"), file(b"a")),
-        b"new",
+    "pax header of each member": (
+        archive(pax([(b"path", b"1")]), file(b"a"), pax([(b"uid", b"2")]), file(b"2")),
+        b"1 2",
     ),
+    "GNU name": (archive(long_name(b"new"), file(b"a")), b"new"),
+    "GNU name and other pax records": (archive(pax([(b"uid", b"1")]), long_name(b"new"), file(b"a")), b"new"),
+    "GNU name and the same in pax": (archive(pax([(b"path", b"new")]), long_name(b"new"), file(b"a")), b"new"),
 }
 
 
 @pytest.mark.parametrize(("content", "name"), GOOD.values(), ids=GOOD)
 def test_names_are_read_as_by_go(content: bytes, name: bytes) -> None:
-    assert [member.name for member in members(content)] == [name]
+    assert [member.name for member in members(content)] == name.split()
 
 
 def test_values_of_a_header() -> None:
@@ -82,6 +87,22 @@ BAD = {
     "bad time": (pax([(b"mtime", b"now")]) + file(b"a"), "expected a time in seconds"),
     "NUL in a path": (pax([(b"path", b"a\0b")]) + file(b"a"), "a NUL in the pax record 'path'"),
     "two paths": (pax([(b"path", b"a"), (b"path", b"b")]) + file(b"a"), "two pax records 'path'"),
+    "empty pax path": (pax([(b"path", b"")]) + file(b"a"), "got an empty name"),
+    "empty pax target": (pax([(b"linkpath", b"")]) + header(b"a", b"2", target=b"b"), "got an empty name"),
+    "empty GNU name": (long_name(b"\0") + file(b"a"), "got an empty name"),
+    "two pax headers": (
+        pax([(b"path", b"1")]) + pax([(b"uid", b"2")]) + file(b"a"),
+        "a second extended header of type",
+    ),
+    "two GNU names": (long_name(b"1") + long_name(b"2") + file(b"a"), "a second extended header of type b'L'"),
+    "GNU name and another in pax": (
+        pax([(b"path", b"1")]) + long_name(b"2") + file(b"a"),
+        "the long name '2', and '1'",
+    ),
+    "GNU target and another in pax": (
+        long_name(b"2", b"K") + pax([(b"linkpath", b"1")]) + header(b"a", b"2", target=b"b"),
+        "the long name '2', and '1'",
+    ),
     "record without a length": (header(b"x", b"x", size=8) + b"path=abc".ljust(512, b"\0") + file(b"a"), "bad pax"),
     "record that is too long": (header(b"x", b"x", size=8) + b"99 a=bc\n".ljust(512, b"\0") + file(b"a"), "bad pax"),
     "record without a key": (header(b"x", b"x", size=6) + b"6 =bc\n".ljust(512, b"\0") + file(b"a"), "bad pax"),
