@@ -5,7 +5,7 @@ An exception in the middle of an import can become another one, or get lost. Not
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from functools import cache
 from importlib import import_module
@@ -21,6 +21,7 @@ _NETWORK = (
     *("encodings.idna", "email.utils", "locale", "platformdirs.unix", "tomllib"),
     *("osc_containers.prefetch.prefetch", "osc_containers.sources.transports"),
 )
+_LOCAL_SOURCES = tuple(f"osc_containers.sources.{name}" for name in ("blob_store", "docker_archive", "oci_layout"))
 _OPTIONAL = {"yaml", "sqlite3"}
 """What distributions package by itself; if it is needed and missing, that is an error with a hint."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -55,6 +56,12 @@ def load_network() -> "Callable[[], ssl.SSLContext]":
                 for name in _PROGRESS:
                     import_module(name)
     return tls_context.result
+
+
+def load_sources(locations: Iterable[str]) -> None:
+    """Import what images at these locations need besides `load_network`; signals wait until it is done."""
+    if not all(location.startswith("docker://") for location in locations):
+        load_late(*_LOCAL_SOURCES)
 
 
 def load_late(*names: str) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +61,31 @@ def test_nothing_is_imported_after_signals_are_handled(registry: FaultRegistry, 
         ["check", "-q", arch],
         ["diff", "-q", "containers.lock"],
         ["inject", "-q", arch, f"--root={tmp_path / 'root'}"],
+    ):
+        done = subprocess.run([sys.executable, "-c", WITH_AUDIT, *command], cwd=package, capture_output=True, text=True)
+        assert done.stderr == "", command
+
+
+@pytest.mark.integration
+def test_nothing_is_imported_late_for_unusual_packages(registry: FaultRegistry, tmp_path: Path) -> None:
+    image = images.small("app")
+    registry.push(image, "team/app:latest")
+    bundle = packages.write(tmp_path / "bundle", packages.section(registry.host, 'name="app" path="team"'))
+    local = packages.write(tmp_path / "local", packages.section("oci:images", 'name="app" tag="1"'))
+    images.write_layout(image, local / "images/app", "1")
+    (bundle / "_service").write_text("<services><service name='obs_scm'/></services>")
+    with tarfile.open(bundle / "root.tar.gz", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("etc/systemd/system/a.service"))
+    (local / "unused.xml").write_text((local / "containers.xml").read_text())
+    arch = "--arch=x86_64"
+    for package, command in (
+        (bundle, ["prefetch", "-q", arch, "--inject=source"]),
+        (bundle, ["check", "-q", arch]),
+        (local, ["prefetch", "-q", arch]),
+        (local, ["outdated", "-q", arch]),
+        (local, ["check", "-q", arch, "--fix"]),
+        (local, ["sbom", "-q", arch]),
+        (local, ["export", "-q", arch, "localhost/app:1", str(tmp_path / "x.tar")]),
     ):
         done = subprocess.run([sys.executable, "-c", WITH_AUDIT, *command], cwd=package, capture_output=True, text=True)
         assert done.stderr == "", command

@@ -22,7 +22,7 @@ from osc_containers.checks import (
 )
 from osc_containers.checks.context import Context
 from osc_containers.checks.finding import Finding, Severity, as_objects, from_problem, sort
-from osc_containers.cli import arguments
+from osc_containers.cli import arguments, modules
 from osc_containers.cli.output import terminal
 from osc_containers.cli.output.findings import as_text
 from osc_containers.errors import DescriptionError, Error
@@ -79,6 +79,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the findings."""
+    # Names of other services, archives of the overlay and --fix need these.
+    modules.load_late("difflib", "tarfile")
     package = Package(options.directory)
     if options.fix:
         _fix(package, options)

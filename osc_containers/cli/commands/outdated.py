@@ -45,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
     default = selection.default_architectures(selection.of_package(package), lock)
     requests = selection.image_requests(request.with_default_architectures(default))
     selection.refuse_nothing(requests, (*names, *profiles), architectures)
+    modules.load_sources(each.location for each in requests)
     with transports.Sources(package.directory, system_context=tls_context, allow_local=options.allow_local) as sources:
         entries = trusted_entries(package, lock, requests)
         current = {each.reference: each for each in resolve(requests, sources.open, entries)}

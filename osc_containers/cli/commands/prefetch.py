@@ -111,6 +111,7 @@ def prefetch_all(
     image_requests = selection.image_requests(request)
     if not image_requests:
         logger.warning("nothing to do: no <containers> for these architectures and profiles")
+    modules.load_sources(each.location for each in image_requests)
     # A locked run reads only the images whose archives are missing.
     if not allow_local and not locked:
         _refuse_local(package, image_requests)
@@ -206,7 +207,8 @@ def _all_requests(package: Package, request: Request) -> tuple[ImageRequest, ...
 
 
 def _pack_for(request: Request) -> "Callable[[Lock], Bundle]":
-    from osc_containers.inject import bundle  # needed for bundles only
+    modules.load_late("osc_containers.inject.bundle")  # needed for bundles only
+    from osc_containers.inject import bundle
 
     return bundle.pack_for(request)
 

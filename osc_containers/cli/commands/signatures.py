@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     requests = _requests(package, options.references, arguments.architectures(options.arch))
     reader = signatures.StoreReader()
     is_accepted = True
+    modules.load_sources(each.location for each in requests)
     with transports.Sources(package.directory, system_context=tls_context) as sources:
         # With an empty lock, nothing is taken from earlier runs.
         for resolved in resolve(requests, sources.open, EMPTY):
