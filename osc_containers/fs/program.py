@@ -132,73 +132,80 @@ def transform(
         everything that `source` raises. The program is killed then.
     """
     path = _find(name, environ)
-    # Messages go to a file in memory, because nobody reads a pipe for them, and the program would wait when it is full.
-    with open(os.memfd_create("stderr"), "r+b") as messages:
-        try:
-            process = subprocess.Popen(
-                [path, *options],
-                cwd="/",
-                env=_environment(environ, settings=settings),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=messages,
-            )
-        except OSError as error:
-            raise Error(f"{name}: {path} cannot be started: {error.strerror}") from None
-        try:
-            yield from _exchange(name, process, source, timeout)
-            process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise Error(f"{name}: killed, because it did nothing for {timeout:.0f} seconds") from None
-        finally:
-            # This is also reached if the consumer does not want the rest of the output.
-            for pipe in (process.stdin, process.stdout):
-                if pipe:
-                    with suppress(BrokenPipeError):
-                        pipe.close()
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-        end = os.fstat(messages.fileno()).st_size
-        tail = os.pread(messages.fileno(), _MESSAGES, max(0, end - _MESSAGES))
-    Done(name=name, status=process.returncode, stdout=b"", stderr=tail).output()
+    try:
+        process = subprocess.Popen(
+            [path, *options],
+            cwd="/",
+            env=_environment(environ, settings=settings),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    except OSError as error:
+        raise Error(f"{name}: {path} cannot be started: {error.strerror}") from None
+    messages = bytearray()
+    try:
+        yield from _exchange(name, process, source, timeout, messages)
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        raise Error(f"{name}: killed, because it did nothing for {timeout:.0f} seconds") from None
+    finally:
+        # This is also reached if the consumer does not want the rest of the output.
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+    Done(name=name, status=process.returncode, stdout=b"", stderr=bytes(messages)).output()
 
 
 def _exchange(
-    name: str, process: "subprocess.Popen[bytes]", source: Iterable[bytes | memoryview], timeout: float
+    name: str,
+    process: "subprocess.Popen[bytes]",
+    source: Iterable[bytes | memoryview],
+    timeout: float,
+    messages: bytearray,
 ) -> Iterator[bytes]:
-    """Write `source` to a process and yield its output until it closes that."""
+    """Write `source` to a process and yield its output until it closes that; add its messages to `messages`."""
     chunks = iter(source)
     pending = memoryview(b"")
-    if process.stdin is None or process.stdout is None:
+    if process.stdin is None or process.stdout is None or process.stderr is None:
         raise ValueError("expected a process with pipes")
     # A program may have to write before it reads on, so a write to it must never block.
     os.set_blocking(process.stdin.fileno(), False)
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdin, selectors.EVENT_WRITE)
         selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(process.stderr, selectors.EVENT_READ)
+        deadline = time.monotonic() + timeout
         while selector.get_map():
-            ready = selector.select(timeout)
-            if not ready:
+            ready = selector.select(max(0, deadline - time.monotonic()))
+            # A program that only writes messages does nothing.
+            if time.monotonic() > deadline and all(key.fileobj is process.stderr for key, _ in ready):
                 raise subprocess.TimeoutExpired(name, timeout)
             for key, _ in ready:
-                if key.fileobj is process.stdout:
-                    output = os.read(key.fd, ranges.CHUNK)
-                    if output:
-                        yield output
-                    else:
-                        selector.unregister(process.stdout)
+                if key.fileobj is process.stdin:
+                    try:
+                        # The next chunk is taken when the program has read the previous one, so only one is in memory.
+                        pending = pending or memoryview(next(chunks))
+                        with suppress(BlockingIOError):
+                            pending = pending[os.write(key.fd, pending) :]
+                    except (StopIteration, BrokenPipeError):
+                        # A process that reads no further has ended, or will; its status says whether that is an error.
+                        selector.unregister(process.stdin)
+                        with suppress(BrokenPipeError):
+                            process.stdin.close()
+                elif not (output := os.read(key.fd, ranges.CHUNK)):
+                    selector.unregister(key.fileobj)
+                elif key.fileobj is process.stderr:
+                    _keep_end(messages, output)
                     continue
-                try:
-                    # The next chunk is taken when the program has read the previous one, so only one is in memory.
-                    pending = pending or memoryview(next(chunks))
-                    with suppress(BlockingIOError):
-                        pending = pending[os.write(key.fd, pending) :]
-                except (StopIteration, BrokenPipeError):
-                    # A process that reads no further has ended, or will; its status says whether that is an error.
-                    selector.unregister(process.stdin)
-                    with suppress(BrokenPipeError):
-                        process.stdin.close()
+                else:
+                    yield output
+                # Both the source and the consumer may have taken any time.
+                deadline = time.monotonic() + timeout
 
 
 def _elements(environ: Mapping[str, str]) -> Iterator[str]:
@@ -265,6 +272,11 @@ def _read(name: str, process: "subprocess.Popen[bytes]", limit: int, deadline: f
                 key.data.extend(chunk)
             if len(stdout) > limit:
                 raise Error(f"{name}: killed, because it wrote more than {limit} bytes")
-            # Only the end of the messages is kept, which is where programs say why they failed.
-            del stderr[:-_MESSAGES]
+            _keep_end(stderr)
     return bytes(stdout), bytes(stderr)
+
+
+def _keep_end(messages: bytearray, more: bytes = b"") -> None:
+    """Add to the messages of a program, and keep their end only, which is where programs say why they failed."""
+    messages.extend(more)
+    del messages[:-_MESSAGES]

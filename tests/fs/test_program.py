@@ -10,6 +10,7 @@ import pytest
 from osc_containers.errors import Error
 from osc_containers.fs import program
 from osc_containers.fs.program import NotInstalledError
+from tests.support.process import file_size_limit
 
 SYSTEM = "/usr/bin:/bin"
 Install = Callable[..., Path]
@@ -205,8 +206,16 @@ def test_failures_of_a_filter_are_reported(install: Install) -> None:
         list(program.transform("tool", source=[], environ={"PATH": "/nowhere"}))
 
 
-def test_a_filter_that_hangs_is_killed(install: Install) -> None:
-    path = install("exec sleep 60").parent
+def test_of_the_messages_of_a_filter_only_the_end_is_kept(install: Install) -> None:
+    """Nor are they in a file in memory, which the limit for the size of files would end."""
+    path = install("head -c 4000000 /dev/zero >&2; echo >&2; echo why >&2; cat; exit 3").parent
+    with file_size_limit(1 << 20), pytest.raises(Error, match=r"^tool: why$"):
+        list(program.transform("tool", source=[b"x"], environ=environ(path)))
+
+
+@pytest.mark.parametrize("command", ["sleep 60", "yes >&2"])
+def test_a_filter_that_hangs_is_killed(install: Install, command: str) -> None:
+    path = install(f"exec {command}").parent
     with pytest.raises(Error, match="tool: killed, because it did nothing for 0 seconds"):
         list(program.transform("tool", source=[b"x" * (1 << 20)], environ=environ(path), timeout=0.2))
 
