@@ -32,7 +32,7 @@ Part: TypeAlias = bytes | tuple[FileSlice, int]
 
 
 class Tree(NamedTuple):
-    """The directory tree below `root`. Paths in it are absolute; missing parent directories are created.
+    """The directory tree below `root`. Paths in it are absolute; missing parent directories are created for new files.
 
     Existing files and links are replaced. With `keeps`, only those that already have the requested content are; any
     other is an error.
@@ -98,8 +98,8 @@ class Tree(NamedTuple):
             _assemble(parts, name, parent, check)
 
     def open(self, path: str, stack: ExitStack) -> SourceFile:
-        """Open an existing regular file until `stack` is closed."""
-        with self._parent(path) as (parent, name):
+        """Open an existing regular file until `stack` is closed; nothing is created."""
+        with self._parent(path, create=False) as (parent, name):
             return open_below(parent, name, self.root / path.removeprefix("/"), stack)
 
     def _check_existing(self, name: str, parent: int, is_same: Callable[[], bool]) -> None:
@@ -113,8 +113,8 @@ class Tree(NamedTuple):
             raise FileExistsError(errno.EEXIST, "already exists with different content; rename or remove it")
 
     @contextmanager
-    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """Yield the open parent directory of `path`, created if it is missing, and the last component."""
+    def _parent(self, path: str, *, create: bool = True) -> Iterator[tuple[int, str]]:
+        """Yield the open parent directory of `path`, created if it is missing and `create`, and the last component."""
         pure = PurePosixPath(path)
         if not pure.is_absolute() or ".." in pure.parts or "\0" in path:
             raise ValueError(f"got path {path[:300]!r}, expected an absolute path without '..'")
@@ -122,7 +122,7 @@ class Tree(NamedTuple):
             # The root is opened first, so that an error about it names the root and not the path.
             root = _open(self.root, None, stack)
             with atomic.naming(f"{self.root}{path}"):
-                yield _open_directory(root, pure.parent, stack), pure.name
+                yield _open_directory(root, pure.parent, stack, create=create), pure.name
 
 
 def _hard_link(source: SourceFile, name: str, directory: int) -> None:
@@ -167,8 +167,8 @@ def directory_mode(path: str) -> int:
     return _MODES.get(path, 0o755)
 
 
-def _open_directory(root: int, directory: PurePosixPath, stack: ExitStack) -> int:
-    """Open a directory of the tree, and create what is missing of its path.
+def _open_directory(root: int, directory: PurePosixPath, stack: ExitStack, *, create: bool) -> int:
+    """Open a directory of the tree; with `create`, what is missing of its path is created.
 
     The kernel must not resolve the path, because it would follow absolute links and `..` out of the tree. (openat2(2)
     would not, but Python does not offer it.) So this function keeps a stack of the open directories on the way down,
@@ -187,7 +187,9 @@ def _open_directory(root: int, directory: PurePosixPath, stack: ExitStack) -> in
         if target is None:
             # The mode depends on where the directory really is, and not on the links that lead there.
             path = "/".join(part for part, _ in branch) + "/" + name
-            branch.append((name, _open_or_create(name, parent, directory_mode(path), stack)))
+            mode = directory_mode(path)
+            child = _open_or_create(name, parent, mode, stack) if create else _open(name, parent, stack)
+            branch.append((name, child))
             continue
         link_count += 1
         if link_count > _LINK_LIMIT:
@@ -219,11 +221,13 @@ def _open(path: str | Path, parent: int | None, stack: ExitStack) -> int:
 
 def _sha256(name: str, parent: int) -> str | None:
     """Return the SHA-256 of a file in hexadecimal, or None if it is not a regular file."""
-    # The type is checked first, because opening a FIFO would block.
+    # Opening a device may have an effect, so the type is checked first.
     if not stat.S_ISREG(os.lstat(name, dir_fd=parent).st_mode):
         return None
-    with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with ExitStack() as stack:
+        # Another file may have taken its place meanwhile: this neither waits for a FIFO, nor reads one.
+        found = open_below(parent, name, Path(name), stack)
+        return FileSlice(found.descriptor, 0).sha256(found.status.st_size)
 
 
 def _link_target(name: str, parent: int) -> str | None:

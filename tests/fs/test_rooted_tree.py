@@ -326,6 +326,30 @@ def test_a_file_of_the_tree_is_opened_and_linked_there(tree: Tree, source: Path)
         tree.open("/var/z", stack)
 
 
+def test_opening_a_file_creates_nothing(tree: Tree) -> None:
+    with ExitStack() as stack, pytest.raises(FileNotFoundError, match=exactly(os_error(tree, "/a/b/x", errno.ENOENT))):
+        tree.open("/a/b/x", stack)
+    assert files_of(tree) == {}
+
+
+def test_a_fifo_that_takes_the_place_of_a_file_blocks_nothing(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it does so between the look at the file and its opening."""
+    (tree.root / "x").write_text("old")
+    lstat = os.lstat
+
+    def swap(name: str, *, dir_fd: int) -> os.stat_result:
+        status = lstat(name, dir_fd=dir_fd)
+        (tree.root / "x").unlink()
+        os.mkfifo(tree.root / "x")
+        # Without a writer, opening it would wait.
+        monkeypatch.setattr(os, "lstat", lambda *_, **__: status)
+        return status
+
+    monkeypatch.setattr(os, "lstat", swap)
+    with pytest.raises(OSError, match="got a special file, expected a regular file"):
+        tree._replace(keeps=True).write("/x", b"new", 0o644)
+
+
 def is_copy(tree: Tree, source: Path) -> bool:
     is_link = link(tree, "/x", source)
     path = tree.root / "x"
