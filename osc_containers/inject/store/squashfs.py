@@ -25,8 +25,8 @@ _MINIMUM = (4, 5)
 # Memory for its buffers; its threads need about as much again.
 _OPTIONS = ("-comp", "zstd", "-Xcompression-level", "9", "-b", "256K", "-mem", "64M", "-no-progress", "-quiet")
 _ROOT = ("-root-mode", "0755", "-root-uid", "0", "-root-gid", "0")
-_ID_COUNT_LIMIT = 1 << 16
-"""Distinct owners and groups in one squashfs."""
+_ID_COUNT_LIMIT = (1 << 16) - 1
+"""Distinct owners and groups in one squashfs. mksquashfs takes one more, but writes their number as 0 in 16 bits."""
 # What the fields of a tar header can hold: names in bytes, and numbers of seven or eleven octal digits.
 _NAME_LENGTH = 100
 _OCTAL_LIMIT = 8**7
