@@ -103,10 +103,12 @@ def list_documents(placements: Sequence[Placement]) -> tuple[TextFile, ...]:
     # All containers in the directory of a profile have its name. Two directories have the same names in common only if
     # they have the same containers, and then the documents are the same, too.
     common = frozenset.intersection(*(frozenset(each.container.profile_names) for each in placements))
-    name = "-".join(["containers", *sorted(common)])
-    # Names of profiles are free text, and many of them together can be too long for a file name.
-    if not re.fullmatch("[A-Za-z0-9_.-]{1,200}", name):
-        name = f"containers-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    # Names of profiles are free text, and many of them together can be too long for a file name. A plus is between and
+    # before names only, so that no other profiles have the same file: the name `A-B` is usual.
+    profiles = "+".join(sorted(common))
+    if len(profiles) > 200 or not all(re.fullmatch("[A-Za-z0-9_.-]+", name) for name in common):
+        profiles = f"+{hashlib.sha256(repr(sorted(common)).encode()).hexdigest()[:8]}"
+    name = f"containers-{profiles}" if profiles else "containers"
     return (TextFile(path=f"{DOCUMENTS}/{name}.cdx.json", text=text, mode=0o644),)
 
 

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osc_containers.inject import overlay
+from osc_containers.inject import inventory, overlay
 from osc_containers.inject.units import ARCHIVES
 from osc_containers.kiwi import description
 from osc_containers.kiwi.containers import Container
+from tests.support import locks
 
 
 def containers(*endpoints: tuple[str, str, str, str]) -> tuple[Container, ...]:
@@ -91,6 +92,33 @@ def test_no_two_images_share_a_path(endpoints: list[tuple[str, str, str, str]]) 
         owners.setdefault(path, set()).add(container.reference)
     assert all(len(references) == 1 for references in owners.values())
     assert overlay.assign_paths(parsed[::-1]) == paths
+
+
+@pytest.mark.parametrize(
+    ("profiles", "names"),
+    [
+        (["Base"], ["-Base"]),
+        (["A-B", "A,B"], ["-A+B", "-A-B"]),
+        (["A+B", "A,B"], ["-+bec890f3", "-A+B"]),
+        (["A", "A,B", ""], ["", "-A", "-A+B"]),
+    ],
+)
+def test_lists_of_different_profiles_have_different_names(profiles: list[str], names: list[str]) -> None:
+    """All directories may end up in one image, and no list may replace another."""
+    sections = "".join(
+        f'<containers source="r.io" backend="podman" {attribute}><container name="app{number}" tag="1"/></containers>'
+        for number, attribute in enumerate(f'profiles="{each}"' if each else "" for each in profiles)
+    )
+    parsed = description.parse(f"<image>{sections}</image>".encode(), Path("a.kiwi"), lambda name: b"").containers
+    lock = locks.make_lock({str(each.reference): 4096 for each in parsed})
+    placements = overlay.place(parsed, overlay.assign_paths(parsed), "x86_64", lock)
+    documents = {
+        (file.path, file.text)
+        for members in overlay.group_by_directory(placements).values()
+        for file in inventory.list_documents(members)
+    }
+    expected = [f"{inventory.DOCUMENTS}/containers{each}.cdx.json" for each in names]
+    assert sorted(path for path, _ in documents) == sorted(expected)
 
 
 @pytest.mark.integration
