@@ -33,7 +33,8 @@ def create(path: Path) -> None:
     :raises FileNotFoundError: it would be in a home directory that does not exist.
     :raises OSError: it cannot be created.
     """
-    home = Path(os.environ.get("HOME") or "/")
+    # As platformdirs does: without HOME, this is the directory that the user database has.
+    home = Path(os.path.expanduser("~"))
     if path.is_relative_to(home) and not home.is_dir():
         raise FileNotFoundError(errno.ENOENT, "it does not exist", str(home))
     # The mode is the one that the XDG Base Directory Specification asks for.

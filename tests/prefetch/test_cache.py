@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import pwd
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,19 @@ def test_a_user_without_a_home_has_no_cache(
         run_prefetch(SOURCE, Path("package"), *want(APP))
     assert os.listdir(tmp_path) == ["package"]
     assert len(os.listdir("package")) == 2
+
+
+def test_a_home_of_the_user_database_that_does_not_exist_is_not_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service account has one like /nonexistent, and its services may be started without HOME."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    entry = pwd.struct_passwd(("obs", "x", os.getuid(), os.getgid(), "", str(tmp_path / "nonexistent"), "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: entry)
+    (tmp_path / "package").mkdir()
+    run_prefetch(SOURCE, tmp_path / "package", *want(APP))
+    assert os.listdir(tmp_path) == ["package"]
 
 
 def test_without_file_locks_there_are_no_parts_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
