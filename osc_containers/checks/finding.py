@@ -5,7 +5,11 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
-_PROBLEM = re.compile(r"([^:\s][^:]*)(?::(\d+))?: (.*)", re.DOTALL)
+# A file that services made is called `_service:NAME:FILE`, with a NAME for each of them. `_service` is a file, too, and a
+# problem may be about several of its lines.
+_PROBLEM = re.compile(
+    r"((?:_service:(?![0-9]+[: ])(?:[^:/\s]+:)+?)?[^:\s][^:]*)(?::([0-9]{1,9})(?: and [0-9]+)*)?: (.*)", re.DOTALL
+)
 
 
 class Severity(Enum):
@@ -37,7 +41,10 @@ class Finding(NamedTuple):
 
 
 def from_problem(problem: str, check: str) -> Finding:
-    """Return an error for a problem of an exception, which reads `file:line: what` or `file: what`."""
+    """Return an error for a problem of an exception, which reads `file:line: what` or `file: what`.
+
+    Of several lines, the finding has the first.
+    """
     match = _PROBLEM.fullmatch(problem)
     file, line, why = match.groups() if match else (".", None, problem)
     return Finding(severity=Severity.ERROR, check=check, file=file, line=int(line or 0), why=why)
