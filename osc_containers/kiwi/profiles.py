@@ -75,7 +75,7 @@ def is_in(attribute: str | None, used: Collection[str]) -> bool:
     Without the attribute, or if it is empty, the section is in all images. As in kiwi, one with only commas is in none
     (`XMLState._profiled` in kiwi/xml_state.py).
     """
-    return not attribute or not set(used).isdisjoint(split_names(attribute))
+    return not attribute or any(name in used for name in split_names(attribute))
 
 
 def split_names(attribute: str | None) -> tuple[str, ...]:

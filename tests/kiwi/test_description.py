@@ -619,6 +619,19 @@ def test_a_thousand_containers_are_read_quickly() -> None:
     assert time.process_time() - started < 2
 
 
+def test_containers_of_many_profiles_are_selected_quickly() -> None:
+    profiles = "".join(f'<profile name="p{number}" description="" import="true"/>' for number in range(10_000))
+    sections = "".join(
+        f'<containers source="r.example.com" backend="podman" profiles="p{number}"><container name="n"/></containers>'
+        for number in range(10_000)
+    )
+    parsed = parse(f"<profiles>{profiles}</profiles>{sections}")
+    started = time.process_time()
+    for _ in range(5):
+        assert len(parsed.of_architecture("x86_64")) == 10_000
+    assert time.process_time() - started < 3
+
+
 def test_only_containers_are_removed() -> None:
     body = f"<!-- why -->\n  {section()}\n<packages/>\n  {section()} <!-- note -->"
     xml = image(body).encode()
