@@ -160,7 +160,8 @@ def connections(prefetches: Iterable[Entry]) -> int | None:
     parameter = SERVICES[PREFETCH].parameters["connections"]
     numbers = []
     for entry in prefetches:
-        for value in entry.effective_values(parameter.name)[-1:]:
+        # As in `Entry.value`, the last one counts, even if it stands for no value.
+        for value in drop_empty(entry.values(parameter.name)[-1:]):
             try:
                 numbers.append(parameter.number(value))
             except ValueError as error:

@@ -131,6 +131,14 @@ def test_lowest_number_of_connections_counts(values: list[str], expected: int | 
     assert service_file.connections(entry(2, connections=each) for each in values) == expected
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"), [(["8", "2"], 2), (["2", "8"], 8), (["2", "0"], None), (["2", ""], None)]
+)
+def test_last_number_of_connections_of_an_entry_counts(values: list[str], expected: int | None) -> None:
+    parameters = tuple(("connections", value) for value in values)
+    assert service_file.connections([Entry(name="kiwi_containers", mode="", parameters=parameters)]) == expected
+
+
 @pytest.mark.parametrize("value", ["65", "-1", "+1", "1.0", "²", "many", "9" * 5000])
 def test_other_numbers_of_connections_are_refused(value: str) -> None:
     wrong = entry(2, connections=value)
