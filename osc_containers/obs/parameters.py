@@ -4,7 +4,6 @@ The options of the commands, the `.service` files, their help, the checks of `_s
 `SERVICES`. To add a parameter, declare it here and read it where it has an effect; then run `scripts/service-files`.
 """
 
-import html
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -206,6 +205,8 @@ SERVICES: Mapping[str, Service] = {
 
 def service_xml(service: Service) -> str:
     """Return the `.service` file by which osc and the OBS server know a service (osc: obs_scm/serviceinfo.py)."""
+    import html  # slow to load, and only scripts/service-files needs it
+
     # The source server refuses a file with elements or attributes that it does not know (BSXML.pm).
     lines = [
         f'<service name="{service.name}">',

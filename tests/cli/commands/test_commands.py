@@ -57,6 +57,12 @@ def test_help_imports_no_command_and_no_network_client() -> None:
     assert not {"requests", "urllib3", "rich", "ssl", "osc_containers.kiwi.description"} & loaded
 
 
+def test_commands_do_not_load_what_only_scripts_need() -> None:
+    program = "import sys; from osc_containers.cli.commands import check; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"html", "html.entities"} & set(done.stdout.split())
+
+
 def test_missing_module_is_reported_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "a.kiwi").write_text('<image schemaversion="8.0" name="a"/>')
     without = "import sys; sys.modules['platformdirs'] = None; from osc_containers.cli.main import main; "
