@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
-# A file that services made is called `_service:NAME:FILE`, with a NAME for each of them. `_service` is a file, too, and a
-# problem may be about several of its lines.
+# A file that services made is called `_service:NAME:FILE`, with a NAME for each of them. `_service` is a file, too, and
+# a problem may be about several of its lines.
 _PROBLEM = re.compile(
     r"((?:_service:(?![0-9]+[: ])(?:[^:/\s]+:)+?)?[^:\s][^:]*)(?::([0-9]{1,9})(?: and [0-9]+)*)?: (.*)", re.DOTALL
 )

@@ -17,7 +17,7 @@ from osc_containers.obs.service_file import FILE_NAME, Entry, similar_service
 from osc_containers.oci import platform
 
 _LOCAL_MODES = ("manual", "localonly", "disabled")
-"""Modes that never run on the server (osc_scm/serviceinfo.py and bs_service)."""
+"""Modes that never run on the server (osc: obs_scm/serviceinfo.py; the server: bs_service)."""
 _MODES = (*_LOCAL_MODES, "", "trylocal", "serveronly", "buildtime")
 """All modes that OBS and osc know."""
 
