@@ -650,7 +650,7 @@ def test_registry_that_restarts_is_waited_for(registry: FaultRegistry, part: int
 
     reference, blob = put(registry, BIG)
     registry.script = faults.on(restart, lambda request: request.is_blob, times=1)
-    with Sources(Path(), policy=HASTY._replace(attempts=3, deadline=30)) as sources:
+    with Sources(Path(), policy=HASTY._replace(attempts=3, deadline=30, read_timeout=20)) as sources:
         source = sources.open("docker://")
         source.resolve(Reference.parse(registry.push(IMAGE, "team/app:1.0")))
         assert read(source, reference, blob) == BIG
@@ -672,7 +672,7 @@ def test_blob_store_that_restarts_is_waited_for(registry: FaultRegistry, elsewhe
     else:
         registry.blobs.clear()
     elsewhere.script = faults.at(0, restart)
-    with Sources(Path(), policy=HASTY._replace(attempts=3, deadline=30)) as sources:
+    with Sources(Path(), policy=HASTY._replace(attempts=3, deadline=30, read_timeout=20)) as sources:
         assert read(sources.open("docker://"), reference, blob) == BIG
 
 
