@@ -153,9 +153,10 @@ def read_document(content: FileSlice, descriptor: Descriptor) -> bytes | None:
 def in_files(
     paths: Iterable[Path], stack: ExitStack, wanted: Collection[Digest] | None = None
 ) -> Mapping[Digest, FileSlice]:
-    """Return the blobs in files of a package by digest, as far as names tell; only those that are `wanted`, if given.
+    """Return the blobs in files of a package by digest, as far as names tell.
 
-    The files stay open until `stack` is closed.
+    The files stay open until `stack` is closed. If `wanted` is given, files that each are one blob are opened only for
+    these; of an archive, everything is returned in any case.
     """
     slices: dict[Digest, FileSlice] = {}
     for path in paths:
