@@ -228,6 +228,18 @@ def test_parts_that_the_package_no_longer_needs_are_removed() -> None:
     ]
 
 
+def test_a_part_stays_open_after_an_interrupt(tmp_path: Path) -> None:
+    """Threads may still write to it, for which nobody waits then, and another file must not get its number."""
+    with pytest.raises(KeyboardInterrupt), partial_file.part(tmp_path / "x", KEY, 10) as descriptor:
+        raise KeyboardInterrupt
+    with open(descriptor, "r+b") as file:
+        assert file.write(b"late") == 4
+    with pytest.raises(ValueError, match="other"), partial_file.part(tmp_path / "x", KEY, 10) as descriptor:
+        raise ValueError("another error")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
 def test_of_several_parts_that_others_left_the_newest_is_continued() -> None:
     for name, age in (("needed.old", 20), ("needed.new", 10)):
         write_part(name, age)

@@ -252,8 +252,7 @@ class BlobDownload:
             if stream.ignores_range and self._is_divided:
                 self._undivided.add(self._registry)
                 return position
-            # Between reading and writing, too: after Ctrl-C nobody waits for this thread, and its files may be closed.
-            while not is_stopped() and (count := stream.readinto(buffer[: stop - position])) and not is_stopped():
+            while not is_stopped() and (count := stream.readinto(buffer[: stop - position])):
                 for target in self._direct:
                     target.write(buffer[:count], position)
                 # Only one thread can be at this position, so no other hashes before this chunk is hashed.

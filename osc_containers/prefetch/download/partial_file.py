@@ -39,6 +39,7 @@ def part(target: Path, key: str, size: int, owner: str = "") -> Iterator[int]:
 
     `key` identifies the content: a file that an earlier run left for the same key is continued. `owner` stands for the
     package (see `tidy`). If the block fails, a file in the cache stays there, and one beside the target is removed.
+    After an interrupt, the descriptor stays open.
     """
     cached = _open_cached(target, key, size, owner)
     name, descriptor = cached or _open_beside(target)
@@ -59,13 +60,16 @@ def part(target: Path, key: str, size: int, owner: str = "") -> Iterator[int]:
                 # Somebody cleared the cache, and another run may have created a file of the same name by now.
                 with atomic.new_file(target) as copy:
                     ranges.copy_range(descriptor, 0, copy, 0, size)
-    except BaseException:
+    except BaseException as error:
         if not is_cached and name:
             with suppress(OSError):
                 os.unlink(name)
+        # After Ctrl-C, nobody waits for the threads that write to the file. It stays open until the process ends:
+        # otherwise the next file that is opened could get its number, and they would write to that one.
+        if not isinstance(error, KeyboardInterrupt):
+            os.close(descriptor)
         raise
-    finally:
-        os.close(descriptor)
+    os.close(descriptor)
 
 
 def _open_cached(target: Path, key: str, size: int, owner: str) -> tuple[str, int] | None:
