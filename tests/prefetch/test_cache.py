@@ -240,6 +240,21 @@ def test_a_part_stays_open_after_an_interrupt(tmp_path: Path) -> None:
         os.fstat(descriptor)
 
 
+def test_on_nfs_the_parts_that_runs_have_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, only a file that is open for writing can be locked."""
+    flock = fcntl.flock
+
+    def flock_on_nfs(descriptor: int, operation: int) -> None:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_on_nfs)
+    with partial_file.part(tmp_path / "x", "held", 10, "mine"):
+        partial_file.tidy("mine", ())
+        assert os.listdir(cache()) == ["held.mine.part"]
+
+
 def test_of_several_parts_that_others_left_the_newest_is_continued() -> None:
     for name, age in (("needed.old", 20), ("needed.new", 10)):
         write_part(name, age)

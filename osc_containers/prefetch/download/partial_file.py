@@ -309,7 +309,8 @@ def _remove_if_stale(entry: "os.DirEntry[str]", directory: int) -> None:
 
 
 def _remove_if_unused(name: str, directory: int) -> None:
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    # NFS locks only files that are open for writing (flock(2)).
+    descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     try:
         try:
             is_unused = user_cache.try_lock(descriptor) and user_cache.is_at(name, descriptor, directory)
