@@ -105,13 +105,13 @@ def members(file: BinaryIO) -> Iterator[Member]:
                 yield member
 
 
-def paths(file: BinaryIO) -> Iterator[str]:
-    """Yield the path of every member of a cpio archive, whatever its type.
+def paths(file: BinaryIO) -> Iterator[tuple[str, bool]]:
+    """Yield the path of every member of a cpio archive, whatever its type, and whether it is a symbolic link.
 
     :raises ValueError: a header is damaged or has another format, or a name has a NUL in it; `cpio` may unpack more
         than was yielded.
     """
-    yield from (member.path for _, member in _walk(file))
+    yield from ((member.path, stat.S_ISLNK(mode)) for mode, member in _walk(file))
 
 
 def _walk(file: BinaryIO) -> Iterator[tuple[int, Member]]:

@@ -7,8 +7,8 @@ member with several paths, which cpio unpacks as hard links.
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 
 from osc_containers.archive.bundle import Bundle
@@ -117,13 +117,14 @@ def list_intrusions(package: Package, request: Request) -> Iterator[tuple[str, s
     """Yield each other cpio archive that may change the image or the sources when obs-build unpacks it, and why."""
     profiles = {name for each in request.descriptions for item in each.containers for name in item.profile_names}
     overlays = {overlay.ROOT, *profiles}
-    for path in package.cpio_archives():
-        if _final_name(path) == cpio.FILE_NAME:
-            continue
+    others = [path for path in package.cpio_archives() if _final_name(path) != cpio.FILE_NAME]
+    links: set[PurePosixPath] = set()
+    for path in others:
+        with suppress(OSError, ValueError):  # These are reported below.
+            links.update(PurePosixPath(name) for name, is_link in _paths_in(path) if is_link)
+    for path in others:
         try:
-            # The file object closes its descriptor, and the stack closes the one that it opened: so there are two.
-            with ExitStack() as stack, os.fdopen(os.dup(open_source(path, stack).descriptor), "rb") as file:
-                found = [name for name in cpio.paths(file) if _is_intrusive(name, overlays, package)]
+            found = [name for name, _ in _paths_in(path) if _is_intrusive(name, overlays, links, package)]
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             yield path.name, f"obs-build unpacks it over the sources, but it cannot be listed: {reason}; remove it"
@@ -133,16 +134,25 @@ def list_intrusions(package: Package, request: Request) -> Iterator[tuple[str, s
             yield path.name, f"obs-build unpacks {found[0][:200]!r}{more} over the sources or overlays; remove it"
 
 
+def _paths_in(path: Path) -> Iterator[tuple[str, bool]]:
+    # The file object closes its descriptor, and the stack closes the one that it opened: so there are two.
+    with ExitStack() as stack, os.fdopen(os.dup(open_source(path, stack).descriptor), "rb") as file:
+        yield from cpio.paths(file)
+
+
 def _final_name(path: Path) -> str:
     """Return the name that a file has in a build: obs-build removes the prefix `_service:NAME:`."""
     return path.name.rpartition(":")[2] if path.name.startswith("_service:") else path.name
 
 
-def _is_intrusive(name: str, overlays: Collection[str], package: Package) -> bool:
+def _is_intrusive(name: str, overlays: Collection[str], links: Set[PurePosixPath], package: Package) -> bool:
     parts = PurePosixPath(name).parts
     if not parts:
         return False
     if name.startswith("/") or ".." in parts or parts[0] in overlays:
+        return True
+    # cpio unpacks what is below a link to where that leads. The link may be in another archive, or in the package.
+    if not links.isdisjoint(PurePosixPath(name).parents) or (package.directory / parts[0]).is_symlink():
         return True
     # What kiwi and obs-build look for next to the description: descriptions, scripts such as config.sh, and overlays.
     is_source = len(parts) == 1 and (name.endswith((".kiwi", ".sh", ".xml")) or name.startswith("root.tar"))

@@ -545,6 +545,29 @@ def test_other_cpio_archives_are_listed(
     assert not is_found or f"other.obscpio: warning: obs-build unpacks '{path}'" in output.replace("\n    ", " ")
 
 
+@pytest.mark.parametrize("place", ["the same archive", "another archive", "the package"])
+def test_members_of_cpio_archives_below_a_link_are_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    """They end up where the link leads, as in the overlay of the image."""
+    write(tmp_path, {}, APP)
+    link = cpio.Entry(path="tool/lib", mode=stat.S_IFLNK | 0o777, size=7, content="link")
+    file = cpio.Entry(path="./tool//lib/etc/x", mode=stat.S_IFREG | 0o644, size=0, content="file")
+    archives = {"a": [link, file]} if place == "the same archive" else {"a": [file], "b": [link]}
+    if place == "the package":
+        (tmp_path / "tool").symlink_to("root")
+        del archives["b"]
+    for name, entries in archives.items():
+        layout = cpio.lay_out(entries)
+        content = bytearray(layout.size)
+        for offset, part in layout.frame:
+            content[offset : offset + len(part)] = part
+        (tmp_path / f"{name}.obscpio").write_bytes(content)
+    output = check(tmp_path, capsys)[1]
+    assert "a.obscpio: warning: obs-build unpacks './tool//lib/etc/x'" in output.replace("\n    ", " ")
+    assert "b.obscpio" not in output
+
+
 def make_damaged(path: Path) -> None:
     path.write_bytes(b"070707")
 
@@ -564,7 +587,7 @@ def member_named(name: bytes) -> Callable[[Path], object]:
 def test_the_name_of_a_cpio_member_may_be_padded_with_nuls(tmp_path: Path) -> None:
     member_named(b"notes.txt\0\0\0")(tmp_path / "other.obscpio")
     with (tmp_path / "other.obscpio").open("rb") as file:
-        assert list(cpio.paths(file)) == ["notes.txt"]
+        assert list(cpio.paths(file)) == [("notes.txt", False)]
 
 
 @pytest.mark.parametrize(

@@ -612,6 +612,13 @@ def test_other_archive_with_a_script_whose_name_goes_on(victim: Victim, package:
     must("tool.obscpio" in victim.run("check").output, "the archive must be named")
 
 
+def test_other_archive_with_a_link_to_the_overlay(victim: Victim, package: Path) -> None:
+    """A merge request adds an archive that is unpacked to the overlay through its own link: `check` names it."""
+    link, file = cpio("lib", LINK, b"root"), cpio("lib/etc/cron.d/evil", FILE, b"id\n", inode=901)
+    (package / "tool.obscpio").write_bytes(link + file + cpio("TRAILER!!!", 0, inode=0))
+    must("tool.obscpio" in victim.run("check").output, "the archive must be named")
+
+
 # Injecting as root
 
 
