@@ -53,7 +53,7 @@ def check(
         for signature in each.locked.signatures:
             try:
                 expired = _check_signature(signature, keys[signature.key], digest, verifier)
-            except (ValueError, KeyError) as error:
+            except ValueError as error:
                 problems.append(
                     f"{where}: signature by {signature.key}: {error}; remove the lock and run the prefetch again"
                 )
