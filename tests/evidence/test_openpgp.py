@@ -2,6 +2,7 @@
 
 import bz2
 import zlib
+from base64 import b64encode
 
 import pytest
 
@@ -84,3 +85,33 @@ def test_a_key_may_say_when_it_expires(subpackets: bytes, expected: int | None) 
     signature = b"\x04\x13\x16\x08" + len(subpackets).to_bytes(2, "big") + subpackets
     ring = b"".join(bytes([tag, len(body)]) + body for tag, body in ((0xC6, key), (0xC2, signature)))
     assert openpgp.expiry(ring) == expected
+
+
+ONE, OTHER = (b"\xc6\x06\x04" + bytes([number]) * 5 + b"\xcd\x01u\xc2\x01\x04" for number in (1, 2))
+
+
+def armor(ring: bytes) -> bytes:
+    """Return a keyring in text."""
+    label = b"PGP PUBLIC KEY BLOCK-----"
+    return b"-----BEGIN %s\n\n%s\n-----END %s\n" % (label, b64encode(ring), label)
+
+
+KEYRINGS = {
+    "one": (ONE, ONE),
+    "two": (ONE + OTHER, ONE + OTHER),
+    "after a marker": (b"\xca\x03PGP" + ONE, ONE),
+    "no key": (b"\xca\x03PGP", b""),
+    "nothing": (b"", b""),
+    "before other bytes": (ONE + b"junk", b""),
+    "two before other bytes": (ONE + OTHER + b"junk", ONE),
+    "cut": (ONE[:-1], b""),
+    "second cut in its key": (ONE + OTHER[:4], b""),
+    "second cut behind it": (ONE + OTHER[:-1], ONE),
+    "armored": (b"text\n" + armor(ONE) + b"text\n" + armor(OTHER), ONE + OTHER),
+    "indented": (b" " + armor(ONE), b""),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), KEYRINGS.values(), ids=KEYRINGS)
+def test_a_key_is_whole_or_passed_over(text: bytes, expected: bytes) -> None:
+    assert openpgp.keyring(text) == expected

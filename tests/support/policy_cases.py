@@ -304,6 +304,17 @@ def fixed_cases(world: World) -> Iterator[Case]:
     good = stored(lambda digest, name: [world.message(digest, name)])
     yield world.case("OpenPGP", policy(world.signed_by()), good)
     yield world.case("OpenPGP, armored key", policy(world.signed_by("good.asc")), good)
+    key, armored = world.gpg.public("good"), world.gpg.public("good", armor=True)
+    for title, content in {
+        "indented": b" " + armored,
+        "after text": b"key:\n" + armored,
+        "cut": key[:-1],
+        "before other bytes": key + b"junk",
+        "before another and other bytes": key + world.gpg.public("other") + b"junk",
+        "after another and before other bytes": world.gpg.public("other") + key + b"junk",
+    }.items():
+        path = world.file(f"{title}.gpg", content)
+        yield world.case(f"OpenPGP, key {title}", policy(world.signed_by(keyPath=path)), good)
     yield world.case(
         "OpenPGP, key data", policy(world.signed_by(keyData=b64encode(world.gpg.public("good")).decode())), good
     )

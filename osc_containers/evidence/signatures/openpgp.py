@@ -20,7 +20,8 @@ _COMPRESSION_LIMIT = 31
 # Four kinds of certification of a user ID, and a signature directly on a key (RFC 4880, section 5.2.1).
 _SELF_SIGNATURES = (b"\x10", b"\x11", b"\x12", b"\x13", b"\x1f")
 _ARMOR = re.compile(
-    rb"-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n(.*?)-----END PGP PUBLIC KEY BLOCK-----", re.DOTALL
+    rb"^-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n(.*?)-----END PGP PUBLIC KEY BLOCK-----",
+    re.DOTALL | re.MULTILINE,
 )
 
 
@@ -31,14 +32,20 @@ def keyring(text: bytes) -> bytes:
 
 
 def _keys(ring: bytes) -> bytes:
-    """Return the packets from the first public key on, as far as there are whole packets."""
-    start = end = 0
+    """Return the keys with all that belongs to them, without what is in front of the first.
+
+    Like gpg, it passes over the last key if other bytes follow it: parts of the key may be missing, such as the
+    signature that says when it expires.
+    """
+    start = last = end = 0
+    has_key = False
     for tag, at, after in _packets(ring):
-        if not end and tag != _PUBLIC_KEY:
-            start = after
-            continue
-        start, end = start if end else at, after
-    return ring[start:end] if end else b""
+        end = after
+        if tag == _PUBLIC_KEY:
+            start, last, has_key = start if has_key else at, at, True
+    if end != len(ring):
+        end = last
+    return ring[start:end] if has_key else b""
 
 
 def uncompressed(message: bytes, limit: int) -> bytes:
