@@ -212,10 +212,16 @@ def parse_gpg_status(data: bytes) -> None:
 
 
 def parse_keys(data: bytes) -> None:
-    """Read a public key in PEM, and an OpenPGP keyring."""
+    """Read a public key in PEM, and an OpenPGP keyring and message."""
     ring = openpgp.keyring(data)
     assert openpgp.keyring(ring) == ring
     assert openpgp.key_of(ring, "0" * 40) == ring
+    try:
+        message = openpgp.uncompressed(data, 1 << 16)
+    except ValueError as error:
+        _expect_printable(str(error))
+    else:
+        assert openpgp.uncompressed(message, 1 << 16) == message
     try:
         key = public_key.parse_pem(data)
     except ValueError as error:

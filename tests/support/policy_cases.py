@@ -379,12 +379,12 @@ def fixed_cases(world: World) -> Iterator[Case]:
         policy(world.signed_by()),
         stored(lambda d, n: [world.message(d, n, options=("--compress-level", "0"))]),
     )
+
+    def compressed(times: int) -> str:
+        return stored(lambda d, n: [_deflated(world.message(d, n), times - 1)])
+
     for times in (2, 31, 32):
-        yield world.case(
-            f"OpenPGP, compressed {times} times",
-            policy(world.signed_by()),
-            stored(lambda d, n, times=times: [_deflated(world.message(d, n), times - 1)]),
-        )
+        yield world.case(f"OpenPGP, compressed {times} times", policy(world.signed_by()), compressed(times))
     yield world.case(
         "OpenPGP, compressed in parts",
         policy(world.signed_by()),
