@@ -5,6 +5,7 @@ The modes are defined by osc (`obs_scm/serviceinfo.py`), the source server (`bs_
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,8 @@ BUNDLE_HAS_NO_LAYOUT = (
 BUNDLE_LACKS = {"store": "a bundle has no store", "engine": "a bundle is for kiwi's backends only"}
 """What the inject service can do and a bundle cannot, by parameter."""
 
+_LONGEST = 60
+"""Letters of a name that can be a misspelling of one of ours."""
 _SIMILARITY = 0.8
 """Of the letters of two names, if one is a misspelling of the other."""
 
@@ -81,10 +84,14 @@ class Entry(NamedTuple):
         yield from (f"{self.name}: {problem}" for problem in engines.list_problems(self.effective_values("engine")))
 
 
+@cache
 def similar_service(name: str) -> str:
     """Return the name of the service of ours that a name is, or resembles; empty if there is none."""
     if name in SERVICES:
         return name
+    # To compare long names would take long.
+    if len(name) > _LONGEST:
+        return ""
     from difflib import SequenceMatcher  # rarely needed
 
     # Likely mistakes are the name of the package, obs-service-NAME, and dashes, which Debian has in that name.

@@ -1,5 +1,7 @@
 """Reading and editing `_service`: what is already there stays the same, byte for byte."""
 
+import time
+
 import pytest
 
 from osc_containers.errors import DescriptionError
@@ -129,6 +131,12 @@ def test_a_package_has_one_layout(entries: list[Entry], layout: str) -> None:
 )
 def test_lowest_number_of_connections_counts(values: list[str], expected: int | None) -> None:
     assert service_file.connections(entry(2, connections=each) for each in values) == expected
+
+
+def test_long_names_of_services_are_compared_quickly() -> None:
+    start = time.process_time()
+    assert not any(service_file.similar_service(f"{'kiwi_containers' * 4000}{number}") for number in range(100))
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(
