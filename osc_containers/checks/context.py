@@ -1,9 +1,11 @@
 """What the checks work on: a package with everything that could be read of it."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from osc_containers.formats import cpio
+from osc_containers.inject import overlay
 from osc_containers.kiwi import image_type
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description
@@ -17,6 +19,9 @@ from osc_containers.obs.parameters import PREFETCH
 from osc_containers.obs.selection import Request
 from osc_containers.obs.service_file import Entry, similar_service
 from osc_containers.oci import platform
+
+_IMAGE_LIMIT = 1000
+"""Images of a description for an architecture that are checked; each has its own profiles."""
 
 
 class Image(NamedTuple):
@@ -75,7 +80,8 @@ class Context(NamedTuple):
 
     def _is_valid(self, name: str, value: str) -> bool:
         if name == "description":
-            return (self.package.directory / value).is_file()
+            # Unlike the method of `Path`, this is also false for a name that is too long.
+            return os.path.isfile(self.package.directory / value)
         return name != "arch" or value in platform.ARCHITECTURES
 
     @property
@@ -122,6 +128,16 @@ class Context(NamedTuple):
         """The descriptions that have containers."""
         return tuple(each for each in self.request.descriptions if each.containers)
 
+    @property
+    def overlay_names(self) -> frozenset[str]:
+        """The names of kiwi's overlay directories: one for all images, and one for each profile."""
+        names = {profile.name for description in self.descriptions for profile in description.profiles}
+        names.update(
+            name for description in self.descriptions for each in description.containers for name in each.profile_names
+        )
+        # Profiles are named by the description, and no name may lead out of the package.
+        return frozenset([overlay.ROOT, *(name for name in names if "/" not in name and name not in ("", ".", ".."))])
+
     def images(self) -> Iterator[Image]:
         """Yield each image that is built and has containers.
 
@@ -133,10 +149,11 @@ class Context(NamedTuple):
         for description in self.descriptions:
             settings = image_type.read(description)
             for arch in self.request.architectures_of(description):
-                for names in image_type.builds(description, arch):
-                    containers = description.select(arch, names)
+                all_containers = description.of_architecture(arch)
+                for names in image_type.builds(description, arch)[:_IMAGE_LIMIT]:
+                    used = description.used_profiles(arch, names)
+                    containers = tuple(each for each in all_containers if each.is_in(used))
                     if containers:
-                        used = description.used_profiles(arch, names)
                         yield Image(
                             arch=arch,
                             profile_names=names,

@@ -14,7 +14,8 @@ def list_below(directory: Path, start: str) -> Iterator[PurePosixPath]:
     Nothing is listed if one of the directories in these paths is a link.
     """
     top = PurePosixPath(start)
-    if any((directory / each).is_symlink() for each in (top, *top.parents)):
+    # Unlike the method of `Path`, `islink` is also false for a name that is too long.
+    if any(os.path.islink(directory / each) for each in (top, *top.parents)):
         return
     # Links below it are not followed.
     for parent, directories, names in os.walk(directory / top):

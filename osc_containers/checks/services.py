@@ -1,5 +1,6 @@
 """Checks of `_service`: whether OBS builds get the containers, and whether the services run in the right place."""
 
+import os
 from collections.abc import Iterator, Sequence
 
 from osc_containers.checks.context import Context
@@ -169,7 +170,7 @@ def _incomplete_images(description: Description, arch: str, request: Request) ->
 def _parameters(entry: Entry, context: Context) -> Iterator[Finding]:
     """Find values that the service will refuse."""
     for name in entry.effective_values("description"):
-        if not (context.package.directory / name).is_file():
+        if not os.path.isfile(context.package.directory / name):
             yield _finding(Severity.ERROR, f"{entry.name}: description {name[:160]!r}: no such file", "", entry)
     for problem in entry.problems():
         yield _finding(Severity.ERROR, problem, "", entry)
@@ -182,7 +183,7 @@ def _ambiguous(entries: Sequence[Entry], package: Package) -> Iterator[Finding]:
     names = list(dict.fromkeys(name for each in names_by_entry for name in each)) if all(names_by_entry) else []
     try:
         descriptions = selection.read(package, names, [], []).descriptions
-    except (DescriptionError, FileNotFoundError):  # reported by the checks of the descriptions and of the parameters
+    except (DescriptionError, OSError):  # reported by the checks of the descriptions and of the parameters
         return
     candidates = [each for each in descriptions if each.containers]
     if len({each.content_key for each in candidates}) > 1:

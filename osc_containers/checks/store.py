@@ -83,20 +83,14 @@ def _configuration(context: Context, stored: list[tuple[Container, str]]) -> Ite
     """Find a storage.conf with which podman would not use the stores."""
     with_store = {name for container, _ in stored for name in container.profile_names or (overlay.ROOT,)}
     try:
-        stores.find_configured(context.package.directory, _directories(context), with_store)
+        stores.find_configured(context.package.directory, context.overlay_names, with_store)
     except Error as error:
         yield from (from_problem(problem, "store") for problem in error.problems)
 
 
-def _directories(context: Context) -> set[str]:
-    profiles = {profile.name for description in context.descriptions for profile in description.profiles}
-    # Profiles are named by the description, and no name may lead out of the package.
-    return {overlay.ROOT, *(name for name in profiles if "/" not in name and name not in ("", ".", ".."))}
-
-
 def _modules(context: Context) -> Iterator[Finding]:
     """Find what keeps the kernel from mounting a squashfs."""
-    for name in sorted(_directories(context)):
+    for name in sorted(context.overlay_names):
         for directory in ("etc/modprobe.d", "usr/lib/modprobe.d"):
             for path in overlay_files.list_below(context.package.directory / name, directory):
                 # modprobe reads no subdirectories.

@@ -180,13 +180,8 @@ def check(context: Context) -> Iterator[Finding]:
     images = _images(context)
     if not images:
         return
-    # kiwi has one overlay directory for all images, and one for each profile.
-    names = {overlay.ROOT}
-    for description in context.descriptions:
-        names.update(profile.name for profile in description.profiles)
-        names.update(name for each in description.containers for name in each.profile_names)
     found: dict[PurePosixPath, _Unit] = {}
-    for name in sorted(names):
+    for name in sorted(context.overlay_names):
         found |= {each.path: each for each in _units(_files_below(context.package.directory / name, name))}
     for archive in sorted(context.package.directory.glob("root.tar*"))[:_ARCHIVE_COUNT]:
         found |= {each.path: each for each in _units(_files_in(archive))}

@@ -169,12 +169,20 @@ def group_by_directory(placements: Sequence[Placement]) -> dict[str, list[Placem
 
 def check_profiles(container: Container) -> tuple[str, ...]:
     """Return a problem for each profile of a container that cannot have an overlay directory."""
-    return tuple(
-        f"{container.file}:{container.line}: profile {profile[:80]!r}: kiwi or obs-build uses a directory of this name "
-        "for something else; rename the profile"
+    where = f"{container.file}:{container.line}: profile"
+    reserved = (
+        f"{where} {profile[:80]!r}: kiwi or obs-build uses a directory of this name for something else; rename the "
+        "profile"
         for profile in container.profile_names
         if profile in _RESERVED or "/" in profile or profile.startswith(".")
     )
+    too_long = (
+        f"{where} {profile[:80]!r}: got {len(profile.encode())} bytes, expected at most {_NAME_LENGTH}, since kiwi has "
+        "an overlay directory of this name; rename the profile"
+        for profile in container.profile_names
+        if len(profile.encode()) > _NAME_LENGTH
+    )
+    return (*reserved, *too_long)
 
 
 def check_directory(path: Path) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from osc_containers.archive.layout import layout_of
+from osc_containers.checks import context
 from osc_containers.cli.main import main
 from osc_containers.formats import cpio
 from osc_containers.fs.ranges import FileSlice
@@ -390,6 +391,36 @@ def test_findings_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "fix": '<service name="kiwi_containers_inject" mode="buildtime"/>',
     }
     assert (findings[2]["file"], findings[2]["line"]) == ("containers.xml", 3)
+
+
+def test_names_that_are_too_long_for_files_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "p" * 300
+    parameter = f'<param name="description">{name}</param></service>'
+    files = {
+        "a.kiwi": with_profiles(name),
+        "containers.xml": CONTAINERS.replace('backend="podman"', f'backend="podman" profiles="{name}"'),
+        "_service": SERVICE.replace("/>", f">{parameter}"),
+    }
+    _, output = check(write(tmp_path, files, APP), capsys, "--format", "json")
+    reasons = [each["why"] for each in json.loads(output)]
+    assert f"kiwi_containers_inject: description {name[:160]!r}: no such file" in reasons
+    assert any(why.startswith(f"profile {name[:80]!r}: got 300 bytes, expected at most 255") for why in reasons)
+
+
+def test_number_of_images_that_are_checked_is_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"p{number}" for number in range(5)]
+    files = {
+        "a.kiwi": with_profiles(*names).replace(PODMAN, ""),
+        "containers.xml": CONTAINERS.replace('backend="podman"', f'backend="podman" profiles="{",".join(names)}"'),
+    }
+    monkeypatch.setattr(context, "_IMAGE_LIMIT", 3)
+    _, output = check(write(tmp_path, files, APP), capsys, "--format", "json")
+    assert [each["why"] for each in json.loads(output) if each["why"].startswith("podman is not in")] == [
+        "podman is not in the package list, but is needed to load this container (x86_64, profile p0; x86_64, profile "
+        "p1)"
+    ]
 
 
 def test_old_server_that_ran_the_prefetch_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from osc_containers.cli.main import main
 from osc_containers.formats import unit_file
 from osc_containers.lock import lockfile
 from osc_containers.oci.digest import Digest
-from tests.checks.test_check import APP, write
+from tests.checks.test_check import APP, KIWI, write
 
 NAME = "registry.example.com/team/app"
 LOAD = "kiwi_containers-podman-app_1.0.service"
@@ -209,6 +209,21 @@ def test_units_behind_links_are_not_read(tmp_path: Path, link: str, capsys: pyte
     (package / link).parent.mkdir(parents=True)
     (package / link).symlink_to(outside / link)
     assert find(package, {}, capsys) == []
+
+
+@pytest.mark.parametrize("name", ["../outside", "..", "{tmp_path}/outside"])
+def test_overlays_of_profiles_outside_the_package_are_not_read(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    for directory in ("outside", "."):
+        path = tmp_path / directory / SERVICE.removeprefix("root/")
+        path.parent.mkdir(parents=True)
+        path.write_text(service(f"podman run {NAME}:1.0", ""))
+    profile = f'<profiles><profile name="{name.format(tmp_path=tmp_path)}" description="d"/></profiles>'
+    files = {"a.kiwi": KIWI.replace("<preferences>", f"{profile}<preferences>")}
+    assert find(package, files, capsys) == []
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
