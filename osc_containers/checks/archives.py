@@ -103,9 +103,9 @@ def _files(lock: Lock, context: Context) -> Iterator[Finding]:
         if name in present:
             yield from _size(name, present[name], layout_of(claim).size, context)
         elif uses_blobs:
-            needed = {archive_names.blob(blob.digest) for blob in claim.image.blobs}
             # A blob that several images lack is reported for the first of them.
-            missing = {**dict.fromkeys(needed - present.keys(), claim), **missing}
+            for needed in {archive_names.blob(blob.digest) for blob in claim.image.blobs} - present.keys():
+                missing.setdefault(needed, claim)
         else:
             missing[name] = claim
         # This matters only to packagers who want to change to inject=source.

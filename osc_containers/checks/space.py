@@ -46,9 +46,9 @@ def check(context: Context) -> Iterator[Finding]:
     if context.lock is None:
         return
     worst: dict[tuple[str, int], tuple[Need, ImageType, Image]] = {}
-    targets = context.targets
+    targets, stored = context.targets, context.stored_containers
     for image in context.images():
-        need = _need(image, context.lock, context.stored_containers, targets)
+        need = _need(image, context.lock, stored, targets)
         # Several images have the same type, one for each set of profiles. The largest need decides.
         for kind in image.types:
             previous = worst.get((kind.file, kind.line))
