@@ -1,6 +1,7 @@
 """OpenPGP packets: nothing protects the encoding of compression, so it is taken away; keys say when they expire."""
 
 import bz2
+import hashlib
 import zlib
 from base64 import b64encode
 
@@ -70,21 +71,32 @@ def test_a_message_that_cannot_be_unpacked_is_refused(message: bytes, problem: s
         openpgp.uncompressed(message, 1000)
 
 
+DATE, LIFETIME = b"\x05\x02\0\0\0\x01", b"\x05\x09\0\0\0\x07"
+KEY = b"\x04" + (1000).to_bytes(4, "big") + b"\x16"
+KEY_ID = hashlib.sha1(b"\x99\0\x06" + KEY).digest()[-8:]
+SELF, FRIEND = b"\x09\x10" + KEY_ID, b"\x09\x10" + bytes(8)
+
+
 @pytest.mark.parametrize(
-    ("subpackets", "expected"),
+    ("signatures", "expected"),
     [
-        (b"\x05\x02\0\0\0\x01", None),
-        (b"\x05\x02\0\0\0\x01\x05\x09\0\0\0\x07", 1007),
-        (b"\x05\x82\0\0\0\x01\x05\x89\0\0\0\x07", 1007),
-        (b"\x05\x89\0\0\0\0", None),
+        ([(DATE, b"")], None),
+        ([(DATE + LIFETIME, b"")], 1007),
+        ([(DATE + b"\x05\x89\0\0\0\x07", b"")], 1007),
+        ([(b"\x05\x09\0\0\0\0", b"")], None),
+        ([(DATE + LIFETIME, SELF), (DATE, SELF)], None),
+        ([(DATE + LIFETIME, SELF), (DATE, FRIEND)], 1007),
+        ([(DATE + LIFETIME + b"\x16\x21\x04" + bytes(12) + KEY_ID, b""), (FRIEND, b"")], 1007),
     ],
-    ids=["none", "with a lifetime", "critical", "a lifetime of 0"],
+    ids=["none", "lifetime", "critical", "lifetime of 0", "no longer", "signed by a friend", "with a fingerprint"],
 )
-def test_a_key_may_say_when_it_expires(subpackets: bytes, expected: int | None) -> None:
-    key = b"\x04" + (1000).to_bytes(4, "big") + b"\x16"
-    signature = b"\x04\x13\x16\x08" + len(subpackets).to_bytes(2, "big") + subpackets
-    ring = b"".join(bytes([tag, len(body)]) + body for tag, body in ((0xC6, key), (0xC2, signature)))
-    assert openpgp.expiry(ring) == expected
+def test_a_key_may_say_when_it_expires(signatures: list[tuple[bytes, bytes]], expected: int | None) -> None:
+    """The subpackets of each signature: those that it covers, and others."""
+    packets = [(0xC6, KEY)]
+    for subpackets in signatures:
+        parts = b"".join(len(each).to_bytes(2, "big") + each for each in subpackets)
+        packets.append((0xC2, b"\x04\x13\x16\x08" + parts))
+    assert openpgp.expiry(b"".join(bytes([tag, len(body)]) + body for tag, body in packets)) == expected
 
 
 ONE, OTHER = (b"\xc6\x06\x04" + bytes([number]) * 5 + b"\xcd\x01u\xc2\x01\x04" for number in (1, 2))

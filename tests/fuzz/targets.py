@@ -216,6 +216,7 @@ def parse_keys(data: bytes) -> None:
     ring = openpgp.keyring(data)
     assert openpgp.keyring(ring) == ring
     assert openpgp.key_of(ring, "0" * 40) == ring
+    assert (openpgp.expiry(ring) or 1) > 0
     try:
         message = openpgp.uncompressed(data, 1 << 16)
     except ValueError as error:

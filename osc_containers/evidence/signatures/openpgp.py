@@ -17,6 +17,8 @@ _OPEN_LENGTH = 3
 """The type of length in an old-format header of a packet that ends with the message."""
 _COMPRESSION_LIMIT = 31
 """How often a message may be compressed; gpg refuses 32 times, and so podman does."""
+# Types of subpackets (RFC 4880, section 5.2.3.1, and RFC 9580): after which time the key expires, and who signed.
+_LIFETIME, _ISSUER, _FINGERPRINT = 9, 16, 33
 # Four kinds of certification of a user ID, and a signature directly on a key (RFC 4880, section 5.2.1).
 _SELF_SIGNATURES = (b"\x10", b"\x11", b"\x12", b"\x13", b"\x1f")
 _ARMOR = re.compile(
@@ -113,9 +115,11 @@ def key_of(ring: bytes, fingerprint: str) -> bytes:
 def expiry(ring: bytes) -> int | None:
     """Return when the first key in a keyring expires, in seconds since 1970; None if it does not.
 
-    The last self-signature that says so counts (RFC 4880, section 5.2.3.6). It is not verified: this is for a warning.
+    The last signature of the key on itself decides (RFC 4880, section 5.2.3.3). It is not verified: this is for a
+    warning.
     """
-    created = expires = None
+    created = lifetime = None
+    key_id = b""
     for tag, start, _ in _packets(ring):
         _, at, length = _header(ring, start) or (0, start, 0)
         body = ring[at : at + length]
@@ -123,28 +127,35 @@ def expiry(ring: bytes) -> int | None:
             if created is not None:
                 break
             created = int.from_bytes(body[1:5], "big")
+            key_id = bytes.fromhex(_fingerprint(ring, start))[-8:]
         elif tag == _SIGNATURE and body[:1] == b"\4" and body[1:2] in _SELF_SIGNATURES:
-            # Version, type and algorithms take four bytes. The hashed subpackets follow the number of their bytes.
-            expires = _key_lifetime(body[6 : 6 + int.from_bytes(body[4:6], "big")])
-    return created + expires if created is not None and expires else None
+            # Version, type and algorithms take four bytes. Subpackets follow the number of their bytes: first those
+            # that the signature covers, then others.
+            end = 6 + int.from_bytes(body[4:6], "big")
+            covered = dict(_subpackets(body[6:end]))
+            others = dict(_subpackets(body[end + 2 : end + 2 + int.from_bytes(body[end : end + 2], "big")]))
+            # People who know the owner also sign keys, and say nothing about the lifetime.
+            issuer = covered.get(_FINGERPRINT) or covered.get(_ISSUER) or others.get(_ISSUER) or key_id
+            if issuer[-8:] == key_id:
+                lifetime = int.from_bytes(covered.get(_LIFETIME, b""), "big")
+    return created + lifetime if created is not None and lifetime else None
 
 
-def _key_lifetime(subpackets: bytes) -> int | None:
+def _subpackets(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield type and content of the subpackets of a signature (RFC 4880, section 5.2.3.1)."""
     at = 0
-    while at < len(subpackets):
-        octet = subpackets[at]
-        # Lengths are as in headers of packets, but none is partial (RFC 4880, section 5.2.3.1).
+    while at < len(data):
+        octet = data[at]
+        # Lengths are as in headers of packets, but none is partial.
         size = 1 if octet < 192 else 2 if octet < 255 else 5
-        length = int.from_bytes(subpackets[at + (size == 5) : at + size], "big")
+        length = int.from_bytes(data[at + (size == 5) : at + size], "big")
         length = length - (192 << 8) + 192 if size == 2 else length
         at += size
-        # Type 9 is the time after which the key expires. The highest bit only says that it must not be ignored, and the
-        # length counts the byte of the type as well.
-        if length == 5 and at < len(subpackets) and subpackets[at] & 0x7F == 9:
-            return int.from_bytes(subpackets[at + 1 : at + 5], "big")
+        # The length counts the byte of the type as well. The highest bit only says that it must not be ignored.
+        if length and at < len(data):
+            yield data[at] & 0x7F, data[at + 1 : at + length]
         # A length of 0 is not valid, but the loop has to end.
         at += max(length, 1)
-    return None
 
 
 def _unarmored(body: bytes) -> bytes:
