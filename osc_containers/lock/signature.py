@@ -9,7 +9,7 @@
 import binascii
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from osc_containers.formats.strict_json import Fields
@@ -89,11 +89,6 @@ def load_keys(item: Fields) -> dict[str, bytes]:
     :raises ValueError: they are not keys by their ids.
     """
     return {check_key_id(name, item.path(name)): _base64(item.text(name), item.path(name)) for name in item.values}
-
-
-def unknown_keys(signatures: Iterable[RecordedSignature], keys: Mapping[str, bytes]) -> tuple[str, ...]:
-    """Return the ids of keys that signatures name and the lock lacks."""
-    return tuple(dict.fromkeys(each.key for each in signatures if each.key not in keys))
 
 
 def check_key_id(text: str, where: str) -> str:
