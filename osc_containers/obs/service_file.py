@@ -26,6 +26,8 @@ BUNDLE_HAS_NO_LAYOUT = (
 BUNDLE_LACKS = {"store": "a bundle has no store", "engine": "a bundle is for kiwi's backends only"}
 """What the inject service can do and a bundle cannot, by parameter."""
 
+_PARAMETER_LIMIT = 1000
+"""Parameters of all entries of our services: each pattern is compared with each container."""
 _LONGEST = 60
 """Letters of a name that can be a misspelling of one of ours."""
 _SIMILARITY = 0.8
@@ -270,9 +272,18 @@ def signature_parameters(
 def parse(xml: bytes) -> tuple[Entry, ...]:
     """Read the services in a `_service` file.
 
-    :raises DescriptionError: it is not XML, or not such a file.
+    :raises DescriptionError: it is not XML, or not such a file, or has too many parameters of our services.
     """
-    return tuple(_entry(element) for element in _root(xml).children)
+    entries = tuple(_entry(element) for element in _root(xml).children)
+    count = 0
+    for entry in entries:
+        count += len(entry.parameters) if entry.name in SERVICES else 0
+        if count > _PARAMETER_LIMIT:
+            raise DescriptionError(
+                f"{FILE_NAME}:{entry.line}: got more than {_PARAMETER_LIMIT} parameters of {' and '.join(SERVICES)}, "
+                "expected at most that many; use patterns that match several images"
+            )
+    return entries
 
 
 def _entry(element: Element) -> Entry:

@@ -133,6 +133,19 @@ def test_lowest_number_of_connections_counts(values: list[str], expected: int | 
     assert service_file.connections(entry(2, connections=each) for each in values) == expected
 
 
+def test_number_of_our_parameters_is_limited() -> None:
+    def services(name: str, count: int) -> bytes:
+        parameters = '<param name="store">x</param>' * (count // 2)
+        entry = f'<service name="{name}">{parameters}</service>\n'
+        return f"<services>\n{entry}{entry}</services>".encode()
+
+    assert len(service_file.parse(services("obs_scm", 2000))) == 2
+    assert len(service_file.parse(services("kiwi_containers_inject", 1000))) == 2
+    message = r"^_service:3: got more than 1000 parameters of kiwi_containers and kiwi_containers_inject, expected at "
+    with pytest.raises(DescriptionError, match=message):
+        service_file.parse(services("kiwi_containers_inject", 1002))
+
+
 def test_long_names_of_services_are_compared_quickly() -> None:
     start = time.process_time()
     assert not any(service_file.similar_service(f"{'kiwi_containers' * 4000}{number}") for number in range(100))
