@@ -64,12 +64,12 @@ class BlobRow(NamedTuple):
 
 def list_blobs(lock: Lock) -> tuple[BlobRow, ...]:
     """Return the blobs of a lock, the largest first."""
-    rows: dict[Digest, BlobRow] = {}
+    users: dict[Digest, tuple[Descriptor, list[tuple[Reference, str]]]] = {}
     for reference, arch, locked in lock.images():
         for blob in locked.image.blobs:
-            row = rows.setdefault(blob.digest, BlobRow(blob=blob, images=()))
-            rows[blob.digest] = row._replace(images=(*row.images, (reference, arch)))
-    return tuple(sorted(rows.values(), key=lambda row: (-row.blob.size, row.blob.digest)))
+            users.setdefault(blob.digest, (blob, []))[1].append((reference, arch))
+    rows = (BlobRow(blob=blob, images=tuple(images)) for blob, images in users.values())
+    return tuple(sorted(rows, key=lambda row: (-row.blob.size, row.blob.digest)))
 
 
 def blobs_as_objects(rows: Iterable[BlobRow]) -> list[dict[str, object]]:
