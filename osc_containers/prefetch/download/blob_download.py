@@ -102,12 +102,8 @@ class BlobDownload:
             with suppress(OSError):
                 old.copy(self._target, self._size)
                 self._record((0, self._size))
-        # `written_ranges` is careful about blocks at both ends of a blob. Its digest can show that it is complete
-        # nevertheless.
-        elif self._is_complete():
-            self._written = [(0, self._size)]
         if self._hashed < self._size:
-            self._record(*_ranges_in(self._target, 0, self._size))
+            self._continue()
         self._advance(sum(stop - first for first, stop in self._written))
         if self._hashed == self._size and self._deliver():
             return False
@@ -176,18 +172,19 @@ class BlobDownload:
             return self._task.source.manifest(self._task.reference, self._task.blob.digest).raw
         return self._task.content
 
-    def _is_complete(self) -> bool:
-        """Tell whether an earlier run wrote the whole blob; its digest is checked."""
+    def _continue(self) -> None:
+        """Take what an earlier run has left: the whole blob, if its digest is right, or else what was written of it."""
         start = self._target.offset
-        if not self._size or not partial_file.is_full(self._target.descriptor, start, start + self._size):
-            return False
+        if not partial_file.is_full(self._target.descriptor, start, start + self._size):
+            self._record(*_ranges_in(self._target, 0, self._size))
+            return
+        # `written_ranges` is careful about blocks at both ends of a blob, so the digest decides. What is there as a
+        # whole, but damaged, is received again from its start.
         hasher = self._task.blob.digest.hasher()
         for chunk in self._target.chunks(0, self._size):
             hasher.update(chunk)
-        if hasher.hexdigest() != self._task.blob.digest.hex:
-            return False
-        self._hasher, self._hashed = hasher, self._size
-        return True
+        if hasher.hexdigest() == self._task.blob.digest.hex:
+            self._hasher, self._hashed, self._written = hasher, self._size, [(0, self._size)]
 
     def _missing_segments(self) -> list[Range]:
         """Split what is missing into segments; if the registry ignores ranges, all after the first gap is one."""
