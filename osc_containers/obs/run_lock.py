@@ -5,8 +5,8 @@ like. Therefore the lock that counts is on a file that no other user can open. I
 and git would show it, and named after device and inode of the directory. The runs of other users lock the directory
 itself; a lock there is only reported, because it may be anybody's.
 
-A run that changes the package removes the file when it ends. Runs that only read it leave the file, which is empty: to
-remove it safely, they would need an exclusive lock, and other readers would take that for a change of the package.
+The last run removes the file. To do so safely, a reader needs an exclusive lock for a moment, which looks like that of
+a run that changes the package. So such a run writes something to the file, which is empty otherwise.
 """
 
 import errno
@@ -31,8 +31,11 @@ _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _INTERVAL = 0.1
 """Seconds between attempts to get a lock while others read the package."""
+_MOMENT = 0.01
+"""The same while another reader is removing the lock file."""
 _ATTEMPTS = 10
 """Attempts to get a lock, or to find out who has it, while the runs that have it come and go."""
+_CHANGING = b"changing\n"
 
 
 class _Holder(NamedTuple):
@@ -98,7 +101,8 @@ def share(directory: Path) -> Iterator[None]:
     with ExitStack() as stack:
         status = os.stat(directory)
         try:
-            holder = _lock_file(status, fcntl.LOCK_SH, stack)
+            while (holder := _lock_file(status, fcntl.LOCK_SH, stack)) and holder.is_reader:
+                time.sleep(_MOMENT)
         except OSError as error:
             logger.debug("%s: cannot be locked: %s: %s", directory, error.filename or "lock file", error.strerror)
         except ImportError:
@@ -114,9 +118,8 @@ def share(directory: Path) -> Iterator[None]:
 def find_writer(directory: Path) -> str | None:
     """Return which run of this user is changing a package, if one does."""
     with suppress(OSError, ImportError), ExitStack() as stack:
-        # Readers share the lock, so only a writer can have it.
-        if holder := _lock_file(os.stat(directory), fcntl.LOCK_SH, stack, create=False):
-            return holder.name
+        holder = _lock_file(os.stat(directory), fcntl.LOCK_SH, stack, create=False)
+        return holder.name if holder and not holder.is_reader else None
     return None
 
 
@@ -138,23 +141,34 @@ def _lock_file(package: os.stat_result, operation: int, stack: ExitStack, *, cre
                         break
                     # A holder that is not listed has just ended, or is in another PID namespace.
                     if holder := _holder(status):
-                        return holder
+                        return holder._replace(is_reader=holder.is_reader or not os.pread(descriptor, 1, 0))
                 else:
                     return _UNKNOWN
+                # A run that was killed may have left it, and a reader must not look like that run when it ends.
+                os.ftruncate(descriptor, 0)
+                if operation == fcntl.LOCK_EX:
+                    os.pwrite(descriptor, _CHANGING, 0)
             except OSError:
                 # Where files cannot be locked, no run would ever remove this one.
                 _remove(name, directory)
                 raise
-            # A writer may have removed the file since it was opened. Then a new one is needed.
+            # Another run may have removed the file since it was opened. Then a new one is needed.
             try:
                 if os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino == status.st_ino:
-                    if operation == fcntl.LOCK_EX:
-                        # Callbacks run in reverse order, so the file is removed while it is still locked.
-                        attempt.callback(_remove, name, directory)
+                    # Callbacks run in reverse order, so the file is removed while it is still locked.
+                    attempt.callback(_remove_unless_shared, name, directory, descriptor)
                     stack.push(attempt.pop_all())
                     return None
             except FileNotFoundError:
                 continue
+
+
+def _remove_unless_shared(name: str, directory: int, descriptor: int) -> None:
+    """Remove the file of a lock that is about to be released, unless others have the lock, too."""
+    with suppress(OSError):
+        # The kernel may drop a lock before it converts it (flock(2)). Here it is about to be released anyway.
+        if _flock(descriptor, fcntl.LOCK_EX):
+            _remove(name, directory)
 
 
 def _remove(name: str, directory: int) -> None:

@@ -83,6 +83,6 @@ def read(backend: Backend) -> dict[str, str]:
 
 def lines(texts: Iterable[str]) -> list[str]:
     """Return lines without what differs from run to run: times, dots, blanks, and what depends on Debian's busybox."""
-    for pattern in (r"^\[ *\d+s\]", r"(?<=sha256:)[0-9a-f]+", r"[\d.]+ MB", r"\*$", r"\.{2,}"):
+    for pattern in (r"^\[ *\d+s\]", r"(?<=sha256:)[0-9a-f]+", r"[\d.]+ MB", r"\*$", r"\.{2,}|^\.$"):
         texts = [re.sub(pattern, "", text) for text in texts]
     return [" ".join(text.split()) for text in texts]
