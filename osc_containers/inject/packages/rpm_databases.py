@@ -109,8 +109,9 @@ def sqlite(content: bytes) -> Iterator[Record]:
                 record = _record(budget.take(blob))
                 if record:
                     yield record
-    except (sqlite3.Error, OverflowError) as error:
-        raise ValueError(f"sqlite cannot read it: {ascii(str(error))[1:200]}") from None
+    # A damaged schema can make sqlite ask for more memory than it ever takes; it then reports that there is none.
+    except (sqlite3.Error, OverflowError, MemoryError) as error:
+        raise ValueError(f"sqlite cannot read it: {ascii(str(error) or type(error).__name__)[1:-1][:200]}") from None
 
 
 def _record(header: bytes) -> Record | None:
