@@ -131,7 +131,7 @@ def _lock_file(package: os.stat_result, operation: int, stack: ExitStack, *, cre
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         while True:
             descriptor = os.open(name, flags, 0o600, dir_fd=directory)
-            attempt.callback(os.close, descriptor)
+            attempt.callback(_close, descriptor)
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
                 raise OSError(errno.EPERM, "it is not a file that only this user can open; remove it", name)
@@ -147,7 +147,8 @@ def _lock_file(package: os.stat_result, operation: int, stack: ExitStack, *, cre
                 # A run that was killed may have left it, and a reader must not look like that run when it ends.
                 os.ftruncate(descriptor, 0)
                 if operation == fcntl.LOCK_EX:
-                    os.pwrite(descriptor, _CHANGING, 0)
+                    with suppress(OSError):  # On a full disk, others wait for this run instead of ending.
+                        os.pwrite(descriptor, _CHANGING, 0)
             except OSError:
                 # Where files cannot be locked, no run would ever remove this one.
                 _remove(name, directory)
@@ -161,6 +162,11 @@ def _lock_file(package: os.stat_result, operation: int, stack: ExitStack, *, cre
                     return None
             except FileNotFoundError:
                 continue
+
+
+def _close(descriptor: int) -> None:
+    with suppress(OSError):  # Some file systems report here that they could not write.
+        os.close(descriptor)
 
 
 def _remove_unless_shared(name: str, directory: int, descriptor: int) -> None:

@@ -221,7 +221,7 @@ def test_a_filter_that_hangs_is_killed(install: Install, command: str) -> None:
 
 
 def test_a_filter_ends_with_its_source(tmp_path: Path, install: Install) -> None:
-    path = install(f"echo $$ >{tmp_path}/process; exec cat").parent
+    path = install(f"echo $$ >{tmp_path}/number; mv {tmp_path}/number {tmp_path}/process; exec cat").parent
 
     def source() -> Iterator[bytes]:
         while not (tmp_path / "process").exists():
