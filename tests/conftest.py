@@ -145,7 +145,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prefix = (directory.parent if "PYTEST_XDIST_WORKER" in os.environ else directory) / "installed"
     with prefix.with_suffix(".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not lock.tell():
+        # Whether another process has installed it shows only now that the lock is held.
+        if not os.fstat(lock.fileno()).st_size:
             _install(prefix, sys.executable)
             lock.write("installed")
     return prefix
