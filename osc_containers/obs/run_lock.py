@@ -136,14 +136,8 @@ def _lock_file(package: os.stat_result, operation: int, stack: ExitStack, *, cre
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
                 raise OSError(errno.EPERM, "it is not a file that only this user can open; remove it", name)
             try:
-                for _ in range(_ATTEMPTS):
-                    if _flock(descriptor, operation):
-                        break
-                    # A holder that is not listed has just ended, or is in another PID namespace.
-                    if holder := _holder(status):
-                        return holder._replace(is_reader=holder.is_reader or not os.pread(descriptor, 1, 0))
-                else:
-                    return _UNKNOWN
+                if holder := _try_lock(descriptor, status, operation):
+                    return holder
                 # A run that was killed may have left it, and a reader must not look like that run when it ends.
                 os.ftruncate(descriptor, 0)
                 if operation == fcntl.LOCK_EX:
@@ -162,6 +156,19 @@ def _lock_file(package: os.stat_result, operation: int, stack: ExitStack, *, cre
                     return None
             except FileNotFoundError:
                 continue
+
+
+def _try_lock(descriptor: int, status: os.stat_result, operation: int) -> _Holder | None:
+    """Lock an open lock file; return who has it if that is impossible."""
+    for _ in range(_ATTEMPTS):
+        if _flock(descriptor, operation):
+            return None
+        # A holder that is not listed has just ended, or is in another PID namespace.
+        if holder := _holder(status):
+            break
+    else:
+        holder = _UNKNOWN
+    return holder._replace(is_reader=holder.is_reader or not os.pread(descriptor, 1, 0))
 
 
 def _close(descriptor: int) -> None:
