@@ -34,7 +34,7 @@ from osc_containers.oci.reference import Reference
 _SYSTEMD = ("etc/systemd/system", "usr/lib/systemd/system", "usr/local/lib/systemd/system", "lib/systemd/system")
 _QUADLETS = ("etc/containers/systemd", "usr/share/containers/systemd", "usr/local/share/containers/systemd")
 _QUADLET_SUFFIXES = (".container", ".kube", ".image", ".volume")
-# Besides units: drop-ins, and the YAML of .kube units.
+# Drop-ins end in .conf, and .kube units name a file of YAML.
 _SUFFIXES = (*_QUADLET_SUFFIXES, ".service", ".conf", ".yaml", ".yml")
 _FILE_LIMIT = 2000
 """Files that are read in an overlay directory or archive."""
@@ -51,7 +51,7 @@ _OPENERS: dict[bytes, Callable[[Path, str], object]] = {
 """How to open an archive, by its first bytes."""
 _MAGIC_LENGTH = max(map(len, _OPENERS))
 _DAMAGES = (zlib.error, lzma.LZMAError)
-"""What the openers raise for a damaged archive, besides errors that are OSError, ValueError or EOFError."""
+"""Errors for damaged archives that are neither OSError nor ValueError nor EOFError."""
 _ALL = "kiwi_containers.service"
 # The program may have a path before it, but is a whole word: no other program that ends in "podman" matches.
 _PULLS = re.compile(r"(?<![^\s/])(?:podman|docker)\s+(?:image\s+)?pull\s|--pull[= ]always")

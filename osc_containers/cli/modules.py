@@ -59,7 +59,7 @@ def load_network() -> "Callable[[], ssl.SSLContext]":
 
 
 def load_sources(locations: Iterable[str]) -> None:
-    """Import what images at these locations need besides `load_network`; signals wait until it is done."""
+    """Import what images at these locations need in addition to `load_network`; signals wait until it is done."""
     if not all(location.startswith("docker://") for location in locations):
         load_late(*_LOCAL_SOURCES)
 

@@ -15,7 +15,7 @@ from osc_containers.formats import strict_json
 from osc_containers.fs import plain_file, program
 from osc_containers.fs.program import Done
 
-# Most of these turn off a program that the repository itself could configure (git-config(1)). Besides, no object may
+# Most of these turn off a program that the repository itself could configure (git-config(1)). Also, no object may
 # stand for another one, and a file name with an asterisk is a name and not a pattern.
 _OPTIONS = (
     *("--no-pager", "--no-replace-objects", "--literal-pathspecs"),

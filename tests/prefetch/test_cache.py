@@ -229,7 +229,7 @@ def test_parts_that_the_package_no_longer_needs_are_removed() -> None:
 
 
 def test_a_part_stays_open_after_an_interrupt(tmp_path: Path) -> None:
-    """Threads may still write to it, for which nobody waits then, and another file must not get its number."""
+    """The run does not wait for threads that may still write to it, so no other file must get its number."""
     with pytest.raises(KeyboardInterrupt), partial_file.part(tmp_path / "x", KEY, 10) as descriptor:
         raise KeyboardInterrupt
     with open(descriptor, "r+b") as file:

@@ -235,7 +235,7 @@ class BlobDownload:
         with self._lock:
             self._pending -= 1
             is_last = self._pending == 0
-        # Nobody else works on the blob any more, so this thread can look at all of it.
+        # No other thread works on the blob now, so this one can look at all of it.
         if not is_last or is_stopped() or (self._hashed == self._size and self._deliver()):
             return ()
         return self._missing_segments()

@@ -64,8 +64,8 @@ def part(target: Path, key: str, size: int, owner: str = "") -> Iterator[int]:
         if not is_cached and name:
             with suppress(OSError):
                 os.unlink(name)
-        # After Ctrl-C, nobody waits for the threads that write to the file. It stays open until the process ends:
-        # otherwise the next file that is opened could get its number, and they would write to that one.
+        # After Ctrl-C, the run ends without waiting for the threads that write to the file. So it stays open: if not,
+        # the next file to be opened could get its number, and they would write to that one.
         if not isinstance(error, KeyboardInterrupt):
             os.close(descriptor)
         raise
