@@ -5,28 +5,21 @@ services are looked for in the overlay directories and in `root.tar*`, in the di
 read them (systemd.unit(5), podman-systemd.unit(5)).
 """
 
-import bz2
-import errno
-import gzip
-import lzma
-import os
 import re
-import zlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple, cast
+from typing import NamedTuple
 
 from osc_containers.archive.layout import top
 from osc_containers.checks import overlay_files
 from osc_containers.checks.context import Context
 from osc_containers.checks.finding import Finding, Severity
-from osc_containers.formats import tar, unit_file
-from osc_containers.formats.unit_file import Assignment
+from osc_containers.checks.unit import Unit
+from osc_containers.formats import unit_file
 from osc_containers.inject import overlay, units
-from osc_containers.kiwi.backend import BACKENDS, NAMESPACE, OTHER_ENGINES, STORE_BACKEND, engine_of
+from osc_containers.kiwi.backend import BACKENDS, OTHER_ENGINES, STORE_BACKEND, engine_of
 from osc_containers.kiwi.containers import Container
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
@@ -41,33 +34,7 @@ _FILE_LIMIT = 2000
 _TEXT_LIMIT = 4 << 20
 """Characters of all these files together."""
 _ARCHIVE_COUNT = 10
-_ARCHIVE_LIMIT = 256 << 20
-"""Bytes of an archive that are read, unpacked."""
-_OPENERS: dict[bytes, Callable[[Path, str], object]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\0": lzma.open,
-}
-"""How to open an archive, by its first bytes."""
-_MAGIC_LENGTH = max(map(len, _OPENERS))
-_DAMAGES = (zlib.error, lzma.LZMAError)
-"""Errors for damaged archives that are neither OSError nor ValueError nor EOFError."""
 _ALL = "kiwi_containers.service"
-# The program may have a path before it, but is a whole word: no other program that ends in "podman" matches.
-_PULLS = re.compile(r"(?<![^\s/])(?:podman|docker)\s+(?:image\s+)?pull\s|--pull[= ]always")
-_CONTAINERD_CLIENT = re.compile(r"(?<![^\s/])(?:ctr|nerdctl)(?=\s)")
-_PULL_COMMAND = re.compile(r"\spull\s")
-_SHOWN = 200
-"""Characters of a command in a message."""
-_CLIENTS = re.compile(r"\b(podman|docker|ctr|nerdctl)\b")
-_NAMESPACE = re.compile(r"\s(?:-n|--namespace)[= ]\s*[\"']?([\w.-]+)")
-# A unit goes on if a command with the prefix `-` fails; other prefixes may come before it (systemd.service(5)).
-_IGNORES_FAILURE = re.compile(r"[@:+!|]*-")
-# Mount=type=image,source=IMAGE,… in a quadlet, with the options in any order.
-_MOUNTED = re.compile(r"(?:^|,)type=image(?:,|$)")
-_SOURCE = re.compile(r"(?:^|,)(?:source|src)=([^,]+)")
-# Not a parser of YAML: PyYAML is required for signatures only, and these lines are enough here.
-_YAML_IMAGE = re.compile(r"^[ \t-]*image:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
 
 class _Image(NamedTuple):
@@ -93,86 +60,11 @@ class _Image(NamedTuple):
 
 
 class _File(NamedTuple):
-    """A file that may be a unit, or belong to one; `location` and `path` are those of `_Unit`."""
+    """A file that may be a unit, or belong to one; `location` and `path` are those of `Unit`."""
 
     location: str
     path: PurePosixPath
     text: str
-
-
-class _Unit(NamedTuple):
-    """A unit or quadlet; `location` is its path in the package, `path` that in the image."""
-
-    location: str
-    path: PurePosixPath
-    assignments: tuple[Assignment, ...]
-    yaml: str = ""
-
-    @property
-    def service(self) -> str:
-        """The name of the service, which podman makes of the name of a quadlet."""
-        suffix = {".image": "-image", ".volume": "-volume"}.get(self.path.suffix, "")
-        return self.path.name if self.path.suffix == ".service" else f"{self.path.stem}{suffix}.service"
-
-    def values(self, *keys: str) -> frozenset[str]:
-        """Return the words of all assignments of these keys in the section [Unit]."""
-        return frozenset(
-            word
-            for each in self.assignments
-            if each.section == "Unit" and each.key in keys
-            for word in each.value.split()
-        )
-
-    def images(self) -> Iterator[tuple[str, int]]:
-        """Yield what may be the name of an image, with its line."""
-        for each in self.assignments:
-            if self.path.suffix != ".service" and each.key == "Image":
-                yield each.value, each.line
-            elif each.key == "Mount" and _MOUNTED.search(each.value) and (match := _SOURCE.search(each.value)):
-                yield match[1], each.line
-            elif each.key.startswith("Exec") and _CLIENTS.search(each.value):
-                # Which word is the image depends on the options before it. The others name no image of the package.
-                yield from ((word.strip("\"'"), each.line) for word in each.value.split())
-        line = next((each.line for each in self.assignments if each.key == "Yaml"), 0)
-        yield from ((match[1], line) for match in _YAML_IMAGE.finditer(self.yaml))
-
-    @property
-    def target(self) -> str:
-        """The engine that runs the unit's containers, as in `obs.engines`."""
-        if self.path.suffix != ".service":
-            return "podman"
-        commands = [each.value for each in self.assignments if each.key.startswith("Exec")]
-        clients = {client for command in commands for client in _CLIENTS.findall(command)}
-        if not clients.isdisjoint({"ctr", "nerdctl"}):
-            # Both clients use the namespace `default` unless an option names another.
-            namespace = next((match[1] for match in map(_NAMESPACE.search, commands) if match), "default")
-            return "containerd" if namespace == NAMESPACE else f"containerd:{namespace}"
-        return "docker" if "docker" in clients else "podman"
-
-    @property
-    def pulls(self) -> str:
-        """What makes the unit ask a registry although it has the image, or an empty string."""
-        if self.path.suffix == ".image":
-            return "an .image unit"
-        for each in self.assignments:
-            if self.path.suffix == ".container" and each.key == "Pull" and each.value == "always":
-                return "Pull=always"
-            is_command = each.key.startswith("Exec") and not _IGNORES_FAILURE.match(each.value)
-            if (is_command or each.key == "PodmanArgs") and (pull := _find_pull(each.value)):
-                return pull
-        return "imagePullPolicy: Always" if re.search(r"imagePullPolicy:\s*[\"']?Always", self.yaml) else ""
-
-
-def _find_pull(line: str) -> str:
-    """Return the part of a command line that asks a registry, or an empty text."""
-    if match := _PULLS.search(line):
-        return match[0].strip()
-    # One pattern for both would take quadratic time: ctr and nerdctl have options before the command.
-    for command in re.split("[;&|]", line):
-        client = _CONTAINERD_CLIENT.search(command)
-        if client and (pull := _PULL_COMMAND.search(command, client.end())):
-            return command[client.start() : pull.end()].strip()[:_SHOWN]
-    return ""
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -180,7 +72,7 @@ def check(context: Context) -> Iterator[Finding]:
     images = _images(context)
     if not images:
         return
-    found: dict[PurePosixPath, _Unit] = {}
+    found: dict[PurePosixPath, Unit] = {}
     for name in sorted(context.overlay_names):
         found |= {each.path: each for each in _units(_files_below(context.package.directory / name, name))}
     for archive in sorted(context.package.directory.glob("root.tar*"))[:_ARCHIVE_COUNT]:
@@ -226,7 +118,7 @@ def _images(context: Context) -> tuple[_Image, ...]:
     return tuple(images.values())
 
 
-def _check_paths(unit: _Unit, missing: Mapping[str, _Image], pattern: re.Pattern[str]) -> Iterator[Finding]:
+def _check_paths(unit: Unit, missing: Mapping[str, _Image], pattern: re.Pattern[str]) -> Iterator[Finding]:
     """Find archives that a unit reads and an image does not have; `pattern` matches the paths in `missing`."""
     for each in unit.assignments:
         for path in dict.fromkeys(pattern.findall(each.value)):
@@ -249,7 +141,7 @@ def _loads(
 
 
 def _check(
-    unit: _Unit, images: Mapping[str, Sequence[_Image]], others: Mapping[str, frozenset[str]]
+    unit: Unit, images: Mapping[str, Sequence[_Image]], others: Mapping[str, frozenset[str]]
 ) -> Iterator[Finding]:
     """Check the images that a unit names; `others` has what each unit is ordered after."""
     seen = set()
@@ -271,7 +163,7 @@ def _check(
 
 
 def _check_image(
-    unit: _Unit,
+    unit: Unit,
     line: int,
     reference: Reference,
     candidates: Sequence[_Image],
@@ -305,7 +197,7 @@ def _check_image(
         yield from _check_order(unit, line, reference, matching[0].unit, others)
 
 
-def _not_loaded(unit: _Unit, line: int, reference: Reference, candidates: Sequence[_Image]) -> Finding:
+def _not_loaded(unit: Unit, line: int, reference: Reference, candidates: Sequence[_Image]) -> Finding:
     engine, _, namespace = unit.target.partition(":")
     others = ", ".join(sorted({each.target for each in candidates if each.target not in BACKENDS}))
     why = f"{reference} is in the image, but {engine} does not load it"
@@ -319,7 +211,7 @@ def _not_loaded(unit: _Unit, line: int, reference: Reference, candidates: Sequen
 
 
 def _check_order(
-    unit: _Unit, line: int, reference: Reference, load: str, others: Mapping[str, frozenset[str]]
+    unit: Unit, line: int, reference: Reference, load: str, others: Mapping[str, frozenset[str]]
 ) -> Iterator[Finding]:
     if not _is_ordered(unit, {load, _ALL}, others):
         why = f"it may start before {reference} is loaded, and then stays failed at the first boot"
@@ -335,7 +227,7 @@ def _check_order(
         yield _finding(unit, line, why, f"Requires={load}", severity=Severity.INFO)
 
 
-def _is_ordered(unit: _Unit, loads: Collection[str], others: Mapping[str, frozenset[str]]) -> bool:
+def _is_ordered(unit: Unit, loads: Collection[str], others: Mapping[str, frozenset[str]]) -> bool:
     """Tell whether a unit starts after one of these, or after a unit in the package that does."""
     visited = {unit.service}
     pending = [unit.values("After")]
@@ -350,7 +242,7 @@ def _is_ordered(unit: _Unit, loads: Collection[str], others: Mapping[str, frozen
     return False
 
 
-def _units(files: Iterator[_File]) -> Iterator[_Unit]:
+def _units(files: Iterator[_File]) -> Iterator[Unit]:
     """Yield the units among files of one overlay, with what drop-ins add to them."""
     texts: dict[PurePosixPath, _File] = {}
     drop_ins = defaultdict(list)
@@ -381,7 +273,7 @@ def _units(files: Iterator[_File]) -> Iterator[_Unit]:
         other = texts.get(path.parent / yaml.lstrip("/") if yaml[:1] != "/" else PurePosixPath(yaml[1:]))
         content = other.text if other else ""
         size += len(content)
-        yield _Unit(location=location, path=path, assignments=tuple(assignments), yaml=content)
+        yield Unit(location=location, path=path, assignments=tuple(assignments), yaml=content)
 
 
 def _is_wanted(path: PurePosixPath) -> bool:
@@ -397,52 +289,11 @@ def _files_below(directory: Path, name: str) -> Iterator[_File]:
 
 
 def _files_in(archive: Path) -> Iterator[_File]:
-    """Yield the same for an archive that obs-build unpacks into `root/`; one that cannot be read has none."""
-    # It could lead out of the package, or to a device.
-    if archive.is_symlink() or not archive.is_file():
-        return
-    # What the build cannot unpack, it reports.
-    with suppress(ValueError, OSError, EOFError, *_DAMAGES), ExitStack() as stack:
-        with archive.open("rb") as start:
-            magic = start.read(_MAGIC_LENGTH)
-        opener = next((each for first, each in _OPENERS.items() if magic.startswith(first)), open)
-        file = cast(BinaryIO, _Beginning(stack.enter_context(cast(BinaryIO, opener(archive, "rb")))))
-        for member in tar.members(file):
-            path = PurePosixPath(member.name.removeprefix("./").lstrip("/"))
-            if not member.isreg() or member.issparse() or not str(path).startswith((*_SYSTEMD, *_QUADLETS)):
-                continue
-            if _is_wanted(path) and member.size <= unit_file.LIMIT:
-                file.seek(member.offset_data)
-                yield _File(f"{archive.name}:{path}", path, file.read(member.size).decode("utf-8", "replace"))
+    """Yield the same for an archive that obs-build unpacks into `root/`."""
+    starts = (*_SYSTEMD, *_QUADLETS)
+    for path, text in overlay_files.read_archive(archive, starts, _is_wanted, unit_file.LIMIT):
+        yield _File(f"{archive.name}:{path}", path, text)
 
 
-class _Beginning:
-    """The first `_ARCHIVE_LIMIT` bytes of a file that may be compressed, from the first one to the last.
-
-    To go back, the file would have to be unpacked again from its beginning.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._position = 0
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, position: int) -> int:
-        if position < self._position:
-            raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
-        if position > _ARCHIVE_LIMIT:
-            raise EOFError(f"got more than {_ARCHIVE_LIMIT} bytes")
-        # A compressed file is unpacked up to this position, and may end before it.
-        self._position = self._file.seek(position)
-        return self._position
-
-    def read(self, size: int) -> bytes:
-        content = self._file.read(max(0, min(size, _ARCHIVE_LIMIT - self._position)))
-        self._position += len(content)
-        return content
-
-
-def _finding(unit: _Unit, line: int, why: str, fix: str = "", *, severity: Severity = Severity.WARNING) -> Finding:
+def _finding(unit: Unit, line: int, why: str, fix: str = "", *, severity: Severity = Severity.WARNING) -> Finding:
     return Finding(severity=severity, check="unit", file=unit.location, line=line, why=why, fix=fix)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from osc_containers.checks import units
+from osc_containers.checks import overlay_files, units
 from osc_containers.cli.main import main
 from osc_containers.formats import unit_file
 from osc_containers.lock import lockfile
@@ -257,7 +257,7 @@ def test_archive_is_unpacked_only_up_to_a_limit(tmp_path: Path, monkeypatch: pyt
 
     decompressor = bz2.BZ2Decompressor
     monkeypatch.setattr(bz2, "BZ2Decompressor", Counting)
-    monkeypatch.setattr(units, "_ARCHIVE_LIMIT", 1 << 20)
+    monkeypatch.setattr(overlay_files, "_ARCHIVE_LIMIT", 1 << 20)
     assert len(list(units._files_in(tmp_path / "root.tar.bz2"))) == 1
     assert total <= (1 << 20) + io.DEFAULT_BUFFER_SIZE
 
