@@ -30,7 +30,8 @@ from osc_containers.oci.manifest import MANIFEST, MANIFEST_LIMIT
 from osc_containers.oci.reference import Reference
 from osc_containers.prefetch.pin import Checked, ResolvedReference
 from osc_containers.registry import url_policy
-from osc_containers.sources.registry import RegistryImages, Repository
+from osc_containers.sources.registry import RegistryImages
+from osc_containers.sources.repository import Repository
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,6 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property, partial
-from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -16,9 +14,7 @@ from osc_containers.errors import ArtifactError, MissingError, RegistryError
 from osc_containers.formats import strict_json
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import (
-    INDEX_TYPES,
     MANIFEST_LIMIT,
-    MANIFEST_TYPES,
     Descriptor,
     Index,
     Manifest,
@@ -27,17 +23,15 @@ from osc_containers.oci.manifest import (
 )
 from osc_containers.oci.reference import Reference
 from osc_containers.registry.client import Registry
-from osc_containers.registry.config import certs_d, registries_conf
-from osc_containers.registry.config.auth_json import Logins
-from osc_containers.registry.config.registries_conf import Configuration, PullEndpoint
 from osc_containers.registry.download import Download
 from osc_containers.registry.errors import Failure
 from osc_containers.registry.response import Response, error_message, is_web_page
 from osc_containers.registry.retry import Policy
+from osc_containers.sources.registries import Endpoint, Registries
+from osc_containers.sources.repository import ACCEPT, Repository
 
 logger = logging.getLogger(__name__)
 
-_ACCEPT = {"Accept": ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))}
 _GET_STATUSES = frozenset({200, 404})
 _NO_DIGEST_STATUSES = frozenset({400, 404, 405, 406, 410, 415, 501})
 """How registries say that they do not serve a manifest by its digest. Some serve the same one by its tag."""
@@ -45,13 +39,6 @@ _HEAD_STATUSES = frozenset(range(200, 600)) - {401, 408, 429, 502, 503, 504}
 """Some registries, and stores that they redirect to, refuse HEAD but answer GET. The others mean both methods."""
 # Manifests that are kept in memory, each of up to `MANIFEST_LIMIT` bytes.
 _MANIFEST_COUNT = 64
-_HIGH_LATENCY = 0.01
-"""Seconds. A registry that has answered some request in less is near."""
-_MIRROR_ATTEMPTS = 2
-"""Few, because there is another endpoint."""
-
-_Endpoint = tuple[Registry, str]
-"""A registry, and the name of the repository there."""
 _Answer = TypeVar("_Answer")
 
 
@@ -61,7 +48,7 @@ class RegistryImages:
     def __init__(
         self, policy: Policy, environ: Mapping[str, str], system_context: Callable[[], ssl.SSLContext]
     ) -> None:
-        self._registries = _Registries(policy, environ, system_context)
+        self._registries = Registries(policy, environ, system_context)
         self._lock = threading.Lock()
         self._manifests: dict[Digest, Manifest | Index] = {}
 
@@ -104,7 +91,7 @@ class RegistryImages:
             endpoints = (endpoints[-1], *endpoints[:-1])
         return Download(endpoints, blob, start, stop, str(reference))
 
-    def locate(self, reference: Reference, digest: Digest) -> "Repository":
+    def locate(self, reference: Reference, digest: Digest) -> Repository:
         """Return the repository of the first endpoint that has the manifest with `digest`.
 
         Its signatures are there, and not at the registry that a mirror stands for.
@@ -144,7 +131,7 @@ class RegistryImages:
         """
         return self._registries.client(urlsplit(url).netloc).read_file(url, limit)
 
-    def _probe(self, registry: Registry, name: str, reference: Reference, digest: Digest) -> "Repository":
+    def _probe(self, registry: Registry, name: str, reference: Reference, digest: Digest) -> Repository:
         # Never from memory, since the question is which endpoint has it.
         self._get(registry, name, reference, digest)
         return Repository(registry, name)
@@ -160,7 +147,7 @@ class RegistryImages:
             f"{repository}/manifests/{reference.tag}",
             repository=repository,
             where=str(reference),
-            headers=_ACCEPT,
+            headers=ACCEPT,
             expected=_HEAD_STATUSES,
             consume=claimed_digest,
         )
@@ -175,7 +162,7 @@ class RegistryImages:
             f"{repository}/manifests/{digest or reference.tag}",
             repository=repository,
             where=str(reference),
-            headers=_ACCEPT,
+            headers=ACCEPT,
             expected=_NO_DIGEST_STATUSES | {200} if digest else _GET_STATUSES,
             consume=lambda response: _read_manifest(response, registry.host, reference, digest, refused),
         )
@@ -188,172 +175,7 @@ class RegistryImages:
         return manifest
 
 
-class Repository:
-    """A repository at one endpoint, for small things beside the images: signatures."""
-
-    def __init__(self, registry: Registry, name: str) -> None:
-        self._registry = registry
-        self._name = name
-
-    @property
-    def name(self) -> str:
-        """The name with the host, as it is at this endpoint."""
-        return f"{self._registry.host}/{self._name}"
-
-    def document(self, tag: str, limit: int) -> tuple[bytes, str] | None:
-        """Return the manifest that has a tag, and its media type, or None if there is no such tag.
-
-        :raises RegistryError: the registry failed, or the manifest has more than `limit` bytes.
-        """
-
-        def read(response: Response) -> tuple[bytes, str] | None:
-            if response.status == 404:
-                response.discard()
-                return None
-            return response.read(limit), response.headers.get("Content-Type", "").partition(";")[0].strip()
-
-        return self._get(f"{self._name}/manifests/{tag}", read, frozenset({200, 404}))
-
-    def blob(self, digest: Digest, limit: int) -> bytes:
-        """Return a blob.
-
-        :raises RegistryError: the registry failed or sent other content, or the blob has more than `limit` bytes.
-        """
-
-        def read(response: Response) -> bytes:
-            content = response.read(limit)
-            if not digest.matches(content):
-                raise Failure(f"blob from {self._registry.host}: got other content, expected {digest}", max_attempts=3)
-            return content
-
-        return self._get(f"{self._name}/blobs/{digest}", read, frozenset({200}))
-
-    def referrers(self, digest: Digest, limit: int) -> bytes:
-        """Return the list of artifacts that refer to a manifest; empty without one (distribution-spec v1.1).
-
-        :raises RegistryError: the registry failed.
-        """
-
-        def read(response: Response) -> bytes:
-            if response.status == 200:
-                return response.read(limit)
-            response.discard()
-            return b""
-
-        # Registries from before version 1.1 of the specification do not know this path, and say so in several ways.
-        return self._get(f"{self._name}/referrers/{digest}", read, frozenset({200, 400, 404, 405}))
-
-    def _get(self, path: str, consume: Callable[[Response], _Answer], expected: frozenset[int]) -> _Answer:
-        return self._registry.request(
-            "GET",
-            path,
-            repository=self._name,
-            where=self.name,
-            headers=_ACCEPT,
-            expected=expected,
-            consume=consume,
-        )
-
-
-class _Registries:
-    """One client for each registry. The configuration is read when it is first needed."""
-
-    def __init__(
-        self, policy: Policy, environ: Mapping[str, str], system_context: Callable[[], ssl.SSLContext]
-    ) -> None:
-        self._policy = policy
-        self._system_context = system_context
-        self._mirror_policy = policy._replace(attempts=min(policy.attempts, _MIRROR_ATTEMPTS))
-        self._environ = environ
-        self._lock = threading.Lock()
-        self._open: dict[tuple[str, bool, bool], Registry] = {}
-        self._contexts: dict[tuple[Path | None, bool], ssl.SSLContext] = {}
-
-    @cached_property
-    def _configuration(self) -> Configuration:
-        return registries_conf.load(self._environ)
-
-    @cached_property
-    def _logins(self) -> Logins:
-        return Logins(self._configuration.helpers, self._environ)
-
-    @property
-    def is_high_latency(self) -> bool:
-        with self._lock:
-            latencies = [registry.latency for registry in self._open.values() if registry.latency is not None]
-        return max(latencies, default=_HIGH_LATENCY) >= _HIGH_LATENCY
-
-    def endpoints(self, reference: Reference, *, by_digest: bool) -> tuple[_Endpoint, ...]:
-        """Return the endpoints that may have the image, at least one."""
-        with self._lock:
-            configured = self._configuration.endpoints(reference, by_digest=by_digest)
-            endpoints = tuple((self._registry(endpoint), endpoint.repository) for endpoint in configured)
-        # There may be a thousand images; only the first of them waits for a mirror that is down.
-        return (*(endpoint for endpoint in endpoints[:-1] if not endpoint[0].is_down), endpoints[-1])
-
-    def client(self, host: str) -> Registry:
-        """Return the client for a host."""
-        with self._lock:
-            return self._registry(PullEndpoint(host=host, repository=""))
-
-    def hosts_with_login(self, reference: Reference) -> tuple[str, ...]:
-        """See `RegistryImages`."""
-        with self._lock:
-            if not self._open:  # nothing was requested, so the configuration need not be read
-                return ()
-            # Pulls by tag and by digest may use different mirrors.
-            endpoints = self._configuration.endpoints(reference, by_digest=True)
-            endpoints += self._configuration.endpoints(reference, by_digest=False)
-            opened = ((endpoint, self._open.get(_key(endpoint))) for endpoint in endpoints)
-            return tuple(
-                dict.fromkeys(
-                    endpoint.host
-                    for endpoint, registry in opened
-                    if registry and registry.used_login(endpoint.repository)
-                )
-            )
-
-    def cancel(self) -> None:
-        with self._lock:
-            for registry in self._open.values():
-                registry.cancel()
-
-    def close(self) -> None:
-        for registry in self._open.values():
-            registry.close()
-
-    def _registry(self, endpoint: PullEndpoint) -> Registry:
-        key = _key(endpoint)
-        if key not in self._open:
-            self._open[key] = Registry(
-                endpoint.host,
-                policy=self._mirror_policy if endpoint.is_mirror else self._policy,
-                login=partial(self._logins.find, endpoint.host),
-                context=self._context(endpoint),
-                certificates=certs_d.directory_for(endpoint.host, self._environ),
-                insecure=endpoint.insecure,
-            )
-        return self._open[key]
-
-    def _context(self, endpoint: PullEndpoint) -> ssl.SSLContext:
-        """Return the TLS settings for an endpoint, shared between hosts: the system's authorities take long to read."""
-        directory = certs_d.directory_of(endpoint.host, self._environ)
-        key = (directory, endpoint.insecure)
-        if key not in self._contexts:
-            is_default = directory is None and not endpoint.insecure
-            self._contexts[key] = (
-                self._system_context() if is_default else certs_d.context_for(directory, insecure=endpoint.insecure)
-            )
-        return self._contexts[key]
-
-
-def _key(endpoint: PullEndpoint) -> tuple[str, bool, bool]:
-    """Return what distinguishes the clients of registries."""
-    # A host may be a mirror for some images and the registry of others, with another number of attempts.
-    return (endpoint.host, endpoint.insecure, endpoint.is_mirror)
-
-
-def _first(endpoints: Iterable[_Endpoint], ask: Callable[[Registry, str], _Answer]) -> _Answer:
+def _first(endpoints: Iterable[Endpoint], ask: Callable[[Registry, str], _Answer]) -> _Answer:
     """Ask one endpoint after the other until one answers."""
     problems: list[str] = []
     kind = RegistryError
