@@ -13,7 +13,7 @@ from osc_containers.formats.xml_editor import XmlText
 from osc_containers.fs import atomic, ranges
 from osc_containers.kiwi import description as descriptions
 from osc_containers.kiwi import split
-from osc_containers.obs import hints, service_file, working_copy
+from osc_containers.obs import hints, service_editor, service_file, working_copy
 from osc_containers.obs.hints import Place
 from osc_containers.obs.parameters import PREFETCH
 from osc_containers.obs.working_copy import System
@@ -122,5 +122,5 @@ def _modes(context: Context) -> Iterator[Edit]:
     xml = service_file.read(context.package.directory)
     if not context.has_old_server or xml is None:
         return
-    after = service_file.replace_mode(xml, PREFETCH, "manual", "disabled")
+    after = service_editor.replace_mode(xml, PREFETCH, "manual", "disabled")
     yield Edit(path=context.package.directory / service_file.FILE_NAME, before=xml, after=after)

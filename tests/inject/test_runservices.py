@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from osc_containers.obs import service_file
+from osc_containers.obs import service_editor, service_file
 from osc_containers.obs.parameters import INJECT, PREFETCH
 from tests.support import images, packages, service_program
 from tests.support.build_root import BuildRoot
@@ -211,7 +211,7 @@ def test_entry_without_arch_uses_the_locked_architectures(build: BuildRoot, pack
     every = service_file.Entry(name=PREFETCH, mode="manual")
     some = every._replace(parameters=(("arch", "aarch64"), ("profile", "small")))
     inject = service_file.Entry(name=INJECT, mode="buildtime")
-    (package / "_service").write_bytes(service_file.create([every, some, inject]))
+    (package / "_service").write_bytes(service_editor.create([every, some, inject]))
     path = package / "containers.lock"
     lock = json.loads(path.read_text())
     for name, locked in lock["containers"].items():
@@ -227,7 +227,7 @@ def test_description_name_with_xml_escapes(build: BuildRoot, package: Path) -> N
     """`init` escapes the name in `_service`, and obs-build passes it on without unescaping it."""
     name = "größe & maß.kiwi"
     (package / "appliance.kiwi").rename(package / name)
-    (package / "_service").write_bytes(service_file.add_our_services(None, [("description", name)]))
+    (package / "_service").write_bytes(service_editor.add_our_services(None, [("description", name)]))
     run(build)
     assert "<containers" not in (package / "containers.xml").read_text()
 

@@ -17,7 +17,7 @@ from osc_containers.errors import DescriptionError, Error
 from osc_containers.fs import atomic
 from osc_containers.kiwi import split
 from osc_containers.lock.lockfile import FILE_NAME
-from osc_containers.obs import hints, selection, service_file, working_copy
+from osc_containers.obs import hints, selection, service_editor, service_file, working_copy
 from osc_containers.obs.hints import Place
 from osc_containers.obs.package import Package
 from osc_containers.obs.parameters import INJECT, PREFETCH, SERVICES
@@ -135,7 +135,7 @@ def _set_up(package: Package, name: str | None, architectures: list[str], mode: 
     parameters = [("description", name)] if name is not None else []
     parameters += [("arch", arch) for arch in architectures]
     parameters += [("layout", layout)] if layout == "blobs" else []
-    new = service_file.add_our_services(old, parameters, mode=mode or _MODES[0])
+    new = service_editor.add_our_services(old, parameters, mode=mode or _MODES[0])
     entries = {entry.name: entry for entry in service_file.parse(new)}
     if len({each.content_key for each in descriptions}) > 1 and not entries[INJECT].values("description"):
         raise DescriptionError(
@@ -195,7 +195,7 @@ def _set_up_bundle(package: Package, name: str | None, architectures: list[str],
         )
     parameters = [*(("description", file) for file in sources), ("arch", build_architectures[0]), ("inject", "source")]
     # obs-build unpacks the bundle by itself, so that no service is needed in the build root.
-    new = service_file.add_our_services(old, parameters, names=(PREFETCH,), mode=mode or _MODES[0])
+    new = service_editor.add_our_services(old, parameters, names=(PREFETCH,), mode=mode or _MODES[0])
     split.apply(splits)
     # _service comes before the description. If the second step fails, the next run finds the entry, sees that the
     # description still includes the file, and tells what to do. In the other order the containers would be lost.

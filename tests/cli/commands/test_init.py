@@ -9,7 +9,7 @@ import pytest
 
 from osc_containers.cli import installation, services
 from osc_containers.cli.main import main
-from osc_containers.obs import hints, service_file
+from osc_containers.obs import hints, service_editor, service_file
 from tests.support import images, packages
 from tests.support.docker_registry import DockerRegistry
 from tests.support.kiwi_peer import Oracle, Selection
@@ -457,7 +457,7 @@ def test_entries_with_and_without_architecture_coexist(
     service = package / "_service"
     of_b = [("description", "b.kiwi"), ("arch", "aarch64")]
     entry = service_file.Entry(name="kiwi_containers", mode="manual", parameters=tuple(of_b))
-    service.write_bytes(service_file.append(service.read_bytes(), [entry]))
+    service.write_bytes(service_editor.append(service.read_bytes(), [entry]))
     monkeypatch.chdir(package)
     for _ in range(2):
         assert services.prefetch(["--description", "appliance.kiwi", "--outdir", "."]) == 0

@@ -6,7 +6,7 @@ import pytest
 from lxml import etree
 
 from osc_containers.lock import lockfile
-from osc_containers.obs import service_file
+from osc_containers.obs import service_editor
 from osc_containers.obs.parameters import PREFETCH, SERVICES
 from tests.support.e2e.obs import scene
 from tests.support.e2e.obs.project import Project
@@ -87,5 +87,5 @@ def test_server_runs_nothing_that_is_disabled(project: Project) -> None:
 def test_current_server_runs_nothing_that_init_writes() -> None:
     """With these modes, a current server starts no run (BSSrcServer/Service.pm, genservicemark)."""
     for mode in ("manual", "disabled"):
-        document = etree.fromstring(service_file.add_our_services(None, mode=mode))
+        document = etree.fromstring(service_editor.add_our_services(None, mode=mode))
         assert [service.get("mode") for service in document.iterchildren("service")] == [mode, "buildtime"]
