@@ -256,11 +256,23 @@ sound() {
 }
 
 # Damaged layers can make a load fail when there is no image yet that could be removed. Newer versions of podman find
-# and remove such layers. With an additional image store they would also remove sound images that rest on its layers.
+# and remove such layers. If there is an additional image store, they would also remove sound images that rest on its
+# layers, but not without `--force` those that a container uses. So each image gets one for that time.
 repair() {
-    [ -n "$cut_off" ] && [ "$engine" = podman ] || return 0
-    case $(ask info --format '{{.Store.GraphOptions}}') in *mage[Ss]tore*) return 0 ;; esac
-    timeout -k 30 "$limit" podman system check --repair > /dev/null 2>&1
+    [ -n "$cut_off" ] && [ "$engine" = podman ] && ask system check --help > /dev/null || return 0
+    case $(ask info --format '{{.Store.GraphOptions}}') in *mage[Ss]tore*) keep_images ;; esac &&
+        timeout -k 30 "$limit" podman system check --repair > /dev/null 2>&1
+    release_images
+}
+
+keep_images() {
+    for image in $(ask images --all --quiet --no-trunc); do
+        ask create --pull never --network none --label kiwi_containers=keep "$image" true > /dev/null || return
+    done
+}
+
+release_images() {
+    ask rm --force --filter label=kiwi_containers=keep > /dev/null
 }
 
 # containerd keeps no checksums of unpacked layers, but unpacks a layer again if its snapshot is missing. Therefore,
@@ -473,6 +485,8 @@ try() {
             forget_layers || return 1
             cut_off=
             ;;
+        # The power may have gone during a repair.
+        yes/podman) release_images ;;
     esac
     find_store
     # Pulling an image that podman has takes as long as asking for it.

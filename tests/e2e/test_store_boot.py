@@ -1,5 +1,6 @@
 """Images with a read-only store, booted with real systemd and podman: their containers are there without a load."""
 
+import hashlib
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
 from tests.support import images, layer_tars, store
 from tests.support.e2e.machine import SUITES, Machine
+from tests.support.e2e.packed import pack
 from tests.support.layer_tars import Writer
 
 pytestmark = pytest.mark.integration
@@ -72,7 +74,7 @@ def consumer(script: str) -> tuple[TextFile | Symlink, ...]:
     """Return a service that runs a script after all containers are there, and writes its output to /out/script."""
     text = "#!/bin/sh\nexec >/out/script 2>&1\nexport PODMAN_IGNORE_CGROUPSV1_WARNING=1 HOME=/root\n" + script
     unit = (
-        f"[Unit]\nAfter={UNIT}\nRequires={UNIT}\nBefore=multi-user.target\n"
+        f"[Unit]\nAfter={UNIT} kiwi_containers.service\nRequires={UNIT}\nBefore=multi-user.target\n"
         "[Service]\nType=oneshot\nExecStart=/usr/bin/script\n"
     )
     return (
@@ -168,6 +170,111 @@ def test_a_store_is_there_at_every_boot(make: MakeMachine, tmp_path: Path, suite
         f"{NAME} {new.digest} {new_identity}",
         f"{OTHER} {other(machine.root).digest} {Digest.of(other(machine.root).blobs[0])}",
     }
+
+
+def test_a_power_cut_before_podman_has_a_store_of_its_own(machine: Machine) -> None:
+    """The check at the first boot makes podman create its records, which are cut off."""
+    machine.boot_until((machine.var / "lib/containers/storage").exists, *store.devices())
+    report = machine.boot(*store.devices())
+    assert {line.partition(" ")[0] for line in report.images} == {NAME, OTHER}
+    assert report.units["kiwi_containers"] == "active"
+
+
+@with_each_podman
+def test_a_power_cut_during_a_load_beside_a_store(make: MakeMachine, tmp_path: Path, suite: str) -> None:
+    """What is loaded, and an image of the user, rest on a layer of the store, so podman's repair would remove both."""
+    machine = with_stores(make(suite=suite), tmp_path)
+    own = images.image(shell(machine.root), images.layer({"etc/own": b"own\n"}))
+    own_name = "registry.example.com/team/own:1.0"
+    pack_for_user(own, own_name, machine.var)
+    machine.install(*consumer("podman pull --quiet oci-archive:/var/own.tar"))
+    machine.boot(*store.devices(), *PODMAN)
+
+    parts = ["one", "two"]
+    image = images.image(shell(machine.root), *(images.random_layer(part, 40 << 20) for part in parts))
+    loaded = pack("registry.example.com/team/loaded:1.0", image)
+    loaded.write(machine.directory)
+    machine.install(*units.render([loaded.load]))
+    layers = machine.var / "lib/containers/storage/overlay"
+    machine.boot_until(
+        lambda: sum(path.stat().st_size for path in layers.glob("*/diff/srv/*")) > 50 << 20, *store.devices(), *PODMAN
+    )
+
+    run = f"podman run --rm --pull=never {OPTIONS}"
+    files = " ".join(f"/srv/{part}" for part in parts)
+    script = f"""
+        {run} {NAME} cat /etc/app
+        {run} {own_name} cat /etc/own 2> /dev/null # podman warns of links that it creates again
+        {run} {loaded.name} cat {files} | sha256sum
+        ls /var/lib/containers/storage/overlay | wc -l
+        podman ps --all --quiet
+    """
+    machine.install(*consumer(script))
+    report = machine.boot(*store.devices(), *PODMAN)
+    content = b"".join(hashlib.shake_256(part.encode()).digest(40 << 20) for part in parts)
+    assert (machine.out / "script").read_text().splitlines() == [
+        "app",
+        "own",
+        f"{Digest.of(content).hex}  -",
+        "4",  # one layer of the user's, two of the load, and the directory of short names
+    ]
+    assert {line.partition(" ")[0] for line in report.images} == {NAME, OTHER, own_name, loaded.name}
+    assert report.units["kiwi_containers"] == "active"
+
+
+def pack_for_user(image: images.Image, name: str, directory: Path) -> None:
+    """Write an archive that podman can pull, `own.tar`."""
+    images.write_layout(image, directory / "own", name)
+    subprocess.run(["tar", "-C", directory / "own", "-cf", directory / "own.tar", "."], check=True)
+
+
+UPDATED = """
+{run} {name} cat /etc/app
+podman start --attach kept > /dev/null 2>&1 || echo kept cannot start
+podman rm kept
+{run} {own} cat /etc/own 2> /dev/null || echo {own} cannot run
+podman rmi --force {own} > /dev/null 2>&1
+podman pull --quiet oci-archive:/var/own.tar > /dev/null 2>&1
+{run} {own} cat /etc/own
+{run} {name} cat /etc/app
+"""
+
+
+@with_each_podman
+def test_an_os_update_brings_another_store(make: MakeMachine, tmp_path: Path, suite: str) -> None:
+    """What rests on the layers of the old store cannot run, and is replaced as docs/store.md says."""
+    machine = make(suite=suite)
+    old, new = (images.image(shell(machine.root), images.layer({"etc/app": text})) for text in (b"old\n", b"new\n"))
+    own = images.image(shell(machine.root), images.layer({"etc/app": b"old\n"}), images.layer({"etc/own": b"own\n"}))
+    own_name = "registry.example.com/team/own:1.0"
+    pack_for_user(own, own_name, machine.var)
+    values = {"run": f"podman run --rm --pull=never {OPTIONS}", "name": NAME, "own": own_name}
+
+    (tmp_path / "old").mkdir()
+    with_stores(machine, tmp_path / "old", {"root": (NAME, old)})
+    first = f"""
+        podman create --quiet --name kept {OPTIONS} {NAME} cat /etc/app > /dev/null
+        podman pull --quiet oci-archive:/var/own.tar > /dev/null
+        {values["run"]} {own_name} cat /etc/app
+    """
+    machine.install(*consumer(first))
+    machine.boot(*store.devices(), *PODMAN)
+    assert (machine.out / "script").read_text() == "old\n"
+
+    # The new system has another root, and the /var of the old one.
+    (tmp_path / "new").mkdir()
+    with_stores(machine, tmp_path / "new", {"root": (NAME, new)})
+    machine.install(*consumer(UPDATED.format(**values)))
+    report = machine.boot(*store.devices(), *PODMAN)
+    assert (machine.out / "script").read_text().splitlines() == [
+        "new",
+        "kept cannot start",
+        "kept",
+        f"{own_name} cannot run",
+        "own",
+        "new",
+    ]
+    assert report.units["kiwi_containers"] == "active"
 
 
 def deleting(root: Path) -> images.Image:

@@ -204,17 +204,51 @@ def test_the_end_of_what_an_engine_says_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    ("options", "is_repaired"),
-    [("map[]", True), ("map[overlay.imagestore:/srv]", False), ("map[overlay.additionalImageStores:[/srv]]", False)],
+    ("options", "status", "expected"),
+    [
+        ("map[]", 0, ["rm", "check", "rm"]),
+        ("map[overlay.imagestore:/srv]", 0, ["rm", "create one", "create two", "check", "rm"]),
+        ("map[overlay.additionalImageStores:[/srv]]", 0, ["rm", "create one", "create two", "check", "rm"]),
+        ("map[overlay.additionalImageStores:[/srv]]", 1, ["rm", "create one", "rm"]),
+    ],
 )
-def test_podman_repairs_nothing_if_there_is_an_image_store(tmp_path: Path, options: str, *, is_repaired: bool) -> None:
-    """With a store, `podman system check --repair` removes sound images."""
+def test_repair_keeps_all_images_if_there_is_an_image_store(
+    tmp_path: Path, options: str, status: int, expected: list[str]
+) -> None:
+    """With a store, `podman system check --repair` would remove sound images, but none that a container uses."""
     SMALL.write(tmp_path)
-    answers = f'*GraphOptions*) echo "{options}" ;; info*) echo /tmp ;; *) exit 1 ;;'
+    calls = tmp_path / "calls"
+    install(
+        tmp_path,
+        "podman",
+        f"""case "$*" in
+            *GraphOptions*) echo "{options}" ;;
+            info*) echo /tmp ;;
+            "images --all"*) echo one two ;;
+            *--help) ;;
+            create*) set -- $*; shift $(($# - 2)); echo "create $1" >> {calls}; exit {status} ;;
+            "system check --repair") echo check >> {calls} ;;
+            "rm --force --filter label=kiwi_containers=keep") echo rm >> {calls} ;;
+            *) exit 1 ;;
+        esac""",
+    )
+    (tmp_path / STATE[1:] / ".podman-loading").touch()
+    run_loader(tmp_path, SMALL)
+    lines = calls.read_text().splitlines()
+    assert lines == expected * (len(lines) // len(expected))
+
+
+@pytest.mark.integration
+def test_podman_without_a_check_repairs_nothing(tmp_path: Path) -> None:
+    SMALL.write(tmp_path)
+    answers = "*GraphOptions*) echo imagestore ;; info*) echo /tmp ;; *) exit 125 ;;"
     install(tmp_path, "podman", f'echo "$*" >> {tmp_path}/calls\ncase "$*" in {answers} esac')
     (tmp_path / STATE[1:] / ".podman-loading").touch()
     run_loader(tmp_path, SMALL)
-    assert ("system check --repair" in (tmp_path / "calls").read_text()) == is_repaired
+    calls = (tmp_path / "calls").read_text()
+    assert "system check --help" in calls
+    assert "create" not in calls
+    assert "--repair" not in calls
 
 
 @pytest.mark.integration

@@ -26,8 +26,21 @@ device() {
 [ "$(device "$directory")" != "$(device "$directory/..")" ] ||
     give_up "$squashfs is not mounted (see: systemctl status $directory); the kernel needs squashfs with zstd, and loop"
 command -v podman > /dev/null || give_up "podman is not installed; install it"
-output=$(timeout -k 30 120 podman images --all --quiet --no-trunc 2>&1) ||
-    give_up "podman failed: $(printf %s "$output" | tr -s '[:cntrl:]' ' ' | head -c 600)"
+if ! output=$(timeout -k 30 120 podman images --all --quiet --no-trunc 2>&1); then
+    problem="podman failed: $(printf %s "$output" | tr -s '[:cntrl:]' ' ' | head -c 600)"
+    # Before version 5, podman lists no image at all if some image has layers that only the store of an earlier system
+    # had. The others can be used nevertheless.
+    output=
+    while read -r id name; do
+        timeout -k 30 120 podman image exists "$id" < /dev/null > /dev/null 2>&1
+        case $? in
+            0) output="$output sha256:$id" ;;
+            1) ;;
+            *) give_up "$problem" ;;
+        esac
+    done < "$list"
+    say 4 "$directory: $problem"
+fi
 missing='' count=0
 while read -r id name; do
     count=$((count + 1))

@@ -116,10 +116,10 @@ class Machine:
         assert (self.out / "finished").exists(), "the machine did not reach its target"
         return _read_report(self.out)
 
-    def boot_until(self, moment: Callable[[], bool], *, limit: int = 120) -> None:
-        """Boot, and cut the power as soon as `moment` returns true."""
+    def boot_until(self, moment: Callable[[], bool], *options: str, limit: int = 120) -> None:
+        """Boot, and cut the power as soon as `moment` returns true; `options` and `limit` are those of `boot`."""
         os.sync()
-        with self._booting(()) as process:
+        with self._booting(options) as process:
             end = time.monotonic() + limit
             while not moment():
                 assert process.poll() is None, "the moment did not come"
