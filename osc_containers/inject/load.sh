@@ -267,7 +267,9 @@ repair() {
 
 keep_images() {
     for image in $(ask images --all --quiet --no-trunc); do
-        ask create --pull never --network none --label kiwi_containers=keep "$image" true > /dev/null || return
+        # These containers are never started, so they need no network, volumes and health checks.
+        ask create --pull never --network none --image-volume ignore --no-healthcheck --label kiwi_containers=keep \
+            "$image" true > /dev/null || return
     done
 }
 
