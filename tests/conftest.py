@@ -34,6 +34,8 @@ _FOREIGN = (
 
 FAST = "not integration"
 """What `make check` selects."""
+_LONGEST = ("tests/e2e/test_obs_build.py", "tests/e2e/test_kiwi.py", "tests/e2e/")
+"""The tests that take minutes run first, so that no processor is idle at the end."""
 
 # No test is timed: a busy machine is no bug. The same examples every time: a failure can be had again.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
@@ -49,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what only another release of Debian can run, and give the fast suite one row in so many."""
+    """Skip what only another release of Debian can run, give the fast suite one row in so many, and sort by time."""
     rows: Counter[str] = Counter()
     for item in items:
         if reason := releases.reason_to_skip(item.nodeid):
@@ -59,6 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if rows[name] % sampled.kwargs["every"]:
                 item.add_marker(pytest.mark.integration)
             rows[name] += 1
+    items.sort(key=lambda item: [item.nodeid.startswith(prefix) for prefix in _LONGEST], reverse=True)
 
 
 @pytest.fixture(scope="session")

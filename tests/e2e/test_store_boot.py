@@ -180,7 +180,7 @@ def test_a_power_cut_before_podman_has_a_store_of_its_own(machine: Machine) -> N
     assert report.units["kiwi_containers"] == "active"
 
 
-@with_each_podman
+@pytest.mark.parametrize("suite", [pytest.param("bookworm", marks=pytest.mark.matrix), "trixie"])
 def test_a_power_cut_during_a_load_beside_a_store(make: MakeMachine, tmp_path: Path, suite: str) -> None:
     """What is loaded, and an image of the user, rest on a layer of the store, so podman's repair would remove both."""
     machine = with_stores(make(suite=suite), tmp_path)
