@@ -32,7 +32,7 @@ help:
 	@echo "make matrix     boot with every version of podman, and make engines, as root, 30 minutes"
 	@echo "make boot       build whole images offline with obs-build and boot them, 5 minutes"
 	@echo "make store      compare the read-only store with what podman of SUITE=$(SUITE) writes, and boot with it, 2 minutes"
-	@echo "make obs        run packages through a complete OBS back end on this machine, 4 minutes"
+	@echo "make obs        run packages through a complete OBS back end on this machine, 7 minutes"
 	@echo "make bench      compare speed and memory with skopeo, 15 minutes: PAIRS=$(PAIRS) CASES='suite single'"
 	@echo "make bench-boot compare the first boot with that of plain kiwi, as root, 5 minutes"
 	@echo "make bench-update  both, and renew plot and tables of bench/README.md, as root, 25 minutes"
