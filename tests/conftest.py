@@ -34,8 +34,11 @@ _FOREIGN = (
 
 FAST = "not integration"
 """What `make check` selects."""
-_LONGEST = ("tests/e2e/obs/test_worker.py", "tests/e2e/obs/", "tests/e2e/test_obs_build.py", "tests/e2e/test_kiwi.py")
-"""The tests that take minutes run first, so that no processor is idle at the end; then the others in `tests/e2e`."""
+_FIRST = (
+    *("tests/e2e/obs/test_worker.py", "tests/e2e/obs/", "tests/e2e/test_obs_build.py", "tests/e2e/test_kiwi.py"),
+    "tests/e2e/",
+)
+"""The tests that take minutes run first, so that no processor is idle at the end."""
 
 # No test is timed: a busy machine is no bug. The same examples every time: a failure can be had again.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
@@ -61,7 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if rows[name] % sampled.kwargs["every"]:
                 item.add_marker(pytest.mark.integration)
             rows[name] += 1
-    items.sort(key=lambda item: [item.nodeid.startswith(prefix) for prefix in (*_LONGEST, "tests/e2e/")], reverse=True)
+    items.sort(key=lambda item: [item.nodeid.startswith(prefix) for prefix in _FIRST], reverse=True)
 
 
 @pytest.fixture(scope="session")

@@ -234,8 +234,7 @@ def test_repair_keeps_all_images_if_there_is_an_image_store(
     )
     (tmp_path / STATE[1:] / ".podman-loading").touch()
     run_loader(tmp_path, SMALL)
-    lines = calls.read_text().splitlines()
-    assert lines == expected * (len(lines) // len(expected))
+    assert calls.read_text().splitlines() == expected * 4, "a load is tried so often"
 
 
 @pytest.mark.integration

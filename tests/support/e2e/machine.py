@@ -127,8 +127,8 @@ class Machine:
                 time.sleep(0.002)
             _lose_unwritten(self.var)
         subprocess.run(["umount", self.var], check=True)
-        # The disk as it is now, under a new number: as long as the mount namespace of any other test has the old file
-        # system, which may be until the end of all tests, mounting it again would only give its old state.
+        # A copy of the disk as it is now. As long as another mount namespace has the old file system, which may be the
+        # case until the end of all tests, the kernel would give us that one again, and not what is on the disk.
         image = self.directory / "var.img"
         subprocess.run(["cp", "--sparse=always", image, image.with_suffix(".cut")], check=True)
         image.with_suffix(".cut").replace(image)
