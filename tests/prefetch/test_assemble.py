@@ -17,7 +17,7 @@ from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
-from osc_containers.prefetch.download import partial_file
+from osc_containers.prefetch.download import extents, partial_file
 from osc_containers.prefetch.download.blob_download import REQUEST_COST
 from osc_containers.prefetch.prefetch import prefetch
 from osc_containers.sources.interface import FetchContext, Stream
@@ -217,7 +217,7 @@ def test_a_layer_of_several_images_comes_once_and_gets_into_all(
     count: int, is_shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a run for one of them broke off, and where it comes damaged; `is_shared`: as on btrfs and XFS."""
-    monkeypatch.setattr(partial_file, "supports_reflink", lambda descriptor: is_shared)
+    monkeypatch.setattr(extents, "supports_reflink", lambda descriptor: is_shared)
     base = images.random_layer("base", 5_000_000)
     names = [f"registry.example.com/team/app{number}:1.0" for number in range(count)]
     tags = {name: images.image(base, images.random_layer(name, 1000)) for name in names}

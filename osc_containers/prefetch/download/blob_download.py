@@ -15,9 +15,9 @@ from osc_containers.fs import ranges
 from osc_containers.fs.ranges import FileSlice
 from osc_containers.oci.manifest import Descriptor
 from osc_containers.oci.reference import Reference
-from osc_containers.prefetch.download import partial_file
+from osc_containers.prefetch.download import extents
 from osc_containers.prefetch.download.blob_lock import PATIENCE, BlobLock
-from osc_containers.prefetch.download.partial_file import Range
+from osc_containers.prefetch.download.extents import Range
 from osc_containers.sources.interface import ATTEMPTS, ImageSource
 from osc_containers.sources.progress import Progress
 
@@ -149,7 +149,7 @@ class BlobDownload:
             self._blob_lock.release()
 
     def _copy_missing(self, other: FileSlice) -> None:
-        is_full = partial_file.is_full(other.descriptor, other.offset, other.offset + self._size)
+        is_full = extents.is_full(other.descriptor, other.offset, other.offset + self._size)
         # What is written stays as it is: it may already be hashed.
         for start, stop in list(self._gaps()):
             for first, end in [(start, stop)] if is_full else _ranges_in(other, start, stop):
@@ -163,7 +163,7 @@ class BlobDownload:
         The others are copied from the first one. That costs more, but nothing where the file system shares blocks.
         """
         slices = self._task.slices
-        is_one = len(slices) > _DIRECT_LIMIT or partial_file.supports_reflink(self._target.descriptor)
+        is_one = len(slices) > _DIRECT_LIMIT or extents.supports_reflink(self._target.descriptor)
         return slices[:1] if is_one else slices
 
     def _content(self) -> bytes | None:
@@ -175,7 +175,7 @@ class BlobDownload:
     def _continue(self) -> None:
         """Take what an earlier run has left: the whole blob, if its digest is right, or else what was written of it."""
         start = self._target.offset
-        if not partial_file.is_full(self._target.descriptor, start, start + self._size):
+        if not extents.is_full(self._target.descriptor, start, start + self._size):
             self._record(*_ranges_in(self._target, 0, self._size))
             return
         # `written_ranges` is careful about blocks at both ends of a blob, so the digest decides. What is there as a
@@ -308,5 +308,5 @@ class BlobDownload:
 def _ranges_in(content: FileSlice, first: int, stop: int) -> list[Range]:
     """Return the ranges of a blob between `first` and `stop` that seem to be written at `content`."""
     start = content.offset
-    ranges = partial_file.written_ranges(content.descriptor, start + first, start + stop)
+    ranges = extents.written_ranges(content.descriptor, start + first, start + stop)
     return [(begin - start, end - start) for begin, end in ranges]

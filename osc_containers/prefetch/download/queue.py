@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from osc_containers.prefetch.download.blob_download import REQUEST_COST, UNLIMITED, BlobDownload, BlobTask
-from osc_containers.prefetch.download.partial_file import Range
+from osc_containers.prefetch.download.extents import Range
 from osc_containers.sources.interface import FetchContext
 from osc_containers.sources.progress import Progress
 
