@@ -15,7 +15,7 @@ from osc_containers.evidence.signatures import payload
 from osc_containers.evidence.signatures.payload import SIMPLE
 from osc_containers.oci.digest import Digest
 from osc_containers.oci.reference import Reference
-from osc_containers.prefetch.signatures import Found, SignatureFinder, StoreReader
+from osc_containers.prefetch.signature_finder import Found, SignatureFinder, StoreReader
 from osc_containers.registry.config import certs_d
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.registry import RegistryImages

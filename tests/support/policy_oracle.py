@@ -21,7 +21,8 @@ from osc_containers.evidence.signatures.programs import Verifier
 from osc_containers.oci.manifest import Index, candidates
 from osc_containers.oci.platform import of_architecture
 from osc_containers.oci.reference import Reference
-from osc_containers.prefetch.signatures import Judge, SignatureFinder, StoreReader
+from osc_containers.prefetch.signature_finder import SignatureFinder, StoreReader
+from osc_containers.prefetch.signatures import Judge
 from osc_containers.registry.config import certs_d
 from osc_containers.registry.retry import Policy
 from osc_containers.sources.registry import RegistryImages

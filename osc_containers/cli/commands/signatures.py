@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     modules.load_late("osc_containers.prefetch.signatures", "yaml")
     from osc_containers.evidence.policy import load
     from osc_containers.lock.lockfile import EMPTY
-    from osc_containers.prefetch import signatures
+    from osc_containers.prefetch import signature_finder, signatures
     from osc_containers.prefetch.pin import resolve
     from osc_containers.sources import transports
 
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     mode, names, _ = service_file.signature_parameters(entries, options.signatures, options.policy)
     policies = load.of_package(package.directory, names)
     requests = _requests(package, options.references, arguments.architectures(options.arch))
-    reader = signatures.StoreReader()
+    reader = signature_finder.StoreReader()
     is_accepted = True
     modules.load_sources(each.location for each in requests)
     with transports.Sources(package.directory, system_context=tls_context) as sources:
