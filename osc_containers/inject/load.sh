@@ -27,6 +27,7 @@ export LC_ALL=C HOME="${HOME:-/root}"
 state=/var/lib/kiwi_containers
 runtime=/run/kiwi_containers
 layouts=$state/layouts
+shm=/dev/shm
 owner=$(id -u)
 units=/usr/lib/systemd/system
 
@@ -87,15 +88,18 @@ process() { # PID
 }
 
 # Only one container at a time is loaded into an engine. So the disk has to hold temporary copies for one image only,
-# layers that images share are unpacked once, and .ENGINE-loading refers to one load. If the holder of the lock was
-# killed, two waiting loaders could both take the lock; this does little harm.
+# layers that images share are unpacked once, and .ENGINE-loading refers to one load. The lock names a process that lasts
+# as long as this one needs the lock, so that others can wait for its end. If the holder was killed, two waiting loaders
+# could both take the lock; this does little harm.
 lock() {
     own_directory "$runtime" || give_up "$problem"
-    until ln -s "$(process $$)" "$runtime/$engine.lock" 2> /dev/null; do
+    tail --pid=$$ -f /dev/null > /dev/null 2>&1 &
+    keeper=$!
+    until ln -s "$(process "$keeper")" "$runtime/$engine.lock" 2> /dev/null; do
         holder=$(readlink "$runtime/$engine.lock") || continue
         if [ "$holder" = "$(process "${holder%-*}")" ]; then
-            # The holder may also release the lock without ending, to try again later.
-            timeout 1 tail --pid="${holder%-*}" -s 0.05 -f /dev/null
+            # If the PID is reused meanwhile, this would wait for that process.
+            timeout 1 tail --pid="${holder%-*}" -s 0.01 -f /dev/null
         else
             rm -f "$runtime/$engine.lock"
         fi
@@ -104,15 +108,21 @@ lock() {
 }
 
 remove_copies() {
-    rm -rf -- "$state/.copies-$engine-$id" "/dev/shm/kiwi_containers-$engine-$id".*
+    rm -rf -- "$state/.copies-$engine-$id" "$shm/kiwi_containers-$engine-$id".*
 }
 
 # Only the holder of the lock may remove temporary copies: another run may be using those of the same container.
 clean_up() {
-    [ -n "$locked" ] || return 0
-    remove_copies
-    rm -f "$runtime/$engine.lock"
-    locked=
+    if [ -n "$locked" ]; then
+        remove_copies
+        rm -f "$runtime/$engine.lock"
+        locked=
+    fi
+    if [ -n "$keeper" ]; then
+        # Until it is waited for, it would look as if it still ran.
+        kill "$keeper" && wait "$keeper"
+        keeper=
+    fi 2> /dev/null
 }
 
 recorded() { # ENGINE
@@ -226,7 +236,7 @@ copy_on_disk() {
 }
 
 copy_in_memory() {
-    copy=$(mktemp -d "/dev/shm/kiwi_containers-$engine-$id.XXXXXX")
+    copy=$(mktemp -d "$shm/kiwi_containers-$engine-$id.XXXXXX")
 }
 
 # After a power cut, an engine may regard layers as complete although their content never reached the disk, and would
@@ -407,10 +417,10 @@ EOF
             ;;
         *) copies=$((3 * size)) ;;
     esac
-    problem="no temporary directory could be made in $state or /dev/shm"
+    problem="no temporary directory could be made in $state or $shm"
     while read -r key memory _; do [ "$key" = MemAvailable: ] && break; done < /proc/meminfo
     # MemAvailable is in KiB (proc(5)). /dev/shm has a limit of its own, by default half of the memory (tmpfs(5)).
-    if [ $((2 * copies)) -lt $((memory * 1024)) ] && [ $((2 * copies)) -lt "$(free /dev/shm)" ]; then
+    if [ $((2 * copies)) -lt $((memory * 1024)) ] && [ $((2 * copies)) -lt "$(free $shm)" ]; then
         copy_in_memory
     else
         copy_on_disk
@@ -496,6 +506,8 @@ try() {
     check_layout
     choose_copy_place && check_space && run_engine || return 1
     loaded=yes
+    # The next image can be loaded while this one gets its name.
+    [ -n "$cut_off" ] || clean_up
     give_name
     is_present=$?
     sound || return 1
@@ -550,5 +562,5 @@ case $engine in
 esac
 case $name in *@*) digest=${name##*@} tag=${name%%@*}:${digest%%:*}-$(printf %.12s "${digest#*:}") ;; esac
 # Ten minutes, and one second for each MiB.
-limit=$((600 + size / 1048576)) locked='' tried='' cut_off='' loaded=''
+limit=$((600 + size / 1048576)) locked='' keeper='' tried='' cut_off='' loaded=''
 load

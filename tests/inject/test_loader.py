@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from osc_containers.inject.layout_directory import LAYOUTS
 from osc_containers.inject.units import LOADER, UNITS
 from tests.support import engines, images
 from tests.support.e2e.packed import Packed, pack
+from tests.support.process import SHARED_MEMORY
 
-TIMEOUT = shutil.which("timeout")
+TIMEOUT, SLEEP = map(shutil.which, ("timeout", "sleep"))
 STATE = "/var/lib/kiwi_containers"
 RUNTIME = "/run/kiwi_containers"
 SMALL = pack("registry.example.com:5000/team/app:1.0", images.small("app"))
@@ -29,9 +31,10 @@ LARGE = pack("registry.example.com/large:1.0", images.image(images.random_layer(
 def loader_below(root: Path) -> str:
     """Return the loader with all its directories below `root`."""
     (text,) = (file.text for file in units.render([SMALL.load]) if isinstance(file, TextFile) and file.path == LOADER)
-    for directory in (STATE, RUNTIME, UNITS):
+    for directory in (STATE, RUNTIME, UNITS, SHARED_MEMORY):
         assert f"={directory}\n" in text
         text = text.replace(f"={directory}\n", f"={root}{directory}\n")
+    Path(f"{root}{SHARED_MEMORY}").mkdir(parents=True, exist_ok=True)
     return text
 
 
@@ -90,7 +93,7 @@ def end(run: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("holder", ["running", "killed", "killed, PID reused"])
+@pytest.mark.parametrize("holder", ["running", "killed", "killed alone", "killed, PID reused"])
 def test_loader_waits_only_for_a_running_loader(
     start_loader: Callable[[], subprocess.Popen[str]], tmp_path: Path, holder: str
 ) -> None:
@@ -98,12 +101,15 @@ def test_loader_waits_only_for_a_running_loader(
     first = start_loader()
     while not (tmp_path / "hangs").exists():
         time.sleep(0.01)
-    if holder != "running":
+    if holder == "killed alone":
+        first.kill()
+        first.wait()
+    elif holder != "running":
         end(first)
     if holder == "killed, PID reused":
-        owner = str(lock.readlink())
+        _, _, start_time = str(lock.readlink()).partition("-")
         lock.unlink()
-        lock.symlink_to(owner.replace(str(first.pid), str(os.getpid()), 1))
+        lock.symlink_to(f"{os.getpid()}-{start_time}")
     second = start_loader()
     if holder == "running":
         with pytest.raises(subprocess.TimeoutExpired):
@@ -112,6 +118,22 @@ def test_loader_waits_only_for_a_running_loader(
     output, _ = second.communicate(timeout=30)
     assert output.startswith(f"app: not loaded into podman: {tmp_path}{LAYOUTS}/app_1.0 is missing: ")
     assert not lock.is_symlink()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_an_image_gets_its_name_while_the_next_one_is_loaded(tmp_path: Path, shell: str) -> None:
+    SMALL.write(tmp_path)
+    LARGE.write(tmp_path)
+    pulls = tmp_path / "pulls"
+    # The first image has no name before the second one is pulled.
+    wait = f"for _ in $(seq 500); do [ $(wc -l < {pulls}) -lt 2 ] || exit 1; {SLEEP} 0.02; done; : > {tmp_path}/late"
+    install(tmp_path, "podman", f'case "$1" in pull) echo "$*" >> {pulls} ;; tag) {wait} ;; *) exit 1 ;; esac')
+    with ThreadPoolExecutor() as pool:
+        outputs = list(pool.map(lambda packed: run_loader(tmp_path, packed, shell=shell), (SMALL, LARGE)))
+    assert all("podman has not got" in output for output in outputs)
+    assert not (tmp_path / "late").exists()
+    assert not (tmp_path / RUNTIME[1:] / "podman.lock").is_symlink()
 
 
 @pytest.mark.integration
