@@ -18,9 +18,10 @@ _DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?"
 _PATH = rf"{_COMPONENT}(?:/{_COMPONENT})*"
 _NAME = rf"(?:{_DOMAIN}/)?{_PATH}"
 _DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
-_REFERENCE = re.compile(rf"({_NAME})(?::([0-9A-Za-z_][0-9A-Za-z_.-]{{0,127}}))?(?:@({_DIGEST}))?")
-_REMAPPED = re.compile(rf"{_DOMAIN}(?:/{_PATH})?")
-_IDENTIFIER = re.compile("[a-f0-9]{64}")
+# Compiling these takes as long as reading a whole policy, and most policies name no image.
+_REFERENCE = rf"({_NAME})(?::([0-9A-Za-z_][0-9A-Za-z_.-]{{0,127}}))?(?:@({_DIGEST}))?"
+_REMAPPED = rf"{_DOMAIN}(?:/{_PATH})?"
+_IDENTIFIER = "[a-f0-9]{64}"
 _NAME_LENGTH = 255
 _LENGTH = 1024
 """More characters than any valid name with its tag and digest has; the expressions are not tried on longer ones."""
@@ -51,7 +52,7 @@ class Identity(NamedTuple):
         """
         expected = "expected the name of an image"
         # 64 hexadecimal digits could also be the ID of an image, so the grammar excludes them as a name.
-        if len(text) > _LENGTH or _IDENTIFIER.fullmatch(text):
+        if len(text) > _LENGTH or re.fullmatch(_IDENTIFIER, text):
             raise ValueError(f"got {text[:80]!r}, {expected}")
         first, slash, rest = text.partition("/")
         # Any other first part is a namespace of Docker Hub.
@@ -61,7 +62,7 @@ class Identity(NamedTuple):
             domain = DOCKER_HUB
         if domain == DOCKER_HUB and "/" not in remainder:
             remainder = f"library/{remainder}"
-        match = _REFERENCE.fullmatch(f"{domain}/{remainder}")
+        match = re.fullmatch(_REFERENCE, f"{domain}/{remainder}")
         if match is None or len(match[1]) > _NAME_LENGTH:
             raise ValueError(f"got {text[:80]!r}, {expected}")
         if match[3]:
@@ -112,7 +113,7 @@ class IdentityRule(NamedTuple):
         """
         for field, value in zip(RULES[self.type], self.values, strict=True):
             if self.type == "remapIdentity":
-                if len(value) > _LENGTH or not _REMAPPED.fullmatch(value):
+                if len(value) > _LENGTH or not re.fullmatch(_REMAPPED, value):
                     raise ValueError(
                         f"{field}: got {value[:80]!r}, expected a registry or the full name of a repository"
                     )
