@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _INDEX_DEPTH = 3
 _ENTRY_LIMIT = 8
 """Entries of an index that are tried; only artifacts that are not marked as such come before an image."""
-_PARALLEL_REQUESTS = 4
+_PARALLEL_REQUESTS = 8
 
 
 class PinnedImage(NamedTuple):
