@@ -54,14 +54,20 @@ def verdicts(case: Case, name: str, samples: Samples, limit: Limit | None) -> li
 
 
 def _verdict(name: str, target: Target, samples: Samples, limit: Limit | None) -> str:
-    mark = "pass" if target.is_met(samples) else "FAIL"
+    value, best = target.value(samples), _best(target, samples, limit)
+    mark = "pass" if target.allows(value) else "FAIL"
     bound = f"{'≥' if target.at_least else '≤'} {target.limit:g}{target.unit}"
-    if limit and target.ratio_of:
-        best = samples.best_ratio(target.ratio_of, getattr(limit, target.ratio_of))
-        bound += f"; this machine allows {best:.1f}"
-        if mark == "FAIL" and best < target.limit:
+    if best is not None:
+        bound += f"; this machine allows {best:.3g}{target.unit}"
+        if mark == "FAIL" and not target.allows(best):
             mark = "none"
-    return f"{mark}  {name:<17} {target.what:<32} {target.value(samples):>10.6g}{target.unit}  ({bound})"
+    return f"{mark}  {name:<17} {target.what:<32} {value:>10.6g}{target.unit}  ({bound})"
+
+
+def _best(target: Target, samples: Samples, limit: Limit | None) -> float | None:
+    if limit and target.ratio_of:
+        return samples.best_ratio(target.ratio_of, getattr(limit, target.ratio_of))
+    return target.best(samples) if target.best else None
 
 
 def is_noisy(samples: Samples) -> bool:

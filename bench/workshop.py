@@ -16,6 +16,7 @@ from tests.support.docker_registry import DockerRegistry, serve
 from tests.support.images import Image
 
 _ROOT = Path(__file__).resolve().parent.parent
+_LEAST = Path(__file__).with_name("least.py")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +92,11 @@ class Workshop:
             for name in names
         ]
         return self._observe(commands, link)
+
+    def least(self, host: str, names: Sequence[str]) -> Cost:
+        """Run what no program with the same libraries can do without, for a package with everything."""
+        urls = [f"http://{host}/v2/bench/{name}/manifests/1" for name in names]
+        return self._observe([[self.installed.python, "-I", _LEAST, *urls]], None)
 
     def store(self, package: Path, root: Path) -> Cost:
         """Inject a package into a root tree, with all its images in a read-only store."""
