@@ -13,10 +13,10 @@
 # /var/lib/kiwi_containers/layouts/ID is the image: an OCI image layout whose blobs are hard links, so that containers
 # share them. It is removed when the load is recorded; if that is interrupted, at the next boot.
 #
-# /var/lib/kiwi_containers/ENGINE-ID is the record of a load. It is written when the image is intact and on the disk.
-# Its first line has CONFIG and MANIFEST, the others the names of all blobs. From then on the image belongs to the user:
-# it is not loaded again, even if it is removed or replaced. If a newer version of the system has another image under
-# the same ID, the record does not match and the image is loaded.
+# /var/lib/kiwi_containers/ENGINE-ID is the record of a load. It is written when the image is intact and on the disk;
+# until then, .ENGINE-ID is a draft of it. Its first line has CONFIG and MANIFEST, the others the names of all blobs.
+# Once there is a record, the image belongs to the user: it is not loaded again, even if it is removed or replaced. If a
+# newer version of the system has another image under the same ID, the record does not match and the image is loaded.
 #
 # /var/lib/kiwi_containers/.ENGINE-loading exists while the engine loads, and remains after a power cut. For containerd,
 # it has the list of the snapshots before the load.
@@ -144,13 +144,18 @@ release_layout() {
     rm -rf -- "$layout"
 }
 
+# As soon as the engine has the blobs, the draft names them: the next load needs no space for those.
+draft() {
+    {
+        printf '%s %s\n' "$config" "$manifest"
+        if [ -d "$layout/blobs" ]; then ls "$layout/blobs/"*; fi
+    } > "$state/.$engine-$id"
+}
+
 # The image must be on the disk before the load is recorded and the layout, its only other copy, is removed.
 record() {
     problem="$store or $state cannot be written"
-    sync -f "$store" && {
-        printf '%s %s\n' "$config" "$manifest"
-        if [ -d "$layout/blobs" ]; then ls "$layout/blobs/"*; fi
-    } > "$state/.$engine-$id" && mv -f "$state/.$engine-$id" "$state/$engine-$id" && sync -f "$state" && release_layout
+    sync -f "$store" && draft && mv -f "$state/.$engine-$id" "$state/$engine-$id" && sync -f "$state" && release_layout
 }
 
 ask() { # ARGUMENT...: run the engine with a time limit, because it may hang
@@ -397,12 +402,12 @@ mib() { # BYTES
     echo "$((($1 + 1048575) / 1048576)) MiB"
 }
 
-# Images share layers. Blobs that a recorded load had are in the engine already, unless somebody has removed the image.
+# Images share layers. Blobs of other loads are in the engine already, unless somebody has removed their images.
 # podman then needs space for the others only, once for a copy and once unpacked. docker and containerd copy the whole
 # archive to their stores before unpacking it. container-snap needs the archive as a file, and copies it twice: first as
 # a whole, then each blob. If there is plenty of memory, the copies go there, which saves disk space and writes.
 choose_copy_place() {
-    before=$(cat "$state/$engine-"* 2> /dev/null)
+    before=$(cat "$state/$engine-"* "$state/.$engine-"* 2> /dev/null)
     new=0
     while read -r bytes blob; do
         case $before in *"${blob##*/}"*) ;; *) new=$((new + bytes)) ;; esac
@@ -507,7 +512,7 @@ try() {
     choose_copy_place && check_space && run_engine || return 1
     loaded=yes
     # The next image can be loaded while this one gets its name.
-    [ -n "$cut_off" ] || clean_up
+    [ -n "$cut_off" ] || { draft && clean_up; }
     give_name
     is_present=$?
     sound || return 1

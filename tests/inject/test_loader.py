@@ -134,6 +134,8 @@ def test_an_image_gets_its_name_while_the_next_one_is_loaded(tmp_path: Path, she
     assert all("podman has not got" in output for output in outputs)
     assert not (tmp_path / "late").exists()
     assert not (tmp_path / RUNTIME[1:] / "podman.lock").is_symlink()
+    draft = tmp_path / STATE[1:] / f".podman-{LARGE.load.id}"
+    assert LARGE.load.image.layers[0].digest.hex in draft.read_text(), "other loads need no space for its layers"
 
 
 @pytest.mark.integration
@@ -352,8 +354,9 @@ def test_engines_without_layouts_get_the_archive(tmp_path: Path, shell: str, eng
 
 
 @pytest.mark.integration
-def test_space_is_needed_only_for_layers_that_are_new(tmp_path: Path) -> None:
-    """The layer of the image is in another record, so a full disk does not matter."""
+@pytest.mark.parametrize("record", ["podman-other", ".podman-other"])
+def test_space_is_needed_only_for_layers_that_are_new(tmp_path: Path, record: str) -> None:
+    """The layer of the image is in another record, or in a draft of one, so a full disk does not matter."""
     LARGE.write(tmp_path)
     install(tmp_path, "podman", f"case $1 in info) echo /tmp ;; pull) touch {tmp_path}/pulled ;; esac; exit 1")
     install(tmp_path, "stat", f'case "$*" in *%S*) echo 700 4096 ;; *) exec {shutil.which("stat")} "$@" ;; esac')
@@ -362,7 +365,7 @@ def test_space_is_needed_only_for_layers_that_are_new(tmp_path: Path) -> None:
         in run_loader(tmp_path, LARGE).splitlines()[0]
     )
     assert not (tmp_path / "pulled").exists()
-    (tmp_path / STATE[1:] / "podman-other").write_text(f"c m\n{LARGE.load.image.layers[0].digest.hex}\n")
+    (tmp_path / STATE[1:] / record).write_text(f"c m\n{LARGE.load.image.layers[0].digest.hex}\n")
     run_loader(tmp_path, LARGE)
     assert (tmp_path / "pulled").exists()
 
