@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,7 @@ from osc_containers.inject.layout_directory import LAYOUTS
 from osc_containers.inject.units import LOADER, UNITS
 from tests.support import engines, images
 from tests.support.e2e.packed import Packed, pack
-from tests.support.process import SHARED_MEMORY
+from tests.support.process import SHARED_MEMORY, kill_session
 
 TIMEOUT, SLEEP = map(shutil.which, ("timeout", "sleep"))
 STATE = "/var/lib/kiwi_containers"
@@ -86,10 +85,9 @@ def start_loader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cal
 
 
 def end(run: subprocess.Popen[str]) -> None:
-    """Kill a loader and its children."""
-    if run.poll() is None:
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
+    """Kill a loader and its children, also if they have outlived it."""
+    kill_session(run.pid)
+    run.wait()
 
 
 @pytest.mark.integration

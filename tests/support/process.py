@@ -1,9 +1,10 @@
-"""Limits of this process that are set for the duration of a block."""
+"""Limits of this process that are set for the duration of a block; the end of other processes."""
 
 import os
 import resource
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -27,3 +28,13 @@ def file_size_limit(limit: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def kill_session(leader: int) -> None:
+    """Kill all processes of a session; timeout(1) takes what it starts out of the process group."""
+    for directory in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            # PPID, process group and session are the fields after the name and the state (proc_pid_stat(5)).
+            fields = (directory / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == leader:
+                os.kill(int(directory.name), signal.SIGKILL)
