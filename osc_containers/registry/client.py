@@ -73,6 +73,8 @@ class Registry:
         schemes = ("https", "http") if insecure or url_policy.is_loopback(host) else ("https",)
         # The possible addresses; reduced to one as soon as one of them answers.
         self._bases = tuple(f"{scheme}://{self._home}" for scheme in schemes)
+        self._first_request = threading.Lock()
+        self._is_decided = threading.Event()
         # Redacted URLs of the servers that have answered in this run: an outage of one of these is worth waiting for.
         self._answered: set[str] = set()
         self.is_down = False
@@ -222,6 +224,18 @@ class Registry:
         self, method: str, path: str, headers: Mapping[str, str], authorization: str | None
     ) -> Response:
         """Send a request by HTTPS, then by plain HTTP if that is allowed; remember which of them works."""
+        # The others wait for what the first request finds out: each failure closes all idle connections, so theirs
+        # would close those on which plain HTTP has worked meanwhile.
+        if len(self._bases) > 1 and not self._first_request.acquire(blocking=False):
+            self._is_decided.wait()
+        try:
+            return self._send_by_either(method, path, headers, authorization)
+        finally:
+            self._is_decided.set()
+
+    def _send_by_either(
+        self, method: str, path: str, headers: Mapping[str, str], authorization: str | None
+    ) -> Response:
         bases = self._bases
         try:
             response = self._follow(method, bases[0] + path, headers, authorization)
@@ -237,6 +251,7 @@ class Registry:
         # This is certain, so later requests skip HTTPS even if this one fails by plain HTTP, too.
         if https_failure.is_plain_http:
             self._bases = bases[1:]
+            self._is_decided.set()
         try:
             response = self._follow(method, bases[1] + path, headers, authorization)
         except Failure as failure:

@@ -205,6 +205,27 @@ def test_a_plain_http_registry_may_not_answer_tls_at_all(registry: FaultRegistry
         assert pull(sources.open("docker://"), registry.push(IMAGE, "team/app:1.0")) == EXPECTED
 
 
+@pytest.mark.parametrize("refuses", [True, False])
+def test_one_request_finds_out_that_a_registry_speaks_plain_http(registry: FaultRegistry, refuses: bool) -> None:
+    """Every failure would close the connections that others have opened, and might take until a timeout."""
+    registry.refuses_other_protocols = refuses
+    names = [registry.push(images.small(f"app{n}"), f"team/app{n}:1.0") for n in range(4)]
+    start = threading.Barrier(len(names))
+
+    with (
+        Sources(Path(), policy=PATIENT._replace(connect_timeout=0.5)) as sources,
+        ThreadPoolExecutor(len(names)) as pool,
+    ):
+
+        def pull_with_others(name: str) -> list[bytes]:
+            start.wait()
+            return pull(sources.open("docker://"), name)
+
+        assert len(list(pool.map(pull_with_others, names))) == len(names)
+    # Connections are counted from 1. The first one tried TLS.
+    assert {request.connection for request in registry.requests} <= {2, 3, 4, 5}
+
+
 def test_get_replaces_a_head_refused_after_a_redirect(registry: FaultRegistry, source: ImageSource) -> None:
     name = registry.push(IMAGE, "team/app:1.0")
     stored = f"http://localhost:{registry.host.rpartition(':')[2]}/v2/team/app/manifests/{IMAGE.digest}"
