@@ -35,6 +35,17 @@ OPTIONS = (
 )
 """podman's options for a container in a machine that is a container itself."""
 PODMAN = ("--system-call-filter=@keyring bpf", "--capability=all")
+RUN = f"""#!/bin/sh
+# Print what a container prints, which is never nothing. On a busy machine, podman sometimes loses it, so ask again.
+output=$(mktemp)
+for attempt in 1 2 3; do
+    podman run --rm --pull=never {OPTIONS} "$@" > "$output"
+    status=$?
+    [ $status = 0 ] && [ ! -s "$output" ] || break
+done
+cat "$output"
+exit $status
+"""
 
 
 def shell(root: Path) -> images.Layer:
@@ -71,7 +82,10 @@ def with_stores(machine: Machine, directory: Path, contents: Contents | None = N
 
 
 def consumer(script: str) -> tuple[TextFile | Symlink, ...]:
-    """Return a service that runs a script after all containers are there, and writes its output to /out/script."""
+    """Return a service that runs a script after all containers are there, and writes its output to /out/script.
+
+    The script may use `RUN`, as the program `run`.
+    """
     text = "#!/bin/sh\nexec >/out/script 2>&1\nexport PODMAN_IGNORE_CGROUPSV1_WARNING=1 HOME=/root\n" + script
     unit = (
         f"[Unit]\nAfter={UNIT} kiwi_containers.service\nRequires={UNIT}\nBefore=multi-user.target\n"
@@ -79,6 +93,7 @@ def consumer(script: str) -> tuple[TextFile | Symlink, ...]:
     )
     return (
         TextFile(path="/usr/bin/script", text=text, mode=0o755),
+        TextFile(path="/usr/bin/run", text=RUN, mode=0o755),
         TextFile(path=f"{units.UNITS}/script.service", text=unit, mode=0o644),
         Symlink(path=f"{units.UNITS}/multi-user.target.wants/script.service", target="../script.service"),
     )
@@ -103,22 +118,22 @@ def other(root: Path) -> images.Image:
 
 
 USES = """
-{run} {name} cat /etc/app
-{run} {repository}@{platform} cat /etc/app
-{run} {repository}@{index} cat /etc/app
-{run} {identity} cat /etc/app
-{run} {other} cat /etc/other
-{run} --user 1000 {name} setuid -u
+run {name} cat /etc/app
+run {repository}@{platform} cat /etc/app
+run {repository}@{index} cat /etc/app
+run {identity} cat /etc/app
+run {other} cat /etc/other
+run --user 1000 {name} setuid -u
 podman run --detach --quiet --name kept {options} {name} sleep 600 > /dev/null
-podman exec kept cat /etc/app
+podman exec kept sh -c 'read -r text < /etc/app && [ "$text" = app ]' && echo app
 podman exec kept sh -c 'echo x > /etc/app'
 podman commit --quiet kept localhost/derived:1 > /dev/null
 podman rm --force --time 0 kept > /dev/null
-{run} localhost/derived:1 cat /etc/app
+run localhost/derived:1 cat /etc/app
 podman save --quiet --output /var/saved --format oci-archive {name} && echo saved
 podman rmi {name}
 podman pull --quiet oci-archive:/var/newer.tar
-{run} {name} cat /etc/newer
+run {name} cat /etc/newer
 ls /var/lib/containers/storage/overlay | grep -c '^[0-9a-f]*$'
 """
 
@@ -135,7 +150,6 @@ def test_a_store_is_there_at_every_boot(make: MakeMachine, tmp_path: Path, suite
     subprocess.run(["tar", "-C", machine.var / "newer", "-cf", machine.var / "newer.tar", "."], check=True)
     identity = Digest.of(image.blobs[0]).hex
     values = {
-        "run": f"podman run --rm --pull=never {OPTIONS}",
         "options": OPTIONS,
         "name": NAME,
         "repository": NAME.partition(":")[0],
@@ -161,7 +175,7 @@ def test_a_store_is_there_at_every_boot(make: MakeMachine, tmp_path: Path, suite
     ]
     assert report.units == dict.fromkeys(["kiwi_containers", "kiwi_containers-store", CHECK_OF_PROFILE], "active")
 
-    machine.install(*consumer(f"podman run --rm --pull=never {OPTIONS} {NAME} cat /etc/newer"))
+    machine.install(*consumer(f"run {NAME} cat /etc/newer"))
     report = machine.boot(*store.devices(), *PODMAN)
     shown = {line for line in report.images if "localhost/" not in line and "<none>" not in line}
     assert (machine.out / "script").read_text() == "newer\n"
@@ -201,12 +215,11 @@ def test_a_power_cut_during_a_load_beside_a_store(make: MakeMachine, tmp_path: P
         lambda: sum(path.stat().st_size for path in layers.glob("*/diff/srv/*")) > 50 << 20, *store.devices(), *PODMAN
     )
 
-    run = f"podman run --rm --pull=never {OPTIONS}"
     files = " ".join(f"/srv/{part}" for part in parts)
     script = f"""
-        {run} {NAME} cat /etc/app
-        {run} --image-volume ignore {own_name} cat /etc/own 2> /dev/null # podman warns of links that it creates again
-        {run} {loaded.name} cat {files} | sha256sum
+        run {NAME} cat /etc/app
+        run --image-volume ignore {own_name} cat /etc/own 2> /dev/null # podman warns of links that it creates again
+        run {loaded.name} cat {files} | sha256sum
         ls /var/lib/containers/storage/overlay | wc -l
         podman ps --all --quiet
         podman volume ls --quiet
@@ -231,14 +244,14 @@ def pack_for_user(image: images.Image, name: str, directory: Path) -> None:
 
 
 UPDATED = """
-{run} {name} cat /etc/app
+run {name} cat /etc/app
 podman start --attach kept > /dev/null 2>&1 || echo kept cannot start
 podman rm kept
-{run} {own} cat /etc/own 2> /dev/null || echo {own} cannot run
+run {own} cat /etc/own 2> /dev/null || echo {own} cannot run
 podman rmi --force {own} > /dev/null 2>&1
 podman pull --quiet oci-archive:/var/own.tar > /dev/null 2>&1
-{run} {own} cat /etc/own
-{run} {name} cat /etc/app
+run {own} cat /etc/own
+run {name} cat /etc/app
 """
 
 
@@ -250,14 +263,14 @@ def test_an_os_update_brings_another_store(make: MakeMachine, tmp_path: Path, su
     own = images.image(shell(machine.root), images.layer({"etc/app": b"old\n"}), images.layer({"etc/own": b"own\n"}))
     own_name = "registry.example.com/team/own:1.0"
     pack_for_user(own, own_name, machine.var)
-    values = {"run": f"podman run --rm --pull=never {OPTIONS}", "name": NAME, "own": own_name}
+    values = {"name": NAME, "own": own_name}
 
     (tmp_path / "old").mkdir()
     with_stores(machine, tmp_path / "old", {"root": (NAME, old)})
     first = f"""
         podman create --quiet --name kept {OPTIONS} {NAME} cat /etc/app > /dev/null
         podman pull --quiet oci-archive:/var/own.tar > /dev/null
-        {values["run"]} {own_name} cat /etc/app
+        run {own_name} cat /etc/app
     """
     machine.install(*consumer(first))
     machine.boot(*store.devices(), *PODMAN)
@@ -290,9 +303,9 @@ def deleting(root: Path) -> images.Image:
 OTHER_ROOT = """
 awk '$2 == "/" {{ print $3, substr($4, 1, 2) }}' /proc/self/mounts
 podman images --noheading --format '{{{{.Repository}}}} {{{{.ReadOnly}}}}' | sort
-{run} {name} sh -c 'echo /etc/gone* /srv/*'
-{run} {server} cat /etc/other
-{run} {desktop} cat /etc/app
+run {name} sh -c 'echo /etc/gone* /srv/*'
+run {server} cat /etc/other
+run {desktop} cat /etc/app
 """
 CHECKED = """
 podman system check && echo all layers are those of the records
@@ -315,8 +328,8 @@ as_ann() {{
     setpriv --reuid=ann --regid=ann --clear-groups env HOME=/var/lib/ann USER=ann XDG_RUNTIME_DIR=/run/ann \\
         "$@" 2> /run/ann.log || cat /run/ann.log # not the warnings that there is no session
 }}
-as_ann {run} {name} sh -c 'echo /etc/gone* /srv/*; echo changed > /srv/new; cat /srv/new'
-as_ann {run} --user 1000 {name} setuid -u
+as_ann run {name} sh -c 'echo /etc/gone* /srv/*; echo changed > /srv/new; cat /srv/new'
+as_ann run --user 1000 {name} setuid -u
 """
 USERS = (
     TextFile(path="/etc/passwd", text="root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/var/lib/ann:/bin/sh\n", mode=0o644),
@@ -336,7 +349,7 @@ def test_a_store_on_a_read_only_overlay_and_for_a_user(make: MakeMachine, tmp_pa
     with_stores(machine, tmp_path, contents)
     # podman 4 has no such check, and mount of Debian 12 does not map owners yet.
     script = OTHER_ROOT + ("" if suite == "bookworm" else CHECKED + ROOTLESS)
-    values = {"run": f"podman run --rm --pull=never {OPTIONS}", "name": NAME, "server": OTHER, "desktop": desktop}
+    values = {"name": NAME, "server": OTHER, "desktop": desktop}
     machine.install(*USERS, *consumer(script.format(**values)))
     # A user can mount /proc only where it is in full view somewhere, and nspawn hides some files of the machine's own.
     proc = "--bind=/proc:/run/proc:norbind"
