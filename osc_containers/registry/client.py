@@ -1,4 +1,4 @@
-"""Requests to one registry: its address, authentication, redirects and retries.
+"""Requests to one registry: authentication, redirects and retries.
 
 Redirects are followed here and not by the HTTP library, so that their number is limited and credentials stay with
 their origin. Sources: OCI distribution-spec v1.1; distribution's "Token Authentication Specification".
@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from osc_containers import __version__
 from osc_containers.errors import RegistryError
 from osc_containers.registry import errors, retry, url_policy
+from osc_containers.registry.address import Address
 from osc_containers.registry.challenge import Login, TokenRequest
 from osc_containers.registry.config import certs_d
 from osc_containers.registry.config import proxy as proxy_settings
@@ -37,8 +38,6 @@ _UNDECIDED_TIMEOUT = 10.0
 """Seconds to connect with TLS to a registry that may use plain HTTP; the same as in skopeo."""
 _AUTH_ATTEMPTS = 5
 """A token, no credentials, two new tokens, and a password; more cannot help."""
-# The host in the names of Docker Hub's images is a web site; the registry is at another host.
-_API_HOSTS = {"docker.io": "registry-1.docker.io"}
 _Result = TypeVar("_Result")
 
 
@@ -60,21 +59,15 @@ class Registry:
         insecure: bool = False,
     ) -> None:
         self.host = host
-        self._home = _API_HOSTS.get(host, host)
+        self._address = Address(host, insecure=insecure)
         self._certificates = str(certificates)
         self._policy = policy
         self._context = context
         self._cancelled = threading.Event()
-        self._tokens = Tokens(host, self._home, login, self._fetch_token)
+        self._tokens = Tokens(host, self._address.home, login, self._fetch_token)
         self._transport = Transport(context, policy.connections)
         # Peers are checked when a connection is opened, so connections that were not checked must stay apart.
         self._untrusted_transport = Transport(context, policy.connections, home=self._transport)
-        # HTTPS is tried first even where plain HTTP is allowed, as in containers/image (`detectProperties`).
-        schemes = ("https", "http") if insecure or url_policy.is_loopback(host) else ("https",)
-        # The possible addresses; reduced to one as soon as one of them answers.
-        self._bases = tuple(f"{scheme}://{self._home}" for scheme in schemes)
-        self._first_request = threading.Lock()
-        self._is_decided = threading.Event()
         # Redacted URLs of the servers that have answered in this run: an outage of one of these is worth waiting for.
         self._answered: set[str] = set()
         self.is_down = False
@@ -133,7 +126,7 @@ class Registry:
         where = url_policy.redact(url)
         # The URL comes from a manifest, which anybody may have written, so no credentials are sent.
         try:
-            target = url_policy.follow(self._bases[0], url, home=self._home)
+            target = url_policy.follow(self._address.url, url, home=self._address.home)
         except ValueError as error:
             raise Failure(f"{where}: {error}", is_final=True) from None
         response = self._follow("GET", target, {}, None)
@@ -196,82 +189,32 @@ class Registry:
     def _authorized(self, method: str, path: str, repository: str, headers: Mapping[str, str]) -> Response:
         """Send a request, and send it again with credentials if the registry asks for them."""
         # Nothing is sent before the registry has asked for it: many registries need no credentials.
-        authorization = self._tokens.authorization(repository, self._bases[0])
-        response = self._send_with_http_fallback(method, path, headers, authorization)
+        authorization = self._tokens.authorization(repository, self._address.url)
+        response = self._send_home(method, path, headers, authorization)
         tried = [authorization]
         while response.status == 401 and self._is_home(response):
             challenge = response.headers.get("WWW-Authenticate", "")
             # Reading the refusal also frees the connection for the next request.
             refusal = f"{url_policy.redact(response.url)}: {response.refusal()}"
             self._tokens.learn(challenge, repository, tried)
-            authorization = self._tokens.authorization(repository, self._bases[0])
+            authorization = self._tokens.authorization(repository, self._address.url)
             # What was rejected once is rejected again. The limit is for servers that reject every new token.
             if authorization in tried or len(tried) == _AUTH_ATTEMPTS:
                 raise self._tokens.denial(repository, refusal)
-            response = self._send_with_http_fallback(method, path, headers, authorization)
+            response = self._send_home(method, path, headers, authorization)
             tried.append(authorization)
         return response
 
     def _is_home(self, response: Response) -> bool:
         """Tell whether the response comes from the registry itself, and not from the target of a redirect."""
-        return url_policy.origin(response.url) == url_policy.origin(self._bases[0])
+        return url_policy.origin(response.url) == url_policy.origin(self._address.url)
 
     def _fetch_token(self, request: TokenRequest) -> Response:
         method = "POST" if request.form else "GET"
         return self._follow(method, request.url, {"Accept": "application/json"}, request.authorization, request.form)
 
-    def _send_with_http_fallback(
-        self, method: str, path: str, headers: Mapping[str, str], authorization: str | None
-    ) -> Response:
-        """Send a request by HTTPS, then by plain HTTP if that is allowed; remember which of them works."""
-        # The others wait for what the first request finds out: each failure closes all idle connections, so theirs
-        # would close those on which plain HTTP has worked meanwhile.
-        if len(self._bases) > 1 and not self._first_request.acquire(blocking=False):
-            self._is_decided.wait()
-        try:
-            return self._send_by_either(method, path, headers, authorization)
-        finally:
-            self._is_decided.set()
-
-    def _send_by_either(
-        self, method: str, path: str, headers: Mapping[str, str], authorization: str | None
-    ) -> Response:
-        bases = self._bases
-        try:
-            response = self._follow(method, bases[0] + path, headers, authorization)
-        except Failure as failure:
-            if failure.is_plain_http and len(bases) == 1:
-                raise self._plain_http(failure) from None
-            if len(bases) == 1 or not failure.may_be_plain_http:
-                raise
-            https_failure = failure
-        else:
-            self._bases = bases[:1]
-            return response
-        # This is certain, so later requests skip HTTPS even if this one fails by plain HTTP, too.
-        if https_failure.is_plain_http:
-            self._bases = bases[1:]
-            self._is_decided.set()
-        try:
-            response = self._follow(method, bases[1] + path, headers, authorization)
-        except Failure as failure:
-            # The failure of HTTPS says more, unless the registry certainly uses plain HTTP.
-            raise (failure if https_failure.is_plain_http or failure.is_final else https_failure) from None
-        # An HTTPS server answers 400 to plain HTTP.
-        if response.status == 400 and not https_failure.is_plain_http:
-            response.close()
-            raise https_failure
-        self._bases = bases[1:]
-        return response
-
-    def _plain_http(self, failure: Failure) -> Failure:
-        """Describe a registry that speaks plain HTTP, which nobody has allowed."""
-        return Failure(
-            f"{failure}; correct the name, or, if you trust the network up to there, add these lines to "
-            f"~/.config/containers/registries.conf (a mirror has [[registry.mirror]]): `[[registry]]`, "
-            f'`location = "{self.host}"`, `insecure = true`',
-            is_final=True,
-        )
+    def _send_home(self, method: str, path: str, headers: Mapping[str, str], authorization: str | None) -> Response:
+        return self._address.send(lambda url: self._follow(method, url + path, headers, authorization))
 
     def _follow(
         self,
@@ -298,7 +241,7 @@ class Registry:
                 return response
             response.discard()
             try:
-                next_url = url_policy.follow(url, target, home=self._home)
+                next_url = url_policy.follow(url, target, home=self._address.home)
             except ValueError as error:
                 raise Failure(f"{url_policy.redact(url)}: redirect: {error}", is_final=True) from None
             # The credentials stay away from here on, even if a later redirect leads back to the registry.
@@ -319,10 +262,10 @@ class Registry:
         redacted_proxy = url_policy.redact(proxy) if proxy else ""
         route = Route(url=url_policy.redact(url), proxy=redacted_proxy, certificates=self._certificates)
         # Hosts are compared without their ports, because a peer is judged by its address alone.
-        is_home = url_policy.origin(url)[1] == url_policy.origin(self._bases[0])[1]
+        is_home = url_policy.origin(url)[1] == url_policy.origin(self._address.url)[1]
         connect_timeout = self._policy.connect_timeout
         # A server of plain HTTP may keep a TLS handshake waiting, and then plain HTTP must still get its turn.
-        if len(self._bases) > 1:
+        if self._address.may_be_plain_http:
             connect_timeout = min(connect_timeout, _UNDECIDED_TIMEOUT)
         # Read before the request: another thread may complete the settings while this one fails with the partial ones.
         is_partial = certs_d.is_partial(self._context)
