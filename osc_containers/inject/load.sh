@@ -100,7 +100,8 @@ lock() {
         if [ "$holder" = "$(process "${holder%-*}")" ]; then
             # If the PID is reused meanwhile, this would wait for that process.
             timeout 1 tail --pid="${holder%-*}" -s 0.01 -f /dev/null
-        else
+        elif [ "$(readlink "$runtime/$engine.lock")" = "$holder" ]; then
+            # Not released and taken by another one since it was read: the holder was killed.
             rm -f "$runtime/$engine.lock"
         fi
     done
