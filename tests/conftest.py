@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -34,11 +34,13 @@ _FOREIGN = (
 
 FAST = "not integration"
 """What `make check` selects."""
-_FIRST = (
-    *("tests/e2e/obs/test_worker.py", "tests/e2e/obs/", "tests/e2e/test_obs_build.py", "tests/e2e/test_kiwi.py"),
-    "tests/e2e/",
+_SLOW = (
+    ("tests/e2e/obs/test_worker.py", "tests/e2e/obs/"),
+    ("tests/e2e/test_obs_build.py", "tests/e2e/test_kiwi.py", "tests/e2e/test_packages.py"),
+    ("tests/inject/store/test_podman.py", "tests/inject/packages/test_packages.py", "tests/prefetch/test_size.py"),
+    ("tests/test_floor.py", "tests/e2e/test_boot.py", "tests/e2e/test_store_boot.py"),
 )
-"""The tests that take minutes run first, so that no processor is idle at the end."""
+"""Tests that take minutes. Each line is for one process to begin with, so that no processor is idle at the end."""
 
 # No test is timed: a busy machine is no bug. The same examples every time: a failure can be had again.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
@@ -53,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what only another release of Debian can run, give the fast suite one row in so many, and sort by time."""
     rows: Counter[str] = Counter()
     for item in items:
@@ -64,7 +66,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if rows[name] % sampled.kwargs["every"]:
                 item.add_marker(pytest.mark.integration)
             rows[name] += 1
-    items.sort(key=lambda item: [item.nodeid.startswith(prefix) for prefix in _FIRST], reverse=True)
+    items[:] = _slow_first(items, getattr(config, "workerinput", {"workercount": 1})["workercount"])
+
+
+def _slow_first(items: Sequence[pytest.Item], processes: int) -> list[pytest.Item]:
+    """Return all items so that the share of each process begins with slow ones.
+
+    At first, xdist's "worksteal" gives all processes as many items, in this order. Later, it moves only items from the
+    end of a share.
+    """
+    shares: list[list[pytest.Item]] = [[] for _ in range(processes)]
+    rest = list(items)
+    for number, prefixes in enumerate(_SLOW):
+        for prefix in prefixes:
+            shares[number % processes] += [item for item in rest if item.nodeid.startswith(prefix)]
+            rest = [item for item in rest if not item.nodeid.startswith(prefix)]
+    for number, share in enumerate(shares):
+        count = max(0, (len(items) * (number + 1) // processes) - sum(map(len, shares[: number + 1])))
+        share += rest[:count]
+        del rest[:count]
+    return [*itertools.chain(*shares), *rest]
 
 
 @pytest.fixture(scope="session")
