@@ -51,13 +51,16 @@ help:
 setup:
 	@PYTHON="$(PYTHON)" scripts/setup
 
-# One process more than there are cores, because many tests spend their time waiting for a silent server.
+# One process more than there are cores, because many tests spend their time waiting for a silent server. The audit waits
+# for the internet meanwhile.
 # Many tests start programs: their modules are compiled once, also where Python is told not to keep that.
 check:
 	@PYTHON="$(PYTHON)" scripts/setup check
-	@$(VENV) scripts/audit
-	PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/build/pycache \
-		$(VENV) -m pytest --quiet --numprocesses $$(( $$(nproc) + 1 )) -m "not integration"
+	@mkdir -p build
+	@$(VENV) scripts/audit >build/audit & \
+		PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/build/pycache \
+		$(VENV) -m pytest --quiet --numprocesses $$(( $$(nproc) + 1 )) -m "not integration"; \
+		tested=$$?; wait $$!; audited=$$?; cat build/audit; exit $$(( tested + audited ))
 
 lint:
 	@PYTHON="$(PYTHON)" scripts/setup check

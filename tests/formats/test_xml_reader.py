@@ -22,7 +22,8 @@ def doctype(*declarations: str) -> str:
 
 
 def numbered(attribute: str, count: int) -> str:
-    return " ".join(attribute.format(number) for number in range(count))
+    before, _, after = attribute.partition("{}")
+    return before + f"{after} {before}".join(map(str, range(count))) + after
 
 
 def declared(encoding: str, body: str = "<a/>") -> bytes:
