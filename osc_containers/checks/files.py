@@ -7,7 +7,7 @@ from osc_containers.checks.finding import Finding, Severity
 from osc_containers.errors import DescriptionError, Error
 from osc_containers.formats import cpio, xml_reader
 from osc_containers.fs import lfs_pointer
-from osc_containers.kiwi.description import load, made_for_build, maker_of
+from osc_containers.kiwi.description_files import load, made_for_build, maker_of
 from osc_containers.lock import lockfile
 from osc_containers.obs import hints, service_file, working_copy
 from osc_containers.obs.hints import Place

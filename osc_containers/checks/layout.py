@@ -11,7 +11,8 @@ from osc_containers.formats.cpio import FILE_NAME
 from osc_containers.formats.human import count
 from osc_containers.inject import inventory, overlay
 from osc_containers.kiwi.containers import Container
-from osc_containers.kiwi.description import Description, maker_of
+from osc_containers.kiwi.description import Description
+from osc_containers.kiwi.description_files import maker_of
 from osc_containers.lock.lockfile import EMPTY
 from osc_containers.obs import hints, selection
 from osc_containers.obs.package import Package

@@ -12,7 +12,7 @@ from osc_containers.formats import xml_editor, xml_reader
 from osc_containers.formats.xml_editor import XmlText
 from osc_containers.fs import atomic, ranges
 from osc_containers.kiwi import description as descriptions
-from osc_containers.kiwi import split
+from osc_containers.kiwi import description_files, split
 from osc_containers.obs import hints, service_editor, service_file, working_copy
 from osc_containers.obs.hints import Place
 from osc_containers.obs.parameters import PREFETCH
@@ -92,13 +92,13 @@ def _includes(context: Context) -> Iterator[Edit]:
     if not unused or len(context.request.descriptions) != 1 or context.is_bundled:
         return
     path = context.request.descriptions[0].path
-    if descriptions.maker_of(path.name) or not all(map(split.is_includable, unused)):
+    if description_files.maker_of(path.name) or not all(map(split.is_includable, unused)):
         return
-    before = after = descriptions.load(path.parent, path.name)
+    before = after = description_files.load(path.parent, path.name)
     for name in unused:
         after = _with_include(after, path.name, name)
     # The edited file is read again, because a mistake would break a description that works.
-    read = descriptions.parse(after, path, lambda name: descriptions.load(path.parent, name))
+    read = descriptions.parse(after, path, lambda name: description_files.load(path.parent, name))
     if not {*unused} <= {include.name for include in read.includes}:
         raise AssertionError(f"{path}: includes {read.includes}")
     yield Edit(path=path, before=before, after=after)

@@ -13,17 +13,15 @@ Descriptions in YAML or JSON are not supported.
 """
 
 import os
-import posixpath
 import re
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from osc_containers.errors import DescriptionError
-from osc_containers.formats import cpio, xml_editor, xml_reader
+from osc_containers.formats import xml_editor, xml_reader
 from osc_containers.formats.xml_reader import Element, Problems
-from osc_containers.kiwi import profiles
+from osc_containers.kiwi import description_files, profiles
 from osc_containers.kiwi.containers import Container, containers_of
 from osc_containers.kiwi.profiles import Profile
 
@@ -34,11 +32,6 @@ PROBLEM_LIMIT = 100
 
 # kiwi takes this for a URI, in which all other characters are special or not allowed.
 _INCLUDED = re.compile(r"(?:this://)?(?!/)([A-Za-z0-9._+=,~@/-]+)")
-
-_LEVELS, _DIRECTORIES = 2, 200
-"""Directories above and below a directory without a description that are looked at for one."""
-_GENERATED = re.compile(r"_service:([^:/]+):(?:[^:/]+:)*")
-"""osc and the source server give this prefix to the files of a service, and obs-build removes it."""
 
 
 class Include(NamedTuple):
@@ -128,57 +121,7 @@ class Description(NamedTuple):
     @property
     def is_fragment(self) -> bool:
         """Whether it is a file with containers that is built with another description, which declares the profiles."""
-        return not _is_description(self.path.name) and not self.profiles
-
-
-def find(directory: Path) -> tuple[Path, ...]:
-    """Return the descriptions of a package, every `*.kiwi` and `config.xml`, sorted.
-
-    Symbolic links to another description are left out: obs-build makes a `config.xml` that is one, and some packages
-    have one. So are copies that OBS made by running a service, `_service:NAME:appliance.kiwi`, if the original is
-    there: a build uses only one of the two, and people edit the original.
-
-    :raises DescriptionError: there is none.
-    """
-    with os.scandir(directory) as scan:
-        entries = [e for e in scan if _is_description(e.name) and not e.is_dir(follow_symlinks=False)]
-    files = [entry.name for entry in entries if not entry.is_symlink()]
-    # A link to anything else stays in the list, so that `read` refuses it with a message.
-    names = sorted(files + [e.name for e in entries if e.is_symlink() and os.readlink(e) not in files])
-    names = [name for name in names if not name.startswith("_service:") or name.rpartition(":")[2] not in files]
-    if not names:
-        raise DescriptionError(
-            f"{directory}: no kiwi description, expected a file '*.kiwi' or 'config.xml'{_where_else(directory)}"
-        )
-    return tuple(directory / name for name in names)
-
-
-def _where_else(directory: Path) -> str:
-    """Return where a description may be if it is not in `directory`, as the end of a message."""
-    if (directory / "_link").is_file():
-        return "; this working copy has a link to another package: run 'osc update --expand-link'"
-    path = directory.absolute()
-    below = sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
-    others = (*path.parents[:_LEVELS], *below[:_DIRECTORIES])
-    found = next((each for each in others if _has_description(each)), None)
-    return f"; there is one in the directory {os.path.relpath(found, path)!r}" if found else ""
-
-
-def _has_description(directory: Path) -> bool:
-    with suppress(OSError), os.scandir(directory) as scan:
-        return any(_is_description(entry.name) and entry.is_file() for entry in scan)
-    return False
-
-
-def maker_of(name: str) -> str:
-    """Return the name of the service in `_service` that makes a file at every run; empty if it is the packager's."""
-    match = _GENERATED.match(name)
-    return match[1] if match else ""
-
-
-def _is_description(name: str) -> bool:
-    plain = _GENERATED.sub("", name, count=1)
-    return plain == "config.xml" or (plain.endswith(".kiwi") and not plain.startswith("."))
+        return not description_files.is_description(self.path.name) and not self.profiles
 
 
 def read(path: Path) -> Description:
@@ -195,50 +138,10 @@ def read(path: Path) -> Description:
     if not path.name.isprintable():
         raise DescriptionError(f"{path.name!r}: expected a file name without control characters")
     try:
-        xml = load(path.parent, path.name)
+        xml = description_files.load(path.parent, path.name)
     except ValueError as error:
         raise DescriptionError(f"{path.name}: {error}") from None
-    return parse(xml, path, lambda name: load(path.parent, name))
-
-
-def load(directory: Path, name: str) -> bytes:
-    """Read a regular file of a package, and follow no symbolic links.
-
-    Without such a file it is what obs-build makes before the build: a file that a service has made, without the prefix
-    of its name, or a member of a `*.obscpio`.
-
-    :raises ValueError: it is something else.
-    """
-    path = directory
-    # O_NOFOLLOW is only about the last part of a path, but the directories before it may be links, too.
-    for part in name.split("/"):
-        path /= part
-        if path.is_symlink():
-            raise ValueError("is a symbolic link, expected a file of the package")
-    try:
-        return xml_reader.read(path, os.O_NOFOLLOW)
-    except (FileNotFoundError, NotADirectoryError):
-        content = made_for_build(directory, name)
-        if content is None:
-            raise
-        return content
-
-
-def made_for_build(directory: Path, name: str) -> bytes | None:
-    """Return a file that is not in the package, but that obs-build makes before a build, or None; see `load`."""
-    for other in sorted(os.listdir(directory)):
-        path = directory / other
-        if maker_of(other) and other.rpartition(":")[2] == name and not path.is_symlink():
-            return xml_reader.read(path, os.O_NOFOLLOW)
-        if other.endswith(cpio.SUFFIX) and path.is_file() and not path.is_symlink():
-            with open(path, "rb") as file:
-                for member in cpio.members(file):
-                    # A member may be called ./FILE, as find(1) prints names for cpio.
-                    if posixpath.normpath(member.path) == name:
-                        file.seek(member.offset)
-                        # One byte more than is allowed, so that the parser refuses the file.
-                        return file.read(min(member.size, xml_reader.SIZE_LIMIT + 1))
-    return None
+    return parse(xml, path, lambda name: description_files.load(path.parent, name))
 
 
 def parse(xml: bytes, path: Path, load: Callable[[str], bytes]) -> Description:

@@ -2,7 +2,8 @@
 
 from osc_containers.errors import DescriptionError
 from osc_containers.formats import xml_reader
-from osc_containers.kiwi.description import Description, load
+from osc_containers.kiwi.description import Description
+from osc_containers.kiwi.description_files import load
 
 
 def read(description: Description) -> tuple[str, str]:

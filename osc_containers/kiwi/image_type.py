@@ -13,7 +13,8 @@ from osc_containers.errors import DescriptionError
 from osc_containers.formats import xml_reader
 from osc_containers.formats.xml_reader import BLANKS, Element
 from osc_containers.kiwi import profiles
-from osc_containers.kiwi.description import Description, load
+from osc_containers.kiwi.description import Description
+from osc_containers.kiwi.description_files import load
 
 MEBIBYTE = 1 << 20
 

@@ -17,7 +17,7 @@ from osc_containers.formats import xml_editor, xml_reader
 from osc_containers.formats.xml_editor import XmlText, escape
 from osc_containers.formats.xml_reader import Element
 from osc_containers.fs import atomic
-from osc_containers.kiwi import description
+from osc_containers.kiwi import description, description_files
 from osc_containers.kiwi.containers import Container
 from osc_containers.kiwi.description import Description, Include
 
@@ -107,7 +107,7 @@ def detach_containers(described: Description, splits: Sequence[Split] = ()) -> t
     """
     new = {split.description.name: split.edited for split in splits}
     load = _loader(described.path.parent, new | {split.included.name: split.moved for split in splits})
-    if maker := description.maker_of(described.path.name):
+    if maker := description_files.maker_of(described.path.name):
         raise DescriptionError(
             f"{described.path.name}: the service {maker!r} in _service makes this file at every run, and an edit would "
             f"be lost; remove the includes of files with <containers> where {maker!r} takes it from"
@@ -156,7 +156,7 @@ def _obstacle(include: Include, load: Callable[[str], bytes]) -> str:
 
 
 def _split(described: Description, descriptions: Sequence[Description], *, alone: bool) -> Split:
-    if maker := description.maker_of(described.path.name):
+    if maker := description_files.maker_of(described.path.name):
         raise ValueError(
             f"the service {maker!r} in _service makes this file at every run, and an edit would be lost; move "
             f"<containers> where {maker!r} takes the file from"
@@ -167,7 +167,7 @@ def _split(described: Description, descriptions: Sequence[Description], *, alone
                 f"{other.path.name} includes this file, and kiwi ignores includes in included files; move <containers> "
                 f"into a file that {other.path.name} includes"
             )
-    xml = description.load(described.path.parent, described.path.name)
+    xml = description_files.load(described.path.parent, described.path.name)
     root = xml_reader.parse(xml, described.path.name)
     source = XmlText.of(xml)
     spans = [(_with_comments(source, start), end) for start, end in xml_editor.spans(xml, "containers")]
@@ -258,7 +258,7 @@ def _check(before: Description, edited: bytes, new: Mapping[str, bytes]) -> None
 
 def _loader(directory: Path, new: Mapping[str, bytes]) -> Callable[[str], bytes]:
     """Return a function that loads the files of a package, but those in `new` with their new content."""
-    return lambda name: new.get(name) or description.load(directory, name)
+    return lambda name: new.get(name) or description_files.load(directory, name)
 
 
 def _content(container: Container) -> Container:

@@ -15,7 +15,7 @@ from pathlib import Path
 from osc_containers.errors import DescriptionError, LockError, VerificationError
 from osc_containers.formats import cpio
 from osc_containers.fs import atomic, lfs_pointer
-from osc_containers.kiwi import description
+from osc_containers.kiwi import description, description_files
 from osc_containers.kiwi.description import Description
 from osc_containers.lock import archive_names, lockfile
 from osc_containers.lock.archive_names import ARCHIVE_SUFFIX, BLOB_SUFFIX
@@ -73,7 +73,7 @@ class Package:
 
         :raises DescriptionError: there is none.
         """
-        return tuple(path.name for path in description.find(self.directory))
+        return tuple(path.name for path in description_files.find(self.directory))
 
     def description(self, name: str) -> Description:
         """Return the description in the file `name`.

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 
 from osc_containers.cli.main import main
 from osc_containers.errors import DescriptionError
-from osc_containers.kiwi import description, split
+from osc_containers.kiwi import description, description_files, split
 from tests.support.descriptions import Package, packages
 from tests.support.kiwi_peer import Oracle
 from tests.support.obs_build import dependencies, obs_builds
@@ -31,7 +31,7 @@ INCLUDE = '<include from="this://./containers.xml"/>'
 
 
 def split_package(directory: Path) -> tuple[split.Split, ...]:
-    splits = split.plan([description.read(path) for path in description.find(directory)])
+    splits = split.plan([description.read(path) for path in description_files.find(directory)])
     split.apply(splits)
     return splits
 
