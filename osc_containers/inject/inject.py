@@ -13,38 +13,28 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from osc_containers.archive import verify
-from osc_containers.archive.blobs import Blob, PackageBlobs
+from osc_containers.archive.blobs import Blob
 from osc_containers.archive.layout import Layout, layout_of
-from osc_containers.errors import DescriptionError, LockError, VerificationError
+from osc_containers.errors import DescriptionError
 from osc_containers.formats import tar
 from osc_containers.fs import atomic, lfs_pointer, program
-from osc_containers.fs.ranges import FileSlice
 from osc_containers.fs.rooted_tree import Part, Tree
 from osc_containers.fs.source_file import open_source
 from osc_containers.inject import inventory, overlay, units
-from osc_containers.inject.image_file import ArchiveFile, BlobFile, Symlink, TextFile
+from osc_containers.inject.contents import Contents, open_contents
+from osc_containers.inject.image_file import ArchiveFile, BlobFile, Symlink
 from osc_containers.inject.overlay import ROOT, Placement
 from osc_containers.inject.store import stores
-from osc_containers.inject.store.build import OpenBlob
-from osc_containers.inject.store.selection import select
-from osc_containers.inject.store.stores import BuiltStore, StoredContainer
-from osc_containers.kiwi.backend import STORE_BACKEND
-from osc_containers.kiwi.containers import Container
+from osc_containers.inject.store.stores import BuiltStore
 from osc_containers.kiwi.description import Description, remove_containers
-from osc_containers.lock.lockfile import EMPTY
-from osc_containers.obs import engines
 from osc_containers.obs.engines import Choice
 from osc_containers.obs.package import Package
 from osc_containers.oci.digest import Digest
-from osc_containers.oci.manifest import Descriptor
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 4096
-"""Bytes of a block of the usual file systems: each file takes whole blocks."""
 _TAR_TIMEOUT = 3600.0  # seconds
 
 
@@ -74,7 +64,7 @@ def inject_sources(
     containers = description.of_architecture(arch)
     selection = tuple(each for each in containers if profiles is None or each.is_in(profiles))
     with ExitStack() as files, ExitStack() as undo:
-        contents = _open(package, description, selection, arch, files, store, choices)
+        contents = open_contents(package, description, selection, arch, files, store, choices)
         groups = overlay.group_by_directory(contents.placements)
         contents.verify()
         for name in sorted(groups):
@@ -130,7 +120,7 @@ def inject_root(
     """
     atomic.require_writable(root)
     with ExitStack() as files:
-        contents = _open(package, description, description.select(arch, profiles), arch, files, store, choices)
+        contents = open_contents(package, description, description.select(arch, profiles), arch, files, store, choices)
         # `root` itself may be a symlink to the tree. Symlinks inside it are resolved by `Tree` and cannot leave it.
         tree = Tree(Path(os.path.realpath(root)) if root.is_symlink() else root)
         # Archives can be large, so they are read last.
@@ -154,113 +144,6 @@ def inject_root(
             _write([(tree, contents.placements)], contents.others, may_link=False)
             for each in built.values():
                 _write_store(tree, each)
-
-
-class _Contents(NamedTuple):
-    """Containers, and the blobs that they need. Files are opened once, so that what was verified is what is written.
-
-    `stored` are the containers that go into a store.
-    """
-
-    blobs: PackageBlobs
-    placements: tuple[Placement, ...]
-    stored: frozenset[Container] = frozenset()
-
-    def verify(self) -> None:
-        """Verify the blobs.
-
-        :raises VerificationError: one is missing or does not match the lock.
-        """
-        # Several containers can have the same image, which then is verified only once.
-        images = {(each.claim.reference, each.claim.arch): None for each in self.placements}
-        problems = verify.check_images(self.blobs, images)
-        if problems:
-            raise VerificationError(*problems)
-
-    def stored_by(self, groups: Mapping[str, Sequence[Placement]]) -> Mapping[str, list[StoredContainer]]:
-        """Return the containers for the store of each overlay directory that has one."""
-        stored = {
-            name: [
-                StoredContainer(
-                    reference=each.claim.reference, image=each.claim.image, unit=units.unit_name(STORE_BACKEND, each.id)
-                )
-                for each in members
-                if each.container in self.stored
-            ]
-            for name, members in groups.items()
-        }
-        return {name: containers for name, containers in stored.items() if containers}
-
-    def open_blobs(self) -> OpenBlob:
-        """Return a function that returns the content of a blob of any of the containers."""
-        claims = {blob.digest: each.claim for each in self.placements for blob in each.claim.image.blobs}
-
-        def open_blob(blob: Descriptor) -> FileSlice:
-            found = self.blobs.find(claims[blob.digest], blob)
-            if not found:  # it was there when it was verified
-                raise VerificationError(f"{blob.digest}: missing; run the prefetch again and commit the result")
-            return found.content
-
-        return open_blob
-
-    @property
-    def others(self) -> "_Contents":
-        """The containers that are written as archives or loaded."""
-        others = (each for each in self.placements if not each.targets or each.container not in self.stored)
-        return self._replace(placements=tuple(others))
-
-    @property
-    def copied_bytes(self) -> int:
-        """The number of bytes that a tree without links to the package needs, in whole blocks."""
-        placements = self.others.placements
-        claims = {each.archive: each.claim for each in placements}
-        sizes: list[int] = []
-        blobs: dict[Digest, int] = {}
-        for file in overlay.list_files(placements):
-            if isinstance(file, ArchiveFile):
-                sizes.append(layout_of(claims[file.name]).size)
-            elif isinstance(file, BlobFile):
-                blobs[file.blob.digest] = file.blob.size
-            elif isinstance(file, TextFile):
-                sizes.append(len(file.text))
-        # The two minus signs round up. A blob counts once, however many files it is: they are hard links.
-        return sum(-(-size // _BLOCK) * _BLOCK for size in (*sizes, *blobs.values()))
-
-
-def _open(
-    package: Package,
-    description: Description,
-    containers: Sequence[Container],
-    arch: str,
-    stack: ExitStack,
-    store: Sequence[str],
-    choices: Sequence[Choice],
-) -> _Contents:
-    """Return containers with their blobs, whose files stay open in `stack`; `store` has patterns for the store.
-
-    :raises LockError: the lock is missing, broken or does not cover the containers.
-    :raises DescriptionError: as `obs.engines.select` and `store.selection.select`.
-    """
-    targets = engines.select(containers, choices)
-    for choice in engines.unused(containers, choices):
-        logger.warning("%s matches no container of this image", choice)
-    stored = select(containers, store, targets)
-    if not containers:
-        return _Contents(PackageBlobs(package, EMPTY, stack), ())
-    lock = package.require_lock()
-    package.refuse_pointers()
-    images = [(container.reference, arch, f"{container.file}:{container.line}") for container in containers]
-    problems = verify.check_coverage(images, lock)
-    if problems:
-        raise LockError(*problems)
-    paths = overlay.assign_paths(description.of_architecture(arch))
-    placements = overlay.place(containers, paths, arch, lock, choices)
-    for each, reason in overlay.list_relocations({each.container: each.path for each in placements}):
-        logger.warning("%s:%d: %s: stored at %s, because %s", each.file, each.line, each.reference, paths[each], reason)
-    blobs = PackageBlobs(package, lock, stack)
-    # A file that was opened stays open until everything is written.
-    atomic.allow_open(len(blobs.files))
-    return _Contents(blobs, placements, stored)
 
 
 def _make_directory(path: Path, undo: ExitStack) -> bool:
@@ -306,7 +189,7 @@ def _unpack_root_archives(package: Package) -> None:
             raise DescriptionError(f"{archive.name}: tar failed to unpack it: {done.reason}")
 
 
-def _write(trees: Sequence[tuple[Tree, Sequence[Placement]]], contents: _Contents, *, may_link: bool) -> None:
+def _write(trees: Sequence[tuple[Tree, Sequence[Placement]]], contents: Contents, *, may_link: bool) -> None:
     """Write the files of placements to trees, and each distinct blob once: all other files of it are hard links.
 
     Of the placements, only those in `contents` are written. With `may_link`, files of the package are linked, too.
