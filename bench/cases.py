@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from bench import scenes
 from bench.link import Link
+from bench.machine import PYTHON
 from bench.measure import measure, watch
 from bench.samples import EMPTY, LEAST, MIB, OURS, SKOPEO, Samples, Target
 from bench.workshop import Workshop, sizes
@@ -175,7 +176,7 @@ def _start_up(case: Case, workshop: Workshop, pairs: int, say: _Say) -> Samples:
     samples = Samples()
     imports = f"import sys; sys.path.insert(0, {str(workshop.installed.home)!r}); import osc_containers.cli.services; "
     count = "print(len({'requests', 'urllib3', 'ssl', 'http.client'} & set(sys.modules)))"
-    inject: list[str | Path] = [workshop.installed.python, "-I", "-c", imports]
+    inject: list[str | Path] = [PYTHON, "-I", "-c", imports]
     commands: Mapping[str, list[str | Path]] = {"--help": [workshop.installed.program, "--help"], "inject": inject}
     for n in range(max(pairs, 11)):
         say(f"{n + 1}")

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+PYTHON = "/usr/bin/python3"
+"""The distribution's own. Others may be built without optimizations, and need a quarter more time."""
+
 _CHUNK = 1 << 20
 _SIZE = 256 << 20
 
@@ -44,9 +47,10 @@ def describe() -> str:
     """Return the processor and the versions of what the figures depend on."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     skopeo = subprocess.run(["skopeo", "--version"], check=True, capture_output=True, text=True).stdout.split()[2]
+    python = subprocess.run([PYTHON, "--version"], check=True, capture_output=True, text=True).stdout.strip()
     kernel = platform.release().partition("-")[0]
     name = model[1] if model else platform.machine()
-    return f"{name}, Linux {kernel}, Python {platform.python_version()}, skopeo {skopeo}"
+    return f"{name}, Linux {kernel}, {python}, skopeo {skopeo}"
 
 
 def measure_rates(directory: Path) -> Rates:

@@ -61,7 +61,7 @@ def _serve(case: Case, directory: Path, installed: Installed) -> int:
     with open_workshop(directory, installed) as workshop, case.link(workshop.host) as link:
         package = directory / "package"
         workshop.make_package(link.host if link else workshop.host, workshop.push(case.images()), package)
-        print(f"{installed.python} -I {installed.program} prefetch --arch x86_64 {package}", flush=True)
+        print(f"{machine.PYTHON} -I {installed.program} prefetch --arch x86_64 {package}", flush=True)
         sys.stdin.read()
     return 0
 

@@ -2,8 +2,6 @@
 
 import os
 import subprocess
-import sys
-import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.link import Link
+from bench.machine import PYTHON
 from bench.measure import Cost, measure
 from tests.support.docker_registry import DockerRegistry, serve
 from tests.support.images import Image
@@ -21,28 +20,18 @@ _LEAST = Path(__file__).with_name("least.py")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed:
-    """Our programs as a user has them: compiled, and run by a Python that has nothing else to look through."""
+    """Our programs as a user has them: the command, and the directory of the library, which is compiled."""
 
     program: Path
     home: Path
-    python: Path
 
 
 def install(directory: Path) -> Installed:
-    """Run `make install`, for a virtual environment of its own with the packages of this one.
-
-    What pip leaves for a checkout in development mode would cost each start 10 ms (`*.pth`).
-    """
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory / "venv"], check=True)
-    python = directory / "venv/bin/python"
-    inside = Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
-    for package in Path(sys.prefix, inside).iterdir():
-        if package.suffix != ".pth" and not package.name.startswith("__editable__"):
-            (directory / "venv" / inside / package.name).symlink_to(package)
-    command = ["make", "--silent", "install", f"PREFIX={directory}", "DESTDIR=", f"PYTHON={python}"]
+    """Run `make install` for the distribution's Python and its libraries, as packages do: skopeo is its own, too."""
+    command = ["make", "--silent", "install", f"PREFIX={directory}", "DESTDIR=", f"PYTHON={PYTHON}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     subprocess.run(command, cwd=_ROOT, check=True, env=environment)
-    return Installed(program=directory / "bin/osc-containers", home=directory / "lib/osc-containers", python=python)
+    return Installed(program=directory / "bin/osc-containers", home=directory / "lib/osc-containers")
 
 
 class Workshop:
@@ -96,7 +85,7 @@ class Workshop:
     def least(self, host: str, names: Sequence[str]) -> Cost:
         """Run what no program with the same libraries can do without, for a package with everything."""
         urls = [f"http://{host}/v2/bench/{name}/manifests/1" for name in names]
-        return self._observe([[self.installed.python, "-I", _LEAST, *urls]], None)
+        return self._observe([[PYTHON, "-I", _LEAST, *urls]], None)
 
     def store(self, package: Path, root: Path) -> Cost:
         """Inject a package into a root tree, with all its images in a read-only store."""
