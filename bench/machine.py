@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PYTHON = "/usr/bin/python3"
-"""The distribution's own. Others may be built without optimizations, and need a quarter more time."""
+"""The Python of the distribution. One that was built without optimizations starts more slowly."""
 
 _CHUNK = 1 << 20
 _SIZE = 256 << 20

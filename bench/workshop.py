@@ -27,7 +27,7 @@ class Installed:
 
 
 def install(directory: Path) -> Installed:
-    """Run `make install` for the distribution's Python and its libraries, as packages do: skopeo is its own, too."""
+    """Run `make install` for the Python and the libraries of the distribution, which skopeo comes from, too."""
     command = ["make", "--silent", "install", f"PREFIX={directory}", "DESTDIR=", f"PYTHON={PYTHON}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     subprocess.run(command, cwd=_ROOT, check=True, env=environment)
