@@ -51,8 +51,8 @@ help:
 setup:
 	@PYTHON="$(PYTHON)" scripts/setup
 
-# One process more than there are cores, because many tests spend their time waiting for a silent server. The audit waits
-# for the internet meanwhile.
+# One process more than there are cores, because many tests spend their time waiting for a silent server. The audit
+# runs at the same time, because it waits for the internet.
 # Many tests start programs: their modules are compiled once, also where Python is told not to keep that.
 check:
 	@PYTHON="$(PYTHON)" scripts/setup check

@@ -72,8 +72,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _slow_first(items: Sequence[pytest.Item], processes: int) -> list[pytest.Item]:
     """Return all items so that the share of each process begins with slow ones.
 
-    At first, xdist's "worksteal" gives all processes as many items, in this order. Later, it moves only items from the
-    end of a share.
+    xdist's "worksteal" starts by giving each process the same number of items, in this order. Later, it moves items
+    only from the end of a share.
     """
     shares: list[list[pytest.Item]] = [[] for _ in range(processes)]
     rest = list(items)

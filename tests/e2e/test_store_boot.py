@@ -36,7 +36,8 @@ OPTIONS = (
 """podman's options for a container in a machine that is a container itself."""
 PODMAN = ("--system-call-filter=@keyring bpf", "--capability=all")
 RUN = f"""#!/bin/sh
-# Print what a container prints, which is never nothing. On a busy machine, podman sometimes loses it, so ask again.
+# Print the output of a container, which is never empty. podman 4.3 has been seen to lose it without an error, so the
+# container runs again then. If it is always empty, so is this.
 output=$(mktemp)
 for attempt in 1 2 3; do
     podman run --rm --pull=never {OPTIONS} "$@" > "$output"
