@@ -47,7 +47,7 @@ def load_network() -> "Callable[[], ssl.SSLContext]":
 
     from osc_containers.registry.config import certs_d
 
-    with ThreadPoolExecutor(1) as pool, _collecting_nothing():
+    with ThreadPoolExecutor(1) as pool, _no_garbage_collection():
         tls_context = pool.submit(certs_d.system_context)
         load_offline()
         for name in _NETWORK:
@@ -60,10 +60,10 @@ def load_network() -> "Callable[[], ssl.SSLContext]":
 
 
 @contextmanager
-def _collecting_nothing() -> Iterator[None]:
-    """Let Python's garbage collector rest, and ignore everything that is there at the end from then on.
+def _no_garbage_collection() -> Iterator[None]:
+    """Turn off garbage collection, and exclude everything that exists at the end from later collections.
 
-    Modules stay until the end, and to look for garbage among them costs a start 4 % of its time.
+    Imported modules are never garbage, and searching them takes 4 % of the time of a short run.
     """
     gc.disable()
     try:

@@ -101,7 +101,7 @@ lock() {
             # If the PID is reused meanwhile, this would wait for that process.
             timeout 1 tail --pid="${holder%-*}" -s 0.01 -f /dev/null
         elif [ "$(readlink "$runtime/$engine.lock")" = "$holder" ]; then
-            # Not released and taken by another one since it was read: the holder was killed.
+            # The lock is still the one that was read, so its holder was killed.
             rm -f "$runtime/$engine.lock"
         fi
     done

@@ -1,4 +1,4 @@
-"""The files of a package that descriptions are in, or that a build would read for them."""
+"""Finding and reading the files of descriptions, including those that a build would make first."""
 
 import os
 import posixpath

@@ -35,7 +35,7 @@ class Address:
 
     @property
     def may_be_plain_http(self) -> bool:
-        """Whether plain HTTP is allowed, and it is not known yet which of the two the registry speaks."""
+        """Whether plain HTTP is allowed, and it is not known yet whether the registry uses it."""
         return len(self._urls) > 1
 
     def send(self, request: Callable[[str], Response]) -> Response:
@@ -46,8 +46,8 @@ class Address:
 
         :raises Failure: there is no response.
         """
-        # The others wait for what the first request finds out: each failure closes all idle connections, so theirs
-        # would close those on which plain HTTP has worked meanwhile.
+        # Other requests wait until the first one is answered: each failure closes all idle connections, so failures of
+        # HTTPS would close connections on which plain HTTP works.
         if self.may_be_plain_http and not self._first_request.acquire(blocking=False):
             self._is_known.wait()
         try:
@@ -61,7 +61,7 @@ class Address:
             response = request(urls[0])
         except Failure as failure:
             if failure.is_plain_http and len(urls) == 1:
-                raise self._not_allowed(failure) from None
+                raise self._plain_http_failure(failure) from None
             if len(urls) == 1 or not failure.may_be_plain_http:
                 raise
             https_failure = failure
@@ -84,8 +84,8 @@ class Address:
         self._urls = urls[1:]
         return response
 
-    def _not_allowed(self, failure: Failure) -> Failure:
-        """Describe a registry that speaks plain HTTP, which nobody has allowed."""
+    def _plain_http_failure(self, failure: Failure) -> Failure:
+        """Return a failure that says how to allow plain HTTP."""
         return Failure(
             f"{failure}; correct the name, or, if you trust the network up to there, add these lines to "
             f"~/.config/containers/registries.conf (a mirror has [[registry.mirror]]): `[[registry]]`, "
